@@ -1,0 +1,125 @@
+//! The data types of MQTT (sections 1.5 of 3.1.1 and 5.0), read from the front of one packet.
+//!
+//! Invariants: a read past the end is an error, never a panic; strings and binary data are slices of
+//! the packet, never copies; every string is UTF-8 without U+0000.
+
+use std::num::NonZeroU16;
+
+use bytes::{Buf, Bytes};
+use bytestring::ByteString;
+
+use super::DecodeError;
+use crate::packet::PacketId;
+
+/// What is left of a packet, or of its properties.
+pub(super) struct Reader {
+    rest: Bytes,
+}
+
+impl Reader {
+    pub(super) fn new(rest: Bytes) -> Self {
+        Self { rest }
+    }
+
+    /// What has not been read, to the end.
+    pub(super) fn into_rest(self) -> Bytes {
+        self.rest
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Errors when something is left: a packet ends where its fields end.
+    pub(super) fn finish(&self) -> Result<(), DecodeError> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(DecodeError::Malformed("bytes after the last field"))
+        }
+    }
+
+    fn need(&self, len: usize) -> Result<(), DecodeError> {
+        if self.rest.len() < len {
+            Err(DecodeError::Malformed("packet ends inside a field"))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.need(1)?;
+        Ok(self.rest.get_u8())
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.need(2)?;
+        Ok(self.rest.get_u16())
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.need(4)?;
+        Ok(self.rest.get_u32())
+    }
+
+    /// A two-byte integer that must not be 0.
+    pub(super) fn non_zero_u16(&mut self, zero: DecodeError) -> Result<NonZeroU16, DecodeError> {
+        NonZeroU16::new(self.u16()?).ok_or(zero)
+    }
+
+    pub(super) fn packet_id(&mut self) -> Result<PacketId, DecodeError> {
+        self.non_zero_u16(DecodeError::Protocol("packet identifier is 0"))
+    }
+
+    /// A variable byte integer: at most four bytes, and no more than its value needs.
+    pub(super) fn varint(&mut self) -> Result<u32, DecodeError> {
+        let (value, len) =
+            varint(&self.rest)?.ok_or(DecodeError::Malformed("packet ends inside a field"))?;
+        self.rest.advance(len);
+        Ok(value)
+    }
+
+    /// `len` bytes as a reader of their own.
+    pub(super) fn split(&mut self, len: usize) -> Result<Self, DecodeError> {
+        self.need(len)?;
+        Ok(Self {
+            rest: self.rest.split_to(len),
+        })
+    }
+
+    /// Binary data: a length of two bytes, and that many bytes.
+    pub(super) fn binary(&mut self) -> Result<Bytes, DecodeError> {
+        let len = usize::from(self.u16()?);
+        self.need(len)?;
+        Ok(self.rest.split_to(len))
+    }
+
+    /// A string: binary data that is UTF-8 without U+0000.
+    pub(super) fn string(&mut self) -> Result<ByteString, DecodeError> {
+        let bytes = self.binary()?;
+        if bytes.contains(&0) {
+            return Err(DecodeError::Malformed("string holds U+0000"));
+        }
+        ByteString::try_from(bytes).map_err(|_| DecodeError::Malformed("string is not UTF-8"))
+    }
+}
+
+/// The variable byte integer at the front of `bytes` and how many bytes it takes; `None` when it is
+/// cut off. Section 2.2.3 of 3.1.1; 1.5.5 of 5.0, [MQTT-1.5.5-1].
+#[inline]
+pub(super) fn varint(bytes: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
+    let mut value = 0;
+    for (index, &byte) in bytes.iter().take(4).enumerate() {
+        value |= u32::from(byte & 0x7F) << (7 * index);
+        if byte & 0x80 == 0 {
+            if byte == 0 && index > 0 {
+                return Err(DecodeError::Malformed("length is not in its shortest form"));
+            }
+            return Ok(Some((value, index + 1)));
+        }
+    }
+    if bytes.len() >= 4 {
+        return Err(DecodeError::Malformed("length takes more than four bytes"));
+    }
+    Ok(None)
+}
