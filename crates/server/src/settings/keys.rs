@@ -1,0 +1,336 @@
+//! Every setting that exists, in one table: its name, its default, what it takes, what it means.
+//!
+//! All else follows from it: what is unknown, how values are read, `--print-config`, and the warnings
+//! about settings that are accepted but not served yet. A setting that is not here cannot be set.
+
+/// What a setting takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Any text.
+    Text,
+    /// A text that is never shown.
+    Secret,
+    /// A path; relative to the working directory.
+    Path,
+    /// `HOST:PORT`, or "" for off.
+    Address,
+    /// `10s`, `30d`.
+    Duration,
+    /// `64MiB`, or a number of bytes.
+    Bytes,
+    /// A whole number within bounds, both included.
+    Count(u64, u64),
+    /// `true` or `false`.
+    Bool,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    /// `section.key`, or `key` at the top.
+    pub(super) path: &'static str,
+    /// As it would stand in the file, without quotes.
+    pub(super) default: &'static str,
+    /// What it takes.
+    pub(super) kind: Kind,
+    /// What it means, in a line.
+    pub(super) meaning: &'static str,
+    /// What stands in for it as long as it is accepted without being served.
+    pub(super) not_served: Option<&'static str>,
+}
+
+const fn key(path: &'static str, default: &'static str, kind: Kind, meaning: &'static str) -> Key {
+    Key {
+        path,
+        default,
+        kind,
+        meaning,
+        not_served: None,
+    }
+}
+
+/// A setting that is accepted, but has no effect yet.
+const fn later(key: Key, instead: &'static str) -> Key {
+    Key {
+        not_served: Some(instead),
+        ..key
+    }
+}
+
+const NO_ADMIN: &str = "the admin API, its console and /metrics are not served";
+const NO_PUSH: &str = "no push is sent";
+const NO_STORE: &str = "messages wait in memory, without this limit, and are lost at a restart";
+const U32: u64 = u32::MAX as u64;
+
+/// In the order in which they are printed: what has no section first, sections together.
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "data",
+        "./jam-data",
+        Kind::Path,
+        "where the server keeps its files; created when missing",
+    ),
+    key(
+        "log",
+        "",
+        Kind::Text,
+        r#"what is logged, such as "info" or "jam_mqtt=debug"; "" = RUST_LOG, or info"#,
+    ),
+    key(
+        "listen.mqtt",
+        "0.0.0.0:1883",
+        Kind::Address,
+        r#"MQTT over TCP; "" = off"#,
+    ),
+    key(
+        "listen.mqtts",
+        "",
+        Kind::Address,
+        r#"MQTT over TLS, such as "0.0.0.0:8883"; needs tls.cert and tls.key; "" = off"#,
+    ),
+    key(
+        "listen.http",
+        "127.0.0.1:8080",
+        Kind::Address,
+        r#"MQTT over WebSocket at /mqtt, /healthz, /readyz; "" = off"#,
+    ),
+    later(
+        key(
+            "listen.admin",
+            "127.0.0.1:8081",
+            Kind::Address,
+            r#"admin API, console, /metrics; "" = off"#,
+        ),
+        NO_ADMIN,
+    ),
+    key(
+        "tls.cert",
+        "",
+        Kind::Path,
+        "the server's certificate, PEM; also serves https and wss on listen.http; \"\" = no TLS",
+    ),
+    key(
+        "tls.key",
+        "",
+        Kind::Path,
+        "the private key of tls.cert, PEM",
+    ),
+    key(
+        "tls.chain",
+        "",
+        Kind::Path,
+        r#"further certificates, PEM, sent after those of tls.cert; "" = none"#,
+    ),
+    key(
+        "tls.client_ca",
+        "",
+        Kind::Path,
+        r#"clients must show a certificate signed by one of these, PEM; "" = none asked for"#,
+    ),
+    key(
+        "directory.url",
+        "",
+        Kind::Text,
+        r#"accounts and friendships: sqlite:PATH; "" = sqlite:<data>/jam.db"#,
+    ),
+    key(
+        "mailbox.url",
+        "",
+        Kind::Text,
+        r#"what waits for its receiver; "" = the embedded store in <data>/mailbox"#,
+    ),
+    later(
+        key(
+            "mailbox.max_messages",
+            "10000",
+            Kind::Count(1, U32),
+            "messages a mailbox holds",
+        ),
+        NO_STORE,
+    ),
+    later(
+        key(
+            "mailbox.max_bytes",
+            "64MiB",
+            Kind::Bytes,
+            "bytes a mailbox holds",
+        ),
+        NO_STORE,
+    ),
+    later(
+        key(
+            "mailbox.max_age",
+            "30d",
+            Kind::Duration,
+            "how long a message waits for its receiver",
+        ),
+        NO_STORE,
+    ),
+    key(
+        "sessions.devices",
+        "one",
+        Kind::Word(&["one", "many"]),
+        r#""one": a new device logs the user's other one out; "many": side by side"#,
+    ),
+    key(
+        "sessions.expiry",
+        "30d",
+        Kind::Duration,
+        "how long a session outlives its connection: of MQTT 3 clients, and at most of MQTT 5 ones",
+    ),
+    key(
+        "push.enabled",
+        "true",
+        Kind::Bool,
+        "whether a message to who is offline calls for a push; --no-notification sets false",
+    ),
+    later(
+        key(
+            "push.fcm_key",
+            "",
+            Kind::Path,
+            r#"the Firebase service account's key file, JSON; "" = no push through Firebase"#,
+        ),
+        NO_PUSH,
+    ),
+    later(
+        key(
+            "push.fcm_url",
+            "https://fcm.googleapis.com",
+            Kind::Text,
+            "where Firebase is",
+        ),
+        NO_PUSH,
+    ),
+    later(
+        key(
+            "push.deadline",
+            "10s",
+            Kind::Duration,
+            "a device that has not acknowledged a message by then is woken by a push",
+        ),
+        NO_PUSH,
+    ),
+    later(
+        key(
+            "push.collapse",
+            "30s",
+            Kind::Duration,
+            "at most one push per sender and receiver in this time",
+        ),
+        NO_PUSH,
+    ),
+    key(
+        "limits.connections",
+        "1000000",
+        Kind::Count(1, U32),
+        "connections in all",
+    ),
+    key(
+        "limits.connections_per_address",
+        "1000",
+        Kind::Count(1, U32),
+        "connections from one IP address",
+    ),
+    key(
+        "limits.packet",
+        "4MiB",
+        Kind::Bytes,
+        "the largest packet a client may send; apps send pictures as JSON arrays of byte values",
+    ),
+    key(
+        "limits.connect_timeout",
+        "10s",
+        Kind::Duration,
+        "from the opening of a connection to its CONNECT",
+    ),
+    key(
+        "limits.inflight",
+        "64",
+        Kind::Count(1, 65_535),
+        "messages on their way to a client, and from it, that are not acknowledged",
+    ),
+    later(
+        key(
+            "limits.publish_rate",
+            "50",
+            Kind::Count(0, U32),
+            "messages per second and user, bursts of ten times that; 0 = unlimited",
+        ),
+        "nobody is slowed down",
+    ),
+    key(
+        "limits.failed_auth",
+        "10",
+        Kind::Count(1, U32),
+        "failed attempts to connect, per client id and address, before more are refused",
+    ),
+    key(
+        "limits.failed_auth_window",
+        "10m",
+        Kind::Duration,
+        "how long a failed attempt counts",
+    ),
+    later(
+        key(
+            "admin.token",
+            "",
+            Kind::Secret,
+            r#"lets you into the admin API; "" = a random one in <data>/admin-token"#,
+        ),
+        NO_ADMIN,
+    ),
+];
+
+/// The setting of this name.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The known one among `candidates` that looks most like `unknown`.
+pub(super) fn nearest<'a>(
+    unknown: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let mut last: Option<(f64, &str)> = None;
+    for candidate in candidates {
+        let likeness = strsim::jaro_winkler(unknown, candidate);
+        if last.is_none_or(|(best, _)| likeness > best) {
+            last = Some((likeness, candidate));
+        }
+    }
+    last.map(|(_, candidate)| candidate)
+}
+
+impl Key {
+    /// The section's name, "" for what has none.
+    pub(super) fn section(&self) -> &'static str {
+        self.path.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// The name within the section.
+    pub(super) fn name(&self) -> &'static str {
+        self.path
+            .split_once('.')
+            .map_or(self.path, |(_, name)| name)
+    }
+
+    /// `JAM_MQTT_SECTION__KEY`.
+    pub(super) fn variable(&self) -> String {
+        format!(
+            "{}{}",
+            super::layers::PREFIX,
+            self.path.replace('.', "__").to_uppercase()
+        )
+    }
+
+    /// As a value of a TOML file.
+    pub(super) fn toml(&self, text: &str) -> String {
+        match self.kind {
+            Kind::Count(..) | Kind::Bool => text.to_owned(),
+            _ => toml::Value::from(text).to_string(),
+        }
+    }
+}

@@ -1,0 +1,350 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+fn env(pairs: &[(&str, &str)]) -> Sources {
+    let environment = pairs
+        .iter()
+        .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+        .collect();
+    Sources {
+        environment,
+        ..Sources::default()
+    }
+}
+
+fn file(text: &str) -> (tempfile::NamedTempFile, PathBuf) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let path = file.path().to_owned();
+    (file, path)
+}
+
+fn from_file(text: &str) -> Result<Settings, SettingsError> {
+    let (_keep, path) = file(text);
+    Settings::load(&Sources {
+        config: Some(path),
+        ..Sources::default()
+    })
+}
+
+fn from_env_file(text: &str, config: Option<&str>) -> Result<Settings, SettingsError> {
+    let (_keep, env_file) = file(text);
+    let config = config.map(file);
+    Settings::load(&Sources {
+        env_file: Some(env_file),
+        config: config.as_ref().map(|(_, path)| path.clone()),
+        ..Sources::default()
+    })
+}
+
+fn flag(name: &'static str, path: &'static str, value: &str) -> Flag {
+    Flag {
+        name,
+        path,
+        value: value.to_owned(),
+    }
+}
+
+#[track_caller]
+fn fails_with(result: Result<Settings, SettingsError>, parts: &[&str]) {
+    let message = result.expect_err("these settings are wrong").to_string();
+    for part in parts {
+        assert!(message.contains(part), "{message:?} should hold {part:?}");
+    }
+    assert!(!message.contains('\n'), "{message:?} is one line");
+}
+
+fn addr(address: Option<&Address>) -> &str {
+    address.map_or("", Address::as_str)
+}
+
+#[test]
+fn defaults() {
+    let s = Settings::default();
+    assert_eq!(addr(s.listen.mqtt.as_ref()), "0.0.0.0:1883");
+    assert_eq!(s.listen.mqtts, None);
+    assert_eq!(addr(s.listen.http.as_ref()), "127.0.0.1:8080");
+    assert_eq!(addr(s.listen.admin.as_ref()), "127.0.0.1:8081");
+    assert_eq!(s.tls.identity, None);
+    assert_eq!(s.directory.path, Path::new("./jam-data/jam.db"));
+    assert_eq!(s.mailbox.max_bytes, 64 << 20);
+    assert_eq!(s.mailbox.max_age, Duration::from_hours(30 * 24));
+    assert_eq!(s.sessions.devices, Devices::One);
+    assert!(s.push.enabled);
+    assert_eq!(s.limits.packet, 4 << 20);
+    assert_eq!(s.limits.publish_rate, Some(50));
+    assert_eq!(s.limits.failed_auth_window, Duration::from_mins(10));
+    assert!(s.admin.token.is_none());
+    assert_eq!(s.not_served(), []);
+}
+
+#[test]
+fn the_later_layer_wins() {
+    let (_keep, config) =
+        file("[listen]\nmqtt = \"a:1\"\nmqtts = \"\"\nhttp = \"b:2\"\nadmin = \"\"");
+    let mut sources = env(&[
+        ("JAM_MQTT_LISTEN__MQTT", "a:2"),
+        ("JAM_MQTT_LISTEN__HTTP", "b:3"),
+    ]);
+    sources.config = Some(config);
+    sources.flags = vec![flag("--mqtt", "listen.mqtt", "a:3")];
+    let s = Settings::load(&sources).unwrap();
+    assert_eq!(addr(s.listen.mqtt.as_ref()), "a:3");
+    assert_eq!(addr(s.listen.http.as_ref()), "b:3");
+    assert_eq!(s.listen.admin, None);
+}
+
+#[test]
+fn the_default_file_may_be_missing_but_a_named_one_may_not() {
+    let missing = PathBuf::from("/nonexistent/jam-mqtt.toml");
+    let sources = Sources {
+        default_config: Some(missing.clone()),
+        ..Sources::default()
+    };
+    Settings::load(&sources).unwrap();
+    let sources = Sources {
+        config: Some(missing),
+        ..Sources::default()
+    };
+    fails_with(
+        Settings::load(&sources),
+        &["cannot read /nonexistent/jam-mqtt.toml"],
+    );
+}
+
+#[test]
+fn values_of_all_kinds() {
+    let s = from_file(
+        "data = \"/srv/jam\"\nlog = \"jam_mqtt=debug\"\n[mailbox]\nmax_bytes = 100_000_000\n\
+         max_messages = 5\n[sessions]\ndevices = \"many\"\nexpiry = \"0s\"\n[push]\nenabled = false\n\
+         [limits]\npublish_rate = 0\npacket = \"1MB\"\n[admin]\ntoken = \"x\"\n\
+         [directory]\nurl = \"sqlite:/srv/x.db\"\n[listen]\nmqtt = \"[::1]:0\"\nhttp = \"localhost:80\"",
+    )
+    .unwrap();
+    assert_eq!(s.data, Path::new("/srv/jam"));
+    assert_eq!(s.log.as_deref(), Some("jam_mqtt=debug"));
+    assert_eq!(s.mailbox.max_bytes, 100_000_000);
+    assert_eq!(s.sessions.devices, Devices::Many);
+    assert_eq!(s.sessions.expiry, Duration::ZERO);
+    assert!(!s.push.enabled);
+    assert_eq!(s.limits.publish_rate, None);
+    assert_eq!(s.limits.packet, 1_000_000);
+    assert_eq!(s.admin.token.as_ref().unwrap().expose_secret(), "x");
+    assert_eq!(s.directory.path, Path::new("/srv/x.db"));
+    assert_eq!(s.listen.mqtt.unwrap().host(), "::1");
+}
+
+#[test]
+fn unknown_names_are_errors_with_the_nearest_known_one() {
+    let parts = ["line 2: unknown setting listen.mqqt; did you mean listen.mqtt?"];
+    fails_with(from_file("[listen]\nmqqt = \"\""), &parts);
+    fails_with(
+        from_file("\n[limit]\nx = 1"),
+        &["line 2: unknown section [limit]; did you mean [limits]"],
+    );
+    fails_with(
+        from_file("dta = \"x\""),
+        &["unknown setting dta; did you mean data?"],
+    );
+    let parts = [
+        "unknown variable JAM_MQTT_LISTEN_MQTT",
+        "did you mean JAM_MQTT_LISTEN__MQTT?",
+    ];
+    fails_with(
+        Settings::load(&env(&[("JAM_MQTT_LISTEN_MQTT", "x")])),
+        &parts,
+    );
+    fails_with(
+        from_env_file("JAM_MQTT_DAT=x", None),
+        &["did you mean JAM_MQTT_DATA?"],
+    );
+}
+
+#[test]
+fn foreign_variables_are_left_alone() {
+    Settings::load(&env(&[
+        ("PORT", "x"),
+        ("port", "x"),
+        ("db_path", "x"),
+        ("JAM_TOKEN", "x"),
+        ("JAM_MQTT_PORT_1883_TCP_ADDR", "10.0.0.1"),
+        ("JAM_MQTT_PORT", "tcp://10.0.0.1:1883"),
+        ("JAM_MQTT_SERVICE_HOST", "10.0.0.1"),
+    ]))
+    .unwrap();
+}
+
+#[test]
+fn wrong_values_name_key_value_place_and_what_is_expected() {
+    for (text, parts) in [
+        (
+            "[listen]\nmqtt = \"1883\"",
+            &["listen.mqtt = \"1883\"", "line 2", "HOST:PORT"][..],
+        ),
+        (
+            "[listen]\nmqtt = 1883",
+            &["listen.mqtt = \"1883\"", "HOST:PORT"],
+        ),
+        ("[listen]\nmqtt = \"h:99999\"", &["HOST:PORT"]),
+        ("[listen]\nmqtt = \"::1:80\"", &["HOST:PORT"]),
+        (
+            "[listen]\nmqtt = [1]",
+            &["listen.mqtt is an array", "HOST:PORT"],
+        ),
+        (
+            "[sessions]\ndevices = \"two\"",
+            &["sessions.devices = \"two\"", "\"one\" or \"many\""],
+        ),
+        (
+            "[sessions]\nexpiry = \"soon\"",
+            &["sessions.expiry = \"soon\"", "a duration such as"],
+        ),
+        ("[sessions]\nexpiry = \"200years\"", &["sessions.expiry"]),
+        (
+            "[limits]\ninflight = 0",
+            &["limits.inflight = 0", "from 1 to 65535"],
+        ),
+        ("[limits]\ninflight = 65536", &["from 1 to 65535"]),
+        ("[limits]\ninflight = -1", &["limits.inflight = -1"]),
+        ("[limits]\nconnect_timeout = \"0s\"", &["more than 0s"]),
+        (
+            "[limits]\npacket = \"1GiB\"",
+            &["limits.packet = \"1GiB\"", "268435460"],
+        ),
+        (
+            "[limits]\npacket = \"65MiB\"",
+            &["mailbox.max_bytes", "limits.packet"],
+        ),
+        ("[push]\nenabled = \"maybe\"", &["true or false"]),
+        ("[push]\nfcm_url = \"ftp://x\"", &["https://HOST"]),
+        ("log = \"jam_mqtt=loud\"", &["log = \"jam_mqtt=loud\""]),
+        ("data = \"\"", &["data = \"\"", "a path"]),
+        (
+            "[listen]\nmqtts = \"h:1\"",
+            &["listen.mqtts", "needs tls.cert and tls.key"],
+        ),
+        ("[tls]\ncert = \"c\"", &["tls.cert", "needs tls.key"]),
+        ("[tls]\nkey = \"c\"", &["tls.key", "needs tls.cert"]),
+        (
+            "[tls]\nclient_ca = \"c\"",
+            &["tls.client_ca", "needs tls.cert"],
+        ),
+        ("[tls]\nchain = \"c\"", &["tls.chain", "needs tls.cert"]),
+        (
+            "[directory]\nurl = \"jam.db\"",
+            &["directory.url = \"jam.db\"", "sqlite:PATH"],
+        ),
+        (
+            "[listen]\nmqtt = \"\"\nhttp = \"\"",
+            &["nothing would be served"],
+        ),
+        ("[listen", &["line 1"]),
+    ] {
+        fails_with(from_file(text), parts);
+    }
+}
+
+#[test]
+fn what_is_not_served_yet_is_refused_without_showing_passwords() {
+    let postgres = from_file("[directory]\nurl = \"postgres://u:hidden@h/d\"");
+    fails_with(postgres.clone(), &["directory.url", "not served yet"]);
+    assert!(!postgres.unwrap_err().to_string().contains("hidden"));
+    let nats = from_file("[mailbox]\nurl = \"nats://u:hidden@h\"");
+    fails_with(nats.clone(), &["mailbox.url", "not served yet"]);
+    assert!(!nats.unwrap_err().to_string().contains("hidden"));
+}
+
+#[test]
+fn what_has_no_effect_is_listed() {
+    let s = from_file("[limits]\npublish_rate = 7\ninflight = 7\n[admin]\ntoken = \"x\"").unwrap();
+    let keys: Vec<_> = s.not_served().iter().map(|n| n.key).collect();
+    assert_eq!(keys, ["limits.publish_rate", "admin.token"]);
+}
+
+#[test]
+fn the_first_implementations_variables() {
+    let s = from_env_file(
+        "db_path=\"/x/y z.db\"\nport=1234\ntls_cert=\"\"\ntls_key=\"\"",
+        None,
+    )
+    .unwrap();
+    assert_eq!(s.directory.path, Path::new("/x/y z.db"));
+    assert!(s.directory.named);
+    assert_eq!(addr(s.listen.mqtt.as_ref()), "0.0.0.0:1234");
+    assert_eq!(s.listen.mqtts, None);
+
+    let tls =
+        "port=8883\ntls_cert=c.pem\ntls_key=k.pem\ntls_ca=ca.pem\nfirebase_account_key_path=f.json";
+    let s = from_env_file(tls, None).unwrap();
+    assert_eq!(s.listen.mqtt, None);
+    assert_eq!(addr(s.listen.mqtts.as_ref()), "0.0.0.0:8883");
+    let identity = s.tls.identity.unwrap();
+    assert_eq!(identity.cert, Path::new("c.pem"));
+    assert_eq!(identity.key, Path::new("k.pem"));
+    assert_eq!(identity.chain.as_deref(), Some(Path::new("ca.pem")));
+    assert_eq!(s.tls.client_ca, None);
+    assert_eq!(s.push.fcm_key.as_deref(), Some(Path::new("f.json")));
+
+    let asked_for = from_env_file(tls, Some("[listen]\nmqtt = \"127.0.0.1:1883\"")).unwrap();
+    assert_eq!(addr(asked_for.listen.mqtt.as_ref()), "127.0.0.1:1883");
+
+    let both = from_env_file("port=1\nJAM_MQTT_LISTEN__MQTT=h:2\nOTHER=x", None).unwrap();
+    assert_eq!(addr(both.listen.mqtt.as_ref()), "h:2");
+    fails_with(
+        from_env_file("port=x", None),
+        &["listen.mqtt", "port in /", "HOST:PORT"],
+    );
+    fails_with(
+        from_env_file("tls_cert=c", None),
+        &["tls.cert", "needs tls.key"],
+    );
+}
+
+#[test]
+fn what_is_printed_reads_back() {
+    let (_keep, config) =
+        file("data = \"/a \\\"b\\\" ü\"\n[limits]\ninflight = 3\n[tls]\ncert = \"c\"\nkey = \"k\"");
+    let mut sources = env(&[
+        ("JAM_MQTT_ADMIN__TOKEN", "hunter2"),
+        ("JAM_MQTT_PUSH__ENABLED", "false"),
+    ]);
+    sources.config = Some(config);
+    sources.flags = vec![flag("--mqtts", "listen.mqtts", "h:1")];
+    let printed = Settings::load(&sources).unwrap().to_toml();
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert!(printed.contains("set by --mqtts"), "{printed}");
+    for key in KEYS {
+        assert!(printed.contains(key.meaning), "{} is explained", key.path);
+    }
+    let again = from_file(&printed).unwrap();
+    assert_eq!(again.data, Path::new("/a \"b\" ü"));
+    let without_secret = Settings::load(&Sources {
+        environment: vec![("JAM_MQTT_PUSH__ENABLED".into(), "false".into())],
+        ..sources
+    })
+    .unwrap();
+    let texts = |s: &Settings| -> Vec<String> {
+        KEYS.iter()
+            .map(|key| s.values.get(key.path).text.clone())
+            .collect()
+    };
+    assert_eq!(texts(&again), texts(&without_secret));
+    assert_eq!(
+        from_file(&Settings::default().to_toml())
+            .unwrap()
+            .to_toml()
+            .lines()
+            .count(),
+        Settings::default().to_toml().lines().count()
+    );
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let s = from_file("[admin]\ntoken = \"hunter2\"").unwrap();
+    assert!(!format!("{s:?}").contains("hunter2"));
+}
