@@ -5,7 +5,7 @@
 //! - [`packet`]: one type for every packet of the three versions.
 //! - [`reason`]: the reason codes of MQTT 5.0 and the return codes of MQTT 3.
 //! - [`decode`]: bytes to a packet; strict, incremental, copies no payload.
-//! - [`encode`]: a packet to bytes, and its length beforehand.
+//! - [`mod@encode`]: a packet to bytes, and its length beforehand.
 //!
 //! Invariants: nothing here reads a socket, a clock or a file, and nothing here knows who may write
 //! to whom. A packet that was decoded keeps slices of the buffer it came in.
