@@ -1,0 +1,215 @@
+//! From a CONNECT to its CONNACK (PROTOCOL.md, section 3).
+
+use std::num::NonZeroU16;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use jam_wire::decode::DecodeError;
+use jam_wire::packet::{ConnAck, ConnAckProperties, Connect, ConnectCode, Packet, Version};
+use jam_wire::{ConnectReturnCode, ReasonCode, encode};
+
+use super::inbound::{Established, TOPIC_ALIAS_MAXIMUM};
+use super::{Connection, Phase, Progress};
+use crate::ids::ClientId;
+use crate::policy::{self, Handler, Identity, Refusal, Stop};
+use crate::router::AttachOptions;
+use crate::time::Time;
+
+impl Connection {
+    pub(super) fn handle_connect(
+        &mut self,
+        connect: Box<Connect>,
+        waker: Waker,
+        deadline: Time,
+        now: Time,
+    ) -> Progress {
+        if let Err(refusal) = self.router.pre_connect(self.address, now) {
+            self.refuse_connect(&connect, &refusal);
+            return Progress::Ready;
+        }
+        self.authenticate(connect, waker, deadline, now)
+    }
+
+    pub(super) fn authenticate(
+        &mut self,
+        connect: Box<Connect>,
+        waker: Waker,
+        deadline: Time,
+        now: Time,
+    ) -> Progress {
+        if connect.properties.authentication_method.is_some() {
+            // MQTT 5.0, section 4.12: there is no method here.
+            self.deny(
+                &connect,
+                ReasonCode::BadAuthenticationMethod,
+                ConnectReturnCode::NotAuthorized,
+            );
+            return Progress::Ready;
+        }
+        let client = ClientId::new(connect.client_id.clone());
+        let verdict = policy::authenticate(
+            &client,
+            connect.user_name.as_ref(),
+            connect.password.as_deref(),
+            self.router.directory(),
+        );
+        match verdict {
+            Ok(identity) => {
+                self.router.attempts().succeeded(&client, self.address);
+                self.accept(identity, &connect, waker, now);
+                Progress::Ready
+            }
+            Err(Stop::Refused(refusal)) => {
+                if refusal.handler == Handler::Authenticate {
+                    self.router.attempts().failed(&client, self.address, now);
+                }
+                self.refuse_connect(&connect, &refusal);
+                Progress::Ready
+            }
+            Err(Stop::Ask(question)) => {
+                let asked = question.clone();
+                self.phase = Phase::Authenticating {
+                    waker,
+                    deadline,
+                    connect,
+                    question,
+                };
+                Progress::Ask(asked)
+            }
+        }
+    }
+
+    fn accept(&mut self, identity: Identity, connect: &Connect, waker: Waker, now: Time) {
+        let session_expiry = self.session_expiry(connect);
+        let options = AttachOptions {
+            clean_start: connect.clean_start,
+            session_expiry,
+            will: connect.will.clone(),
+        };
+        let Some((link, attached)) = self.router.attach(&identity, waker, options) else {
+            self.deny(
+                connect,
+                ReasonCode::QuotaExceeded,
+                ConnectReturnCode::ServerUnavailable,
+            );
+            return;
+        };
+        let code = match connect.version {
+            Version::V5 => ConnectCode::V5(ReasonCode::Success),
+            Version::V3 | Version::V4 => ConnectCode::V3(ConnectReturnCode::Accepted),
+        };
+        let properties = self.offer(connect, session_expiry);
+        let session_present = attached.session_present;
+        let conn_ack = Packet::ConnAck(Box::new(ConnAck {
+            session_present,
+            code,
+            properties,
+        }));
+        let inflight = self.router.rules().inflight;
+        let mut established =
+            Established::new(identity, link, connect, attached.received, inflight, now);
+        established.push(&conn_ack, &mut self.output);
+        if session_present {
+            established.deliver(&self.router, &mut self.output, now);
+        }
+        self.phase = Phase::Established(Box::new(established));
+    }
+
+    fn session_expiry(&self, connect: &Connect) -> Duration {
+        let maximum = self.router.rules().session_expiry;
+        match connect.version {
+            Version::V5 => match connect.properties.session_expiry_secs.unwrap_or(0) {
+                u32::MAX => maximum,
+                secs => maximum.min(Duration::from_secs(secs.into())),
+            },
+            Version::V3 | Version::V4 if connect.clean_start => Duration::ZERO,
+            Version::V3 | Version::V4 => maximum,
+        }
+    }
+
+    /// What the server has and has not (MQTT 5.0, section 3.2.2.3).
+    fn offer(&self, connect: &Connect, session_expiry: Duration) -> ConnAckProperties {
+        let rules = self.router.rules();
+        let asked = connect.properties.session_expiry_secs.unwrap_or(0);
+        let granted = u32::try_from(session_expiry.as_secs()).unwrap_or(u32::MAX);
+        ConnAckProperties {
+            session_expiry_secs: (asked != granted).then_some(granted),
+            receive_maximum: NonZeroU16::new(rules.inflight),
+            maximum_packet_size: u32::try_from(rules.packet).ok(),
+            topic_alias_maximum: Some(TOPIC_ALIAS_MAXIMUM),
+            wildcard_subscription_available: Some(false),
+            shared_subscription_available: Some(false),
+            ..ConnAckProperties::default()
+        }
+    }
+
+    /// Answers a CONNECT with a row of the table. A 5.0 client gets the error as the Reason String.
+    pub(super) fn refuse_connect(&mut self, connect: &Connect, refusal: &Refusal) {
+        let code = code(connect.version, refusal.reason, refusal.return_code);
+        let reason_string = Some(ByteString::from(refusal.to_json(None)));
+        let properties = ConnAckProperties {
+            reason_string,
+            ..ConnAckProperties::default()
+        };
+        let full = Packet::ConnAck(Box::new(ConnAck {
+            session_present: false,
+            code,
+            properties,
+        }));
+        let limit = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        let fits = encode::encoded_len(&full, connect.version)
+            .is_ok_and(|len| u32::try_from(len).is_ok_and(|len| len <= limit));
+        if fits {
+            self.push_last(&full, connect.version);
+        } else {
+            self.deny(connect, refusal.reason, refusal.return_code);
+        }
+    }
+
+    /// Answers a CONNECT that is no packet, as far as it can be told in what version.
+    pub(super) fn refuse_malformed(&mut self, error: &DecodeError, version: Option<Version>) {
+        let (version, reason) = match (error, version) {
+            // A client of a later version can be expected to read the answers of 5.0.
+            (DecodeError::UnsupportedVersion(level), _) if *level > 5 && *level < 0x80 => {
+                (Version::V5, error.reason())
+            }
+            (DecodeError::UnsupportedVersion(_), _) => (Version::V4, error.reason()),
+            (_, Some(Version::V5)) => (Version::V5, error.reason()),
+            _ => return,
+        };
+        let return_code = ConnectReturnCode::UnacceptableProtocolVersion;
+        let code = code(version, reason, return_code);
+        self.push_last(&bare(code), version);
+    }
+
+    fn deny(&mut self, connect: &Connect, reason: ReasonCode, return_code: ConnectReturnCode) {
+        self.push_last(
+            &bare(code(connect.version, reason, return_code)),
+            connect.version,
+        );
+    }
+
+    fn push_last(&mut self, conn_ack: &Packet, version: Version) {
+        self.output
+            .push(conn_ack, version)
+            .expect("a CONNACK of the server's own can be encoded");
+        self.phase = Phase::Closing;
+    }
+}
+
+fn code(version: Version, reason: ReasonCode, return_code: ConnectReturnCode) -> ConnectCode {
+    match version {
+        Version::V5 => ConnectCode::V5(reason),
+        Version::V3 | Version::V4 => ConnectCode::V3(return_code),
+    }
+}
+
+fn bare(code: ConnectCode) -> Packet {
+    let properties = ConnAckProperties::default();
+    Packet::ConnAck(Box::new(ConnAck {
+        session_present: false,
+        code,
+        properties,
+    }))
+}

@@ -1,0 +1,496 @@
+//! What a client that has been let in sends (PROTOCOL.md, sections 4 and 5).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use jam_wire::ReasonCode;
+use jam_wire::packet::{
+    Ack, Connect, Disconnect, Packet, PacketId, Publish, QoS, ReasonProperties, SubAck, Subscribe,
+    UnsubAck, Unsubscribe, Version,
+};
+
+use super::{Connection, Phase, Progress};
+use crate::link::{Link, Outcome, Ticket};
+use crate::output::Output;
+use crate::policy::{self, Identity, Refusal, Stop};
+use crate::router::Router;
+use crate::session::{Received, Subscription};
+use crate::store::Receipt;
+use crate::time::Time;
+
+/// Topic aliases that a 5.0 client may set.
+pub(super) const TOPIC_ALIAS_MAXIMUM: u16 = 16;
+
+/// A client that has been let in.
+pub(super) struct Established {
+    pub(super) identity: Identity,
+    pub(super) link: Arc<Link>,
+    pub(super) version: Version,
+    /// One and a half times what the client asked for; `None` if it asked for none.
+    pub(super) keep_alive: Option<Duration>,
+    pub(super) last_input: Time,
+    /// Set by a DISCONNECT that changes it.
+    pub(super) session_expiry: Option<Duration>,
+    /// QoS 1 and 2 messages that may be on their way to the client.
+    pub(super) window: usize,
+    /// Bytes of a packet that the client takes, if it said so.
+    pub(super) max_packet: Option<usize>,
+    /// Something may wait for the device.
+    pub(super) has_mail: bool,
+    pub(super) device_channel: ByteString,
+    /// Whether the client asked for a session that ends with the connection.
+    ends_with_connection: bool,
+    /// By alias less one.
+    aliases: Vec<Option<ByteString>>,
+    /// Publishes in their order, until they are acknowledged.
+    unacknowledged: VecDeque<Unacknowledged>,
+    /// The ticket of the first of them.
+    first_ticket: Ticket,
+    /// QoS 2 ids received and not released.
+    received: usize,
+}
+
+/// A publish that has not been acknowledged.
+struct Unacknowledged {
+    packet_id: PacketId,
+    qos: QoS,
+    /// `None` as long as it is not decided.
+    outcome: Option<ReasonCode>,
+}
+
+/// Why a connection must end.
+struct Fatal(ReasonCode);
+
+impl Established {
+    pub(super) fn new(
+        identity: Identity,
+        link: Arc<Link>,
+        connect: &Connect,
+        received: usize,
+        inflight: u16,
+        now: Time,
+    ) -> Self {
+        let properties = &connect.properties;
+        let keep_alive = Duration::from_secs(connect.keep_alive_secs.into()) * 3 / 2;
+        let window = properties
+            .receive_maximum
+            .map_or(inflight, |max| max.get().min(inflight));
+        let device_channel = identity.client().device_channel();
+        Self {
+            identity,
+            link,
+            version: connect.version,
+            keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
+            last_input: now,
+            session_expiry: None,
+            window: window.into(),
+            max_packet: properties
+                .maximum_packet_size
+                .and_then(|max| max.try_into().ok()),
+            has_mail: false,
+            device_channel,
+            ends_with_connection: properties.session_expiry_secs.unwrap_or(0) == 0,
+            aliases: Vec::new(),
+            unacknowledged: VecDeque::new(),
+            first_ticket: 0,
+            received,
+        }
+    }
+
+    /// Whether another publish may be taken.
+    pub(super) fn has_room(&self, router: &Router) -> bool {
+        self.unacknowledged.len() < router.rules().inflight.into()
+    }
+
+    /// Notes what became of publishes, and acknowledges those whose turn it is.
+    pub(super) fn settle(&mut self, outcomes: Vec<(Ticket, Outcome)>, output: &mut Output) {
+        for (ticket, outcome) in outcomes {
+            let Some(index) = ticket.checked_sub(self.first_ticket) else {
+                continue;
+            };
+            let index = usize::try_from(index).expect("as many as are unacknowledged");
+            let Some(publish) = self.unacknowledged.get_mut(index) else {
+                continue;
+            };
+            let packet_id = publish.packet_id.get();
+            let reason = outcome
+                .as_ref()
+                .map_or_else(|refusal| refusal.reason, |()| ReasonCode::Success);
+            publish.outcome = Some(reason);
+            if let Err(refusal) = outcome {
+                self.tell(&refusal, Some(packet_id), output);
+            }
+        }
+        self.acknowledge(output);
+    }
+
+    fn acknowledge(&mut self, output: &mut Output) {
+        while let Some(first) = self.unacknowledged.front()
+            && let Some(reason) = first.outcome
+        {
+            let ack = Ack::with_reason(first.packet_id, reason);
+            let packet = match first.qos {
+                QoS::ExactlyOnce => Packet::PubRec(ack),
+                QoS::AtMostOnce | QoS::AtLeastOnce => Packet::PubAck(ack),
+            };
+            self.push(&packet, output);
+            self.unacknowledged.pop_front();
+            self.first_ticket += 1;
+        }
+    }
+
+    /// Takes the place of a publish in the order of acknowledgements.
+    fn enqueue(&mut self, publish: &Publish, outcome: Option<ReasonCode>) -> Option<Ticket> {
+        let packet_id = publish.packet_id?;
+        let ticket = self.first_ticket + self.unacknowledged.len() as Ticket;
+        self.unacknowledged.push_back(Unacknowledged {
+            packet_id,
+            qos: publish.qos,
+            outcome,
+        });
+        Some(ticket)
+    }
+
+    /// Refuses a publish: the error, then the acknowledgement as its QoS requires. In 5.0 a PUBREC with
+    /// an error ends the exchange; in 3.1.1 a PUBREL follows, so the id is remembered.
+    pub(super) fn refuse(
+        &mut self,
+        publish: &Publish,
+        refusal: &Refusal,
+        router: &Router,
+        output: &mut Output,
+    ) {
+        self.tell(refusal, publish.packet_id.map(PacketId::get), output);
+        if publish.qos == QoS::ExactlyOnce && self.version != Version::V5 {
+            self.receive(publish, router);
+        }
+        self.enqueue(publish, Some(refusal.reason));
+        self.acknowledge(output);
+    }
+
+    /// Remembers the id of a QoS 2 publish until its PUBREL.
+    fn receive(&mut self, publish: &Publish, router: &Router) {
+        let Some(packet_id) = publish
+            .packet_id
+            .filter(|_| publish.qos == QoS::ExactlyOnce)
+        else {
+            return;
+        };
+        let (user, link) = (self.identity.user(), self.link.id());
+        let received = router.with_session(user, link, |session| {
+            session.receive(packet_id);
+            session.received()
+        });
+        self.received = received.unwrap_or(self.received);
+    }
+
+    /// Puts the topic in place of its alias (MQTT 5.0, section 3.3.2.3.4).
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Fatal> {
+        let Some(alias) = publish.properties.topic_alias else {
+            return Ok(());
+        };
+        if alias.get() > TOPIC_ALIAS_MAXIMUM {
+            return Err(Fatal(ReasonCode::TopicAliasInvalid));
+        }
+        let index = usize::from(alias.get() - 1);
+        if self.aliases.len() <= index {
+            self.aliases.resize(index + 1, None);
+        }
+        if publish.topic.is_empty() {
+            publish.topic = self.aliases[index]
+                .clone()
+                .ok_or(Fatal(ReasonCode::ProtocolError))?;
+        } else {
+            // A copy: a slice would hold the whole receive buffer for as long as the connection lives.
+            let topic = ByteString::from(AsRef::<str>::as_ref(&publish.topic));
+            self.aliases[index] = Some(topic);
+        }
+        Ok(())
+    }
+
+    /// Whether a publish is new. One whose QoS 2 id was received before is answered and not looked at.
+    fn is_new(
+        &mut self,
+        publish: &Publish,
+        router: &Router,
+        output: &mut Output,
+    ) -> Result<bool, Fatal> {
+        let Some(packet_id) = publish.packet_id else {
+            return Ok(true);
+        };
+        if publish.qos == QoS::ExactlyOnce {
+            let (user, link) = (self.identity.user(), self.link.id());
+            let again = router.with_session(user, link, |session| session.has_received(packet_id));
+            if again == Some(true) {
+                let waits = self
+                    .unacknowledged
+                    .iter()
+                    .any(|other| other.packet_id == packet_id && other.qos == QoS::ExactlyOnce);
+                if !waits {
+                    self.enqueue(publish, Some(ReasonCode::Success));
+                    self.acknowledge(output);
+                }
+                return Ok(false);
+            }
+        }
+        // MQTT 5.0, section 3.3.4: more than the server's Receive Maximum.
+        let limit = usize::from(router.rules().inflight);
+        if self.version == Version::V5 && self.received + self.unacknowledged_qos1() >= limit {
+            return Err(Fatal(ReasonCode::ReceiveMaximumExceeded));
+        }
+        Ok(true)
+    }
+
+    fn unacknowledged_qos1(&self) -> usize {
+        self.unacknowledged
+            .iter()
+            .filter(|publish| publish.qos == QoS::AtLeastOnce)
+            .count()
+    }
+}
+
+impl Connection {
+    pub(super) fn handle_established(
+        &mut self,
+        mut established: Box<Established>,
+        packet: Packet,
+        now: Time,
+    ) -> Progress {
+        let handled = match packet {
+            Packet::Publish(mut publish) => {
+                let checked = established
+                    .resolve_alias(&mut publish)
+                    .and_then(|()| established.is_new(&publish, &self.router, &mut self.output));
+                match checked {
+                    Ok(true) => return self.authorize(established, publish, now),
+                    Ok(false) => Ok(()),
+                    Err(fatal) => Err(fatal),
+                }
+            }
+            Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) | Packet::PubRel(_) => {
+                established.handle_ack(&packet, &self.router, &mut self.output, now);
+                Ok(())
+            }
+            Packet::Subscribe(subscribe) => {
+                established.subscribe(*subscribe, &self.router, &mut self.output, now);
+                Ok(())
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                established.unsubscribe(&unsubscribe, &self.router, &mut self.output);
+                Ok(())
+            }
+            Packet::PingReq => {
+                established.push(&Packet::PingResp, &mut self.output);
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => {
+                return self.handle_disconnect(established, &disconnect, now);
+            }
+            // Only a server sends these, and a client its CONNECT only once.
+            Packet::Connect(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp
+            | Packet::Auth(_) => Err(Fatal(ReasonCode::ProtocolError)),
+        };
+        self.phase = Phase::Established(established);
+        if let Err(Fatal(reason)) = handled {
+            self.disconnect(reason, now);
+        }
+        Progress::Ready
+    }
+
+    /// Judges a publish, and appends or refuses it.
+    pub(super) fn authorize(
+        &mut self,
+        mut established: Box<Established>,
+        publish: Publish,
+        now: Time,
+    ) -> Progress {
+        match self
+            .router
+            .authorize_publish(established.identity.user(), &publish)
+        {
+            Ok(permit) => {
+                established.receive(&publish, &self.router);
+                let link = established.link.clone();
+                let origin = Some(link.id());
+                let ticket = established.enqueue(&publish, None);
+                let receipt = ticket.map(|ticket| Receipt::new(link, ticket));
+                let packet_id = publish.packet_id.map(PacketId::get);
+                let published = self.router.publish(&permit, publish, origin, receipt, now);
+                if let Err(refusal) = published {
+                    established.not_appended(&refusal, packet_id, &self.router, &mut self.output);
+                }
+                self.phase = Phase::Established(established);
+            }
+            Err(Stop::Refused(refusal)) => {
+                established.refuse(&publish, &refusal, &self.router, &mut self.output);
+                self.phase = Phase::Established(established);
+            }
+            Err(Stop::Ask(question)) => {
+                let asked = question.clone();
+                self.phase = Phase::Authorizing(established, Box::new(publish), question);
+                return Progress::Ask(asked);
+            }
+        }
+        Progress::Ready
+    }
+
+    fn handle_disconnect(
+        &mut self,
+        mut established: Box<Established>,
+        disconnect: &Disconnect,
+        now: Time,
+    ) -> Progress {
+        let asked = disconnect.session_expiry_secs;
+        if established.ends_with_connection && asked.is_some_and(|secs| secs > 0) {
+            // MQTT 5.0, section 3.14.2.2.2.
+            self.phase = Phase::Established(established);
+            self.disconnect(ReasonCode::ProtocolError, now);
+            return Progress::Ready;
+        }
+        let maximum = self.router.rules().session_expiry;
+        established.session_expiry =
+            asked.map(|secs| maximum.min(Duration::from_secs(secs.into())));
+        self.phase = Phase::Established(established);
+        self.leave(disconnect.reason == ReasonCode::Success, now);
+        Progress::Ready
+    }
+}
+
+impl Established {
+    /// What was permitted could not be appended.
+    fn not_appended(
+        &mut self,
+        refusal: &Refusal,
+        packet_id: Option<u16>,
+        router: &Router,
+        output: &mut Output,
+    ) {
+        self.tell(refusal, packet_id, output);
+        if packet_id.is_none() {
+            return;
+        }
+        let Some(last) = self.unacknowledged.back_mut() else {
+            return;
+        };
+        last.outcome = Some(refusal.reason);
+        if last.qos == QoS::ExactlyOnce && self.version == Version::V5 {
+            let (user, id) = (self.identity.user(), last.packet_id);
+            router.with_session(user, self.link.id(), |session| session.release(id));
+            self.received = self.received.saturating_sub(1);
+        }
+        self.acknowledge(output);
+    }
+
+    /// The client's part of the handshakes of QoS 1 and 2.
+    fn handle_ack(&mut self, packet: &Packet, router: &Router, output: &mut Output, now: Time) {
+        let (user, link) = (self.identity.user().clone(), self.link.id());
+        match packet {
+            Packet::PubAck(ack) => router.pub_ack(&user, link, ack.packet_id),
+            Packet::PubRec(ack) => {
+                let received = router.pub_rec(&user, link, ack.packet_id, ack.reason.is_error());
+                let reason = match received {
+                    Received::First(_) | Received::Again => ReasonCode::Success,
+                    Received::Unknown => ReasonCode::PacketIdentifierNotFound,
+                };
+                if !ack.reason.is_error() {
+                    self.push(
+                        &Packet::PubRel(Ack::with_reason(ack.packet_id, reason)),
+                        output,
+                    );
+                }
+            }
+            Packet::PubComp(ack) => {
+                router.with_session(&user, link, |session| session.pub_comp(ack.packet_id));
+            }
+            Packet::PubRel(ack) => {
+                let released = router.with_session(&user, link, |session| {
+                    let known = session.release(ack.packet_id);
+                    (known, session.received())
+                });
+                let (known, received) = released.unwrap_or((false, 0));
+                self.received = received;
+                let reason = if known {
+                    ReasonCode::Success
+                } else {
+                    ReasonCode::PacketIdentifierNotFound
+                };
+                self.push(
+                    &Packet::PubComp(Ack::with_reason(ack.packet_id, reason)),
+                    output,
+                );
+                return;
+            }
+            _ => return,
+        }
+        // The window may have opened.
+        if self.has_mail {
+            self.deliver(router, output, now);
+        }
+    }
+
+    fn subscribe(&mut self, subscribe: Subscribe, router: &Router, output: &mut Output, now: Time) {
+        let (user, link) = (self.identity.user().clone(), self.link.id());
+        let mut codes = Vec::with_capacity(subscribe.filters.len());
+        for filter in subscribe.filters {
+            if let Err(refusal) = policy::authorize_subscribe(&user, &filter.filter) {
+                self.tell(&refusal, None, output);
+                codes.push(refusal.reason);
+                continue;
+            }
+            let subscription = Subscription {
+                // A copy: a slice would hold the whole receive buffer for as long as the session lives.
+                topic: ByteString::from(AsRef::<str>::as_ref(&filter.filter)),
+                qos: filter.qos,
+                no_local: filter.no_local,
+                retain_as_published: filter.retain_as_published,
+                id: subscribe.subscription_id,
+            };
+            let handling = filter.retain_handling;
+            let subscribed = router.subscribe(&user, link, subscription, handling, now);
+            codes.push(match (subscribed, filter.qos) {
+                (Some(true), QoS::AtMostOnce) => ReasonCode::Success,
+                (Some(true), QoS::AtLeastOnce) => ReasonCode::GrantedQoS1,
+                (Some(true), QoS::ExactlyOnce) => ReasonCode::GrantedQoS2,
+                (Some(false), _) => ReasonCode::QuotaExceeded,
+                (None, _) => ReasonCode::UnspecifiedError,
+            });
+        }
+        let properties = ReasonProperties::default();
+        let packet_id = subscribe.packet_id;
+        let sub_ack = Packet::SubAck(Box::new(SubAck {
+            packet_id,
+            properties,
+            codes,
+        }));
+        self.push(&sub_ack, output);
+        self.deliver(router, output, now);
+    }
+
+    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe, router: &Router, output: &mut Output) {
+        let (user, link) = (self.identity.user(), self.link.id());
+        let code = |filter: &ByteString| {
+            if router.unsubscribe(user, link, filter) {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoSubscriptionExisted
+            }
+        };
+        let codes = unsubscribe.filters.iter().map(code).collect();
+        let properties = ReasonProperties::default();
+        let packet_id = unsubscribe.packet_id;
+        self.push(
+            &Packet::UnsubAck(Box::new(UnsubAck {
+                packet_id,
+                properties,
+                codes,
+            })),
+            output,
+        );
+    }
+}

@@ -1,0 +1,317 @@
+//! One network connection: packets and the time in, bytes and questions out.
+//!
+//! Whoever owns the socket decodes packets and hands them in, writes [`Connection::output`], and tells
+//! of wakes, of time-outs and of the socket's end. A connection never waits. Where a rule lacks a fact,
+//! [`Progress::Ask`] hands out the question, and nothing more may be handed in before
+//! [`Connection::resume`].
+//!
+//! Invariants:
+//! - *Order*: PUBACK and PUBREC leave in the order of their PUBLISH, each only when its receipt is
+//!   resolved; an error is written before the acknowledgement of what caused it.
+//! - *Bounded*: no more is fetched while the output holds [`OUTPUT_ENOUGH`] bytes, and no packet is
+//!   taken while it does or while the inflight limit of publishes waits for the store.
+//! - *Alone*: whatever arrives here ends no other connection, but for what section 3 of PROTOCOL.md
+//!   says of devices that have authenticated.
+
+mod accept;
+mod inbound;
+mod outbound;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::Waker;
+
+use jam_wire::ReasonCode;
+use jam_wire::decode::DecodeError;
+use jam_wire::packet::{Connect, Disconnect, Packet, Publish, Version};
+
+use crate::directory::Question;
+use crate::link::{Eviction, Left};
+use crate::output::Output;
+use crate::policy::{self, refusals};
+use crate::router::Router;
+use crate::time::Time;
+use inbound::Established;
+
+/// Bytes of a packet before the CONNECT has been accepted.
+pub const MAX_CONNECT: usize = 64 * 1024;
+/// Bytes of output beyond which nothing is fetched and no packet is taken; one packet may exceed it.
+pub const OUTPUT_ENOUGH: usize = 256 * 1024;
+
+/// What is to be done before the next packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// Nothing.
+    Ready,
+    /// Have the directory load this, then call [`Connection::resume`].
+    Ask(Question),
+}
+
+/// The directory could not load what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unavailable;
+
+/// A connection from its first byte to its last.
+pub struct Connection {
+    router: Arc<Router>,
+    address: IpAddr,
+    phase: Phase,
+    output: Output,
+}
+
+enum Phase {
+    /// No CONNECT yet.
+    Fresh { waker: Waker, deadline: Time },
+    /// A CONNECT waits for its account.
+    Authenticating {
+        waker: Waker,
+        deadline: Time,
+        connect: Box<Connect>,
+        question: Question,
+    },
+    /// Let in.
+    Established(Box<Established>),
+    /// A publish waits for a fact.
+    Authorizing(Box<Established>, Box<Publish>, Question),
+    /// What is in the output is the last.
+    Closing,
+}
+
+impl Connection {
+    /// A connection from `address`. `waker` is woken when [`Self::handle_wake`] has something to do.
+    #[must_use]
+    pub fn new(router: Arc<Router>, address: IpAddr, waker: Waker, now: Time) -> Self {
+        let deadline = now + router.rules().connect_timeout;
+        let phase = Phase::Fresh { waker, deadline };
+        Self {
+            router,
+            address,
+            phase,
+            output: Output::default(),
+        }
+    }
+
+    /// Takes one packet of the client.
+    pub fn handle_packet(&mut self, packet: Packet, now: Time) -> Progress {
+        match std::mem::replace(&mut self.phase, Phase::Closing) {
+            Phase::Fresh { waker, deadline } => match packet {
+                Packet::Connect(connect) => self.handle_connect(connect, waker, deadline, now),
+                _ => Progress::Ready,
+            },
+            Phase::Established(mut established) => {
+                established.last_input = now;
+                self.handle_established(established, packet, now)
+            }
+            waiting @ (Phase::Authenticating { .. } | Phase::Authorizing(..)) => {
+                debug_assert!(
+                    false,
+                    "a packet was handed in before the answer to a question"
+                );
+                self.phase = waiting;
+                Progress::Ready
+            }
+            Phase::Closing => Progress::Ready,
+        }
+    }
+
+    /// Goes on after [`Progress::Ask`]: the directory has loaded the fact, or could not.
+    pub fn resume(&mut self, loaded: Result<(), Unavailable>, now: Time) -> Progress {
+        match std::mem::replace(&mut self.phase, Phase::Closing) {
+            Phase::Authenticating {
+                waker,
+                deadline,
+                connect,
+                question,
+            } => match loaded {
+                Ok(()) => self.authenticate(connect, waker, deadline, now),
+                Err(Unavailable) => {
+                    self.refuse_connect(&connect, &policy::without_directory(&question));
+                    Progress::Ready
+                }
+            },
+            Phase::Authorizing(mut established, publish, question) => match loaded {
+                Ok(()) => self.authorize(established, *publish, now),
+                Err(Unavailable) => {
+                    let refusal = policy::without_directory(&question);
+                    established.refuse(&publish, &refusal, &self.router, &mut self.output);
+                    self.phase = Phase::Established(established);
+                    Progress::Ready
+                }
+            },
+            other => {
+                self.phase = other;
+                Progress::Ready
+            }
+        }
+    }
+
+    /// Bytes of a packet that is not complete yet have arrived: the client is alive.
+    pub fn handle_input(&mut self, now: Time) {
+        if let Phase::Established(established) = &mut self.phase {
+            established.last_input = now;
+        }
+    }
+
+    /// What arrived is no packet. `version` is what the CONNECT asked for, if it got that far.
+    pub fn handle_decode_error(
+        &mut self,
+        error: &DecodeError,
+        version: Option<Version>,
+        now: Time,
+    ) {
+        match &self.phase {
+            Phase::Fresh { .. } => {
+                self.refuse_malformed(error, version);
+                self.phase = Phase::Closing;
+            }
+            Phase::Established(_) => self.disconnect(error.reason(), now),
+            Phase::Authenticating { .. } | Phase::Authorizing(..) | Phase::Closing => {}
+        }
+    }
+
+    /// Does what others left for this connection, and sends what waits for its device.
+    pub fn handle_wake(&mut self, now: Time) {
+        let (Phase::Established(established) | Phase::Authorizing(established, ..)) =
+            &mut self.phase
+        else {
+            return;
+        };
+        let Left {
+            outcomes,
+            mail,
+            evicted,
+        } = established.link.take();
+        established.settle(outcomes, &mut self.output);
+        if let Some(why) = evicted {
+            self.evict(why, now);
+            return;
+        }
+        established.has_mail |= mail;
+        established.deliver(&self.router, &mut self.output, now);
+    }
+
+    /// Output has been written: sends more of what waits for the device, if it was held back.
+    pub fn handle_flushed(&mut self, now: Time) {
+        if let Phase::Established(established) | Phase::Authorizing(established, ..) =
+            &mut self.phase
+            && established.has_mail
+        {
+            established.deliver(&self.router, &mut self.output, now);
+        }
+    }
+
+    /// The time of [`Self::deadline`] has come.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.deadline().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        match &self.phase {
+            Phase::Fresh { .. } | Phase::Authenticating { .. } => self.phase = Phase::Closing,
+            Phase::Established(_) | Phase::Authorizing(..) => {
+                self.disconnect(ReasonCode::KeepAliveTimeout, now);
+            }
+            Phase::Closing => {}
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        match &self.phase {
+            Phase::Fresh { deadline, .. } | Phase::Authenticating { deadline, .. } => {
+                Some(*deadline)
+            }
+            Phase::Established(established) | Phase::Authorizing(established, ..) => established
+                .keep_alive
+                .map(|keep_alive| established.last_input + keep_alive),
+            Phase::Closing => None,
+        }
+    }
+
+    /// The socket has ended, without a DISCONNECT if none was handed in before.
+    pub fn handle_closed(&mut self, now: Time) {
+        self.leave(false, now);
+    }
+
+    /// The server stops.
+    pub fn handle_shutdown(&mut self, now: Time) {
+        self.evict(Eviction::ShuttingDown, now);
+    }
+
+    /// What is to be written.
+    pub fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    /// Whether a packet may be handed in; if not, none should be read.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        let room = self.output.len() < OUTPUT_ENOUGH;
+        match &self.phase {
+            Phase::Fresh { .. } => room,
+            Phase::Established(established) => room && established.has_room(&self.router),
+            Phase::Authenticating { .. } | Phase::Authorizing(..) | Phase::Closing => false,
+        }
+    }
+
+    /// Whether the output is the last that is to be written.
+    #[must_use]
+    pub fn closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing)
+    }
+
+    /// Bytes that a packet of this client may have, its fixed header included.
+    #[must_use]
+    pub fn max_packet(&self) -> usize {
+        match &self.phase {
+            Phase::Fresh { .. } | Phase::Authenticating { .. } => {
+                MAX_CONNECT.min(self.router.rules().packet)
+            }
+            Phase::Established(_) | Phase::Authorizing(..) | Phase::Closing => {
+                self.router.rules().packet
+            }
+        }
+    }
+
+    /// Somebody else ends this connection.
+    fn evict(&mut self, why: Eviction, now: Time) {
+        let reason = match why {
+            Eviction::Logout => {
+                if let Phase::Established(established) | Phase::Authorizing(established, ..) =
+                    &mut self.phase
+                {
+                    established.tell(&refusals::LOGOUT, None, &mut self.output);
+                }
+                ReasonCode::SessionTakenOver
+            }
+            Eviction::TakenOver => ReasonCode::SessionTakenOver,
+            Eviction::NotAuthorized => ReasonCode::NotAuthorized,
+            Eviction::ShuttingDown => ReasonCode::ServerShuttingDown,
+        };
+        self.disconnect(reason, now);
+    }
+
+    /// Ends the connection, with a DISCONNECT for a 5.0 client. Its will is due.
+    fn disconnect(&mut self, reason: ReasonCode, now: Time) {
+        if let Phase::Established(established) | Phase::Authorizing(established, ..) =
+            &mut self.phase
+            && established.version == Version::V5
+        {
+            let disconnect = Packet::Disconnect(Box::new(Disconnect::with_reason(reason)));
+            established.push(&disconnect, &mut self.output);
+        }
+        self.leave(false, now);
+    }
+
+    /// Leaves the router; what is in the output is the last.
+    fn leave(&mut self, goodbye: bool, now: Time) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Closing);
+        if let Phase::Established(established) | Phase::Authorizing(established, ..) = phase {
+            let user = established.identity.user();
+            let expiry = established.session_expiry;
+            self.router
+                .detach(user, established.link.id(), goodbye, expiry, now);
+        }
+    }
+}

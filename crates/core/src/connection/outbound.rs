@@ -1,0 +1,70 @@
+//! What a client that has been let in is sent: errors, and what waits for its device.
+
+use bytes::Bytes;
+use jam_wire::encode;
+use jam_wire::packet::{Ack, Packet, Publish, PublishProperties, QoS, Version};
+
+use super::OUTPUT_ENOUGH;
+use super::inbound::Established;
+use crate::output::Output;
+use crate::policy::Refusal;
+use crate::router::Router;
+use crate::time::Time;
+use crate::user::Delivery;
+
+/// Deliveries that are fetched at once.
+const BATCH: usize = 16;
+
+impl Established {
+    /// Appends a packet, unless it is larger than the client takes; whether it was appended.
+    pub(super) fn push(&self, packet: &Packet, output: &mut Output) -> bool {
+        let fits = self.max_packet.is_none_or(|max| {
+            encode::encoded_len(packet, self.version).is_ok_and(|len| len <= max)
+        });
+        fits && output.push(packet, self.version).is_ok()
+    }
+
+    /// Writes an error to the device channel (PROTOCOL.md, section 2).
+    pub(super) fn tell(&self, refusal: &Refusal, message_id: Option<u16>, output: &mut Output) {
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic: self.device_channel.clone(),
+            packet_id: None,
+            properties: PublishProperties::default(),
+            payload: Bytes::from(refusal.to_json(message_id)),
+        };
+        self.push(&Packet::Publish(publish), output);
+    }
+
+    /// Sends what waits for the device, as long as there is room for it here and there.
+    pub(super) fn deliver(&mut self, router: &Router, output: &mut Output, now: Time) {
+        let (user, link) = (self.identity.user().clone(), self.link.id());
+        self.has_mail = true;
+        while output.len() < OUTPUT_ENOUGH {
+            let fetched = router.fetch(&user, link, self.window, BATCH, now);
+            if fetched.deliveries.is_empty() {
+                // If something is held back, the acknowledgement that opens the window asks again.
+                self.has_mail = fetched.held_back;
+                return;
+            }
+            for delivery in fetched.deliveries {
+                let packet = match delivery {
+                    Delivery::PubRel(packet_id) => Packet::PubRel(Ack::success(packet_id)),
+                    Delivery::Publish(message, terms) => {
+                        Packet::Publish(message.to_publish(terms, self.version == Version::V5, now))
+                    }
+                };
+                if !self.push(&packet, output)
+                    && let Packet::Publish(Publish {
+                        packet_id: Some(packet_id),
+                        ..
+                    }) = packet
+                {
+                    router.skip(&user, link, packet_id);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The directory as the rules see it: accounts, friendships and notification tokens.
+//!
+//! Look-ups answer from memory and never wait. Where memory does not know, the rule says so with a
+//! [`Question`]; whoever runs the connection has it loaded and asks the rule again. So the rules stay
+//! free of I/O, and a message whose facts are in memory meets none.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+
+use crate::ids::UserId;
+
+/// What the directory's memory says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup<T> {
+    /// The fact, as fresh as PROTOCOL.md, section 6, demands.
+    Known(T),
+    /// Load the matching [`Question`] and ask again.
+    Unknown,
+}
+
+/// What must be loaded before a rule can judge.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// [`Directory::account`]
+    Account(UserId),
+    /// [`Directory::friendship`]
+    Friendship {
+        /// Who writes.
+        sender: UserId,
+        /// Whose inbox it is.
+        receiver: UserId,
+    },
+    /// [`Directory::notification_token`]
+    NotificationToken(UserId),
+}
+
+/// An API token. `Debug` prints no part of it.
+#[derive(Clone)]
+pub struct Token(Box<[u8]>);
+
+impl Token {
+    /// From the bytes a client sent or the directory holds.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
+    /// Whether both are the same, in time that depends on their lengths only.
+    #[must_use]
+    pub fn matches(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.0.len())
+    }
+}
+
+/// What the directory knows of an account.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// `None` when the token is NULL or empty: nobody gets in.
+    pub token: Option<Token>,
+}
+
+/// Whether a sender may write to a receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Friendship {
+    /// Row (receiver, sender) exists with `blocked = 0` and `been_blocked = 0`.
+    Friends,
+    /// Anything else.
+    NotFriends,
+}
+
+/// Whether the directory can say what a user's notification token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotificationToken {
+    /// There is one.
+    Present,
+    /// There is none: no push goes out, and that is no error.
+    Absent,
+    /// The column is missing.
+    Unreadable,
+}
+
+/// Accounts and who may write to whom. Never waits: see the module's text.
+pub trait Directory: Send + Sync {
+    /// The account with this id, `None` if there is no such account.
+    fn account(&self, user: &UserId) -> Lookup<Option<Account>>;
+    /// Whether `sender` may write to the inbox of `receiver`.
+    fn friendship(&self, sender: &UserId, receiver: &UserId) -> Lookup<Friendship>;
+    /// Whether a push to `user` could be addressed.
+    fn notification_token(&self, user: &UserId) -> Lookup<NotificationToken>;
+}

@@ -1,0 +1,106 @@
+//! Names: user ids, client ids and the topics that are made of them (PROTOCOL.md, section 1).
+//!
+//! A [`UserId`] is well-formed by construction; nothing else says that the account exists. A
+//! [`ClientId`] belongs to the user id before its first `:`.
+
+use std::fmt;
+
+use bytestring::ByteString;
+
+/// An opaque user id: 1 to 64 bytes of UTF-8 without `/ + # $ :` and NUL.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId(ByteString);
+
+/// Why a string is no user id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidUserId;
+
+impl fmt::Display for InvalidUserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a user id has 1 to {} bytes and none of / + # $ : NUL",
+            UserId::MAX_LEN
+        )
+    }
+}
+
+impl std::error::Error for InvalidUserId {}
+
+impl UserId {
+    /// Bytes.
+    pub const MAX_LEN: usize = 64;
+
+    /// Checks the form.
+    ///
+    /// # Errors
+    /// If the string is empty, longer than [`Self::MAX_LEN`] bytes or holds one of `/ + # $ :` or NUL.
+    pub fn parse(id: impl Into<ByteString>) -> Result<Self, InvalidUserId> {
+        let id = id.into();
+        let forbidden = |b: u8| matches!(b, b'/' | b'+' | b'#' | b'$' | b':' | 0);
+        if id.is_empty() || id.len() > Self::MAX_LEN || id.bytes().any(forbidden) {
+            return Err(InvalidUserId);
+        }
+        Ok(Self(id))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The id as a shared string.
+    #[must_use]
+    pub fn to_byte_string(&self) -> ByteString {
+        self.0.clone()
+    }
+
+    /// The topic of this user's inbox.
+    #[must_use]
+    pub fn inbox(&self) -> ByteString {
+        format!("/{}/inbox", self.0).into()
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A client id: `<user id>:<device id>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(ByteString);
+
+impl ClientId {
+    /// Any string is a client id.
+    #[must_use]
+    pub fn new(id: ByteString) -> Self {
+        Self(id)
+    }
+
+    /// What stands before the first `:`, or everything.
+    #[must_use]
+    pub fn user_part(&self) -> &str {
+        self.0.split(':').next().unwrap_or_default()
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The device channel: `/<user id>/devices/<client id>`.
+    #[must_use]
+    pub fn device_channel(&self) -> ByteString {
+        format!("/{}/devices/{}", self.user_part(), self.0).into()
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,33 @@
+//! The rules of jam: who may connect, write and read; sessions; mailboxes.
+//!
+//! # Layout
+//!
+//! - [`time`], [`ids`], [`message`]: the nouns.
+//! - [`directory`]: accounts and friendships as the rules see them.
+//! - [`policy`]: the four handlers, one table; [`payload`] and [`attempts`] are what two of its rows ask.
+//! - [`connection`]: one network connection, from packets to bytes; [`output`] holds the bytes.
+//! - [`router`]: every user's state (`user`, `session`, `mailbox`), and the wakes; [`link`] is what
+//!   others hold of a connection.
+//! - [`store`]: where messages are kept.
+//!
+//! Invariants: nothing here reads a socket, a file or a clock, nothing waits, and nothing is random but
+//! the keys of hash tables. Whatever needs the time gets it as an argument.
+
+pub mod attempts;
+pub mod connection;
+pub mod directory;
+pub mod ids;
+pub mod link;
+mod mailbox;
+pub mod message;
+pub mod output;
+pub mod payload;
+pub mod policy;
+pub mod router;
+mod session;
+pub mod store;
+pub mod time;
+mod user;
+
+pub use session::MAX_SUBSCRIPTIONS;
+pub use user::{DueWill, MAX_EPHEMERAL, MAX_RETAINED, UserLimits};

@@ -1,0 +1,112 @@
+//! The one thing that others hold of a live connection: a place to leave a hint.
+//!
+//! A link carries no payload. What it holds is bounded: one flag for mail, one eviction, and one
+//! outcome for each publish of the connection that waits for the store (at most its inflight limit).
+
+use std::sync::{Mutex, MutexGuard};
+use std::task::Waker;
+
+use crate::directory::Token;
+use crate::policy::Refusal;
+
+/// Tells one connection of the process from every other, for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub(crate) u64);
+
+/// Why a connection is made to end by something else than its own packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// Another device of the user has connected (PROTOCOL.md, section 3): logout error, 0x8E.
+    Logout,
+    /// The same client id has connected again: 0x8E, no logout error.
+    TakenOver,
+    /// The token no longer matches or the account is gone (PROTOCOL.md, section 6): 0x87.
+    NotAuthorized,
+    /// The server stops: 0x8B.
+    ShuttingDown,
+}
+
+/// Says which publish of a connection an outcome belongs to.
+pub type Ticket = u64;
+
+/// What became of a publish.
+pub type Outcome = Result<(), Refusal>;
+
+/// What was left for a connection since it last looked.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Outcomes of publishes, in the order in which they came.
+    pub outcomes: Vec<(Ticket, Outcome)>,
+    /// There may be something to fetch.
+    pub mail: bool,
+    /// The connection must end.
+    pub evicted: Option<Eviction>,
+}
+
+/// The handle of a live connection.
+#[derive(Debug)]
+pub struct Link {
+    id: LinkId,
+    token: Token,
+    waker: Waker,
+    left: Mutex<(bool, Left)>,
+}
+
+impl Link {
+    pub(crate) fn new(id: LinkId, token: Token, waker: Waker) -> Self {
+        Self {
+            id,
+            token,
+            waker,
+            left: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// The token this connection was let in with.
+    pub(crate) fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// Something may be there to fetch.
+    pub(crate) fn wake(&self) {
+        self.leave(|left| left.mail = true);
+    }
+
+    /// The connection must end; the first reason stays.
+    pub(crate) fn evict(&self, why: Eviction) {
+        self.leave(|left| left.evicted = left.evicted.or(Some(why)));
+    }
+
+    /// A publish has been stored or refused.
+    pub(crate) fn resolve(&self, ticket: Ticket, outcome: Outcome) {
+        self.leave(|left| left.outcomes.push((ticket, outcome)));
+    }
+
+    /// Takes what was left.
+    pub(crate) fn take(&self) -> Left {
+        let mut left = self.lock();
+        left.0 = false;
+        std::mem::take(&mut left.1)
+    }
+
+    fn leave(&self, what: impl FnOnce(&mut Left)) {
+        let woken = {
+            let mut left = self.lock();
+            what(&mut left.1);
+            std::mem::replace(&mut left.0, true)
+        };
+        if !woken {
+            self.waker.wake_by_ref();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (bool, Left)> {
+        self.left
+            .lock()
+            .expect("no code that holds a link can panic")
+    }
+}

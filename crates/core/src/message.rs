@@ -1,0 +1,121 @@
+//! A message on its way: what its sender wrote and what the server knows of it.
+//!
+//! The payload is the very buffer that came from the sender's socket and is never changed (PROTOCOL.md,
+//! section 4). Properties that are about one hop (topic alias, subscription identifiers, expiry) are
+//! not kept; what receivers are told about them is worked out for each delivery.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use jam_wire::packet::{PacketId, Publish, PublishProperties, QoS};
+
+use crate::ids::UserId;
+use crate::time::Time;
+
+/// The User Property by which 5.0 receivers learn who wrote; only the server sets it.
+const FROM: &str = "from";
+
+/// What was published, ready for any number of deliveries.
+#[derive(Debug)]
+pub struct Message {
+    pub(crate) topic: ByteString,
+    pub(crate) payload: Bytes,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) sender: UserId,
+    pub(crate) received_at: Time,
+    pub(crate) expires_at: Time,
+    properties: Option<Box<PublishProperties>>,
+}
+
+/// How a message goes to one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) packet_id: Option<PacketId>,
+    pub(crate) qos: QoS,
+    pub(crate) dup: bool,
+    pub(crate) retain: bool,
+    pub(crate) subscription_id: Option<u32>,
+}
+
+impl Message {
+    /// Takes what matters out of a PUBLISH, whose topic alias has been resolved.
+    pub(crate) fn new(publish: Publish, sender: UserId, now: Time) -> Self {
+        let mut properties = publish.properties;
+        let expires_at = properties
+            .message_expiry_secs
+            .take()
+            .map_or(Time::NEVER, |secs| now + Duration::from_secs(secs.into()));
+        properties.topic_alias = None;
+        properties.subscription_ids.clear();
+        properties.user.retain(|(name, _)| name != FROM);
+        let properties = (properties != PublishProperties::default()).then(|| Box::new(properties));
+        Self {
+            topic: publish.topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            sender,
+            received_at: now,
+            expires_at,
+            properties,
+        }
+    }
+
+    /// Copies what is a slice of the sender's receive buffer, so that a message that has to wait does
+    /// not hold more memory than its own.
+    pub(crate) fn detach(&mut self) {
+        self.payload = Bytes::copy_from_slice(&self.payload);
+        self.topic = ByteString::from(AsRef::<str>::as_ref(&self.topic));
+        if let Some(properties) = &mut self.properties {
+            let own = |text: &ByteString| ByteString::from(AsRef::<str>::as_ref(text));
+            properties.response_topic = properties.response_topic.as_ref().map(own);
+            properties.content_type = properties.content_type.as_ref().map(own);
+            properties.correlation_data = properties
+                .correlation_data
+                .as_ref()
+                .map(|data| Bytes::copy_from_slice(data));
+            for (name, value) in &mut properties.user {
+                (*name, *value) = (own(name), own(value));
+            }
+        }
+    }
+
+    /// Bytes that count against a mailbox's limit.
+    pub(crate) fn size(&self) -> u64 {
+        self.payload.len() as u64
+    }
+
+    /// The packet for one device; `with_properties` for 5.0.
+    pub(crate) fn to_publish(&self, terms: Terms, with_properties: bool, now: Time) -> Publish {
+        let properties = if with_properties {
+            self.properties_for(terms, now)
+        } else {
+            PublishProperties::default()
+        };
+        Publish {
+            dup: terms.dup,
+            qos: terms.qos,
+            retain: terms.retain,
+            topic: self.topic.clone(),
+            packet_id: terms.packet_id,
+            properties,
+            payload: self.payload.clone(),
+        }
+    }
+
+    fn properties_for(&self, terms: Terms, now: Time) -> PublishProperties {
+        let mut properties = self.properties.as_deref().cloned().unwrap_or_default();
+        properties
+            .user
+            .push((ByteString::from_static(FROM), self.sender.to_byte_string()));
+        properties.subscription_ids.extend(terms.subscription_id);
+        if self.expires_at != Time::NEVER {
+            // A message that is due now is still on its way: at least a second is left of it.
+            let left = self.expires_at.since(now).as_secs().max(1);
+            properties.message_expiry_secs = Some(u32::try_from(left).unwrap_or(u32::MAX));
+        }
+        properties
+    }
+}

@@ -1,0 +1,101 @@
+//! The bytes that a connection has to write, in order.
+//!
+//! Small packets gather in one buffer; a large payload stays the shared buffer it came in and is
+//! written as a slice of its own, so that no large payload is copied. What fills an output asks its
+//! length first: see the bounds in [`crate::connection`].
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes, BytesMut};
+use jam_wire::encode::{self, EncodeError};
+use jam_wire::packet::{Packet, Version};
+
+/// Payloads of at least this many bytes are not copied into the gathering buffer.
+const SHARE_FROM: usize = 4096;
+
+/// Bytes to write. Reading it as a [`Buf`] takes them.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Finished pieces, all before `tail`.
+    pieces: VecDeque<Bytes>,
+    /// Where packets gather.
+    tail: BytesMut,
+    len: usize,
+}
+
+impl Output {
+    /// Appends a packet.
+    ///
+    /// # Errors
+    /// If the packet cannot be said in this version; nothing is appended then.
+    pub(crate) fn push(&mut self, packet: &Packet, version: Version) -> Result<(), EncodeError> {
+        let before = self.tail.len();
+        if let Packet::Publish(publish) = packet
+            && publish.payload.len() >= SHARE_FROM
+        {
+            encode::encode_publish_header(publish, version, &mut self.tail)?;
+            self.len += self.tail.len() - before + publish.payload.len();
+            self.pieces.push_back(self.tail.split().freeze());
+            self.pieces.push_back(publish.payload.clone());
+        } else {
+            encode::encode(packet, version, &mut self.tail)?;
+            self.len += self.tail.len() - before;
+        }
+        Ok(())
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Gives the gathering buffer's memory back; for connections that go idle.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+}
+
+impl Buf for Output {
+    fn remaining(&self) -> usize {
+        self.len
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.pieces.front().map_or(&self.tail, |piece| piece)
+    }
+
+    fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
+        let tail: &[u8] = &self.tail;
+        let all = self.pieces.iter().map(|piece| &piece[..]).chain([tail]);
+        let mut filled = 0;
+        for (slot, piece) in dst.iter_mut().zip(all.filter(|piece| !piece.is_empty())) {
+            *slot = IoSlice::new(piece);
+            filled += 1;
+        }
+        filled
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.len, "cannot take more than there is");
+        self.len -= count;
+        while let Some(piece) = self.pieces.front_mut() {
+            if count < piece.len() {
+                piece.advance(count);
+                return;
+            }
+            count -= piece.len();
+            self.pieces.pop_front();
+        }
+        self.tail.advance(count);
+    }
+}

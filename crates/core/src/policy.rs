@@ -1,0 +1,586 @@
+//! The four handlers, as one table: who may connect, write and subscribe (PROTOCOL.md, sections 3 to 5).
+//!
+//! Each handler goes through its rules in the order of the protocol's table and stops at the first
+//! that refuses. What no rule refused is allowed, and a publish that is allowed gets a [`Permit`],
+//! which nothing outside this module can make. A rule that lacks a fact says which ([`Stop::Ask`]).
+//!
+//! To add a rule for publishing: write a function beside those in [`PUBLISH_RULES`], give its refusal
+//! a row in [`refusals`], and put it into the list where its turn is.
+
+use bytestring::ByteString;
+use jam_wire::{ConnectReturnCode, ReasonCode};
+
+use crate::directory::{Directory, Friendship, Lookup, NotificationToken, Question, Token};
+use crate::ids::{ClientId, UserId};
+use crate::payload::{self, PayloadError};
+
+#[cfg(test)]
+mod tests;
+
+/// Which check refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handler {
+    /// Before anything else of a CONNECT.
+    PreConnect,
+    /// Who is it?
+    Authenticate,
+    /// May it write there?
+    AuthorizePublish,
+    /// May it read there?
+    AuthorizeSubscribe,
+}
+
+impl Handler {
+    /// The name in an error's JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PreConnect => "preConnect",
+            Self::Authenticate => "authenticate",
+            Self::AuthorizePublish => "authorizePublish",
+            Self::AuthorizeSubscribe => "authorizeSubscribe",
+        }
+    }
+}
+
+/// A row of the protocol's tables: what the client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which handler refused.
+    pub handler: Handler,
+    /// For programs.
+    pub category: ByteString,
+    /// For people; fixed texts.
+    pub message: &'static str,
+    /// The return code of a CONNACK in 3.1 and 3.1.1; other packets there have one failure or none.
+    pub return_code: ConnectReturnCode,
+    /// The reason code in 5.0.
+    pub reason: ReasonCode,
+}
+
+impl Refusal {
+    /// The error as JSON, keys in the order of PROTOCOL.md, section 2.
+    #[must_use]
+    pub fn to_json(&self, message_id: Option<u16>) -> String {
+        #[derive(serde::Serialize)]
+        struct Error<'a> {
+            r#type: &'static str,
+            handler: &'static str,
+            category: &'a str,
+            message: &'static str,
+            #[serde(rename = "messageId")]
+            message_id: Option<u16>,
+        }
+        serde_json::to_string(&Error {
+            r#type: "error",
+            handler: self.handler.name(),
+            category: &self.category,
+            message: self.message,
+            message_id,
+        })
+        .expect("strings and a number always serialise")
+    }
+}
+
+/// Every refusal there is, in the order of the protocol's tables.
+pub mod refusals {
+    use super::{ByteString, ConnectReturnCode, Handler, ReasonCode, Refusal};
+    use ConnectReturnCode::{BadUserNameOrPassword, NotAuthorized, ServerUnavailable};
+
+    const fn connect(
+        handler: Handler,
+        category: &'static str,
+        message: &'static str,
+        return_code: ConnectReturnCode,
+        reason: ReasonCode,
+    ) -> Refusal {
+        let category = ByteString::from_static(category);
+        Refusal {
+            handler,
+            category,
+            message,
+            return_code,
+            reason,
+        }
+    }
+
+    const fn publish(category: &'static str, message: &'static str, reason: ReasonCode) -> Refusal {
+        let category = ByteString::from_static(category);
+        let handler = Handler::AuthorizePublish;
+        Refusal {
+            handler,
+            category,
+            message,
+            return_code: NotAuthorized,
+            reason,
+        }
+    }
+
+    const fn subscribe(message: &'static str, reason: ReasonCode) -> Refusal {
+        let category = ByteString::from_static("");
+        let handler = Handler::AuthorizeSubscribe;
+        Refusal {
+            handler,
+            category,
+            message,
+            return_code: NotAuthorized,
+            reason,
+        }
+    }
+
+    /// Section 3.
+    pub const SPAM: Refusal = connect(
+        Handler::PreConnect,
+        "spam",
+        "too many failed auth attempts",
+        BadUserNameOrPassword,
+        ReasonCode::ConnectionRateExceeded,
+    );
+    /// Section 3.
+    pub const ID_MISMATCH: Refusal = connect(
+        Handler::Authenticate,
+        "id",
+        "client id and user id don't match",
+        BadUserNameOrPassword,
+        ReasonCode::ClientIdentifierNotValid,
+    );
+    /// Section 3.
+    pub const TOKEN_FORMAT: Refusal = connect(
+        Handler::Authenticate,
+        "api_token",
+        "wrong api token format",
+        BadUserNameOrPassword,
+        ReasonCode::BadUserNameOrPassword,
+    );
+    /// Section 3.
+    pub const UNKNOWN_USER: Refusal = connect(
+        Handler::Authenticate,
+        "api_token",
+        "unknown user id",
+        NotAuthorized,
+        ReasonCode::NotAuthorized,
+    );
+    /// Section 3.
+    pub const WRONG_TOKEN: Refusal = connect(
+        Handler::Authenticate,
+        "api_token",
+        "wrong api token",
+        NotAuthorized,
+        ReasonCode::NotAuthorized,
+    );
+    /// The directory cannot say whether the account exists.
+    pub const CONNECT_WITHOUT_DIRECTORY: Refusal = connect(
+        Handler::Authenticate,
+        "api_token",
+        "fatal database error",
+        ServerUnavailable,
+        ReasonCode::ServerUnavailable,
+    );
+    /// Section 3, one device at a time: what the first device is told.
+    pub const LOGOUT: Refusal = connect(
+        Handler::Authenticate,
+        "logout",
+        "a new device has connected",
+        NotAuthorized,
+        ReasonCode::SessionTakenOver,
+    );
+
+    /// Section 4.
+    pub const TOPIC_LEVELS: Refusal = publish(
+        "topic",
+        "not enough topic levels",
+        ReasonCode::TopicNameInvalid,
+    );
+    /// Section 4.
+    pub const TOPIC_WILDCARDS: Refusal = publish(
+        "topic",
+        "wildcards are not allowed in topic",
+        ReasonCode::TopicNameInvalid,
+    );
+    /// Section 4.
+    pub const TOPIC_FOREIGN: Refusal = publish(
+        "topic",
+        "can't publish to other user's channel except inbox",
+        ReasonCode::NotAuthorized,
+    );
+    /// Section 4.
+    pub const PAYLOAD_NOT_JSON: Refusal = publish(
+        "payload",
+        "payload is not valid json",
+        ReasonCode::PayloadFormatInvalid,
+    );
+    /// Section 4.
+    pub const PAYLOAD_SENDER: Refusal = publish(
+        "payload",
+        "payload sender id mismatch",
+        ReasonCode::NotAuthorized,
+    );
+    /// Section 4.
+    pub const NOT_FRIENDS: Refusal = publish(
+        "friends",
+        "not friends with the receiver",
+        ReasonCode::NotAuthorized,
+    );
+    /// Section 4.
+    pub const NOTIFICATION_TOKEN: Refusal = publish(
+        "notification_token",
+        "fatal database error",
+        ReasonCode::ImplementationSpecificError,
+    );
+    /// The directory cannot say whether the two are friends.
+    pub const PUBLISH_WITHOUT_DIRECTORY: Refusal = publish(
+        "friends",
+        "fatal database error",
+        ReasonCode::ImplementationSpecificError,
+    );
+    /// Section 7.
+    pub const QUOTA: Refusal = publish(
+        "quota",
+        "the receiver's inbox is full",
+        ReasonCode::QuotaExceeded,
+    );
+
+    /// Section 5; the category is the filter.
+    pub const FILTER_WILDCARDS: Refusal = subscribe(
+        "wildcards are not allowed in topic",
+        ReasonCode::WildcardSubscriptionsNotSupported,
+    );
+    /// Section 5; the category is the filter.
+    pub const FILTER_LEVELS: Refusal =
+        subscribe("not enough topic levels", ReasonCode::TopicFilterInvalid);
+    /// Section 5; the category is the filter.
+    pub const FILTER_FOREIGN: Refusal = subscribe("not authorized", ReasonCode::NotAuthorized);
+}
+
+/// Why a handler did not allow something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// No.
+    Refused(Refusal),
+    /// Not yet: load this and ask again.
+    Ask(Question),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+fn known<T>(lookup: Lookup<T>, question: impl FnOnce() -> Question) -> Result<T, Stop> {
+    match lookup {
+        Lookup::Known(fact) => Ok(fact),
+        Lookup::Unknown => Err(Stop::Ask(question())),
+    }
+}
+
+/// A client that has proved who it is. Only [`authenticate`] makes one.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    user: UserId,
+    client: ClientId,
+    token: Token,
+}
+
+impl Identity {
+    /// Whose client it is.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// Which of the user's devices.
+    #[must_use]
+    pub fn client(&self) -> &ClientId {
+        &self.client
+    }
+
+    /// What it proved it with.
+    pub(crate) fn token(&self) -> &Token {
+        &self.token
+    }
+}
+
+/// `preConnect`: whether an attempt is looked at (section 3, first row).
+///
+/// # Errors
+/// [`refusals::SPAM`] when the client id or its address failed too often.
+pub fn pre_connect(too_many_failures: bool) -> Result<(), Refusal> {
+    if too_many_failures {
+        Err(refusals::SPAM)
+    } else {
+        Ok(())
+    }
+}
+
+/// `authenticate`: who a client is (section 3, the other rows).
+///
+/// # Errors
+/// The first row that applies, or the account as a question.
+pub fn authenticate(
+    client: &ClientId,
+    user_name: Option<&ByteString>,
+    password: Option<&[u8]>,
+    directory: &dyn Directory,
+) -> Result<Identity, Stop> {
+    let user_name = user_name
+        .filter(|name| !name.is_empty() && name.as_ref() as &str == client.user_part())
+        .ok_or(refusals::ID_MISMATCH)?;
+    let password = password
+        .filter(|password| !password.is_empty() && std::str::from_utf8(password).is_ok())
+        .ok_or(refusals::TOKEN_FORMAT)?;
+    let user = UserId::parse(user_name.clone()).map_err(|_| refusals::UNKNOWN_USER)?;
+    let account = known(directory.account(&user), || Question::Account(user.clone()))?
+        .ok_or(refusals::UNKNOWN_USER)?;
+    let token = Token::new(password);
+    if !account
+        .token
+        .is_some_and(|expected| expected.matches(&token))
+    {
+        return Err(refusals::WRONG_TOKEN.into());
+    }
+    Ok(Identity {
+        user,
+        client: client.clone(),
+        token,
+    })
+}
+
+/// Where a permitted message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// Into the mailbox of the user.
+    Inbox,
+    /// To the devices of the user that subscribe to the topic.
+    OwnChannel,
+}
+
+/// The right to append one message. Only [`authorize_publish`] makes one.
+#[derive(Debug)]
+pub struct Permit {
+    sender: UserId,
+    receiver: UserId,
+    destination: Destination,
+}
+
+impl Permit {
+    /// Who wrote it.
+    #[must_use]
+    pub fn sender(&self) -> &UserId {
+        &self.sender
+    }
+
+    /// Whose it will be.
+    #[must_use]
+    pub fn receiver(&self) -> &UserId {
+        &self.receiver
+    }
+
+    /// Where in what is the receiver's.
+    #[must_use]
+    pub fn destination(&self) -> Destination {
+        self.destination
+    }
+}
+
+/// What the rules for publishing may look at.
+pub struct PublishAttempt<'a> {
+    sender: &'a UserId,
+    topic: &'a ByteString,
+    payload: &'a [u8],
+    facts: &'a Facts<'a>,
+    target: Target,
+}
+
+/// What the rules ask others for.
+pub struct Facts<'a> {
+    /// Accounts and friendships.
+    pub directory: &'a dyn Directory,
+    /// Whether push notifications are on.
+    pub push_on: bool,
+    /// Whether a user has a device connected.
+    pub is_connected: &'a dyn Fn(&UserId) -> bool,
+}
+
+/// Whose channel a topic is.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    /// A channel of the sender's own that is not the inbox.
+    OwnChannel,
+    /// The sender's own inbox.
+    OwnInbox,
+    /// The inbox of somebody else, who may or may not exist.
+    FriendInbox(UserId),
+    /// Nothing that the sender could write to.
+    Foreign,
+}
+
+impl Target {
+    fn of(topic: &ByteString, sender: &UserId) -> Self {
+        let parts = topic
+            .strip_prefix('/')
+            .and_then(|topic| topic.split_once('/'));
+        match parts {
+            Some((owner, "inbox")) if owner == sender.as_str() => Self::OwnInbox,
+            Some((owner, _)) if owner == sender.as_str() => Self::OwnChannel,
+            Some((owner, "inbox")) => {
+                UserId::parse(topic.slice_ref(owner)).map_or(Self::Foreign, Self::FriendInbox)
+            }
+            _ => Self::Foreign,
+        }
+    }
+}
+
+/// A rule for publishing: nothing, or why not.
+type PublishRule = fn(&PublishAttempt<'_>) -> Result<(), Stop>;
+
+/// The rows of section 4, in their order.
+const PUBLISH_RULES: &[PublishRule] = &[
+    topic_has_levels,
+    topic_has_no_wildcards,
+    topic_is_own_or_an_inbox,
+    payload_bears_the_sender,
+    sender_is_a_friend,
+    push_can_be_addressed,
+];
+
+/// `authorizePublish`: whether a message may be appended, and where (section 4).
+///
+/// # Errors
+/// The first row that applies, or the fact that a row lacks as a question.
+pub fn authorize_publish(
+    sender: &UserId,
+    topic: &ByteString,
+    payload: &[u8],
+    facts: &Facts<'_>,
+) -> Result<Permit, Stop> {
+    let target = Target::of(topic, sender);
+    let attempt = PublishAttempt {
+        sender,
+        topic,
+        payload,
+        facts,
+        target,
+    };
+    for rule in PUBLISH_RULES {
+        rule(&attempt)?;
+    }
+    let (receiver, destination) = match attempt.target {
+        Target::OwnChannel => (sender.clone(), Destination::OwnChannel),
+        Target::OwnInbox => (sender.clone(), Destination::Inbox),
+        Target::FriendInbox(receiver) => (receiver, Destination::Inbox),
+        Target::Foreign => return Err(refusals::TOPIC_FOREIGN.into()),
+    };
+    Ok(Permit {
+        sender: sender.clone(),
+        receiver,
+        destination,
+    })
+}
+
+fn topic_has_levels(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+    if attempt.topic.split('/').nth(2).is_none() {
+        return Err(refusals::TOPIC_LEVELS.into());
+    }
+    Ok(())
+}
+
+fn topic_has_no_wildcards(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+    if has_wildcard(attempt.topic) {
+        return Err(refusals::TOPIC_WILDCARDS.into());
+    }
+    Ok(())
+}
+
+fn topic_is_own_or_an_inbox(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+    if attempt.target == Target::Foreign {
+        return Err(refusals::TOPIC_FOREIGN.into());
+    }
+    Ok(())
+}
+
+/// Two rows of the table, for the payload is read once.
+fn payload_bears_the_sender(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+    if attempt.target == Target::OwnChannel {
+        return Ok(());
+    }
+    payload::check_sender(attempt.payload, attempt.sender.as_str()).map_err(|error| {
+        Stop::Refused(match error {
+            PayloadError::NotAnObject => refusals::PAYLOAD_NOT_JSON,
+            PayloadError::SenderMismatch => refusals::PAYLOAD_SENDER,
+        })
+    })
+}
+
+fn sender_is_a_friend(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+    let Target::FriendInbox(receiver) = &attempt.target else {
+        return Ok(());
+    };
+    let sender = attempt.sender;
+    let friendship = known(attempt.facts.directory.friendship(sender, receiver), || {
+        Question::Friendship {
+            sender: sender.clone(),
+            receiver: receiver.clone(),
+        }
+    })?;
+    match friendship {
+        Friendship::Friends => Ok(()),
+        Friendship::NotFriends => Err(refusals::NOT_FRIENDS.into()),
+    }
+}
+
+fn push_can_be_addressed(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+    let Target::FriendInbox(receiver) = &attempt.target else {
+        return Ok(());
+    };
+    if !attempt.facts.push_on || (attempt.facts.is_connected)(receiver) {
+        return Ok(());
+    }
+    let token = known(attempt.facts.directory.notification_token(receiver), || {
+        Question::NotificationToken(receiver.clone())
+    })?;
+    match token {
+        NotificationToken::Present | NotificationToken::Absent => Ok(()),
+        NotificationToken::Unreadable => Err(refusals::NOTIFICATION_TOKEN.into()),
+    }
+}
+
+/// `authorizeSubscribe`: whether a filter may be subscribed to (section 5).
+///
+/// # Errors
+/// The first row that applies; its category is the filter.
+pub fn authorize_subscribe(user: &UserId, filter: &ByteString) -> Result<(), Refusal> {
+    let refuse = |row: Refusal| {
+        Err(Refusal {
+            category: filter.clone(),
+            ..row
+        })
+    };
+    if has_wildcard(filter) {
+        return refuse(refusals::FILTER_WILDCARDS);
+    }
+    if !filter.contains('/') {
+        return refuse(refusals::FILTER_LEVELS);
+    }
+    let owner = filter
+        .strip_prefix('/')
+        .and_then(|filter| filter.split('/').next());
+    if owner != Some(user.as_str()) {
+        return refuse(refusals::FILTER_FOREIGN);
+    }
+    Ok(())
+}
+
+fn has_wildcard(topic: &str) -> bool {
+    topic.bytes().any(|b| matches!(b, b'$' | b'#' | b'+'))
+}
+
+/// The refusal of a publish whose facts could not be loaded.
+#[must_use]
+pub fn without_directory(question: &Question) -> Refusal {
+    match question {
+        Question::Account(_) => refusals::CONNECT_WITHOUT_DIRECTORY,
+        Question::Friendship { .. } => refusals::PUBLISH_WITHOUT_DIRECTORY,
+        Question::NotificationToken(_) => refusals::NOTIFICATION_TOKEN,
+    }
+}
