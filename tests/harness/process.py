@@ -1,0 +1,193 @@
+"""The release binary as a process: started on free ports, stopped, killed, its log kept."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from . import packets, streams
+from .directory import Directory
+from .raw import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("JAM_MQTT_BIN") or ROOT / "target/release/jam-mqtt")
+START_SECONDS = 20
+STOP_SECONDS = 12
+
+
+def environment(settings):
+    """`{"limits.failed_auth": 3}` as JAM_MQTT_LIMITS__FAILED_AUTH=3, and nothing inherited."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    for name, value in settings.items():
+        kept["JAM_MQTT_" + name.upper().replace(".", "__")] = str(value)
+    return kept
+
+
+def run_cli(*arguments, settings=None, stdin=None, timeout=30, cwd=None, env=None):
+    """One command of the binary to its end: returncode, stdout, stderr."""
+    return subprocess.run(
+        [BINARY, *map(str, arguments)],
+        env=environment(settings or {}) | (env or {}),
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd,
+    )
+
+
+def free_ports(count):
+    """Free ports from below the range that the kernel gives to outgoing connections."""
+    found = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(12000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+    return found
+
+
+class Server:
+    """`certificate` is a directory made by `harness/certificate`: with it, mqtts and wss are on."""
+
+    # Tests fail to log in on purpose, from one address: the rule has tests and servers of its own.
+    DEFAULTS = {"limits.failed_auth": 1_000_000}
+
+    def __init__(self, folder, certificate=None, settings=None, arguments=(), directory=None):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.certificate = certificate
+        self.settings = self.DEFAULTS | (settings or {})
+        if certificate:
+            self.settings |= {
+                "tls.cert": certificate / "server.pem",
+                "tls.key": certificate / "server.key",
+            }
+        self.arguments = list(arguments)
+        self.directory = directory or Directory(self.folder / "directory.db")
+        self.log_path = self.folder / "server.log"
+        self.process = None
+
+    def start(self):
+        for _ in range(3):
+            self.mqtt, self.mqtts, self.http = free_ports(3)
+            command = [BINARY, "serve", "--data", self.folder / "data"]
+            command += ["--mqtt", f"127.0.0.1:{self.mqtt}", "--http", f"127.0.0.1:{self.http}"]
+            command += ["--mqtts", f"127.0.0.1:{self.mqtts}" if self.certificate else ""]
+            command += ["--admin", "", "--directory", f"sqlite:{self.directory.path}"]
+            with open(self.log_path, "ab") as log:
+                self.process = subprocess.Popen(
+                    [*map(str, command), *self.arguments],
+                    env=environment(self.settings),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+            if self._ready():
+                return self
+            if "in use" not in self.log():
+                break
+        raise AssertionError(f"the server did not start:\n{self.log()[-4000:]}")
+
+    def _ready(self):
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                stream = streams.Tcp(
+                    ("127.0.0.1", self.http),
+                    tls_ca=self.certificate and self.certificate / "ca.pem",
+                )
+                stream.send(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                status = stream.receive(5)
+                stream.close()
+                if b" 200 " in status.split(b"\r\n")[0]:
+                    return True
+            except OSError:
+                pass
+            time.sleep(0.02)
+        return False
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def stop(self):
+        """SIGTERM: must drain and end with status 0. Also fails when it had ended before."""
+        assert self.process.poll() is None, f"the server ended by itself:\n{self.log()[-4000:]}"
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"SIGTERM did not end it in {STOP_SECONDS} s") from None
+        assert status == 0, f"exit status {status}:\n{self.log()[-4000:]}"
+        assert "panicked" not in self.log(), self.log()[-4000:]
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.stop()
+        elif self.process.poll() is None:
+            self.kill()
+
+    # The directory's makers, since nearly every test begins with them.
+
+    def user(self, **options):
+        return self.directory.user(**options)
+
+    def users(self, count):
+        return self.directory.users(count)
+
+    def friends(self):
+        return self.directory.friends()
+
+    def open(self, transport="tcp", source=None):
+        """A stream to the listener that serves this transport."""
+        ca = self.certificate and self.certificate / "ca.pem"
+        match transport:
+            case "tcp":
+                return streams.Tcp(("127.0.0.1", self.mqtt), source)
+            case "tls":
+                return streams.Tcp(("127.0.0.1", self.mqtts), source, tls_ca=ca)
+            case "ws" | "wss":
+                return streams.WebSocket(
+                    ("127.0.0.1", self.http), source, tls_ca=ca if transport == "wss" else None
+                )
+        raise ValueError(transport)
+
+    def dial(self, version=4, transport="tcp", source=None):
+        """A client that has not sent anything yet."""
+        return Client(self.open(transport, source), version)
+
+    def attempt(self, user, version=4, device="phone", source=None, transport="tcp", **options):
+        """Sends CONNECT; returns the client and the CONNACK, whatever it says."""
+        client = self.dial(version, transport, source)
+        client.user = user
+        client.client_id = options.pop("client_id", user.client_id(device))
+        login = {"user": user.id, "password": user.token} | options
+        client.send(packets.connect(client.client_id, version=version, **login))
+        return client, client.expect(packets.CONNACK)
+
+    def connect(self, user, version=4, **options):
+        """A client that is in. Its CONNACK is in `connack`."""
+        client, client.connack = self.attempt(user, version, **options)
+        assert client.connack.reason == 0, f"not let in: {client.connack}"
+        return client
+
+    def listener(self, user, version=4, qos=1, **options):
+        """A client that is in and subscribed to its inbox."""
+        client = self.connect(user, version, **options)
+        client.subscribe(user.inbox, qos=qos)
+        return client
