@@ -1,5 +1,7 @@
 //! The decoder against the table of verdicts, whole and byte by byte.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of a test are the test")]
+
 mod table;
 
 use bytes::BytesMut;

@@ -1,6 +1,8 @@
 //! Any packet that a version of MQTT can say, in the form in which the decoder returns it: what the
 //! version does not know is at its default.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::num::NonZeroU16;
 
 use bytes::Bytes;

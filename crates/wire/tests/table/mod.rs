@@ -10,6 +10,7 @@ mod answers;
 mod connect;
 mod framing;
 mod publish;
+mod session;
 mod subscribe;
 
 use jam_wire::packet::Version;
@@ -172,6 +173,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
     let mut table = Table::default();
     framing::fill(&mut table);
     connect::fill(&mut table);
+    session::fill(&mut table);
     publish::fill(&mut table);
     subscribe::fill(&mut table);
     answers::fill(&mut table);

@@ -37,7 +37,15 @@ fn subscribe(t: &mut Table) {
         "3.8",
         "two filters",
     );
-    for filter in [&b"#"[..], b"/a/#/b", b"a+", b"$share/g/#", b"$share"] {
+    for filter in [
+        &b"#"[..],
+        b"/a/#/b",
+        b"a+",
+        b"$share/g/#",
+        b"$share/g",
+        b"$share/+/a",
+        b"$share",
+    ] {
         let len = u8::try_from(filter.len()).unwrap();
         let tail = [&[0, len][..], filter, b"\0"].concat();
         let body = [&b"\0\x01"[..], &tail].concat();
