@@ -88,11 +88,11 @@ fn survive(mut decoder: Decoder, limit: usize, bytes: &[u8], chunk: usize) {
         filled.extend_from_slice(&buf);
         filled.extend_from_slice(bytes);
         buf = filled;
+        let given = buf.capacity();
         loop {
-            let before = buf.capacity();
             let result = decoder.decode(&mut buf);
             assert!(
-                buf.capacity() <= before.max(limit),
+                buf.capacity() <= given.max(limit),
                 "reserved {}",
                 buf.capacity()
             );
