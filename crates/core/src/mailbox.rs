@@ -7,7 +7,7 @@
 //! - *Kept*: an inbox message of QoS 1 or 2 leaves only when every device that was to get it has
 //!   acknowledged it (at least one has), or when it expires.
 //! - *Ephemeral*: a QoS 0 message leaves with the connection of the last device that was to get it.
-//! - *Counted*: `kept` and `bytes` are the number and size of the kept entries.
+//! - *Counted*: `kept` and `ephemeral` are the number and size of the entries that are and are not kept.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -90,8 +90,32 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     entries: BTreeMap<Seq, Entry>,
-    kept: usize,
-    bytes: u64,
+    kept: Load,
+    ephemeral: Load,
+}
+
+/// How much there is of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Load {
+    pub(crate) messages: usize,
+    pub(crate) bytes: u64,
+}
+
+impl Load {
+    fn add(&mut self, message: &Message) {
+        self.messages += 1;
+        self.bytes += message.size();
+    }
+
+    fn subtract(&mut self, message: &Message) {
+        self.messages -= 1;
+        self.bytes -= message.size();
+    }
+
+    /// Whether one more message stays within both limits.
+    pub(crate) fn has_room(self, message: &Message, max_messages: usize, max_bytes: u64) -> bool {
+        self.messages < max_messages && self.bytes + message.size() <= max_bytes
+    }
 }
 
 impl Mailbox {
@@ -104,10 +128,7 @@ impl Mailbox {
             sent_to: Slots::default(),
             acknowledged: false,
         };
-        if entry.is_kept() {
-            self.kept += 1;
-            self.bytes += entry.message.size();
-        }
+        self.load_of(&entry).add(&entry.message);
         let before = self.entries.insert(seq, entry);
         debug_assert!(before.is_none(), "sequence numbers are never used twice");
     }
@@ -116,19 +137,22 @@ impl Mailbox {
         self.entries.is_empty()
     }
 
-    /// Kept entries.
-    pub(crate) fn kept(&self) -> usize {
+    /// What is kept.
+    pub(crate) fn kept(&self) -> Load {
         self.kept
     }
 
-    /// Entries that are not kept.
-    pub(crate) fn ephemeral(&self) -> usize {
-        self.entries.len() - self.kept
+    /// What is not kept.
+    pub(crate) fn ephemeral(&self) -> Load {
+        self.ephemeral
     }
 
-    /// Bytes of the kept entries.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+    fn load_of(&mut self, entry: &Entry) -> &mut Load {
+        if entry.is_kept() {
+            &mut self.kept
+        } else {
+            &mut self.ephemeral
+        }
     }
 
     /// The entry with this number.
@@ -183,7 +207,7 @@ impl Mailbox {
 
     /// A device's connection has ended: what is not kept is no longer its.
     pub(crate) fn disconnected(&mut self, slot: Slot, left: &mut Vec<Seq>) {
-        if self.ephemeral() > 0 {
+        if self.ephemeral.messages > 0 {
             self.give_up(slot, left, |entry| entry.message.qos == QoS::AtMostOnce);
         }
     }
@@ -232,10 +256,7 @@ impl Mailbox {
             .entries
             .remove(&seq)
             .expect("it was there a moment ago");
-        if entry.is_kept() {
-            self.kept -= 1;
-            self.bytes -= entry.message.size();
-        }
+        self.load_of(&entry).subtract(&entry.message);
         true
     }
 }

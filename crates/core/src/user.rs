@@ -26,6 +26,8 @@ use crate::time::Time;
 pub const MAX_RETAINED: usize = 256;
 /// QoS 0 messages on their way to a user's devices; beyond, new ones are dropped as QoS 0 may be.
 pub const MAX_EPHEMERAL: usize = 1024;
+/// Bytes of those messages.
+pub const MAX_EPHEMERAL_BYTES: u64 = 8 * 1024 * 1024;
 /// A message to a live device that is further behind than this is copied out of the receive buffer.
 const KEEPING_UP: usize = 64;
 
@@ -375,7 +377,7 @@ impl User {
             self.retain(&message, limits)?;
         }
         let wanted = !readers.is_empty() || (kept && kind == Kind::Inbox);
-        if !wanted || (!kept && self.mailbox.ephemeral() >= MAX_EPHEMERAL) {
+        if !wanted || (!kept && !self.has_room_for_ephemeral(&message)) {
             return Ok(None);
         }
         self.mailbox.append(seq, message.clone(), kind, readers);
@@ -384,14 +386,21 @@ impl User {
 
     fn has_room(&mut self, message: &Message, limits: &UserLimits, effects: &mut Effects) -> bool {
         let fits = |mailbox: &Mailbox| {
-            mailbox.kept() < limits.max_messages
-                && mailbox.bytes() + message.size() <= limits.max_bytes
+            mailbox
+                .kept()
+                .has_room(message, limits.max_messages, limits.max_bytes)
         };
         if !fits(&self.mailbox) {
             self.mailbox
                 .expire(limits.max_age, message.received_at, &mut effects.left);
         }
         fits(&self.mailbox)
+    }
+
+    fn has_room_for_ephemeral(&self, message: &Message) -> bool {
+        self.mailbox
+            .ephemeral()
+            .has_room(message, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES)
     }
 
     /// The devices that are to get a message, and whether all of them keep up. The live ones are woken.
@@ -402,7 +411,7 @@ impl User {
         effects: &mut Effects,
     ) -> (Slots, bool) {
         let mut readers = Slots::default();
-        let mut live = self.mailbox.kept() < KEEPING_UP;
+        let mut live = self.mailbox.kept().messages < KEEPING_UP;
         for device in &self.devices {
             let Some((qos, no_local)) = device.reads(&message.topic) else {
                 continue;
@@ -468,12 +477,12 @@ impl User {
             RetainHandling::DoNotSend => false,
         };
         self.retained.retain(|message| message.expires_at > now);
-        let retained = self
-            .retained
-            .iter()
-            .find(|message| wanted && message.topic == topic);
+        let retained = self.retained.iter().find(|it| wanted && it.topic == topic);
         if let Some(message) = retained
-            && self.mailbox.ephemeral() < MAX_EPHEMERAL
+            && self
+                .mailbox
+                .ephemeral()
+                .has_room(message, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES)
         {
             let mut reader = Slots::default();
             reader.insert(device.slot);

@@ -187,8 +187,9 @@ impl Connection {
             self.evict(why, now);
             return;
         }
-        established.has_mail |= mail;
-        established.deliver(&self.router, &mut self.output, now);
+        if mail || established.has_mail {
+            established.deliver(&self.router, &mut self.output, now);
+        }
     }
 
     /// Output has been written: sends more of what waits for the device, if it was held back.
