@@ -1,0 +1,68 @@
+//! Accounts and friendships in an SQLite file that other processes write to (PROTOCOL.md, section 6).
+//!
+//! # Layout
+//!
+//! - [`sqlite`]: [`SqliteDirectory`], what the rules ask. Answers from memory, never waits for the file.
+//! - `loader`: the one thread that reads the file for it.
+//! - `cache`: what is in memory, and when it may be believed.
+//! - `schema`: opening, creating and checking the file; ids and values as they stand in it.
+//! - [`admin`]: changes, for the commands and the admin API.
+//!
+//! Invariants: serving never writes to the file and never holds a read transaction between two
+//! questions (`tests::a_writer_is_never_in_the_way`); what another process has committed more than
+//! [`sqlite::LOOK_AGE`] ago is never contradicted (`tests::nothing_stale_is_told`); what cannot be
+//! understood lets nobody in.
+
+pub mod admin;
+mod cache;
+mod loader;
+mod schema;
+pub mod sqlite;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+pub use admin::Administration;
+pub use sqlite::SqliteDirectory;
+
+/// The directory's file cannot be used; in words that say what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryError(String);
+
+impl DirectoryError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for DirectoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DirectoryError {}
+
+impl From<rusqlite::Error> for DirectoryError {
+    fn from(error: rusqlite::Error) -> Self {
+        if is_busy(&error) {
+            return Self::new("the directory is locked by another process; try again");
+        }
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) {
+            return Self(format!(
+                "the directory's own rules forbid this change: {error}"
+            ));
+        }
+        Self(format!("the directory cannot be read: {error}"))
+    }
+}
+
+/// Whether another process holds a lock that will go away.
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DatabaseBusy | DatabaseLocked)
+    )
+}

@@ -1,0 +1,297 @@
+//! The directory's file: opening it, creating it, checking it, and reading what others wrote into it.
+//!
+//! SQLite stores any type in any column and converts when it compares; nothing here relies on that.
+//! A file that this server did not create is somebody else's: its schema, its journal mode and its
+//! checkpoints stay as they are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jam_core::directory::{Account, Friendship, NotificationToken, Token};
+use rusqlite::config::DbConfig;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags, params};
+
+use super::DirectoryError;
+
+/// "JAM1": stands in the header of the files this server creates.
+const APPLICATION_ID: i32 = 0x4A41_4D31;
+
+/// PROTOCOL.md, section 6. The defaults let writers leave the two flags out.
+const TABLES: &str = "
+    CREATE TABLE accounts (
+        user_id INTEGER PRIMARY KEY AUTOINCREMENT,
+        user_email TEXT UNIQUE,
+        username TEXT UNIQUE,
+        user_password_hash TEXT,
+        user_notification_token TEXT,
+        user_api_token TEXT,
+        inactive BOOLEAN DEFAULT TRUE,
+        public_key TEXT
+    );
+    CREATE TABLE user_friends (
+        user_id INTEGER NOT NULL,
+        friend_id INTEGER NOT NULL,
+        blocked BOOLEAN DEFAULT FALSE,
+        been_blocked BOOLEAN DEFAULT FALSE,
+        PRIMARY KEY (user_id, friend_id)
+    );
+    CREATE TABLE user_devices (
+        user_id INTEGER PRIMARY KEY,
+        device_id TEXT
+    );";
+
+/// What cannot be done without. The notification token's column is missed only when it is asked for.
+const NEEDED: &[(&str, &[&str])] = &[
+    ("accounts", &["user_id", "user_api_token"]),
+    (
+        "user_friends",
+        &["user_id", "friend_id", "blocked", "been_blocked"],
+    ),
+];
+
+/// The canonical decimal form of an `i64`, which is the only form of an id in a jam database.
+///
+/// `None` for `01`, `+1`, `-0`, ` 1`, `1.0`, `1e0` and all that SQLite would also take for a number.
+pub(super) fn row_id(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let canonical = match digits.as_bytes() {
+        [b'0'] => digits.len() == text.len(),
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    canonical.then(|| text.parse().ok()).flatten()
+}
+
+/// Opens the file for reading, for as long as its connection lives.
+pub(super) fn open_for_reading(
+    path: &Path,
+    busy_timeout: Duration,
+) -> Result<Connection, DirectoryError> {
+    let connection = open(path, busy_timeout)?;
+    let prepare = || -> rusqlite::Result<()> {
+        connection.pragma_update(None, "query_only", true)?;
+        leave_checkpoints_to_owner(&connection)
+    };
+    prepare().map_err(|error| describe(path, &error))?;
+    Ok(connection)
+}
+
+/// Opens the file for changes.
+pub(super) fn open_for_writing(
+    path: &Path,
+    busy_timeout: Duration,
+) -> Result<Connection, DirectoryError> {
+    let connection = open(path, busy_timeout)?;
+    leave_checkpoints_to_owner(&connection).map_err(|error| describe(path, &error))?;
+    Ok(connection)
+}
+
+fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, DirectoryError> {
+    // Without CREATE: a missing file is made by `create_if_missing`, or not at all. Without URI: `?` in
+    // a path is a character.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(busy_timeout)?;
+        connection.pragma_update(None, "mmap_size", 0)?;
+        Ok(connection)
+    };
+    open().map_err(|error| describe(path, &error))
+}
+
+fn leave_checkpoints_to_owner(connection: &Connection) -> rusqlite::Result<()> {
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if id != APPLICATION_ID {
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    }
+    Ok(())
+}
+
+fn describe(path: &Path, error: &rusqlite::Error) -> DirectoryError {
+    if !path.exists() {
+        return DirectoryError::new(format!(
+            "there is no directory at {}; `jam-mqtt user add ID` makes one",
+            path.display()
+        ));
+    }
+    let path = path.display();
+    DirectoryError::new(match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => {
+            format!("the directory {path} is not an SQLite database")
+        }
+        Some(rusqlite::ErrorCode::DatabaseBusy) => {
+            format!("the directory {path} is locked by another process; try again")
+        }
+        _ => format!("the directory {path} cannot be opened: {error}"),
+    })
+}
+
+/// Fails if a table or column is missing that nothing works without.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), DirectoryError> {
+    for (table, columns) in NEEDED {
+        let present = columns_of(connection, table).map_err(|error| describe(path, &error))?;
+        let file = path.display();
+        if present.is_empty() {
+            return Err(DirectoryError::new(format!(
+                "the directory {file} has no table {table}; is it a jam database?"
+            )));
+        }
+        for column in *columns {
+            if !present.iter().any(|name| name.eq_ignore_ascii_case(column)) {
+                return Err(DirectoryError::new(format!(
+                    "the directory {file} has no column {column} in its table {table}"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether pushes can be addressed at all.
+pub(super) fn has_notification_tokens(connection: &Connection) -> rusqlite::Result<bool> {
+    let columns = columns_of(connection, "accounts")?;
+    Ok(columns
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case("user_notification_token")))
+}
+
+/// Empty if there is no such table.
+pub(super) fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+    let names = statement.query_map([table], |row| row.get(0))?;
+    names.collect()
+}
+
+/// Makes an empty directory at `path` unless something is there.
+///
+/// It comes into being under its name complete, so that nobody ever sees half of it; of two processes
+/// that try, one wins and the other uses what the winner made.
+pub(super) fn create_if_missing(path: &Path) -> Result<(), DirectoryError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let cannot = |why: &dyn std::fmt::Display| {
+        DirectoryError::new(format!(
+            "the directory {} cannot be created: {why}",
+            path.display()
+        ))
+    };
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.map_or_else(|| PathBuf::from("."), Path::to_owned);
+    // A private name that is removed whatever happens. Tokens will stand in it: mode 0600.
+    let draft = tempfile::Builder::new()
+        .prefix(".jam-directory-")
+        .tempfile_in(&parent)
+        .map_err(|error| cannot(&error))?
+        .into_temp_path();
+    fill(&draft).map_err(|error| cannot(&error))?;
+    match fs::hard_link(&draft, path) {
+        // Not every file system has links. The window between the look and the rename is small.
+        Err(_) if !path.exists() => fs::rename(&draft, path).map_err(|error| cannot(&error)),
+        // Done, or another process was faster.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn fill(draft: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open(draft)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    connection.execute_batch(TABLES)?;
+    connection.close().map_err(|(_, error)| error)
+}
+
+/// Reads an account.
+pub(super) fn read_account(connection: &Connection, id: i64) -> rusqlite::Result<Option<Account>> {
+    let mut statement =
+        connection.prepare_cached("SELECT user_api_token FROM accounts WHERE user_id = ?1")?;
+    let mut rows = statement.query([id])?;
+    match rows.next()? {
+        Some(row) => Ok(Some(Account {
+            token: token(row.get_ref(0)?),
+        })),
+        None => Ok(None),
+    }
+}
+
+/// Reads whether `sender` may write to `receiver`.
+///
+/// Ids that somebody stored as text count as well; one row that forbids is enough.
+pub(super) fn read_friendship(
+    connection: &Connection,
+    sender: i64,
+    receiver: i64,
+) -> rusqlite::Result<Friendship> {
+    let mut statement = connection.prepare_cached(
+        "SELECT blocked, been_blocked FROM user_friends
+         WHERE user_id IN (?1, ?2) AND friend_id IN (?3, ?4)
+           AND EXISTS (SELECT 1 FROM accounts WHERE user_id = ?1)",
+    )?;
+    let mut rows = statement.query(params![
+        receiver,
+        receiver.to_string(),
+        sender,
+        sender.to_string()
+    ])?;
+    let mut verdict = Friendship::NotFriends;
+    while let Some(row) = rows.next()? {
+        if !is_false(row.get_ref(0)?) || !is_false(row.get_ref(1)?) {
+            return Ok(Friendship::NotFriends);
+        }
+        verdict = Friendship::Friends;
+    }
+    Ok(verdict)
+}
+
+/// Reads whether a push to a user could be addressed.
+pub(super) fn read_notification_token(
+    connection: &Connection,
+    id: i64,
+) -> rusqlite::Result<NotificationToken> {
+    let read = || -> rusqlite::Result<NotificationToken> {
+        let sql = "SELECT user_notification_token FROM accounts WHERE user_id = ?1";
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query([id])?;
+        let present = match rows.next()? {
+            Some(row) => token(row.get_ref(0)?).is_some(),
+            None => false,
+        };
+        Ok(if present {
+            NotificationToken::Present
+        } else {
+            NotificationToken::Absent
+        })
+    };
+    // That a column is missing is told in words only, so it is looked for.
+    read().or_else(|error| match has_notification_tokens(connection) {
+        Ok(false) => Ok(NotificationToken::Unreadable),
+        _ => Err(error),
+    })
+}
+
+/// NULL, the empty text and what nobody can send are no token.
+fn token(value: ValueRef<'_>) -> Option<Token> {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) if !bytes.is_empty() => {
+            Some(Token::new(bytes))
+        }
+        ValueRef::Integer(number) => Some(Token::new(number.to_string().as_bytes())),
+        _ => None,
+    }
+}
+
+/// Whether a flag is off: 0, or the text `false`. NULL is not 0 (section 6 asks for `= 0`), and what
+/// is unknown forbids.
+pub(super) fn is_false(value: ValueRef<'_>) -> bool {
+    match value {
+        ValueRef::Integer(number) => number == 0,
+        ValueRef::Real(number) => number == 0.0,
+        ValueRef::Text(text) => text == b"0" || text.eq_ignore_ascii_case(b"false"),
+        ValueRef::Null | ValueRef::Blob(_) => false,
+    }
+}

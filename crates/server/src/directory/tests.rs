@@ -1,0 +1,743 @@
+//! A second connection, and where it matters a second process, writes while the directory answers.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use jam_core::directory::{
+    Account, Directory, Friendship, Lookup, NotificationToken, Question, Token,
+};
+use jam_core::ids::UserId;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::admin::User;
+use super::*;
+
+const JAM: &str = "
+    CREATE TABLE accounts (user_id INTEGER PRIMARY KEY AUTOINCREMENT, user_email TEXT UNIQUE,
+        username TEXT UNIQUE, user_password_hash TEXT, user_notification_token TEXT,
+        user_api_token TEXT, inactive BOOLEAN DEFAULT TRUE, public_key TEXT);
+    CREATE TABLE user_friends (user_id INTEGER, friend_id INTEGER, blocked BOOLEAN,
+        been_blocked BOOLEAN, PRIMARY KEY (user_id, friend_id));
+    CREATE TABLE user_devices (user_id INTEGER PRIMARY KEY, device_id TEXT);
+    INSERT INTO accounts (user_id, user_api_token) VALUES (1, 'one'), (2, 'two'), (3, 'three');
+    INSERT INTO user_friends VALUES (1, 2, 0, 0), (2, 1, 0, 0);";
+
+/// More than the age at which the file is looked at again.
+const AGE: Duration = Duration::from_millis(2);
+
+fn id(id: &str) -> UserId {
+    UserId::parse(id).unwrap()
+}
+
+/// A jam database made by somebody else.
+struct Jam {
+    dir: TempDir,
+    other: Connection,
+}
+
+impl Jam {
+    fn new(journal_mode: &str) -> Self {
+        Self::with(journal_mode, JAM)
+    }
+
+    fn with(journal_mode: &str, sql: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let other = Connection::open(dir.path().join("jam.db")).unwrap();
+        other
+            .pragma_update_and_check(None, "journal_mode", journal_mode, |_| Ok(()))
+            .unwrap();
+        other.execute_batch(sql).unwrap();
+        Self { dir, other }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("jam.db")
+    }
+
+    fn open(&self) -> SqliteDirectory {
+        SqliteDirectory::open(&self.path()).unwrap()
+    }
+
+    fn run(&self, sql: &str) {
+        self.other.execute_batch(sql).unwrap();
+    }
+}
+
+/// Asks as a connection does: look up, have it loaded, look up again.
+async fn ask<T>(
+    directory: &SqliteDirectory,
+    question: Question,
+    look_up: impl Fn(&SqliteDirectory) -> Lookup<T>,
+) -> T {
+    for _ in 0..3 {
+        if let Lookup::Known(fact) = look_up(directory) {
+            return fact;
+        }
+        directory.load(question.clone()).await.unwrap();
+    }
+    panic!("{question:?} is not answered");
+}
+
+async fn friends(directory: &SqliteDirectory, sender: &str, receiver: &str) -> bool {
+    let (sender, receiver) = (id(sender), id(receiver));
+    let question = Question::Friendship {
+        sender: sender.clone(),
+        receiver: receiver.clone(),
+    };
+    ask(directory, question, |d| d.friendship(&sender, &receiver)).await == Friendship::Friends
+}
+
+async fn account(directory: &SqliteDirectory, user: &str) -> Option<Account> {
+    let user = id(user);
+    ask(directory, Question::Account(user.clone()), |d| {
+        d.account(&user)
+    })
+    .await
+}
+
+async fn token_is(directory: &SqliteDirectory, user: &str, token: &str) -> bool {
+    let account = account(directory, user).await;
+    let known = account.and_then(|account| account.token);
+    known.is_some_and(|known| known.matches(&Token::new(token.as_bytes())))
+}
+
+async fn push(directory: &SqliteDirectory, user: &str) -> NotificationToken {
+    let user = id(user);
+    let question = Question::NotificationToken(user.clone());
+    ask(directory, question, |d| d.notification_token(&user)).await
+}
+
+/// Python with a connection of its own: each line sent is a statement, each line back says "done".
+struct OtherProcess {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl OtherProcess {
+    fn start(jam: &Jam) -> Self {
+        let script = "
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
+for line in sys.stdin:
+    db.execute(line)
+    print('done', flush=True)";
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .arg(jam.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 plays the other process");
+        let to = child.stdin.take().unwrap();
+        let from = BufReader::new(child.stdout.take().unwrap());
+        Self { child, to, from }
+    }
+
+    fn run(&mut self, sql: &str) {
+        writeln!(self.to, "{sql}").unwrap();
+        let mut line = String::new();
+        self.from.read_line(&mut line).unwrap();
+        assert_eq!(line, "done\n", "{sql}");
+    }
+}
+
+impl Drop for OtherProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn what_another_process_commits_is_seen_by_the_next_look_up() {
+    for mode in ["delete", "wal", "truncate", "persist"] {
+        let jam = Jam::new(mode);
+        let directory = jam.open();
+        let mut other = OtherProcess::start(&jam);
+        let mut commit = |sql: &str| {
+            other.run(sql);
+            std::thread::sleep(AGE);
+        };
+        assert!(friends(&directory, "1", "2").await);
+        assert!(token_is(&directory, "1", "one").await);
+        for _ in 0..20 {
+            commit("UPDATE user_friends SET blocked = 1 WHERE user_id = 2");
+            assert!(!friends(&directory, "1", "2").await, "{mode}: blocked");
+            commit("UPDATE user_friends SET blocked = 0 WHERE user_id = 2");
+            assert!(friends(&directory, "1", "2").await, "{mode}: unblocked");
+        }
+        commit("UPDATE user_friends SET been_blocked = 1 WHERE user_id = 2");
+        assert!(!friends(&directory, "1", "2").await, "{mode}: been blocked");
+        assert!(
+            friends(&directory, "2", "1").await,
+            "{mode}: the other way has its own row"
+        );
+        commit("UPDATE accounts SET user_api_token = 'new' WHERE user_id = 1");
+        assert!(token_is(&directory, "1", "new").await, "{mode}: new token");
+        assert!(!token_is(&directory, "1", "one").await, "{mode}: old token");
+        commit("DELETE FROM accounts WHERE user_id = 1");
+        assert!(account(&directory, "1").await.is_none(), "{mode}: deleted");
+        assert!(
+            !friends(&directory, "2", "1").await,
+            "{mode}: the receiver is gone"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_writer_is_never_in_the_way() {
+    for mode in ["delete", "wal"] {
+        let jam = Jam::new(mode);
+        let directory = jam.open();
+        let mut other = OtherProcess::start(&jam);
+        assert!(friends(&directory, "1", "2").await);
+        other.run("BEGIN IMMEDIATE");
+        other.run("UPDATE user_friends SET blocked = 1 WHERE user_id = 2");
+        for _ in 0..20 {
+            std::thread::sleep(AGE);
+            // What is not committed is not seen, and memory goes on answering without the thread.
+            let known = directory.friendship(&id("1"), &id("2"));
+            assert_eq!(known, Lookup::Known(Friendship::Friends), "{mode}");
+            assert!(!friends(&directory, "1", "3").await, "{mode}");
+        }
+        // Nor is the directory in the writer's way: no lock of ours delays this commit.
+        let began = Instant::now();
+        other.run("COMMIT");
+        assert!(began.elapsed() < Duration::from_secs(1), "{mode}");
+        std::thread::sleep(AGE);
+        assert!(!friends(&directory, "1", "2").await, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn an_exclusive_lock_only_delays() {
+    let jam = Jam::new("delete");
+    let directory = Arc::new(jam.open());
+    assert!(friends(&directory, "1", "2").await);
+    let mut other = OtherProcess::start(&jam);
+    other.run("BEGIN EXCLUSIVE");
+    other.run("UPDATE user_friends SET blocked = 1 WHERE user_id = 2");
+    tokio::time::sleep(AGE * 2).await;
+
+    let began = Instant::now();
+    let looked_up = directory.friendship(&id("1"), &id("2"));
+    assert!(
+        began.elapsed() < Duration::from_millis(100),
+        "a look-up never waits"
+    );
+    assert_eq!(
+        looked_up,
+        Lookup::Unknown,
+        "what may have changed is not told"
+    );
+
+    let asking = Arc::clone(&directory);
+    let answer = tokio::spawn(async move { friends(&asking, "1", "2").await });
+    // This test has one worker; it is free for others all the while.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!answer.is_finished());
+    other.run("COMMIT");
+    assert!(!answer.await.unwrap(), "then the right answer comes");
+}
+
+#[tokio::test]
+async fn commits_without_end_hold_nobody_up() {
+    for mode in ["delete", "wal"] {
+        let jam = Jam::new(mode);
+        let directory = jam.open();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (path, stopped) = (jam.path(), Arc::clone(&stop));
+        let writer = std::thread::spawn(move || {
+            let other = Connection::open(path).unwrap();
+            other.busy_timeout(Duration::from_secs(10)).unwrap();
+            other.pragma_update(None, "synchronous", "off").unwrap();
+            let mut commits = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                other
+                    .execute("UPDATE user_devices SET device_id = 'x'", [])
+                    .unwrap();
+                other
+                    .execute("INSERT INTO user_devices (device_id) VALUES ('y')", [])
+                    .unwrap();
+                commits += 2;
+            }
+            commits
+        });
+        // `ask` gives up after three tries.
+        for _ in 0..300 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            assert!(friends(&directory, "1", "2").await);
+            assert!(!friends(&directory, "1", "3").await);
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(writer.join().unwrap() > 100, "{mode}: the writer did write");
+    }
+}
+
+/// Microseconds of a clock that all threads of a test share.
+fn clock() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_micros()).unwrap()
+}
+
+#[test]
+fn nothing_stale_is_told() {
+    const STALE: u64 = 30_000;
+    for mode in ["delete", "wal"] {
+        let jam = Jam::with(
+            mode,
+            &format!("{JAM} UPDATE accounts SET user_api_token = '0';"),
+        );
+        let directory = Arc::new(jam.open());
+        jam.run("PRAGMA synchronous = off");
+        // The token counts up; `committed_at[n]` is when n had been committed.
+        let committed_at: Arc<Vec<AtomicU64>> =
+            Arc::new((0..400).map(|_| AtomicU64::new(u64::MAX)).collect());
+        committed_at[0].store(clock(), Ordering::SeqCst);
+        let stop = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                let (directory, stop) = (Arc::clone(&directory), Arc::clone(&stop));
+                let committed_at = Arc::clone(&committed_at);
+                std::thread::spawn(move || read_tokens(&directory, &committed_at, &stop, STALE))
+            })
+            .collect();
+        for n in 1..committed_at.len() {
+            jam.run(&format!(
+                "UPDATE accounts SET user_api_token = '{n}' WHERE user_id = 1"
+            ));
+            committed_at[n].store(clock(), Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1 + n as u64 % 7));
+        }
+        stop.store(true, Ordering::SeqCst);
+        for reader in readers {
+            assert!(
+                reader.join().unwrap() > 1000,
+                "{mode}: the readers did read"
+            );
+        }
+    }
+}
+
+/// Asserts that no token is told when its successor had been committed `stale` microseconds before.
+fn read_tokens(
+    directory: &SqliteDirectory,
+    committed_at: &[AtomicU64],
+    stop: &AtomicBool,
+    stale: u64,
+) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let tokens: Vec<Token> = (0..committed_at.len())
+        .map(|n| Token::new(n.to_string().as_bytes()))
+        .collect();
+    let (mut answers, mut newest) = (0, 0);
+    while !stop.load(Ordering::SeqCst) {
+        let asked_at = clock();
+        let account = runtime.block_on(account(directory, "1")).unwrap();
+        let token = account.token.unwrap();
+        let told = (0..tokens.len())
+            .rev()
+            .find(|&n| tokens[n].matches(&token))
+            .unwrap();
+        if let Some(next) = committed_at.get(told + 1) {
+            let next = next.load(Ordering::SeqCst);
+            assert!(
+                asked_at < next.saturating_add(stale),
+                "{told} was told {} µs after its successor",
+                asked_at - next
+            );
+        }
+        newest = newest.max(told);
+        answers += 1;
+    }
+    answers
+}
+
+#[tokio::test]
+async fn hostile_ids_are_nobody() {
+    let jam = Jam::new("delete");
+    let directory = jam.open();
+    for hostile in [
+        "01",
+        "1.0",
+        "1e0",
+        " 1",
+        "1 ",
+        "-0",
+        "00",
+        "0x1",
+        "1_",
+        "9223372036854775808",
+        "１",
+        "-9223372036854775809",
+        "1\n",
+        "one",
+        "NULL",
+        "1;",
+    ] {
+        assert!(account(&directory, hostile).await.is_none(), "{hostile:?}");
+        assert!(!friends(&directory, hostile, "2").await, "{hostile:?}");
+        assert!(!friends(&directory, "2", hostile).await, "{hostile:?}");
+        assert_eq!(
+            push(&directory, hostile).await,
+            NotificationToken::Absent,
+            "{hostile:?}"
+        );
+    }
+    assert_eq!(schema::row_id("+1"), None);
+    assert_eq!(schema::row_id(""), None);
+    assert_eq!(schema::row_id("-"), None);
+    assert_eq!(schema::row_id("-5"), Some(-5));
+    assert_eq!(schema::row_id("0"), Some(0));
+    assert_eq!(schema::row_id("9223372036854775807"), Some(i64::MAX));
+}
+
+#[tokio::test]
+async fn flags_as_others_write_them() {
+    for (flags, allowed) in [
+        ("0, 0", true),
+        ("0.0, '0'", true),
+        ("FALSE, 'false'", true),
+        ("'False', 0", true),
+        ("1, 0", false),
+        ("0, 1", false),
+        ("0, 2.5", false),
+        ("'true', 0", false),
+        ("0, 'yes'", false),
+        ("NULL, 0", false),
+        ("0, NULL", false),
+        ("0, x'00'", false),
+        ("'', 0", false),
+    ] {
+        let jam = Jam::new("delete");
+        jam.run(&format!("REPLACE INTO user_friends VALUES (2, 1, {flags})"));
+        assert_eq!(friends(&jam.open(), "1", "2").await, allowed, "{flags}");
+    }
+}
+
+#[tokio::test]
+async fn ids_in_columns_without_a_type() {
+    let sql = "CREATE TABLE accounts (user_id INTEGER PRIMARY KEY, user_api_token TEXT);
+        INSERT INTO accounts VALUES (1, 'one'), (2, 'two'), (3, 'three');
+        CREATE TABLE user_friends (user_id, friend_id, blocked, been_blocked);
+        INSERT INTO user_friends VALUES ('2', '1', 0, 0), (3, 1, 0, 0), ('3', '1', 1, 0);";
+    let jam = Jam::with("delete", sql);
+    let directory = jam.open();
+    assert!(friends(&directory, "1", "2").await);
+    assert!(
+        !friends(&directory, "1", "3").await,
+        "one row that forbids is enough"
+    );
+}
+
+#[tokio::test]
+async fn tokens_as_others_write_them() {
+    let sql = "CREATE TABLE accounts (user_id INTEGER PRIMARY KEY, user_api_token);
+        CREATE TABLE user_friends (user_id, friend_id, blocked, been_blocked);
+        INSERT INTO accounts VALUES (1, 42), (2, x'0aff'), (3, NULL), (4, ''), (5, 1.5), (6, x'');";
+    let jam = Jam::with("delete", sql);
+    let directory = jam.open();
+    assert!(token_is(&directory, "1", "42").await);
+    let blob = account(&directory, "2").await.unwrap().token.unwrap();
+    assert!(blob.matches(&Token::new(&[0x0a, 0xff])));
+    for nobody in ["3", "4", "5", "6"] {
+        assert!(
+            account(&directory, nobody).await.unwrap().token.is_none(),
+            "{nobody}"
+        );
+    }
+    let users = ["1", "3", "01", "9"].map(id);
+    let accounts = directory.accounts(&users).await.unwrap();
+    let tokens: Vec<_> = accounts
+        .iter()
+        .map(|a| a.as_ref().map(|a| a.token.is_some()))
+        .collect();
+    assert_eq!(tokens, [Some(true), Some(false), None, None]);
+}
+
+#[tokio::test]
+async fn notification_tokens() {
+    let jam = Jam::new("delete");
+    jam.run("UPDATE accounts SET user_notification_token = 'n' WHERE user_id = 1");
+    jam.run("UPDATE accounts SET user_notification_token = '' WHERE user_id = 2");
+    let directory = jam.open();
+    assert_eq!(push(&directory, "1").await, NotificationToken::Present);
+    for without in ["2", "3", "4"] {
+        assert_eq!(push(&directory, without).await, NotificationToken::Absent);
+    }
+    jam.run("ALTER TABLE accounts DROP COLUMN user_notification_token");
+    std::thread::sleep(AGE);
+    assert_eq!(push(&directory, "1").await, NotificationToken::Unreadable);
+    assert!(
+        friends(&directory, "1", "2").await,
+        "everything else goes on"
+    );
+    assert_eq!(push(&jam.open(), "1").await, NotificationToken::Unreadable);
+    jam.run("ALTER TABLE accounts ADD COLUMN user_notification_token TEXT");
+    std::thread::sleep(AGE);
+    assert_eq!(push(&directory, "1").await, NotificationToken::Absent);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    for (change, said) in [
+        ("DROP TABLE accounts", "no table accounts"),
+        ("DROP TABLE user_friends", "no table user_friends"),
+        (
+            "ALTER TABLE accounts DROP COLUMN user_api_token",
+            "no column user_api_token",
+        ),
+        (
+            "ALTER TABLE user_friends DROP COLUMN blocked",
+            "no column blocked",
+        ),
+        (
+            "ALTER TABLE user_friends DROP COLUMN been_blocked",
+            "no column been_blocked",
+        ),
+    ] {
+        let jam = Jam::new("delete");
+        jam.run(change);
+        let error = SqliteDirectory::open(&jam.path()).unwrap_err().to_string();
+        assert!(error.contains(said) && error.contains("jam.db"), "{error}");
+    }
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("jam.db");
+    let error = SqliteDirectory::open(&path).unwrap_err().to_string();
+    assert!(error.contains("there is no directory at"), "{error}");
+    assert!(!path.exists(), "opening creates nothing");
+    std::fs::write(
+        &path,
+        "this is text and long enough to be read as a header".repeat(40),
+    )
+    .unwrap();
+    let error = SqliteDirectory::open(&path).unwrap_err().to_string();
+    assert!(error.contains("not an SQLite database"), "{error}");
+}
+
+#[tokio::test]
+async fn a_table_that_goes_away_later_is_an_error_and_not_an_answer() {
+    let jam = Jam::new("delete");
+    let directory = jam.open();
+    assert!(friends(&directory, "1", "2").await);
+    jam.run("DROP TABLE user_friends");
+    std::thread::sleep(AGE);
+    assert_eq!(directory.friendship(&id("1"), &id("2")), Lookup::Unknown);
+    let question = Question::Friendship {
+        sender: id("1"),
+        receiver: id("2"),
+    };
+    let error = directory.load(question).await.unwrap_err().to_string();
+    assert!(error.contains("user_friends"), "{error}");
+}
+
+#[tokio::test]
+async fn a_foreign_file_stays_as_it_is() {
+    let jam = Jam::new("delete");
+    let before = std::fs::read(jam.path()).unwrap();
+    let directory = jam.open();
+    assert!(friends(&directory, "1", "2").await);
+    drop(directory);
+    assert_eq!(std::fs::read(jam.path()).unwrap(), before);
+
+    let mut admin = Administration::open(&jam.path()).unwrap();
+    admin.set_blocked("2", "1", true).unwrap();
+    let mode: String = jam
+        .other
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, "delete");
+
+    let jam = Jam::new("wal");
+    Administration::open(&jam.path())
+        .unwrap()
+        .set_blocked("2", "1", true)
+        .unwrap();
+    jam.run("PRAGMA wal_checkpoint"); // the owner's business, and nothing is in its way
+}
+
+#[tokio::test]
+async fn another_file_at_the_same_path() {
+    let jam = Jam::new("wal");
+    let directory = jam.open();
+    assert!(friends(&directory, "1", "2").await);
+    let before = directory.look().await.unwrap();
+    assert_eq!(directory.look().await.unwrap(), before);
+
+    let restored = Jam::new("delete");
+    restored.run("UPDATE user_friends SET blocked = 1");
+    std::fs::rename(restored.path(), jam.path()).unwrap();
+    let _ = std::fs::remove_file(jam.dir.path().join("jam.db-wal"));
+    assert_ne!(directory.look().await.unwrap(), before);
+    assert!(!friends(&directory, "1", "2").await);
+}
+
+#[tokio::test]
+async fn a_look_tells_of_changes() {
+    let jam = Jam::new("wal");
+    let directory = jam.open();
+    let first = directory.look().await.unwrap();
+    assert_eq!(directory.look().await.unwrap(), first);
+    jam.run("UPDATE accounts SET user_api_token = 'new' WHERE user_id = 1");
+    let second = directory.look().await.unwrap();
+    assert_ne!(second, first);
+    assert_eq!(directory.look().await.unwrap(), second);
+}
+
+#[tokio::test]
+async fn a_new_directory() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("jam.db");
+    let directory = SqliteDirectory::open_or_create(&path).unwrap();
+    assert!(account(&directory, "1").await.is_none());
+    let mut admin = Administration::open_or_create(&path).unwrap();
+    let token = admin.add_user("1", Some("Ann"), None).unwrap();
+    assert_eq!(token.len(), 64);
+    admin.add_user("2", None, Some("two")).unwrap();
+    admin.add_friend("1", "2").unwrap();
+    std::thread::sleep(AGE);
+    assert!(token_is(&directory, "1", &token).await);
+    assert!(friends(&directory, "1", "2").await);
+    let other = Connection::open(&path).unwrap();
+    let mode: String = other
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, "wal");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+    let files: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap())
+        .collect();
+    let strays = files
+        .iter()
+        .filter(|e| !e.file_name().to_string_lossy().starts_with("jam.db"));
+    assert_eq!(strays.count(), 0, "{files:?}");
+}
+
+#[test]
+fn many_processes_may_create_the_directory_at_once() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("jam.db");
+    std::thread::scope(|scope| {
+        for n in 1..=8 {
+            let path = &path;
+            scope.spawn(move || {
+                let mut admin = Administration::open_or_create(path).unwrap();
+                admin.add_user(&n.to_string(), None, None).unwrap();
+            });
+        }
+    });
+    assert_eq!(
+        Administration::open(&path).unwrap().users().unwrap().len(),
+        8
+    );
+}
+
+fn fails<T: fmt::Debug>(result: Result<T, DirectoryError>, said: &str) {
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains(said), "{error:?} should hold {said:?}");
+}
+
+#[test]
+fn administration() {
+    let jam = Jam::new("delete");
+    let mut admin = Administration::open(&jam.path()).unwrap();
+    fails(admin.add_user("01", None, None), "decimal integers");
+    fails(admin.add_user("1", None, None), "exists already");
+    fails(admin.add_user("9", None, Some("")), "empty token");
+    fails(admin.set_token("9", None), "there is no user 9");
+    fails(admin.user("9"), "there is no user 9");
+    fails(admin.friends("9"), "there is no user 9");
+    fails(admin.remove_user("9"), "there is no user 9");
+    fails(admin.add_friend("1", "1"), "the same user");
+    fails(admin.add_friend("1", "9"), "there is no user 9");
+    fails(admin.add_friend("1", "2"), "friends already");
+    fails(admin.remove_friend("1", "3"), "not friends");
+    fails(admin.set_blocked("1", "3", true), "not friends");
+
+    admin.add_user("4", Some("Dan"), Some("four")).unwrap();
+    fails(
+        admin.add_user("5", Some("Dan"), None),
+        "the name \"Dan\" may be taken",
+    );
+    admin.set_token("4", Some("vier")).unwrap();
+    admin.add_friend("4", "1").unwrap();
+    let dan = User {
+        id: "4".into(),
+        name: Some("Dan".into()),
+        token: true,
+        push: false,
+        friends: 1,
+    };
+    assert_eq!(admin.user("4").unwrap(), dan);
+    assert_eq!(admin.users().unwrap().len(), 4);
+    admin.remove_user("4").unwrap();
+    assert_eq!(
+        admin.friends("1").unwrap().len(),
+        1,
+        "friendships go with the account"
+    );
+}
+
+#[test]
+fn a_block_is_two_rows() {
+    let jam = Jam::new("delete");
+    let mut admin = Administration::open(&jam.path()).unwrap();
+    let row = |a: i64, b: i64| -> (i64, i64) {
+        let sql =
+            "SELECT blocked, been_blocked FROM user_friends WHERE user_id = ? AND friend_id = ?";
+        jam.other
+            .query_row(sql, [a, b], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+    };
+    admin.set_blocked("1", "2", true).unwrap();
+    assert_eq!((row(1, 2), row(2, 1)), ((1, 0), (0, 1)));
+    admin.set_blocked("2", "1", true).unwrap();
+    assert_eq!((row(1, 2), row(2, 1)), ((1, 1), (1, 1)));
+    admin.set_blocked("1", "2", false).unwrap();
+    assert_eq!((row(1, 2), row(2, 1)), ((0, 1), (1, 0)));
+    // Half a friendship is completed as its other half says.
+    jam.run("DELETE FROM user_friends WHERE user_id = 1");
+    admin.add_friend("1", "2").unwrap();
+    assert_eq!((row(1, 2), row(2, 1)), ((0, 1), (1, 0)));
+    let friend = &admin.friends("2").unwrap()[0];
+    assert!(friend.blocked && !friend.been_blocked);
+}
+
+#[test]
+fn a_deployed_schema_takes_accounts_too() {
+    let jam = Jam::with(
+        "delete",
+        "CREATE TABLE accounts (user_id INTEGER NOT NULL UNIQUE, user_email TEXT NOT NULL UNIQUE,
+            username TEXT NOT NULL UNIQUE, user_password_hash TEXT NOT NULL, user_api_token TEXT,
+            inactive BOOLEAN NOT NULL DEFAULT TRUE, PRIMARY KEY (user_id AUTOINCREMENT));
+        CREATE TABLE user_friends (user_id INTEGER NOT NULL, friend_id INTEGER NOT NULL,
+            blocked BOOLEAN NOT NULL DEFAULT FALSE, been_blocked BOOLEAN NOT NULL DEFAULT FALSE,
+            FOREIGN KEY (user_id) REFERENCES accounts (user_id), PRIMARY KEY (user_id, friend_id));
+        CREATE TABLE spotify (user_id INTEGER REFERENCES accounts (user_id));",
+    );
+    let mut admin = Administration::open(&jam.path()).unwrap();
+    admin.add_user("1", None, None).unwrap();
+    admin.add_user("2", Some("Bea"), None).unwrap();
+    admin.add_friend("1", "2").unwrap();
+    assert!(!admin.has_notification_tokens().unwrap());
+    assert_eq!(admin.users().unwrap()[0].name.as_deref(), Some("1"));
+    admin.remove_user("1").unwrap();
+    jam.run("INSERT INTO spotify VALUES (2)");
+    fails(admin.remove_user("2"), "FOREIGN KEY");
+    assert_eq!(admin.users().unwrap().len(), 1);
+}
