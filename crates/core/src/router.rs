@@ -269,7 +269,7 @@ impl Router {
                 (user, client)
             };
             self.with_user(&user, |user, effects| {
-                user.handle_timeout(&client, now, effects)
+                user.handle_timeout(&client, now, effects);
             });
         }
     }
