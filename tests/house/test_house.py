@@ -1,0 +1,107 @@
+"""The house's style as an ordinary test: what a reader should never find in a tracked file."""
+
+import re
+import subprocess
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = {".rs", ".py", ".mjs", ".sh", ".sql", ".toml", ".html", ".js", ".css"}
+GENERATED = {"Cargo.lock", "package-lock.json"}
+FICTION = Path(__file__).relative_to(ROOT)  # this file spells out what it looks for
+
+NAMELESS = {"util", "utils", "common", "helper", "helpers", "manager", "types", "misc"}
+
+BANNED = {
+    "a note to finish later": (CODE, r"\b(FIXME|TODO|XXX)\b"),
+    "a debugging leftover": ({".rs"}, r"\b(dbg|todo|unimplemented)!\s*\("),
+    "dead code": ({".rs"}, r"allow\((dead_code|unused\b|unused_variables|unused_imports)"),
+    "a test that is switched off": ({".rs"}, r"#\[ignore"),
+    "a path of somebody's machine": (None, r"(?<![\w.])/(work|root|Users)/|/home/(?!jam\b)[a-z]"),
+}
+
+
+def tracked():
+    """Every file that git knows, or would once it is added."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    return [Path(name) for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def text(path):
+    try:
+        return (ROOT / path).read_text()
+    except UnicodeDecodeError:
+        return ""
+
+
+@pytest.mark.parametrize("what", BANNED)
+def test_banned(what):
+    endings, pattern = BANNED[what]
+    found = [
+        f"{path}:{number}: {line.strip()[:100]}"
+        for path in tracked()
+        if path != FICTION and path.name not in GENERATED
+        if endings is None or path.suffix in endings
+        for number, line in enumerate(text(path).splitlines(), 1)
+        if re.search(pattern, line)
+    ]
+    assert not found, "\n".join([what, *found])
+
+
+def test_every_module_is_named_for_what_it_owns():
+    nameless = [
+        str(path)
+        for path in tracked()
+        if path.suffix in CODE and NAMELESS & {part.split(".")[0] for part in path.parts}
+    ]
+    assert not nameless
+
+
+def test_every_rust_module_says_what_it_owns():
+    """Each opens with `//!`; only a file of tests and a package's build script need not."""
+    silent = [
+        str(path)
+        for path in tracked()
+        if path.suffix == ".rs" and "src" in path.parts and "tests" not in path.with_suffix("").parts
+        if not text(path).lstrip().startswith("//!")
+    ]
+    assert not silent
+
+
+def anchors(markdown):
+    """The anchors of a page's headings as code hosts make them."""
+    headings = re.findall(r"^#{1,6} +(.+?) *$", markdown, re.MULTILINE)
+    plain = (re.sub(r"[`*]|\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in plain}
+
+
+def test_links_lead_somewhere():
+    broken = []
+    for page in (path for path in tracked() if path.suffix == ".md"):
+        prose = re.sub(r"```.*?```", "", text(page), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+            if re.match(r"[a-z]+:", link):
+                continue
+            name, _, anchor = unquote(link).partition("#")
+            goal = (ROOT / page).parent / name if name else ROOT / page
+            if not goal.exists():
+                broken.append(f"{page}: {link}")
+            elif anchor and goal.suffix == ".md" and anchor not in anchors(goal.read_text()):
+                broken.append(f"{page}: {link} (no such heading)")
+    assert not broken, "\n".join(broken)
+
+
+def test_scripts_are_executable_and_parse():
+    scripts = [path for path in tracked() if text(path).startswith(("#!/usr/bin/env bash", "#!/bin/sh"))]
+    assert scripts
+    for path in scripts:
+        assert (ROOT / path).stat().st_mode & 0o111, f"{path} is not executable"
+        subprocess.run(["bash", "-n", ROOT / path], check=True)
