@@ -1,0 +1,59 @@
+//! Whether the server is ready, for `/readyz`.
+//!
+//! Each part says how it is; nothing is tried when somebody asks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::slots::Slots;
+
+/// How the parts of the server are.
+#[derive(Debug)]
+pub(crate) struct Health {
+    slots: Arc<Slots>,
+    directory_fails: AtomicBool,
+}
+
+impl Health {
+    /// All is well.
+    pub(crate) fn new(slots: Arc<Slots>) -> Self {
+        Self {
+            slots,
+            directory_fails: AtomicBool::new(false),
+        }
+    }
+
+    /// The directory answers, or does not. Returns whether that is news.
+    pub(crate) fn set_directory_fails(&self, fails: bool) -> bool {
+        self.directory_fails.swap(fails, Ordering::Relaxed) != fails
+    }
+
+    /// Why the server is not ready; `None`: it is.
+    pub(crate) fn trouble(&self) -> Option<&'static str> {
+        if self.slots.stopping() {
+            Some("stopping")
+        } else if self.directory_fails.load(Ordering::Relaxed) {
+            Some("the directory does not answer")
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_is_wrong() {
+        let slots = Slots::new(1, 1);
+        let health = Health::new(slots.clone());
+        assert_eq!(health.trouble(), None);
+        assert!(health.set_directory_fails(true));
+        assert!(!health.set_directory_fails(true));
+        assert_eq!(health.trouble(), Some("the directory does not answer"));
+        assert!(health.set_directory_fails(false));
+        slots.stop();
+        assert_eq!(health.trouble(), Some("stopping"));
+    }
+}
