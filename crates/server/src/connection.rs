@@ -1,0 +1,417 @@
+//! The loop of one connection: it owns the socket and the bytes on their way in and out.
+//!
+//! What the bytes mean is [`jam_core::connection::Connection`]'s business; this module feeds it packets,
+//! wake-ups and the time, and writes what it leaves in its output. One loop serves TCP, TLS and
+//! WebSocket, for it asks nothing of a stream but [`AsyncRead`] and [`AsyncWrite`].
+//!
+//! Invariants:
+//! - a burst that arrives together is handled together and answered with one write (`one_segment`);
+//! - writing is never awaited alone: a peer that does not read still meets its timeouts, evictions and
+//!   its own end (`who_never_reads`);
+//! - between packets a connection holds no input buffer (`an_idle_connection_is_small`);
+//! - the last bytes reach the peer: they are flushed, then the socket is shut down, then what the peer
+//!   still sends is read away, so that no reset overtakes them (`the_last_words_arrive`).
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use jam_core::connection::{Connection, OUTPUT_ENOUGH, Progress, Unavailable};
+use jam_core::directory::Question;
+use jam_core::router::Router;
+use jam_core::time::Time;
+use jam_wire::decode::Decoder;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::clock::Clock;
+use crate::directory::{DirectoryError, SqliteDirectory};
+use crate::slots::Slot;
+
+/// How many bytes one read takes at most, so that a flood on one connection lets the others in between.
+const READ_BYTES: usize = 64 * 1024;
+
+/// An unfinished packet that lacks so many bytes is read straight into its own buffer. Everything else
+/// goes through a buffer of the thread's, so that a connection that waits needs none of its own.
+const READ_DIRECT_FROM_BYTES: usize = 32 * 1024;
+
+/// How many bytes such a read takes at most.
+const READ_DIRECT_BYTES: usize = 256 * 1024;
+
+/// How often the directory is asked for what one packet needs, before it counts as unavailable: each
+/// answer may be gone again from its memory before the rule has read it.
+pub(crate) const LOADS_PER_PACKET: u8 = 8;
+
+/// How long a peer that is to be disconnected may take to read what was written to it.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a peer may take to close its side after ours is shut down.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How many bytes are read away in that time.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+thread_local! {
+    /// Where small reads go first; borrowed only while a stream is polled for reading.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) router: Arc<Router>,
+    pub(crate) directory: Arc<SqliteDirectory>,
+}
+
+/// Serves one connection until it ends. `accepted` is when the socket was accepted: the time for CONNECT
+/// counts from there.
+pub(crate) fn serve<S>(
+    shared: Arc<Shared>,
+    slot: Slot,
+    address: IpAddr,
+    accepted: Time,
+    stream: S,
+) -> impl Future<Output = ()> + Send
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let waker = Waker::from(slot.bell().clone());
+    let connection = Connection::new(shared.router.clone(), address, waker, accepted);
+    let mut pump = Pump {
+        stream,
+        decoder: Decoder::server(connection.max_packet()),
+        connection,
+        input: BytesMut::new(),
+        held: false,
+        unflushed: false,
+        loading: None,
+        phase: Phase::Open,
+        armed: Time::NEVER,
+        shared,
+        slot,
+    };
+    // Everything is captured in place: as arguments of an `async fn` it would lie in the task twice.
+    async move {
+        let mut timer = pin!(tokio::time::sleep_until(Instant::now()));
+        poll_fn(|cx| pump.poll(cx, timer.as_mut())).await;
+    }
+}
+
+/// How far the connection is.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Packets come and go.
+    Open,
+    /// Nothing is read any more; the rest of the output is written, until the time.
+    Flushing(Time),
+    /// The stream is being shut down.
+    Finishing(Time),
+    /// Our side is shut down; what still comes in is thrown away, until the time and so many bytes.
+    Lingering(Time, usize),
+}
+
+/// What a step of the loop has come to.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// Something has changed: go round again.
+    Again,
+    /// Nothing to do until somebody wakes the task.
+    Wait,
+    /// The connection is done with.
+    Over,
+}
+
+/// A packet that waits for the directory.
+struct Loading {
+    load: Pin<Box<dyn Future<Output = Result<(), DirectoryError>> + Send>>,
+    times: u8,
+}
+
+struct Pump<S> {
+    stream: S,
+    connection: Connection,
+    decoder: Decoder,
+    /// What has been read and not decoded: empty or the beginning of a packet, unless `held`.
+    input: BytesMut,
+    /// `input` may hold whole packets that the connection did not want yet.
+    held: bool,
+    /// The stream itself may hold bytes that were written to it.
+    unflushed: bool,
+    /// While this is there, nothing is read or decoded.
+    loading: Option<Box<Loading>>,
+    phase: Phase,
+    /// When the timer fires; [`Time::NEVER`] when it has to be set before it is polled.
+    armed: Time,
+    shared: Arc<Shared>,
+    slot: Slot,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+        self.slot.bell().register(cx.waker());
+        loop {
+            let now = self.shared.clock.now();
+            let turn = match self.phase {
+                Phase::Open => self.poll_open(cx, now),
+                Phase::Flushing(until) => self.poll_flushing(cx, now, until),
+                Phase::Finishing(until) => self.poll_finishing(cx, now, until),
+                Phase::Lingering(until, bytes) => self.poll_lingering(cx, now, until, bytes),
+            };
+            match turn {
+                Turn::Again => {}
+                Turn::Wait => ready!(self.poll_timer(cx, timer.as_mut())),
+                Turn::Over => {
+                    self.connection.handle_closed(now);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+
+    /// Ready when the time has come to look again.
+    ///
+    /// A deadline that has moved on, as each packet moves the keep alive, leaves the timer as it is: it
+    /// fires in vain once a period instead of being set once a packet.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+        let due = match self.phase {
+            Phase::Open => self.connection.deadline(),
+            Phase::Flushing(until) | Phase::Finishing(until) | Phase::Lingering(until, _) => {
+                Some(until)
+            }
+        };
+        let Some(due) = due else { return Poll::Pending };
+        if due < self.armed {
+            timer.as_mut().reset(self.shared.clock.instant(due));
+            self.armed = due;
+        }
+        ready!(timer.poll(cx));
+        self.armed = Time::NEVER;
+        Poll::Ready(())
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>, now: Time) -> Turn {
+        self.answer_bell(now);
+        if self.connection.deadline().is_some_and(|due| due <= now) {
+            self.connection.handle_timeout(now);
+        }
+        loop {
+            self.decode(now);
+            if self.loading.is_none() || self.poll_loading(cx, now).is_pending() {
+                break;
+            }
+        }
+        self.answer_bell(now); // what those packets have led to goes out with the same write
+        if self.connection.closing() {
+            return self.close(now);
+        }
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx, now) {
+            return Self::broken(&error);
+        }
+        if self.loading.is_some() || !self.connection.wants_input() {
+            return Turn::Wait;
+        }
+        if self.held {
+            return Turn::Again; // the flush has made room
+        }
+        match self.poll_read(cx) {
+            Poll::Pending => Turn::Wait,
+            Poll::Ready(Ok(0)) => {
+                self.connection.handle_closed(now);
+                self.close(now)
+            }
+            Poll::Ready(Ok(_)) => {
+                self.connection.handle_input(now);
+                Turn::Again
+            }
+            Poll::Ready(Err(error)) => Self::broken(&error),
+        }
+    }
+
+    fn answer_bell(&mut self, now: Time) {
+        if self.slot.bell().answer() {
+            self.connection.handle_wake(now);
+            if self.slot.stopping() {
+                self.connection.handle_shutdown(now);
+            }
+        }
+    }
+
+    /// Asks the connection again when the directory has answered; ready when nothing is asked any more.
+    fn poll_loading(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<()> {
+        while let Some(loading) = &mut self.loading {
+            let result = ready!(loading.load.as_mut().poll(cx));
+            let times = loading.times;
+            self.loading = None;
+            let result = result.map_err(|error| {
+                tracing::warn!(%error, "the directory does not answer");
+                Unavailable
+            });
+            let loaded = if times < LOADS_PER_PACKET {
+                result
+            } else {
+                Err(Unavailable)
+            };
+            let progress = self.connection.resume(loaded, now);
+            self.take_up(progress, times + 1);
+        }
+        Poll::Ready(())
+    }
+
+    /// Handles the packets that are there, as long as the connection wants them.
+    fn decode(&mut self, now: Time) {
+        self.held = false;
+        while self.loading.is_none() && !self.connection.closing() && !self.input.is_empty() {
+            if !self.connection.wants_input() {
+                self.held = true;
+                return;
+            }
+            match self.decoder.decode(&mut self.input) {
+                Ok(Some(packet)) => {
+                    let progress = self.connection.handle_packet(packet, now);
+                    self.decoder.set_max_packet(self.connection.max_packet());
+                    self.take_up(progress, 1);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    let version = self.decoder.version();
+                    self.connection.handle_decode_error(&error, version, now);
+                    break;
+                }
+            }
+        }
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+
+    fn take_up(&mut self, progress: Progress, times: u8) {
+        if let Progress::Ask(question) = progress {
+            debug_assert!(
+                times <= LOADS_PER_PACKET,
+                "what is unavailable is not asked for again"
+            );
+            let load = Box::pin(load(self.shared.directory.clone(), question));
+            self.loading = Some(Box::new(Loading { load, times }));
+        } else {
+            self.decoder.set_max_packet(self.connection.max_packet());
+        }
+    }
+
+    /// Writes all output that the stream takes; ready when nothing is left.
+    fn poll_flush(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<io::Result<()>> {
+        loop {
+            let before = self.connection.output().len();
+            if before == 0 {
+                break;
+            }
+            let write = pin!(self.stream.write_buf(self.connection.output()));
+            if ready!(write.poll(cx))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            if before >= OUTPUT_ENOUGH {
+                self.connection.handle_flushed(now); // something may have been held back
+            }
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+            self.connection.output().release();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once into `input`; ready with the number of bytes, 0 at the end of the stream.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // The decoder has made room for the whole packet once it knew its length.
+        let room = self.input.capacity() - self.input.len();
+        if !self.input.is_empty() && room >= READ_DIRECT_FROM_BYTES {
+            let mut room = (&mut self.input).limit(READ_DIRECT_BYTES.min(room));
+            return pin!(self.stream.read_buf(&mut room)).poll(cx);
+        }
+        let Self { stream, input, .. } = self;
+        poll_scratch(stream, cx, |bytes| input.extend_from_slice(bytes))
+    }
+
+    /// Nothing more is read; what is written already goes out.
+    fn close(&mut self, now: Time) -> Turn {
+        self.loading = None;
+        self.input = BytesMut::new();
+        self.phase = Phase::Flushing(now + FLUSH_TIMEOUT);
+        Turn::Again
+    }
+
+    fn poll_flushing(&mut self, cx: &mut Context<'_>, now: Time, until: Time) -> Turn {
+        match self.poll_flush(cx, now) {
+            Poll::Ready(Ok(())) => {
+                self.connection.handle_closed(now);
+                self.phase = Phase::Finishing(until);
+                Turn::Again
+            }
+            Poll::Ready(Err(error)) => Self::broken(&error),
+            Poll::Pending if until <= now => Turn::Over,
+            Poll::Pending => Turn::Wait,
+        }
+    }
+
+    fn poll_finishing(&mut self, cx: &mut Context<'_>, now: Time, until: Time) -> Turn {
+        match Pin::new(&mut self.stream).poll_shutdown(cx) {
+            Poll::Ready(Ok(())) => {
+                self.phase = Phase::Lingering(now + LINGER_TIMEOUT, LINGER_BYTES);
+                Turn::Again
+            }
+            Poll::Ready(Err(error)) => Self::broken(&error),
+            Poll::Pending if until <= now => Turn::Over,
+            Poll::Pending => Turn::Wait,
+        }
+    }
+
+    fn poll_lingering(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Time,
+        until: Time,
+        bytes: usize,
+    ) -> Turn {
+        match poll_scratch(&mut self.stream, cx, |_| ()) {
+            Poll::Ready(Ok(read)) if read > 0 && read < bytes && now < until => {
+                self.phase = Phase::Lingering(until, bytes - read);
+                Turn::Again
+            }
+            Poll::Pending if now < until => Turn::Wait,
+            _ => Turn::Over,
+        }
+    }
+
+    fn broken(error: &io::Error) -> Turn {
+        tracing::debug!(%error, "connection broken");
+        Turn::Over
+    }
+}
+
+/// Reads once into the thread's buffer; ready with the number of bytes, 0 at the end of the stream.
+fn poll_scratch<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    take: impl FnOnce(&[u8]),
+) -> Poll<io::Result<usize>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+        take(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    })
+}
+
+async fn load(directory: Arc<SqliteDirectory>, question: Question) -> Result<(), DirectoryError> {
+    directory.load(question).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+use super::*;
+
+use std::net::Ipv4Addr;
+
+use jam_core::UserLimits;
+use jam_core::router::Rules;
+use jam_core::store::MemoryStore;
+use tokio::net::TcpStream;
+
+use crate::slots::Slots;
+
+fn shared(path: &std::path::Path) -> Arc<Shared> {
+    let directory = Arc::new(SqliteDirectory::open_or_create(path).unwrap());
+    let user = UserLimits {
+        many_devices: false,
+        max_messages: 10,
+        max_bytes: 1_000,
+        max_age: Duration::from_secs(60),
+    };
+    let rules = Rules {
+        user,
+        session_expiry: Duration::from_secs(60),
+        packet: 1024 * 1024,
+        inflight: 8,
+        connect_timeout: Duration::from_secs(10),
+        failed_auth: 10,
+        failed_auth_window: Duration::from_secs(600),
+        push_on: false,
+    };
+    let router = Router::new(rules, directory.clone(), Arc::new(MemoryStore));
+    Arc::new(Shared {
+        clock: Clock::start(),
+        router,
+        directory,
+    })
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = shared(&dir.path().join("jam.db"));
+    let socket = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let stream = TcpStream::connect(socket.local_addr().unwrap())
+        .await
+        .unwrap();
+    let slots = Slots::new(1, 1);
+    let address = Ipv4Addr::LOCALHOST.into();
+    let slot = slots.take(slots.permit().await, address).unwrap();
+    let task = serve(shared.clone(), slot, address, shared.clock.now(), stream);
+    let size = size_of_val(&task);
+    println!("task of a TCP connection: {size} bytes");
+    println!(
+        "  of which: pump {}, connection {}, decoder {}, sleep {}",
+        size_of::<Pump<TcpStream>>(),
+        size_of::<Connection>(),
+        size_of::<Decoder>(),
+        size_of::<Sleep>()
+    );
+    assert!(size <= 640, "{size} bytes");
+}
