@@ -1,0 +1,135 @@
+//! What the `http` address answers: `/mqtt`, `/healthz` and `/readyz` (OPERATION.md).
+//!
+//! The HTTP side of a connection holds no state of MQTT's: an upgrade takes the connection's slot along
+//! and becomes a connection like any other. Whoever asks for something else than an upgrade is served
+//! from memory. A request's head must have come within the time that CONNECT has.
+
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::connection::{self, Shared};
+use crate::health::Health;
+use crate::slots::Slot;
+use crate::websocket::{self, WebSocketStream};
+
+/// How many bytes the head of a request may have.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// How long a request that is under way when the server stops may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Everything that the requests need.
+#[derive(Clone)]
+pub(crate) struct Http {
+    router: axum::Router,
+    head_timeout: Duration,
+}
+
+/// What the routes share.
+#[derive(Clone)]
+struct Served {
+    shared: Arc<Shared>,
+    health: Arc<Health>,
+    max_packet: usize,
+}
+
+/// The connection that a request came in on.
+#[derive(Clone)]
+struct Origin {
+    address: IpAddr,
+    /// The connection's slot, until an upgrade takes it.
+    slot: Arc<Mutex<Option<Slot>>>,
+}
+
+impl Http {
+    /// `head_timeout` is how long the head of a request may take, `max_packet` the packet limit in bytes.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        health: Arc<Health>,
+        head_timeout: Duration,
+        max_packet: usize,
+    ) -> Self {
+        let router = axum::Router::new()
+            .route("/mqtt", get(mqtt))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(readyz))
+            .with_state(Served {
+                shared,
+                health,
+                max_packet,
+            });
+        Self {
+            router,
+            head_timeout,
+        }
+    }
+
+    /// Serves one connection until it ends or is upgraded.
+    pub(crate) async fn serve<S>(self, slot: Slot, address: IpAddr, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stopped = slot.stopped();
+        let origin = Origin {
+            address,
+            slot: Arc::new(Mutex::new(Some(slot))),
+        };
+        let service = TowerToHyperService::new(self.router.layer(Extension(origin)));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_timeout)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stopped => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(STOP_TIMEOUT, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "HTTP connection broken");
+        }
+    }
+}
+
+async fn mqtt(
+    State(served): State<Served>,
+    Extension(origin): Extension<Origin>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let slot = origin
+        .slot
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let Some(slot) = slot else {
+        return StatusCode::BAD_REQUEST.into_response(); // one connection, two upgrades
+    };
+    websocket::bounded(upgrade, served.max_packet).on_upgrade(move |socket| {
+        let accepted = served.shared.clock.now();
+        let stream = WebSocketStream::new(socket);
+        connection::serve(served.shared, slot, origin.address, accepted, stream)
+    })
+}
+
+async fn readyz(State(served): State<Served>) -> (StatusCode, String) {
+    match served.health.trouble() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),
+    }
+}

@@ -1,0 +1,199 @@
+//! From a listening socket to a task for each connection.
+//!
+//! Nothing is awaited here on behalf of a connection: the TLS handshake is its task's, within the time
+//! that CONNECT has. When all slots are taken, one accepted connection waits here for the next free one
+//! and the others in the kernel's backlog. Invariants: an accept error never ends a listener and never
+//! makes it spin; a task exists only with a slot.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jam_core::time::Time;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::connection::{self, Shared};
+use crate::http::Http;
+use crate::slots::{Slot, Slots};
+use crate::tls::Tls;
+
+/// Connections that the kernel holds for us: a storm of reconnects after a restart must find room.
+const BACKLOG: i32 = 4096;
+
+/// The first pause after an accept error that will not pass by itself; it doubles up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// See [`FIRST_PAUSE`].
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Refusals of an address are logged at most once in this time.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Binds an address `HOST:PORT`; of those that a name has, the first that can be bound.
+///
+/// # Errors
+/// If the name is unknown, or no address can be bound; of those errors the first.
+pub(crate) async fn bind(address: &str) -> io::Result<TcpListener> {
+    let mut first_error = None;
+    for address in tokio::net::lookup_host(address).await? {
+        match bind_to(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    Err(first_error.unwrap_or_else(|| io::Error::other("the name has no address")))
+}
+
+fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?; // `[::]` serves IPv4 too, whatever the system's default
+    }
+    socket.set_reuse_address(true)?; // a restart does not wait for old connections to be forgotten
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// What a listening socket serves.
+#[derive(Clone)]
+pub(crate) enum Serves {
+    /// MQTT.
+    Mqtt,
+    /// HTTP with MQTT over WebSocket.
+    Http(Http),
+}
+
+/// A bound socket and what it needs to serve.
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    pub(crate) serves: Serves,
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) handshake_timeout: Duration,
+}
+
+impl Listener {
+    /// Accepts connections until `stop` is true or its sender is gone, then closes the socket.
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = self.accept_all() => {}
+        }
+    }
+
+    async fn accept_all(&self) {
+        let mut pause = FIRST_PAUSE;
+        let mut last_refusal = None;
+        loop {
+            match self.socket.accept().await {
+                Ok((stream, peer)) => {
+                    pause = FIRST_PAUSE;
+                    let permit = self.slots.permit().await;
+                    let address = peer.ip().to_canonical();
+                    let Ok(slot) = self.slots.take(permit, address) else {
+                        log_refusal(address, &mut last_refusal);
+                        continue;
+                    };
+                    self.spawn(stream, slot, address);
+                }
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, ?pause, "cannot accept connections");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream, slot: Slot, address: IpAddr) {
+        let accepted = self.shared.clock.now();
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "connection broken"); // reset while it waited in the backlog
+            return;
+        }
+        let served = Accepted {
+            shared: self.shared.clone(),
+            slot,
+            address,
+            accepted,
+        };
+        match (&self.tls, &self.serves) {
+            (None, serves) => served.spawn(stream, serves.clone()),
+            (Some(tls), serves) => {
+                let handshake = Box::pin(tls.acceptor().accept(stream));
+                let deadline = tokio::time::Instant::now() + self.handshake_timeout;
+                let serves = serves.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        shaken = tokio::time::timeout_at(deadline, handshake) => match shaken {
+                            Ok(Ok(stream)) => served.spawn(stream, serves),
+                            Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS handshake"),
+                            Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
+                        },
+                        () = served.slot.stopped() => {}
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// A connection that has a slot.
+struct Accepted {
+    shared: Arc<Shared>,
+    slot: Slot,
+    address: IpAddr,
+    accepted: Time,
+}
+
+impl Accepted {
+    /// The task that serves the connection. After a TLS handshake it is a new one, and the memory that
+    /// the handshake took is given back.
+    fn spawn<S>(self, stream: S, serves: Serves)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self {
+            shared,
+            slot,
+            address,
+            accepted,
+        } = self;
+        match serves {
+            Serves::Mqtt => {
+                tokio::spawn(connection::serve(shared, slot, address, accepted, stream));
+            }
+            Serves::Http(http) => {
+                tokio::spawn(http.serve(slot, address, stream));
+            }
+        }
+    }
+}
+
+/// Whether an accept error says something of that one connection only: the next may come at once.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    )
+}
+
+fn log_refusal(address: IpAddr, last: &mut Option<tokio::time::Instant>) {
+    let now = tokio::time::Instant::now();
+    if last.is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL) {
+        *last = Some(now);
+        tracing::warn!(%address, "refused: limits.connections_per_address reached");
+    }
+}

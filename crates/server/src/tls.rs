@@ -1,0 +1,192 @@
+//! TLS: certificate chain, key and optionally the client authorities, from PEM files.
+//!
+//! Files that change are taken up while the server runs, for connections that come then; files that
+//! cannot be used leave the last good ones in place and are logged once. With `client_ca` set a client
+//! must show a certificate that one of its authorities signed. That only opens the door: who the client
+//! is, PROTOCOL.md, section 3, decides by token alone.
+//!
+//! Invariant: there is always a configuration that works (`a_bad_file_changes_nothing`).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
+
+use crate::settings::{self, Identity};
+
+/// Why TLS cannot be served from these files. Says which file and what to do.
+#[derive(Debug)]
+pub struct TlsError {
+    what: String,
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// Where the PEM files are: what the settings say of TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate, key (PKCS#8, PKCS#1 or SEC1) and further certificates of the chain.
+    pub identity: Identity,
+    /// Whose client certificates are good; `None`: none is asked for.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// When each of the files was last changed, and its length.
+type Stamp = [Option<(SystemTime, u64)>; 4];
+
+/// The configuration in force.
+pub(crate) struct Tls {
+    files: TlsFiles,
+    current: RwLock<Arc<ServerConfig>>,
+    stamp: Mutex<Stamp>,
+}
+
+impl TlsFiles {
+    /// The files that the settings name; `None` is no TLS.
+    #[must_use]
+    pub fn of(settings: &settings::Tls) -> Option<Self> {
+        let identity = settings.identity.clone()?;
+        Some(Self {
+            identity,
+            client_ca: settings.client_ca.clone(),
+        })
+    }
+
+    /// Reads and checks the files, as `jam-mqtt check` does.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with them.
+    pub fn verify(&self) -> Result<(), TlsError> {
+        self.load().map(drop)
+    }
+
+    fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        let Identity { cert, key, chain } = &self.identity;
+        let mut certificates = read_certificates(cert, "tls.cert")?;
+        if let Some(chain) = chain {
+            certificates.extend(read_certificates(chain, "tls.chain")?);
+        }
+        let private_key =
+            PrivateKeyDer::from_pem_file(key).map_err(|error| unusable("tls.key", key, &error))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable("tls.cert", cert, &error))?;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => builder.with_client_cert_verifier(client_verifier(path, provider)?),
+        };
+        let config = builder
+            .with_single_cert(certificates, private_key)
+            .map_err(|error| unusable("tls.cert, with tls.key", cert, &error))?;
+        Ok(Arc::new(config))
+    }
+
+    fn stamp(&self) -> Stamp {
+        let Identity { cert, key, chain } = &self.identity;
+        let of = |path: &Path| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        };
+        [
+            of(cert),
+            of(key),
+            chain.as_deref().and_then(of),
+            self.client_ca.as_deref().and_then(of),
+        ]
+    }
+}
+
+fn client_verifier(
+    path: &Path,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in read_certificates(path, "tls.client_ca")? {
+        roots
+            .add(authority)
+            .map_err(|error| unusable("tls.client_ca", path, &error))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|error| unusable("tls.client_ca", path, &error))
+}
+
+impl Tls {
+    /// Reads the files. Blocks.
+    pub(crate) fn open(files: TlsFiles) -> Result<Self, TlsError> {
+        let stamp = files.stamp();
+        let current = RwLock::new(files.load()?);
+        Ok(Self {
+            files,
+            current,
+            stamp: Mutex::new(stamp),
+        })
+    }
+
+    /// What the next handshake is to use.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        TlsAcceptor::from(current.clone())
+    }
+
+    /// Reads the files again if one of them has changed. Blocks.
+    pub(crate) fn reload_if_changed(&self) {
+        let stamp = self.files.stamp();
+        if *self.last_stamp() != stamp {
+            self.reload();
+        }
+    }
+
+    /// Reads the files again. Blocks.
+    pub(crate) fn reload(&self) {
+        // The stamp is older than what is read, so a change in between is seen the next time.
+        *self.last_stamp() = self.files.stamp();
+        match self.files.load() {
+            Ok(config) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+                tracing::info!(cert = %self.files.identity.cert.display(), "TLS files reloaded");
+            }
+            Err(error) => {
+                tracing::error!(%error, "TLS files not reloaded; the last good ones stay");
+            }
+        }
+    }
+
+    fn last_stamp(&self) -> std::sync::MutexGuard<'_, Stamp> {
+        self.stamp.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| unusable(setting, path, &error))?;
+    if all.is_empty() {
+        return Err(unusable(setting, path, &"there is no certificate in it"));
+    }
+    Ok(all)
+}
+
+fn unusable(setting: &str, path: &Path, why: &dyn fmt::Display) -> TlsError {
+    TlsError {
+        what: format!("cannot use {} ({setting}): {why}", path.display()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
