@@ -2,6 +2,23 @@
 //!
 //! # Layout
 //!
+//! - [`serve`]: starting and stopping; everything is wired together here.
+//! - `listener`, [`tls`]: sockets to tasks. `slots`: how many there may be, and that none is left.
+//! - `connection`: the loop that owns a socket and its bytes. `websocket`: a WebSocket as such a stream.
+//! - `http`, `health`: what is served besides MQTT.
+//! - `housekeeping`: what is done without a packet asking for it. `clock`: the time.
+//! - [`directory`]: accounts and friendships, in a file that other processes write to.
 //! - [`settings`]: file, environment and flags into one checked [`settings::Settings`].
 
+mod clock;
+mod connection;
+pub mod directory;
+mod health;
+mod housekeeping;
+mod http;
+mod listener;
+pub mod serve;
 pub mod settings;
+mod slots;
+pub mod tls;
+mod websocket;

@@ -1,0 +1,119 @@
+//! What has to be done without a packet that asks for it.
+//!
+//! Three loops, so that none waits for another's I/O: the rules' time (session expiry, delayed wills),
+//! the directory (a change that another process commits takes effect on open connections within a
+//! second: PROTOCOL.md, section 6), and the TLS files. Each ends when the server stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jam_core::DueWill;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::connection::{LOADS_PER_PACKET, Shared};
+use crate::directory::DirectoryError;
+use crate::health::Health;
+use crate::tls::Tls;
+
+/// How often the rules are told the time, and the directory is looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How often the TLS files are looked at.
+const TLS_TICK: Duration = Duration::from_secs(5);
+
+/// How many accounts are read at a time when the directory has changed.
+const ACCOUNTS_AT_ONCE: usize = 256;
+
+/// Tells the rules the time and publishes the wills that have come due.
+pub(crate) async fn keep_time(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = ticks(TICK);
+    while next(&mut ticks, &mut stop).await {
+        shared.router.handle_timeout(shared.clock.now());
+        while let Some(will) = shared.router.next_will() {
+            publish_will(&shared, &will).await;
+        }
+    }
+}
+
+async fn publish_will(shared: &Shared, will: &DueWill) {
+    for _ in 0..LOADS_PER_PACKET {
+        match shared.router.publish_will(will, shared.clock.now()) {
+            Ok(()) => return,
+            Err(question) => {
+                if let Err(error) = shared.directory.load(question).await {
+                    tracing::warn!(%error, "a will is dropped: the directory does not answer");
+                    return;
+                }
+            }
+        }
+    }
+    tracing::warn!("a will is dropped: the directory changes faster than it can be read");
+}
+
+/// Looks whether the directory has changed, and checks everybody who is connected if it has.
+pub(crate) async fn watch_directory(
+    shared: Arc<Shared>,
+    health: Arc<Health>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut ticks = ticks(TICK);
+    let mut checked = None;
+    while next(&mut ticks, &mut stop).await {
+        let result = match shared.directory.look().await {
+            Ok(generation) if checked == Some(generation) => Ok(()),
+            // The generation is of before the check: what changes meanwhile is seen the next time.
+            Ok(generation) => {
+                let result = recheck(&shared).await;
+                if result.is_ok() {
+                    checked = Some(generation);
+                }
+                result
+            }
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) if health.set_directory_fails(false) => tracing::info!("the directory answers"),
+            Err(error) if health.set_directory_fails(true) => {
+                tracing::error!(%error, "the directory does not answer");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+async fn recheck(shared: &Shared) -> Result<(), DirectoryError> {
+    let users = shared.router.connected_users();
+    for users in users.chunks(ACCOUNTS_AT_ONCE) {
+        let accounts = shared.directory.accounts(users).await?;
+        for (user, account) in users.iter().zip(&accounts) {
+            shared.router.recheck(user, account.as_ref());
+        }
+    }
+    Ok(())
+}
+
+/// Takes up TLS files that have changed.
+pub(crate) async fn watch_tls(tls: Arc<Tls>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = ticks(TLS_TICK);
+    while next(&mut ticks, &mut stop).await {
+        let tls = tls.clone();
+        let look = tokio::task::spawn_blocking(move || tls.reload_if_changed());
+        look.await.expect("reading TLS files does not panic");
+    }
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Waits for the next tick; false when the server stops.
+async fn next(ticks: &mut tokio::time::Interval, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => false,
+        _ = ticks.tick() => true,
+    }
+}

@@ -1,0 +1,387 @@
+//! Starting and stopping the server.
+//!
+//! [`start`] reads top-down, and [`Running::stop`] is the same list reversed. Whatever can be wrong with
+//! the settings or the machine is found before the first connection is accepted. A stop is over when no
+//! task of the server is left (`stopping_leaves_nothing`), or after `DRAIN_TIMEOUT`.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jam_core::UserLimits;
+use jam_core::link::Eviction;
+use jam_core::router::{Router, Rules};
+use jam_core::store::MemoryStore;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::connection::Shared;
+use crate::directory::{DirectoryError, SqliteDirectory};
+use crate::health::Health;
+use crate::housekeeping;
+use crate::http::Http;
+use crate::listener::{Listener, Serves, bind};
+use crate::settings::{Address, Devices, Settings};
+use crate::slots::Slots;
+use crate::tls::{Tls, TlsError, TlsFiles};
+
+/// How long clients may take to be told goodbye. With the rest, a stop takes less than 10 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Why the server cannot start or go on. Each says what to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A setting names an address that cannot be served on.
+    Bind {
+        /// The setting.
+        setting: &'static str,
+        /// What it says.
+        address: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The TLS files.
+    Tls(TlsError),
+    /// The directory.
+    Directory(DirectoryError),
+    /// The system.
+    Io(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind {
+                setting,
+                address,
+                error,
+            } => {
+                write!(f, "cannot listen on {address} ({setting}): {error}")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        write!(f, "; stop what listens there, or choose another")
+                    }
+                    io::ErrorKind::PermissionDenied => write!(f, "; choose a port above 1023"),
+                    _ => Ok(()),
+                }
+            }
+            Self::Tls(error) => error.fmt(f),
+            Self::Directory(error) => error.fmt(f),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Bind { error, .. } | Self::Io(error) => Some(error),
+            Self::Tls(error) => Some(error),
+            Self::Directory(error) => Some(error),
+        }
+    }
+}
+
+/// A server that serves.
+#[derive(Debug)]
+pub struct Running {
+    /// Where MQTT over TCP is served.
+    pub mqtt: Option<SocketAddr>,
+    /// Where MQTT over TLS is served.
+    pub mqtts: Option<SocketAddr>,
+    /// Where HTTP and WebSocket are served, over TLS if that is set up.
+    pub http: Option<SocketAddr>,
+    parts: Parts,
+}
+
+/// What a stop takes down, last first.
+struct Parts {
+    tls: Option<Arc<Tls>>,
+    shared: Arc<Shared>,
+    slots: Arc<Slots>,
+    housekeepers: Crew,
+    listeners: Crew,
+}
+
+/// Tasks that end when they are told to.
+struct Crew {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts")
+            .field("connections", &self.slots.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts the server. When this returns it accepts connections.
+///
+/// # Errors
+/// If an address, a TLS file or the directory cannot be used; nothing is served then.
+pub async fn start(settings: Settings) -> Result<Running, ServeError> {
+    let limits = &settings.limits;
+    let sockets = Sockets::bind(&settings).await?;
+    let mqtt = address_of(sockets.mqtt.as_ref())?;
+    let mqtts = address_of(sockets.mqtts.as_ref())?;
+    let http_address = address_of(sockets.http.as_ref())?;
+
+    let tls = open_tls(&settings)?;
+    let directory = open_directory(&settings)?;
+    let router = Router::new(rules(&settings), directory.clone(), Arc::new(MemoryStore));
+    let shared = Arc::new(Shared {
+        clock: Clock::start(),
+        router,
+        directory,
+    });
+    let slots = Slots::new(limits.connections, limits.connections_per_address);
+    let health = Arc::new(Health::new(slots.clone()));
+
+    let mut housekeepers = Crew::new();
+    let stop = housekeepers.stop.subscribe();
+    housekeepers
+        .tasks
+        .spawn(housekeeping::keep_time(shared.clone(), stop.clone()));
+    let watch = housekeeping::watch_directory(shared.clone(), health.clone(), stop.clone());
+    housekeepers.tasks.spawn(watch);
+    if let Some(tls) = &tls {
+        housekeepers
+            .tasks
+            .spawn(housekeeping::watch_tls(tls.clone(), stop));
+    }
+
+    let http = Http::new(
+        shared.clone(),
+        health,
+        limits.connect_timeout,
+        limits.packet as usize,
+    );
+    let mut listeners = Crew::new();
+    for (socket, serves, tls) in [
+        (sockets.mqtt, Serves::Mqtt, None),
+        (sockets.mqtts, Serves::Mqtt, tls.clone()),
+        (sockets.http, Serves::Http(http), tls.clone()),
+    ] {
+        let Some(socket) = socket else { continue };
+        let (slots, shared) = (slots.clone(), shared.clone());
+        let handshake_timeout = limits.connect_timeout;
+        let listener = Listener {
+            socket,
+            serves,
+            tls,
+            slots,
+            shared,
+            handshake_timeout,
+        };
+        listeners
+            .tasks
+            .spawn(listener.run(listeners.stop.subscribe()));
+    }
+
+    report(
+        &settings,
+        [("mqtt", mqtt), ("mqtts", mqtts), ("http", http_address)],
+    );
+    let parts = Parts {
+        tls,
+        shared,
+        slots,
+        housekeepers,
+        listeners,
+    };
+    Ok(Running {
+        mqtt,
+        mqtts,
+        http: http_address,
+        parts,
+    })
+}
+
+impl Running {
+    /// How many connections there are, those that have not logged in yet included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.parts.slots.len()
+    }
+
+    /// Reads the TLS files again; bad ones change nothing and are logged.
+    pub async fn reload(&self) {
+        if let Some(tls) = self.parts.tls.clone() {
+            let reload = tokio::task::spawn_blocking(move || tls.reload());
+            reload.await.expect("reading TLS files does not panic");
+        }
+    }
+
+    /// Stops: no new connections, every client told, every queued byte written, every task ended.
+    ///
+    /// Takes at most about 10 s; a client that does not read is given 3 s.
+    pub async fn stop(self) {
+        let Parts {
+            tls: _,
+            shared,
+            slots,
+            housekeepers,
+            listeners,
+        } = self.parts;
+        listeners.stop().await;
+        shared.router.evict_all(Eviction::ShuttingDown);
+        slots.stop();
+        if tokio::time::timeout(DRAIN_TIMEOUT, slots.all_free())
+            .await
+            .is_err()
+        {
+            tracing::warn!(connections = slots.len(), "connections did not end in time");
+        }
+        housekeepers.stop().await;
+        drop(shared); // the last one closes the directory
+        tracing::info!("stopped");
+    }
+}
+
+/// Runs the server until SIGTERM or SIGINT; SIGHUP reloads the TLS files.
+///
+/// A second SIGTERM or SIGINT ends the stop at once.
+///
+/// # Errors
+/// See [`start`].
+pub async fn run(settings: Settings) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Io)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Io)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Io)?;
+    let running = start(settings).await?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => running.reload().await,
+        }
+    }
+    tracing::info!(connections = running.connections(), "stopping");
+    tokio::select! {
+        () = running.stop() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+impl Crew {
+    fn new() -> Self {
+        Self {
+            stop: watch::Sender::new(false),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Tells the tasks to end and waits until they have.
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        self.tasks.join_all().await;
+    }
+}
+
+/// The bound sockets, one for each address that is set.
+struct Sockets {
+    mqtt: Option<TcpListener>,
+    mqtts: Option<TcpListener>,
+    http: Option<TcpListener>,
+}
+
+impl Sockets {
+    async fn bind(settings: &Settings) -> Result<Self, ServeError> {
+        let listen = &settings.listen;
+        Ok(Self {
+            mqtt: bind_setting("listen.mqtt", listen.mqtt.as_ref()).await?,
+            mqtts: bind_setting("listen.mqtts", listen.mqtts.as_ref()).await?,
+            http: bind_setting("listen.http", listen.http.as_ref()).await?,
+        })
+    }
+}
+
+/// Where it is bound: port 0 has become a real one.
+fn address_of(socket: Option<&TcpListener>) -> Result<Option<SocketAddr>, ServeError> {
+    socket
+        .map(TcpListener::local_addr)
+        .transpose()
+        .map_err(ServeError::Io)
+}
+
+async fn bind_setting(
+    setting: &'static str,
+    address: Option<&Address>,
+) -> Result<Option<TcpListener>, ServeError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    match bind(address.as_str()).await {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) => Err(ServeError::Bind {
+            setting,
+            address: address.to_string(),
+            error,
+        }),
+    }
+}
+
+fn open_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, ServeError> {
+    let files = TlsFiles::of(&settings.tls);
+    let tls = files.map(Tls::open).transpose().map_err(ServeError::Tls)?;
+    Ok(tls.map(Arc::new))
+}
+
+fn open_directory(settings: &Settings) -> Result<Arc<SqliteDirectory>, ServeError> {
+    let directory =
+        SqliteDirectory::open_or_create(&settings.directory.path).map_err(ServeError::Directory)?;
+    Ok(Arc::new(directory))
+}
+
+fn rules(settings: &Settings) -> Rules {
+    let Settings {
+        mailbox,
+        sessions,
+        limits,
+        push,
+        ..
+    } = settings;
+    Rules {
+        user: UserLimits {
+            many_devices: sessions.devices == Devices::Many,
+            max_messages: mailbox.max_messages as usize,
+            max_bytes: mailbox.max_bytes,
+            max_age: mailbox.max_age,
+        },
+        session_expiry: sessions.expiry,
+        packet: limits.packet as usize,
+        inflight: limits.inflight,
+        connect_timeout: limits.connect_timeout,
+        failed_auth: limits.failed_auth,
+        failed_auth_window: limits.failed_auth_window,
+        push_on: push.enabled,
+    }
+}
+
+fn report(settings: &Settings, addresses: [(&str, Option<SocketAddr>); 3]) {
+    for not_served in settings.not_served() {
+        tracing::warn!(
+            "{} has no effect yet: {}",
+            not_served.key,
+            not_served.instead
+        );
+    }
+    for (name, address) in addresses {
+        if let Some(address) = address {
+            tracing::info!(%address, "serving {name}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

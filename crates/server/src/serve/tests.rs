@@ -1,0 +1,490 @@
+mod house;
+
+use std::num::NonZeroU16;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use jam_wire::packet::{ConnectCode, Packet, Publish, Version};
+use jam_wire::reason::{ConnectReturnCode, ReasonCode};
+use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use super::*;
+use crate::tls::tests::write_identity;
+use house::{Client, HELLO, House, bytes_of, connect, connect_to, publish, soon, subscribe};
+
+const V4: Version = Version::V4;
+const V5: Version = Version::V5;
+
+fn is_pub_ack(packet: Option<Packet>, id: u16) -> bool {
+    matches!(packet, Some(Packet::PubAck(ack)) if ack.packet_id == NonZeroU16::new(id).unwrap())
+}
+
+fn payload(packet: Option<Packet>) -> Bytes {
+    match packet {
+        Some(Packet::Publish(Publish { payload, .. })) => payload,
+        other => panic!("not a PUBLISH: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn one_segment() {
+    let house = House::open(|_, _| ()).await;
+    let mut receiver = house.client("2", V4).await;
+    receiver.send(&[subscribe("/2/inbox")]).await;
+    assert!(matches!(receiver.next().await, Some(Packet::SubAck(_))));
+
+    let mut sender = Client::new(house.tcp().await, V4);
+    let packets = [
+        connect("1", V4),
+        subscribe("/1/inbox"),
+        publish("/2/inbox", HELLO, Some(7)),
+    ];
+    sender.send(&packets).await;
+    assert!(matches!(sender.next().await, Some(Packet::ConnAck(_))));
+    assert!(matches!(sender.next().await, Some(Packet::SubAck(_))));
+    assert!(is_pub_ack(sender.next().await, 7));
+    assert_eq!(payload(receiver.next().await), HELLO);
+}
+
+#[tokio::test]
+async fn byte_by_byte() {
+    let house = House::open(|_, _| ()).await;
+    let mut client = Client::new(house.tcp().await, V5);
+    let packets = [
+        connect("1", V5),
+        publish("/2/inbox", HELLO, Some(9)),
+        Packet::PingReq,
+    ];
+    for byte in bytes_of(&packets, V5) {
+        client.stream.write_all(&[byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(client.next().await, Some(Packet::ConnAck(_))));
+    let rest = [client.next().await, client.next().await]; // in either order
+    assert!(rest.contains(&Some(Packet::PingResp)));
+    assert!(rest.into_iter().any(|packet| is_pub_ack(packet, 9)));
+}
+
+#[tokio::test]
+async fn a_large_packet_arrives_whole() {
+    let house = House::open(|_, _| ()).await;
+    let mut client = house.client("1", V4).await;
+    let picture: Bytes = (0..3_000_000_u32).map(|i| i.to_le_bytes()[0]).collect();
+    client.send(&[subscribe("/1/pictures")]).await;
+    assert!(matches!(client.next().await, Some(Packet::SubAck(_))));
+    client
+        .send(&[
+            publish("/1/pictures", picture.clone(), None),
+            Packet::PingReq,
+        ])
+        .await;
+    let mut got = [client.next().await, client.next().await];
+    got.sort_by_key(|packet| matches!(packet, Some(Packet::PingResp)));
+    let [message, ping] = got;
+    assert!(payload(message) == picture);
+    assert_eq!(ping, Some(Packet::PingResp));
+}
+
+#[tokio::test]
+async fn the_last_words_arrive() {
+    let house = House::open(|_, _| ()).await;
+    let mut client = Client::new(house.tcp().await, V4);
+    let mut bytes = bytes_of(&[connect("3", V4)], V4);
+    bytes.extend_from_slice(&[0; 300_000]); // what is unread when a socket is closed resets it
+    client.stream.write_all(&bytes).await.unwrap();
+    let Some(Packet::ConnAck(ack)) = client.next().await else {
+        panic!("no CONNACK")
+    };
+    assert_eq!(ack.code, ConnectCode::V3(ConnectReturnCode::NotAuthorized));
+    assert_eq!(client.next().await, None);
+    drop(client);
+    house.settle(0).await;
+}
+
+#[tokio::test]
+async fn garbage_ends_only_its_own_connection() {
+    let house = House::open(|_, _| ()).await;
+    let mut bystander = house.client("2", V4).await;
+    let mut client = house.client("1", V5).await;
+    client
+        .stream
+        .write_all(&[0xF7, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF])
+        .await
+        .unwrap();
+    let Some(Packet::Disconnect(last)) = client.next().await else {
+        panic!("no DISCONNECT")
+    };
+    assert!(last.reason.is_error());
+    assert_eq!(client.next().await, None);
+    bystander.send(&[Packet::PingReq]).await;
+    assert_eq!(bystander.next().await, Some(Packet::PingResp));
+}
+
+/// Sends more than all buffers hold to a subscriber that reads none of it.
+async fn flood(house: &House) -> TcpStream {
+    let mut silent = house.client("1", V4).await;
+    silent.send(&[subscribe("/1/flood")]).await;
+    let message = publish("/1/flood", vec![b'x'; 100_000], None);
+    let bytes = bytes_of(&[message], V4);
+    let flooding = async {
+        loop {
+            silent.stream.write_all(&bytes).await.unwrap();
+        }
+    };
+    // It gets stuck when nobody takes its bytes any more.
+    let stuck = tokio::time::timeout(Duration::from_secs(2), flooding).await;
+    assert!(stuck.is_err());
+    silent.stream
+}
+
+#[tokio::test]
+async fn who_never_reads() {
+    let house = House::open(|_, _| ()).await;
+    let silent = flood(&house).await;
+
+    // Others notice nothing.
+    let mut other = house.client("2", V5).await;
+    let start = Instant::now();
+    for _ in 0..50 {
+        other.send(&[Packet::PingReq]).await;
+        assert_eq!(other.next().await, Some(Packet::PingResp));
+    }
+    assert!(start.elapsed() < Duration::from_secs(1));
+
+    // An eviction reaches it, though nothing can be written to it.
+    assert_eq!(house.running.connections(), 2);
+    house.accounts().set_token("1", Some("another")).unwrap();
+    house.settle(1).await;
+    drop(silent);
+}
+
+#[tokio::test]
+async fn the_end_of_who_never_reads_is_noticed() {
+    let house = House::open(|_, _| ()).await;
+    drop(flood(&house).await);
+    house.settle(0).await;
+}
+
+#[tokio::test]
+async fn a_new_token_disconnects_within_a_second() {
+    let house = House::open(|_, _| ()).await;
+    let mut client = house.client("1", V5).await;
+    let changed = Instant::now();
+    house.accounts().set_token("1", Some("another")).unwrap();
+    let Some(Packet::Disconnect(last)) = client.next().await else {
+        panic!("no DISCONNECT")
+    };
+    assert_eq!(last.reason, ReasonCode::NotAuthorized);
+    assert!(changed.elapsed() < Duration::from_secs(1));
+    assert_eq!(client.next().await, None);
+}
+
+#[tokio::test]
+async fn the_limit_of_connections_holds() {
+    let house = House::open(|settings, _| settings.limits.connections = 2).await;
+    let first = house.client("1", V4).await;
+    let _second = house.client("2", V4).await;
+    let mut third = Client::new(house.tcp().await, V4);
+    third.send(&[connect("1", V4)]).await;
+    let served = tokio::time::timeout(Duration::from_millis(200), third.next()).await;
+    assert!(served.is_err(), "there is no slot for a third one");
+    drop(first);
+    assert!(
+        matches!(third.next().await, Some(Packet::ConnAck(_))),
+        "now there is one"
+    );
+}
+
+#[tokio::test]
+async fn the_limit_of_an_address_holds() {
+    let house = House::open(|settings, _| settings.limits.connections_per_address = 1).await;
+    let _first = house.client("1", V4).await;
+    let mut second = house.tcp().await;
+    let mut bytes = Vec::new();
+    soon(second.read_to_end(&mut bytes)).await.unwrap();
+    assert!(bytes.is_empty(), "the second one is closed at once");
+}
+
+#[tokio::test]
+async fn silence_is_ended() {
+    let house = House::open(|settings, dir| {
+        settings.limits.connect_timeout = Duration::from_millis(300);
+        settings.listen.mqtts = Some("127.0.0.1:0".parse().unwrap());
+        settings.tls.identity = Some(write_identity(dir.path(), "localhost"));
+    })
+    .await;
+    let Running {
+        mqtt, mqtts, http, ..
+    } = &house.running;
+    for address in [mqtt, mqtts, http] {
+        let mut silent = connect_to(address.unwrap()).await;
+        let opened = Instant::now();
+        let mut bytes = Vec::new();
+        soon(silent.read_to_end(&mut bytes)).await.ok(); // an end by reset is one too
+        assert!(opened.elapsed() >= Duration::from_millis(250));
+        assert!(opened.elapsed() < Duration::from_secs(3));
+    }
+    house.settle(0).await;
+}
+
+#[tokio::test]
+async fn stopping_leaves_nothing() {
+    let house = House::open(|_, _| ()).await;
+    let address = house.running.mqtt.unwrap();
+    let mut modern = house.client("1", V5).await;
+    let mut old = house.client("2", V4).await;
+    let mut stranger = house.tcp().await;
+    house.settle(3).await;
+    let slots = house.running.parts.slots.clone();
+
+    // What is queued when the server stops is written all the same.
+    modern.send(&[subscribe("/1/pictures")]).await;
+    assert!(matches!(modern.next().await, Some(Packet::SubAck(_))));
+    let picture = vec![b'x'; 2_000_000];
+    modern
+        .send(&[
+            publish("/1/pictures", picture.clone(), None),
+            Packet::PingReq,
+        ])
+        .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+
+    let began = Instant::now();
+    let stop = tokio::spawn(house.running.stop());
+    let (mut pictures, mut reason) = (0, None);
+    while let Some(packet) = modern.next().await {
+        match packet {
+            Packet::Publish(publish) => pictures += publish.payload.len(),
+            Packet::Disconnect(last) => reason = Some(last.reason),
+            _ => {}
+        }
+    }
+    assert_eq!(pictures, picture.len());
+    assert_eq!(reason, Some(ReasonCode::ServerShuttingDown));
+    assert_eq!(old.next().await, None);
+    let mut bytes = Vec::new();
+    soon(stranger.read_to_end(&mut bytes)).await.unwrap();
+    drop((modern, old, stranger));
+    soon(stop).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(slots.len(), 0);
+    assert!(
+        TcpStream::connect(address).await.is_err(),
+        "nobody listens there any more"
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let house = House::open(|_, _| ()).await;
+    let mut settings = Settings::default();
+    settings.directory.path = house.dir.path().join("jam.db");
+    settings.listen.mqtt = Some(house.running.mqtt.unwrap().to_string().parse().unwrap());
+    settings.listen.http = None;
+    let text = start(settings).await.unwrap_err().to_string();
+    assert!(
+        text.contains("listen.mqtt") && text.contains("127.0.0.1"),
+        "{text}"
+    );
+}
+
+async fn tls_client(
+    house: &House,
+) -> Result<Client<tokio_rustls::client::TlsStream<TcpStream>>, io::Error> {
+    let mut roots = rustls::RootCertStore::empty();
+    let cert = house.dir.path().join("cert.pem");
+    roots
+        .add(rustls::pki_types::CertificateDer::from_pem_file(cert).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connect_to(house.running.mqtts.unwrap()).await;
+    let name = ServerName::try_from("localhost").unwrap();
+    Ok(Client::new(
+        soon(connector.connect(name, stream)).await?,
+        V4,
+    ))
+}
+
+#[tokio::test]
+async fn tls_is_served_and_reloaded() {
+    let house = House::open(|settings, dir| {
+        settings.listen.mqtts = Some("127.0.0.1:0".parse().unwrap());
+        settings.tls.identity = Some(write_identity(dir.path(), "localhost"));
+    })
+    .await;
+    let mut client = tls_client(&house).await.unwrap();
+    let picture = vec![b'x'; 500_000];
+    client
+        .send(&[connect("1", V4), subscribe("/1/pictures")])
+        .await;
+    assert!(matches!(client.next().await, Some(Packet::ConnAck(_))));
+    assert!(matches!(client.next().await, Some(Packet::SubAck(_))));
+    client
+        .send(&[publish("/1/pictures", picture.clone(), None)])
+        .await;
+    assert!(payload(client.next().await) == picture);
+
+    write_identity(house.dir.path(), "localhost");
+    assert!(
+        tls_client(&house).await.is_err(),
+        "still the old certificate"
+    );
+    house.running.reload().await;
+    let mut renewed = tls_client(&house).await.unwrap();
+    renewed.send(&[connect("2", V4)]).await;
+    assert!(matches!(renewed.next().await, Some(Packet::ConnAck(_))));
+    client.send(&[Packet::PingReq]).await;
+    assert_eq!(
+        client.next().await,
+        Some(Packet::PingResp),
+        "who is connected stays connected"
+    );
+}
+
+type WebSocket = tokio_tungstenite::WebSocketStream<TcpStream>;
+
+async fn web_socket(house: &House, protocol: &'static str) -> WebSocket {
+    let address = house.running.http.unwrap();
+    let mut request = format!("ws://{address}/mqtt")
+        .into_client_request()
+        .unwrap();
+    request
+        .headers_mut()
+        .insert("sec-websocket-protocol", protocol.parse().unwrap());
+    let stream = connect_to(address).await;
+    let (socket, response) = soon(tokio_tungstenite::client_async(request, stream))
+        .await
+        .unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
+    socket
+}
+
+async fn next_bytes(socket: &mut WebSocket) -> Vec<u8> {
+    match soon(socket.next()).await.unwrap().unwrap() {
+        Message::Binary(bytes) => bytes.to_vec(),
+        other => panic!("not a binary frame: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn packets_straddle_frames() {
+    let house = House::open(|_, _| ()).await;
+    let mut socket = web_socket(&house, "mqtt").await;
+    let packets = [
+        connect("1", V4),
+        publish("/2/inbox", HELLO, Some(3)),
+        Packet::PingReq,
+    ];
+    for part in bytes_of(&packets, V4).chunks(17) {
+        socket.send(Message::binary(part.to_vec())).await.unwrap();
+    }
+    let mut got = Vec::new();
+    while got.len() < 10 {
+        got.extend(next_bytes(&mut socket).await);
+    }
+    got[4..].sort_unstable(); // PUBACK and PINGRESP may come in either order
+    assert_eq!(got, [0x20, 2, 0, 0, 0, 0, 2, 3, 0x40, 0xD0]);
+
+    // Several packets in one frame, and their answers in one.
+    let many = bytes_of(&[Packet::PingReq, Packet::PingReq, Packet::PingReq], V4);
+    socket.send(Message::binary(many.to_vec())).await.unwrap();
+    assert_eq!(next_bytes(&mut socket).await, [0xD0, 0, 0xD0, 0, 0xD0, 0]);
+
+    socket
+        .send(Message::Ping(Bytes::from_static(b"there?")))
+        .await
+        .unwrap();
+    let pong = soon(socket.next()).await.unwrap().unwrap();
+    assert_eq!(pong, Message::Pong(Bytes::from_static(b"there?")));
+    drop(socket);
+    house.settle(0).await;
+}
+
+#[tokio::test]
+async fn a_picture_goes_through_a_web_socket() {
+    let house = House::open(|_, _| ()).await;
+    let mut socket = web_socket(&house, "mqttv3.1").await;
+    let picture = vec![b'x'; 1_000_000];
+    let packets = [connect("1", Version::V3), subscribe("/1/pictures")];
+    socket
+        .send(Message::binary(bytes_of(&packets, Version::V3).to_vec()))
+        .await
+        .unwrap();
+    let packets = bytes_of(&[publish("/1/pictures", picture, None)], Version::V3);
+    socket
+        .send(Message::binary(packets.to_vec()))
+        .await
+        .unwrap();
+    let mut got = 0;
+    while got < packets.len() + 4 + 5 {
+        got += next_bytes(&mut socket).await.len();
+    }
+}
+
+#[tokio::test]
+async fn a_text_frame_ends_the_connection() {
+    let house = House::open(|_, _| ()).await;
+    let mut socket = web_socket(&house, "mqtt").await;
+    socket.send(Message::text("hello")).await.unwrap();
+    let ended = soon(async {
+        while let Some(Ok(message)) = socket.next().await {
+            assert!(message.is_close());
+        }
+    });
+    ended.await;
+    house.settle(0).await;
+}
+
+#[tokio::test]
+async fn a_web_socket_is_told_that_the_server_stops() {
+    let house = House::open(|_, _| ()).await;
+    let mut socket = web_socket(&house, "mqtt").await;
+    socket
+        .send(Message::binary(bytes_of(&[connect("1", V5)], V5).to_vec()))
+        .await
+        .unwrap();
+    assert_eq!(next_bytes(&mut socket).await[0], 0x20);
+    let stop = tokio::spawn(house.running.stop());
+    assert_eq!(next_bytes(&mut socket).await, [0xE0, 1, 0x8B]);
+    assert!(soon(socket.next()).await.unwrap().unwrap().is_close());
+    soon(stop).await.unwrap();
+}
+
+async fn get(house: &House, path: &str) -> String {
+    let mut stream = connect_to(house.running.http.unwrap()).await;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: jam\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn health_is_served() {
+    let house = House::open(|_, _| ()).await;
+    for (path, code) in [
+        ("/healthz", "200"),
+        ("/readyz", "200"),
+        ("/other", "404"),
+        ("/mqtt", "400"),
+    ] {
+        let answer = get(&house, path).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {code}")),
+            "{path}: {answer}"
+        );
+    }
+    house.settle(0).await;
+}

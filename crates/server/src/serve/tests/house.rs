@@ -1,0 +1,189 @@
+//! A server with two friends in a directory of its own, and a client that speaks packets.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use jam_wire::decode::Decoder;
+use jam_wire::encode::encode;
+use jam_wire::packet::{
+    Connect, ConnectProperties, Filter, Packet, Publish, PublishProperties, QoS, RetainHandling,
+    Subscribe, Version,
+};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::directory::Administration;
+use crate::serve::{Running, start};
+use crate::settings::Settings;
+
+/// No step of a test takes longer, unless something is broken.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits, but not for ever.
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("this takes too long")
+}
+
+pub(super) struct House {
+    pub(super) running: Running,
+    pub(super) dir: TempDir,
+}
+
+impl House {
+    /// With users 1 and 2, tokens `token-1` and `token-2`, who are friends.
+    pub(super) async fn open(change: impl FnOnce(&mut Settings, &TempDir)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.data = dir.path().to_owned();
+        settings.directory.path = dir.path().join("jam.db");
+        settings.listen.mqtt = Some("127.0.0.1:0".parse().unwrap());
+        settings.listen.http = Some("localhost:0".parse().unwrap());
+        settings.listen.admin = None;
+        change(&mut settings, &dir);
+        let mut accounts = Administration::open_or_create(&settings.directory.path).unwrap();
+        for id in ["1", "2"] {
+            accounts
+                .add_user(id, None, Some(&format!("token-{id}")))
+                .unwrap();
+        }
+        accounts.add_friend("1", "2").unwrap();
+        Self {
+            running: start(settings).await.unwrap(),
+            dir,
+        }
+    }
+
+    pub(super) fn accounts(&self) -> Administration {
+        Administration::open(&self.dir.path().join("jam.db")).unwrap()
+    }
+
+    pub(super) async fn tcp(&self) -> TcpStream {
+        connect_to(self.running.mqtt.unwrap()).await
+    }
+
+    /// A client that is logged in.
+    pub(super) async fn client(&self, user: &str, version: Version) -> Client<TcpStream> {
+        let mut client = Client::new(self.tcp().await, version);
+        client.send(&[connect(user, version)]).await;
+        assert!(matches!(client.next().await, Some(Packet::ConnAck(_))));
+        client
+    }
+
+    /// Waits until there are so many connections.
+    pub(super) async fn settle(&self, connections: usize) {
+        soon(async {
+            while self.running.connections() != connections {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+}
+
+pub(super) async fn connect_to(address: SocketAddr) -> TcpStream {
+    let stream = soon(TcpStream::connect(address)).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// A client that shows every packet.
+pub(super) struct Client<S> {
+    pub(super) stream: S,
+    version: Version,
+    decoder: Decoder,
+    input: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(super) fn new(stream: S, version: Version) -> Self {
+        let decoder = Decoder::client(version, 64 * 1024 * 1024);
+        Self {
+            stream,
+            version,
+            decoder,
+            input: BytesMut::new(),
+        }
+    }
+
+    /// Writes the packets at once.
+    pub(super) async fn send(&mut self, packets: &[Packet]) {
+        soon(self.stream.write_all(&bytes_of(packets, self.version)))
+            .await
+            .unwrap();
+        soon(self.stream.flush()).await.unwrap();
+    }
+
+    /// The next packet; `None` at an orderly end of the stream.
+    pub(super) async fn next(&mut self) -> Option<Packet> {
+        loop {
+            if let Some(packet) = self.decoder.decode(&mut self.input).unwrap() {
+                return Some(packet);
+            }
+            if soon(self.stream.read_buf(&mut self.input)).await.unwrap() == 0 {
+                assert!(self.input.is_empty(), "the stream ends within a packet");
+                return None;
+            }
+        }
+    }
+}
+
+pub(super) fn bytes_of(packets: &[Packet], version: Version) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    for packet in packets {
+        encode(packet, version, &mut bytes).unwrap();
+    }
+    bytes
+}
+
+pub(super) fn connect(user: &str, version: Version) -> Packet {
+    Packet::Connect(Box::new(Connect {
+        version,
+        clean_start: true,
+        keep_alive_secs: 60,
+        client_id: format!("{user}:phone").into(),
+        will: None,
+        user_name: Some(user.into()),
+        password: Some(Bytes::from(format!("token-{user}"))),
+        properties: ConnectProperties::default(),
+    }))
+}
+
+pub(super) fn subscribe(topic: &str) -> Packet {
+    Packet::Subscribe(Box::new(Subscribe {
+        packet_id: NonZeroU16::new(1).unwrap(),
+        subscription_id: None,
+        user: Vec::new(),
+        filters: vec![Filter {
+            filter: topic.into(),
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::Send,
+        }],
+    }))
+}
+
+/// At QoS 1, or 0 without an id.
+pub(super) fn publish(topic: &str, payload: impl Into<Bytes>, packet_id: Option<u16>) -> Packet {
+    Packet::Publish(Publish {
+        dup: false,
+        qos: if packet_id.is_some() {
+            QoS::AtLeastOnce
+        } else {
+            QoS::AtMostOnce
+        },
+        retain: false,
+        topic: topic.into(),
+        packet_id: packet_id.map(|id| NonZeroU16::new(id).unwrap()),
+        properties: PublishProperties::default(),
+        payload: payload.into(),
+    })
+}
+
+/// What user 1 writes to user 2.
+pub(super) const HELLO: &[u8] = br#"{"from":"1","content":"hello"}"#;
