@@ -72,6 +72,10 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
+/// What there is to return, all the way up: a packet that is wrapped at each step is also copied at
+/// each step.
+type Decoded = Result<Option<Packet>, DecodeError>;
+
 /// Which end of the connection decodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -177,7 +181,8 @@ impl Decoder {
         result
     }
 
-    fn next(&mut self, buf: &mut BytesMut) -> Result<Option<Packet>, DecodeError> {
+    #[inline]
+    fn next(&mut self, buf: &mut BytesMut) -> Decoded {
         let Some(&first) = buf.first() else {
             return Ok(None);
         };
@@ -207,7 +212,7 @@ impl Decoder {
             reserve_exact(buf, size);
             return Ok(None);
         }
-        self.body(header, buf).map(Some)
+        self.body(header, buf)
     }
 
     /// What the first byte alone can say: the packet type and the flags that are fixed for it
@@ -242,28 +247,28 @@ impl Decoder {
     }
 
     /// Decodes a packet that is complete and takes it off `buf`.
-    fn body(&mut self, header: Header, buf: &mut BytesMut) -> Result<Packet, DecodeError> {
-        let version = self.version;
+    #[inline]
+    fn body(&mut self, header: Header, buf: &mut BytesMut) -> Decoded {
         match header.kind {
             kind::PUBLISH => {
-                let reader = take(header, buf);
-                publish::publish(header.flags, self.side, known(version), reader)
-                    .map(Packet::Publish)
+                let (side, version) = (self.side, known(self.version));
+                publish::publish(header.flags, side, version, take(header, buf))
             }
             kind::PUBACK | kind::PUBREC | kind::PUBREL | kind::PUBCOMP => {
-                publish::ack(header, known(version), buf)
+                publish::ack(header, known(self.version), buf)
             }
-            kind::PINGREQ => empty(header, buf, Packet::PingReq),
-            kind::PINGRESP => empty(header, buf, Packet::PingResp),
-            kind::CONNECT => {
-                let mut reader = take(header, buf);
-                let version = connect::version(&mut reader)?;
-                self.version.get_or_insert(version);
-                connect::connect(header.flags, version, reader)
-                    .map(|connect| Packet::Connect(Box::new(connect)))
-            }
-            _ => self.rare(header, known(version), take(header, buf)),
+            kind::CONNECT => self.connect(header, take(header, buf)).map(Some),
+            _ => self
+                .rare(header, known(self.version), take(header, buf))
+                .map(Some),
         }
+    }
+
+    fn connect(&mut self, header: Header, mut reader: Reader) -> Result<Packet, DecodeError> {
+        let version = connect::version(&mut reader)?;
+        self.version.get_or_insert(version);
+        let connect = connect::connect(header.flags, version, reader)?;
+        Ok(Packet::Connect(Box::new(connect)))
     }
 
     fn rare(
@@ -284,6 +289,8 @@ impl Decoder {
                 Packet::Disconnect(Box::new(connect::disconnect(self.side, version, reader)?))
             }
             kind::AUTH => Packet::Auth(Box::new(connect::auth(reader)?)),
+            kind::PINGREQ => reader.finish().map(|()| Packet::PingReq)?,
+            kind::PINGRESP => reader.finish().map(|()| Packet::PingResp)?,
             _ => return Err(DecodeError::Malformed("packet type 0")),
         })
     }
@@ -300,15 +307,6 @@ fn take(header: Header, buf: &mut BytesMut) -> Reader {
     let mut packet: Bytes = buf.split_to(header.len + header.remaining).freeze();
     packet.advance(header.len);
     Reader::new(packet)
-}
-
-/// A packet that is nothing but its fixed header.
-fn empty(header: Header, buf: &mut BytesMut, packet: Packet) -> Result<Packet, DecodeError> {
-    if header.remaining != 0 {
-        return Err(DecodeError::Malformed("bytes after the last field"));
-    }
-    buf.advance(header.len);
-    Ok(packet)
 }
 
 /// Gives `buf` room for `size` bytes in all, and not a byte more than that if it must allocate.

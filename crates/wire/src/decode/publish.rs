@@ -6,16 +6,12 @@
 use bytes::{Buf, BytesMut};
 
 use super::reader::Reader;
-use super::{DecodeError, Header, Side, kind, properties, take};
+use super::{DecodeError, Decoded, Header, Side, kind, properties, take};
 use crate::packet::{Ack, Packet, PacketId, Publish, PublishProperties, QoS, Version};
 use crate::reason::{Carrier, ReasonCode};
 
-pub(super) fn publish(
-    flags: u8,
-    side: Side,
-    version: Version,
-    mut reader: Reader,
-) -> Result<Publish, DecodeError> {
+#[inline]
+pub(super) fn publish(flags: u8, side: Side, version: Version, mut reader: Reader) -> Decoded {
     let dup = flags & 0b1000 != 0;
     let retain = flags & 0b0001 != 0;
     let qos = QoS::from_bits((flags >> 1) & 0b11).ok_or(DecodeError::Malformed("QoS is 3"))?;
@@ -37,7 +33,7 @@ pub(super) fn publish(
             Version::V3 | Version::V4 => DecodeError::Malformed("topic is empty"),
         });
     }
-    Ok(Publish {
+    Ok(Some(Packet::Publish(Publish {
         dup,
         qos,
         retain,
@@ -45,15 +41,12 @@ pub(super) fn publish(
         packet_id,
         properties,
         payload: reader.into_rest(),
-    })
+    })))
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP, as the header says.
-pub(super) fn ack(
-    header: Header,
-    version: Version,
-    buf: &mut BytesMut,
-) -> Result<Packet, DecodeError> {
+#[inline]
+pub(super) fn ack(header: Header, version: Version, buf: &mut BytesMut) -> Decoded {
     let ack = if header.remaining == 2 {
         let id = u16::from_be_bytes([buf[header.len], buf[header.len + 1]]);
         let packet_id = PacketId::new(id).ok_or(DecodeError::Protocol("packet identifier is 0"))?;
@@ -62,12 +55,12 @@ pub(super) fn ack(
     } else {
         long_ack(header, version, take(header, buf))?
     };
-    Ok(match header.kind {
+    Ok(Some(match header.kind {
         kind::PUBACK => Packet::PubAck(ack),
         kind::PUBREC => Packet::PubRec(ack),
         kind::PUBREL => Packet::PubRel(ack),
         _ => Packet::PubComp(ack),
-    })
+    }))
 }
 
 /// An acknowledgement of another length than two: in 5.0 it has a reason code, and properties if it
