@@ -5,6 +5,7 @@
 //! every version it names. Used by `vectors.rs` and `differential.rs`.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "the helpers of a test are the test")]
 
 mod answers;
 mod connect;
