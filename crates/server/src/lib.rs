@@ -7,9 +7,12 @@
 //! - `connection`: the loop that owns a socket and its bytes. `websocket`: a WebSocket as such a stream.
 //! - `http`, `health`: what is served besides MQTT.
 //! - `housekeeping`: what is done without a packet asking for it. `clock`: the time.
+//! - [`cli`]: the commands. [`client`]: a small MQTT client for two of them. [`logging`]: the logs.
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
 //! - [`settings`]: file, environment and flags into one checked [`settings::Settings`].
 
+pub mod cli;
+pub mod client;
 mod clock;
 mod connection;
 pub mod directory;
@@ -17,6 +20,7 @@ mod health;
 mod housekeeping;
 mod http;
 mod listener;
+pub mod logging;
 pub mod serve;
 pub mod settings;
 mod slots;

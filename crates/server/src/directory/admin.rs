@@ -114,6 +114,32 @@ impl Administration {
         Self::open(path)
     }
 
+    /// Opens the directory at `path` for a look: leaves no trace, and cannot change anything.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn inspect(path: &Path) -> Result<Self, DirectoryError> {
+        if !path.exists() {
+            return Err(DirectoryError::new(format!(
+                "there is no {}",
+                path.display()
+            )));
+        }
+        let connection = schema::open_for_inspection(path)?;
+        schema::check(&connection, path)?;
+        Ok(Self { connection })
+    }
+
+    /// How many accounts there are.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn count_users(&self) -> Result<i64, DirectoryError> {
+        Ok(self
+            .connection
+            .query_row("SELECT count(*) FROM accounts", [], |row| row.get(0))?)
+    }
+
     /// Whether accounts can have notification tokens.
     ///
     /// # Errors

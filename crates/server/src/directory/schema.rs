@@ -129,6 +129,32 @@ fn describe(path: &Path, error: &rusqlite::Error) -> DirectoryError {
     })
 }
 
+/// Opens the file without a trace: nothing is created beside it, nothing in it changes.
+pub(super) fn open_for_inspection(path: &Path) -> Result<Connection, DirectoryError> {
+    // A reader of a file in WAL mode makes a `-shm` and a `-wal`, unless it is told that nobody
+    // writes. Somebody does if there is a `-wal`; then there is nothing left to create.
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let immutable = if Path::new(&wal).exists() {
+        ""
+    } else {
+        "&immutable=1"
+    };
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                uri.push(char::from(*byte));
+            }
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?mode=ro");
+    uri.push_str(immutable);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri, flags).map_err(|error| describe(path, &error))
+}
+
 /// Fails if a table or column is missing that nothing works without.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), DirectoryError> {
     for (table, columns) in NEEDED {

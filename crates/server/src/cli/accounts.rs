@@ -1,0 +1,265 @@
+//! `user`, `friend`, `block`, `unblock`: they work on the directory's file, server running or not.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::output::{Output, table};
+use super::{CliError, StoreArgs};
+use crate::directory::Administration;
+use crate::directory::admin::{Friend, User};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Add an account and print its token, once
+    #[command(after_help = "Example: jam-mqtt user add 1 --name ann")]
+    Add {
+        /// The user id: a decimal integer
+        #[arg(allow_negative_numbers = true)]
+        id: String,
+        /// What people call the user
+        #[arg(long)]
+        name: Option<String>,
+        /// The token to log in with [default: a random one]
+        #[arg(long)]
+        token: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List all accounts
+    #[command(after_help = "Example: jam-mqtt user list --json")]
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show an account and its friends
+    #[command(after_help = "Example: jam-mqtt user show 1")]
+    Show {
+        /// The user id
+        #[arg(allow_negative_numbers = true)]
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give a user a new token and print it, once; who is logged in with the old one is logged out
+    #[command(after_help = "Example: jam-mqtt user token 1")]
+    Token {
+        /// The user id
+        #[arg(allow_negative_numbers = true)]
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove an account and its friendships
+    #[command(after_help = "Example: jam-mqtt user remove 1")]
+    Remove {
+        /// The user id
+        #[arg(allow_negative_numbers = true)]
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FriendCommand {
+    /// Let two users write to each other
+    #[command(after_help = "Example: jam-mqtt friend add 1 2")]
+    Add(Pair),
+    /// End a friendship, blocks included
+    #[command(after_help = "Example: jam-mqtt friend remove 1 2")]
+    Remove(Pair),
+    /// List the friends of a user
+    #[command(after_help = "Example: jam-mqtt friend list 1")]
+    List {
+        /// The user id
+        #[arg(allow_negative_numbers = true)]
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// Two users.
+#[derive(Debug, Args)]
+pub(super) struct Pair {
+    /// The one user id
+    #[arg(allow_negative_numbers = true)]
+    a: String,
+    /// The other user id
+    #[arg(allow_negative_numbers = true)]
+    b: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What all of these commands take.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Common {
+    fn open(&self) -> Result<Administration, CliError> {
+        Ok(Administration::open(
+            &self.store.settings()?.directory.path,
+        )?)
+    }
+
+    fn open_or_create(&self) -> Result<Administration, CliError> {
+        let settings = self.store.settings()?;
+        if !settings.directory.named {
+            std::fs::create_dir_all(&settings.data).map_err(|error| {
+                CliError::Failed(format!(
+                    "cannot create {}: {error}",
+                    settings.data.display()
+                ))
+            })?;
+        }
+        Ok(Administration::open_or_create(&settings.directory.path)?)
+    }
+
+    fn done(&self, output: &Output, said: &str) -> Result<(), CliError> {
+        if self.json {
+            output.json(&json!({ "done": said }))
+        } else {
+            output.line(said)
+        }
+    }
+
+    fn token(&self, output: &Output, id: &str, token: &str) -> Result<(), CliError> {
+        if self.json {
+            return output.json(&json!({ "id": id, "token": token }));
+        }
+        output.line(token)?;
+        output.note(&format!(
+            "this is the token of user {id}; it is not shown again"
+        ));
+        Ok(())
+    }
+}
+
+impl UserCommand {
+    pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
+        match self {
+            Self::Add {
+                id,
+                name,
+                token,
+                common,
+            } => {
+                let mut directory = common.open_or_create()?;
+                let token = directory.add_user(&id, name.as_deref(), token.as_deref())?;
+                common.token(output, &id, &token)
+            }
+            Self::List { common } => {
+                let users = common.open()?.users()?;
+                if common.json {
+                    output.json(&users)
+                } else {
+                    output.text(&user_table(&users))
+                }
+            }
+            Self::Show { id, common } => {
+                let directory = common.open()?;
+                let (user, friends) = (directory.user(&id)?, directory.friends(&id)?);
+                if common.json {
+                    return output.json(&json!({ "user": user, "friends": friends }));
+                }
+                output.text(&user_table(&[user]))?;
+                if !friends.is_empty() {
+                    output.text(&format!("\n{}", friend_table(&friends)))?;
+                }
+                Ok(())
+            }
+            Self::Token { id, common } => {
+                let token = common.open()?.set_token(&id, None)?;
+                common.token(output, &id, &token)
+            }
+            Self::Remove { id, common } => {
+                common.open()?.remove_user(&id)?;
+                common.done(output, &format!("user {id} is removed"))
+            }
+        }
+    }
+}
+
+impl FriendCommand {
+    pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
+        match self {
+            Self::Add(Pair { a, b, common }) => {
+                common.open()?.add_friend(&a, &b)?;
+                common.done(output, &format!("{a} and {b} are friends"))
+            }
+            Self::Remove(Pair { a, b, common }) => {
+                common.open()?.remove_friend(&a, &b)?;
+                common.done(output, &format!("{a} and {b} are no longer friends"))
+            }
+            Self::List { id, common } => {
+                let friends = common.open()?.friends(&id)?;
+                if common.json {
+                    output.json(&friends)
+                } else {
+                    output.text(&friend_table(&friends))
+                }
+            }
+        }
+    }
+}
+
+impl Pair {
+    pub(super) fn set_blocked(self, blocked: bool, output: &Output) -> Result<(), CliError> {
+        let Self { a, b, common } = self;
+        common.open()?.set_blocked(&a, &b, blocked)?;
+        let verb = if blocked {
+            "blocks"
+        } else {
+            "no longer blocks"
+        };
+        common.done(output, &format!("{a} {verb} {b}"))
+    }
+}
+
+fn user_table(users: &[User]) -> String {
+    let heads = ["ID", "NAME", "TOKEN", "PUSH", "FRIENDS"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(users.iter().map(|user| {
+        vec![
+            user.id.clone(),
+            printable(user.name.as_deref()),
+            yes(user.token),
+            yes(user.push),
+            user.friends.to_string(),
+        ]
+    }));
+    table(&rows)
+}
+
+fn friend_table(friends: &[Friend]) -> String {
+    let heads = ["FRIEND", "NAME", "BLOCKED", "HAS BLOCKED"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(friends.iter().map(|friend| {
+        vec![
+            friend.id.clone(),
+            printable(friend.name.as_deref()),
+            yes(friend.blocked),
+            yes(friend.been_blocked),
+        ]
+    }));
+    table(&rows)
+}
+
+fn yes(truth: bool) -> String {
+    if truth { "yes" } else { "-" }.to_owned()
+}
+
+/// A name from the database, without what would move the terminal's cursor.
+fn printable(name: Option<&str>) -> String {
+    match name {
+        Some(name) if !name.is_empty() => name.replace(char::is_control, "?"),
+        _ => "-".to_owned(),
+    }
+}

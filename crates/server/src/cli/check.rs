@@ -1,0 +1,166 @@
+//! `check`: what would be served, and whether everything that it takes can be used. Changes nothing,
+//! creates nothing, asks no network.
+
+use std::path::Path;
+
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::CliError;
+use super::output::{Output, table};
+use crate::directory::Administration;
+use crate::settings::Settings;
+use crate::tls::TlsFiles;
+
+/// What the service account's key file must hold.
+const PUSH_KEY_FIELDS: [&str; 4] = ["project_id", "client_email", "private_key", "token_uri"];
+
+/// One line of the report.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// What was looked at.
+    what: &'static str,
+    ok: bool,
+    /// What was found.
+    found: String,
+}
+
+impl Finding {
+    fn of(what: &'static str, result: Result<String, String>) -> Self {
+        let ok = result.is_ok();
+        Self {
+            what,
+            ok,
+            found: result.unwrap_or_else(|error| error),
+        }
+    }
+}
+
+pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<(), CliError> {
+    let mut findings = vec![
+        Finding::of("data", data(&settings.data)),
+        Finding::of("directory", directory(settings)),
+    ];
+    if let Some(files) = TlsFiles::of(&settings.tls) {
+        let verified = files.verify().map_err(|error| error.to_string());
+        let found = verified.map(|()| format!("{}, and its key", files.identity.cert.display()));
+        findings.push(Finding::of("tls", found));
+    }
+    if let Some(key) = &settings.push.fcm_key {
+        findings.push(Finding::of("push", push_key(key)));
+    }
+    let listen = &settings.listen;
+    for (what, address) in [
+        ("mqtt", &listen.mqtt),
+        ("mqtts", &listen.mqtts),
+        ("http", &listen.http),
+    ] {
+        let found = address
+            .as_ref()
+            .map_or("off".to_owned(), |at| format!("would serve on {at}"));
+        findings.push(Finding::of(what, Ok(found)));
+    }
+    for not_served in settings.not_served() {
+        findings.push(Finding::of(
+            not_served.key,
+            Ok(format!("has no effect yet: {}", not_served.instead)),
+        ));
+    }
+    report(&findings, json, output)
+}
+
+fn report(findings: &[Finding], json: bool, output: &Output) -> Result<(), CliError> {
+    let ok = findings.iter().all(|finding| finding.ok);
+    if json {
+        output.json(&serde_json::json!({ "ok": ok, "findings": findings }))?;
+    } else {
+        let row = |finding: &Finding| {
+            let verdict = if finding.ok { "ok" } else { "FAILED" };
+            vec![
+                verdict.to_owned(),
+                finding.what.to_owned(),
+                finding.found.clone(),
+            ]
+        };
+        output.text(&table(&findings.iter().map(row).collect::<Vec<_>>()))?;
+    }
+    if ok { Ok(()) } else { Err(CliError::Told) }
+}
+
+fn data(data: &Path) -> Result<String, String> {
+    let shown = data.display();
+    match std::fs::metadata(data) {
+        Ok(metadata) if metadata.is_dir() => Ok(shown.to_string()),
+        Ok(_) => Err(format!(
+            "{shown} is not a directory; move it away or set data"
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(format!("{shown} would be created"))
+        }
+        Err(error) => Err(format!("{shown}: {error}")),
+    }
+}
+
+fn directory(settings: &Settings) -> Result<String, String> {
+    let path = &settings.directory.path;
+    let shown = path.display();
+    if !path.exists() {
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        return match parent {
+            Some(parent) if settings.directory.named && !parent.is_dir() => Err(format!(
+                "{shown} cannot be created: {} is no directory",
+                parent.display()
+            )),
+            _ => Ok(format!("{shown} would be created")),
+        };
+    }
+    let read = || {
+        let directory = Administration::inspect(path)?;
+        Ok((
+            directory.count_users()?,
+            directory.has_notification_tokens()?,
+        ))
+    };
+    let read: Result<_, crate::directory::DirectoryError> = read();
+    let (users, can_push) = read.map_err(|error| error.to_string())?;
+    let mut found = format!("{shown}, {users} accounts");
+    if !can_push {
+        found.push_str(
+            "; without the column user_notification_token: with push on, messages to who is offline \
+             are refused",
+        );
+    }
+    Ok(found)
+}
+
+fn push_key(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
+    // The parser's words may hold a part of the key.
+    let key: Value = serde_json::from_str(&text)
+        .map_err(|error| format!("{shown} is not JSON (line {})", error.line()))?;
+    let text_of = |field: &str| {
+        key.get(field)
+            .and_then(Value::as_str)
+            .filter(|t| !t.is_empty())
+    };
+    if let Some(missing) = PUSH_KEY_FIELDS
+        .into_iter()
+        .find(|field| text_of(field).is_none())
+    {
+        return Err(format!(
+            "{shown} has no {missing}: is it a service account's key?"
+        ));
+    }
+    let private_key = text_of("private_key").unwrap_or_default();
+    PrivateKeyDer::from_pem_slice(private_key.as_bytes())
+        .map_err(|_| format!("{shown}: its private_key is not PEM"))?;
+    Ok(format!(
+        "{shown}, project {}",
+        text_of("project_id").unwrap_or_default()
+    ))
+}

@@ -1,0 +1,194 @@
+//! `demo`: a server on loopback with two friends in a temporary directory, and what to paste.
+//!
+//! The directory goes away with the command, however it ends, but for `kill -9`: nothing of this
+//! process outlives the value that holds it. Environment and settings file are not looked at, so that
+//! the demo is the same everywhere.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tempfile::TempDir;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::CliError;
+use super::messages::text_message;
+use super::output::Output;
+use crate::directory::Administration;
+use crate::logging::{self, Usual};
+use crate::serve;
+use crate::settings::{Flag, Settings, Sources};
+
+/// The friends. 1 writes, 2 reads, so that neither logs the other out.
+const WRITER: &str = "1";
+const READER: &str = "2";
+
+/// A user who exists and is nobody's friend.
+const STRANGER: &str = "3";
+
+pub(super) fn run(output: &Output) -> Result<(), CliError> {
+    logging::init(None, Usual::Warn);
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| CliError::failed(&error))?;
+    runtime.block_on(demo(output))
+}
+
+/// Ctrl-C and the other ways in which people end a command.
+struct Ends([Signal; 3]);
+
+impl Ends {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn one(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+async fn demo(output: &Output) -> Result<(), CliError> {
+    // Before there is anything to clean up.
+    let mut ends = Ends::listen().map_err(|error| CliError::failed(&error))?;
+    let dir = tempfile::Builder::new()
+        .prefix("jam-demo-")
+        .tempdir()
+        .map_err(|error| CliError::Failed(format!("no temporary directory: {error}")))?;
+    let settings = settings(dir.path())?;
+    let tokens = befriend(&settings)?;
+    let running = serve::start(settings)
+        .await
+        .map_err(|error| CliError::failed(&error))?;
+    let at = running
+        .mqtt
+        .expect("the demo's settings serve MQTT over TCP");
+    let printed = instructions(at, &tokens).and_then(|text| output.text(&text));
+    if printed.is_ok() {
+        ends.one().await;
+    }
+    running.stop().await;
+    remove(dir)?;
+    printed?;
+    // After the terminal's ^C.
+    output.line("\nThe demo is over, and its directory is gone.")
+}
+
+fn settings(dir: &Path) -> Result<Settings, CliError> {
+    let data = dir.to_str().ok_or_else(|| {
+        CliError::Failed("the temporary directory's path is not Unicode; set TMPDIR".to_owned())
+    })?;
+    let set = |path, value: &str| Flag {
+        name: "demo",
+        path,
+        value: value.to_owned(),
+    };
+    let flags = vec![
+        set("data", data),
+        set("listen.mqtt", "127.0.0.1:0"),
+        set("listen.http", "127.0.0.1:0"),
+        set("listen.admin", ""),
+        set("push.enabled", "false"),
+    ];
+    Ok(Settings::load(&Sources {
+        flags,
+        ..Sources::default()
+    })?)
+}
+
+/// The writer's token and the reader's.
+fn befriend(settings: &Settings) -> Result<[String; 2], CliError> {
+    let mut directory = Administration::open_or_create(&settings.directory.path)?;
+    let tokens = [
+        directory.add_user(WRITER, None, None)?,
+        directory.add_user(READER, None, None)?,
+    ];
+    directory.add_user(STRANGER, None, None)?;
+    directory.add_friend(WRITER, READER)?;
+    Ok(tokens)
+}
+
+/// The directory's thread may be closing its file just now, which takes a moment.
+fn remove(dir: TempDir) -> Result<(), CliError> {
+    let path = dir.path().to_owned();
+    dir.close().map_err(|error| {
+        CliError::Failed(format!(
+            "cannot remove {}: {error}; remove it by hand",
+            path.display()
+        ))
+    })
+}
+
+fn instructions(at: SocketAddr, tokens: &[String; 2]) -> Result<String, CliError> {
+    let [write_token, read_token] = tokens;
+    let program = std::env::current_exe().ok();
+    let program = program
+        .as_deref()
+        .and_then(Path::to_str)
+        .unwrap_or("jam-mqtt");
+    let program = quoted(program);
+    let (host, port) = (at.ip(), at.port());
+    let message = quoted(&text_message(WRITER, "Hello")?);
+    let as_writer =
+        format!("-h {host} -p {port} -i {WRITER}:phone -u {WRITER} -P {write_token} -q 1");
+    let as_reader =
+        format!("-h {host} -p {port} -i {READER}:phone -u {READER} -P {read_token} -q 1");
+    let send = format!("{program} send --server {at} --user {WRITER} --token {write_token}");
+    Ok(format!(
+        "\
+The server is running on {at}. Users {WRITER} and {READER} are friends; user {STRANGER} is nobody's friend.
+
+With jam-mqtt itself. Paste into a second terminal:
+
+  {program} listen --server {at} --user {READER} --token {read_token}
+
+and into a third one; the message appears in the second:
+
+  {send} --to {READER} 'Hello'
+
+An error comes back: user {STRANGER} is no friend.
+
+  {send} --to {STRANGER} 'Hello'
+
+The same with any MQTT client. End `listen` first: a user has one device at a time.
+
+  mosquitto_sub {as_reader} -t /{READER}/inbox
+
+  mosquitto_pub {as_writer} -t /{READER}/inbox -m {message}
+
+An error comes back on the device channel, /{WRITER}/devices/{WRITER}:phone. mosquitto_rr sends and shows it:
+
+  mosquitto_rr {as_writer} -t /{STRANGER}/inbox -e /{WRITER}/devices/{WRITER}:phone -m {message}
+
+Ctrl-C ends the demo and leaves nothing behind.
+"
+    ))
+}
+
+/// As one word of a POSIX shell.
+fn quoted(word: &str) -> String {
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | ':' | '+');
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn words_of_a_shell() {
+        assert_eq!(quoted("/usr/bin/jam-mqtt"), "/usr/bin/jam-mqtt");
+        assert_eq!(quoted("/my dir/jam"), "'/my dir/jam'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

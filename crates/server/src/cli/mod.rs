@@ -1,0 +1,244 @@
+//! The commands.
+//!
+//! # Layout
+//!
+//! - this file: what the command line looks like, and what the process exits with.
+//! - [`settings_args`]: the options that are settings.
+//! - [`accounts`]: `user`, `friend`, `block`, `unblock`. [`messages`]: `send`, `listen`.
+//! - [`check`], [`demo`]: the commands of those names.
+//! - [`output`]: what is printed where.
+//!
+//! What is asked for goes to standard output, all else to standard error. The exit status is 0 when it
+//! is done, 1 when it failed, 2 when it was asked for wrongly; an error is one line that says what to do.
+
+mod accounts;
+mod check;
+mod demo;
+mod messages;
+mod output;
+mod settings_args;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::directory::DirectoryError;
+use crate::logging::{self, Usual};
+use crate::settings::{Settings, SettingsError};
+use output::Output;
+use settings_args::{ServeArgs, StoreArgs};
+
+/// A private-messaging server that any MQTT client can speak to.
+#[derive(Debug, Parser)]
+#[command(
+    name = "jam-mqtt",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+#[command(after_help = "Start here: jam-mqtt demo")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    #[command(
+        after_help = "Example: jam-mqtt serve --data /var/lib/jam --mqtt 0.0.0.0:1883\n\n\
+        Every setting has a default. Settings come from jam-mqtt.toml, then from --env-file, then from \
+        environment variables such as JAM_MQTT_LISTEN__MQTT, then from these options; the later wins."
+    )]
+    Serve {
+        #[command(flatten)]
+        settings: ServeArgs,
+        /// Print the effective settings, each explained, and exit
+        #[arg(long)]
+        print_config: bool,
+    },
+    /// See it work: a server with two friends on this machine, and what to paste to send a message
+    #[command(after_help = "Example: jam-mqtt demo\n\nCtrl-C ends it and leaves nothing behind.")]
+    Demo,
+    /// Accounts: add, list, show, token, remove
+    #[command(subcommand)]
+    User(accounts::UserCommand),
+    /// Friendships: who may write to whom
+    #[command(subcommand)]
+    Friend(accounts::FriendCommand),
+    /// Keep a friend from writing to a user; nor can the user write to the friend
+    #[command(after_help = "Example: jam-mqtt block 1 2    (1 blocks 2)")]
+    Block(accounts::Pair),
+    /// Take a block back
+    #[command(after_help = "Example: jam-mqtt unblock 1 2    (1 no longer blocks 2)")]
+    Unblock(accounts::Pair),
+    /// Send a message to a user's inbox
+    #[command(after_help = messages::SEND_HELP)]
+    Send(messages::Send),
+    /// Print the messages that come into a user's inbox
+    #[command(after_help = messages::LISTEN_HELP)]
+    Listen(messages::Listen),
+    /// Read the settings, open every store, verify TLS files and push key; change nothing
+    #[command(after_help = "Example: jam-mqtt check --config /etc/jam-mqtt.toml")]
+    Check {
+        #[command(flatten)]
+        settings: ServeArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print completions for a shell
+    #[command(after_help = "Example: jam-mqtt completions bash > \
+        /usr/share/bash-completion/completions/jam-mqtt")]
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Why a command ends with another status than 0.
+#[derive(Debug)]
+enum CliError {
+    /// It was asked for wrongly: 2.
+    Usage(String),
+    /// It was asked for wrongly, and what there is to say has been said: 2.
+    Misused,
+    /// It failed: 1.
+    Failed(String),
+    /// It failed, and what there is to say has been said: 1.
+    Told,
+    /// Nobody reads what is printed any more: that is no failure.
+    NoReader,
+}
+
+impl CliError {
+    fn failed(error: &dyn fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<SettingsError> for CliError {
+    fn from(error: SettingsError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl From<DirectoryError> for CliError {
+    fn from(error: DirectoryError) -> Self {
+        Self::failed(&error)
+    }
+}
+
+/// Does what the command line says. Returns the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let output = Output;
+    let result = match Cli::try_parse() {
+        Ok(cli) => run(cli.command, &output),
+        Err(error) => explain(&error),
+    };
+    match result {
+        Ok(()) | Err(CliError::NoReader) => ExitCode::SUCCESS,
+        Err(CliError::Told) => ExitCode::FAILURE,
+        Err(CliError::Failed(message)) => {
+            output.error(&message);
+            ExitCode::FAILURE
+        }
+        Err(CliError::Misused) => ExitCode::from(2),
+        Err(CliError::Usage(message)) => {
+            output.error(&message);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// --help and the like as clap prints them; what is wrong with the line in one line.
+fn explain(error: &clap::Error) -> Result<(), CliError> {
+    use clap::error::ErrorKind::{
+        DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
+    };
+    match error.kind() {
+        DisplayHelp | DisplayVersion => error.print().map_err(|_| CliError::NoReader),
+        DisplayHelpOnMissingArgumentOrSubcommand => {
+            // Nowhere to say it if this fails.
+            let _ = error.print();
+            Err(CliError::Misused)
+        }
+        _ => Err(CliError::Usage(one_line(&error.to_string()))),
+    }
+}
+
+/// What clap says, without its usage lines.
+fn one_line(error: &str) -> String {
+    let lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
+    let said = lines.take_while(|line| {
+        !line.starts_with("Usage:") && !line.starts_with("For more information")
+    });
+    let said: Vec<&str> = said.collect();
+    let said = said.join(" ");
+    format!(
+        "{}; see --help",
+        said.strip_prefix("error: ").unwrap_or(&said)
+    )
+}
+
+fn run(command: Command, output: &Output) -> Result<(), CliError> {
+    match command {
+        Command::Serve {
+            settings,
+            print_config,
+        } => {
+            let settings = Settings::load(&settings.sources()?)?;
+            if print_config {
+                return output.text(&settings.to_toml());
+            }
+            serve(settings)
+        }
+        Command::Demo => demo::run(output),
+        Command::User(command) => command.run(output),
+        Command::Friend(command) => command.run(output),
+        Command::Block(pair) => pair.set_blocked(true, output),
+        Command::Unblock(pair) => pair.set_blocked(false, output),
+        Command::Send(send) => send.run(output),
+        Command::Listen(listen) => listen.run(output),
+        Command::Check { settings, json } => {
+            check::run(&Settings::load(&settings.sources()?)?, json, output)
+        }
+        Command::Completions { shell } => {
+            let mut completions = Vec::new();
+            let mut command = Cli::command();
+            clap_complete::generate(shell, &mut command, "jam-mqtt", &mut completions);
+            output.bytes(&completions)
+        }
+    }
+}
+
+fn serve(settings: Settings) -> Result<(), CliError> {
+    logging::init(settings.log.as_deref(), Usual::Info);
+    if !settings.directory.named {
+        std::fs::create_dir_all(&settings.data).map_err(|error| {
+            CliError::Failed(format!(
+                "cannot create {}: {error}",
+                settings.data.display()
+            ))
+        })?;
+    }
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| CliError::failed(&error))?;
+    runtime
+        .block_on(crate::serve::run(settings))
+        .map_err(|error| CliError::failed(&error))
+}
+
+/// Runs a client: one task, no threads.
+fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    logging::init(None, Usual::Warn);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|error| CliError::failed(&error))?
+        .block_on(future)
+}

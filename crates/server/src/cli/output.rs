@@ -1,0 +1,71 @@
+//! What is printed where: data to standard output, errors to standard error.
+
+use std::io::{self, ErrorKind, Write};
+
+use serde::Serialize;
+
+use super::CliError;
+
+/// The process's two streams.
+#[derive(Debug, Default)]
+pub(super) struct Output;
+
+impl Output {
+    /// Text as it is.
+    pub(super) fn text(&self, text: &str) -> Result<(), CliError> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// A line.
+    pub(super) fn line(&self, line: &str) -> Result<(), CliError> {
+        self.text(&format!("{line}\n"))
+    }
+
+    /// A value as a line of JSON.
+    pub(super) fn json(&self, value: &impl Serialize) -> Result<(), CliError> {
+        let json = serde_json::to_string(value).map_err(|error| CliError::failed(&error))?;
+        self.line(&json)
+    }
+
+    /// Bytes as they are, written before this returns.
+    pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        written.map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => CliError::NoReader,
+            _ => CliError::Failed(format!("cannot print: {error}")),
+        })
+    }
+
+    /// An error, in one line.
+    pub(super) fn error(&self, message: &str) {
+        // Where else could it be said that this failed?
+        let _ = writeln!(io::stderr().lock(), "jam-mqtt: {message}");
+    }
+
+    /// Something to know that is not what was asked for.
+    pub(super) fn note(&self, message: &str) {
+        self.error(message);
+    }
+}
+
+/// Columns of equal width; the last one as wide as it is.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
