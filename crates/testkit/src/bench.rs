@@ -1,0 +1,384 @@
+//! A router, the connections to it, and the time.
+//!
+//! After everything that a client does or that time brings, the bench runs the connections until none
+//! has anything left to do, at most [`MAX_TURNS`] times round. It feeds a connection as the server does:
+//! no packet before the last one is dealt with, none that the connection does not want.
+
+use std::cell::{RefCell, RefMut};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use jam_core::UserLimits;
+use jam_core::connection::{Connection, Progress};
+use jam_core::ids::UserId;
+use jam_core::router::{Router, Rules};
+use jam_core::time::Time;
+use jam_wire::Decoder;
+use jam_wire::packet::Version;
+
+use crate::client::Client;
+use crate::directory::FakeDirectory;
+use crate::packets::token;
+use crate::store::FaultyStore;
+
+/// Rounds over all connections after one event; more is a livelock.
+pub const MAX_TURNS: usize = 10_000;
+
+/// When every bench begins: some time in 2023.
+const START: Time = Time::from_millis(1_700_000_000_000);
+
+/// Two friends, `1` and `2`, a stranger `3`, and the server between them.
+#[derive(Clone)]
+pub struct Bench(Rc<Shared>);
+
+struct Shared {
+    directory: Arc<FakeDirectory>,
+    store: Arc<FaultyStore>,
+    router: Arc<Router>,
+    world: RefCell<World>,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Time,
+    ends: Vec<End>,
+}
+
+/// The server's end of a connection, and the bytes on their way.
+pub(crate) struct End {
+    connection: Option<Connection>,
+    flag: Arc<Flag>,
+    decoder: Decoder,
+    input: BytesMut,
+    pub(crate) output: BytesMut,
+    /// Whether the client takes what is written.
+    pub(crate) reading: bool,
+    /// The client has turned away: the place is free.
+    forgotten: bool,
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The rules a bench has if nothing else is said: one device, windows of 10, a day of session, no push.
+#[must_use]
+pub fn rules() -> Rules {
+    Rules {
+        user: UserLimits {
+            many_devices: false,
+            max_messages: 1000,
+            max_bytes: 4 * 1024 * 1024,
+            max_age: Duration::from_secs(30 * 24 * 3600),
+        },
+        session_expiry: Duration::from_secs(24 * 3600),
+        packet: 1024 * 1024,
+        inflight: 10,
+        connect_timeout: Duration::from_secs(10),
+        failed_auth: 10,
+        failed_auth_window: Duration::from_secs(600),
+        push_on: false,
+    }
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Bench {
+    /// With [`rules`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// With [`rules`] as `change` changes them.
+    pub fn with(change: impl FnOnce(&mut Rules)) -> Self {
+        let mut rules = rules();
+        change(&mut rules);
+        let directory = Arc::new(FakeDirectory::default());
+        for user in ["1", "2", "3"] {
+            directory.set_account(user, Some(&token(user)));
+        }
+        directory.befriend("1", "2");
+        let store = Arc::new(FaultyStore::default());
+        let router = Router::new(rules, directory.clone(), store.clone());
+        let world = RefCell::new(World {
+            now: START,
+            ends: Vec::new(),
+        });
+        Self(Rc::new(Shared {
+            directory,
+            store,
+            router,
+            world,
+        }))
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &FakeDirectory {
+        &self.0.directory
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &FaultyStore {
+        &self.0.store
+    }
+
+    /// The router.
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        &self.0.router
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.world().now
+    }
+
+    /// A client that has not connected.
+    #[must_use]
+    pub fn client(&self, client_id: &str, version: Version) -> Client {
+        Client::new(self.clone(), client_id, version)
+    }
+
+    /// A friend's or the user's own client that has connected and subscribed to its inbox at QoS 1.
+    #[must_use]
+    #[track_caller]
+    pub fn at_inbox(&self, client_id: &str, version: Version) -> Client {
+        let client = self.client(client_id, version);
+        client.connect();
+        client.subscribe_inbox();
+        client
+    }
+
+    /// Time passes, second by second, and everybody who waits for it is told.
+    pub fn advance(&self, by: Duration) {
+        let step = Duration::from_secs(1);
+        let mut left = by;
+        while !left.is_zero() {
+            let step = left.min(step);
+            left -= step;
+            self.pass(step);
+        }
+    }
+
+    /// Time passes in one step, however long.
+    pub fn pass(&self, by: Duration) {
+        {
+            let mut world = self.world();
+            world.now = world.now + by;
+            let now = world.now;
+            for end in &mut world.ends {
+                if let Some(connection) = &mut end.connection
+                    && connection.deadline().is_some_and(|due| due <= now)
+                {
+                    connection.handle_timeout(now);
+                }
+            }
+            self.0.router.handle_timeout(now);
+        }
+        self.run();
+    }
+
+    /// Looks at the account of every connected user again, as the server does when the directory changes.
+    pub fn recheck(&self) {
+        for user in self.0.router.connected_users() {
+            let account = self.0.directory.account_now(&user);
+            self.0.router.recheck(&user, account.as_ref());
+        }
+        self.run();
+    }
+
+    /// Whether a user has a device connected.
+    #[must_use]
+    pub fn is_connected(&self, user: &str) -> bool {
+        let user = UserId::parse(user).expect("a user id");
+        self.0.router.connected_users().contains(&user)
+    }
+
+    pub(crate) fn world(&self) -> RefMut<'_, World> {
+        self.0.world.borrow_mut()
+    }
+
+    pub(crate) fn open(&self, address: IpAddr) -> usize {
+        let flag = Arc::new(Flag::default());
+        let waker = Waker::from(flag.clone());
+        let mut world = self.world();
+        let connection = Connection::new(self.0.router.clone(), address, waker, world.now);
+        let end = End {
+            decoder: Decoder::server(connection.max_packet()),
+            connection: Some(connection),
+            flag,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            reading: true,
+            forgotten: false,
+        };
+        match world.ends.iter().position(|end| end.forgotten) {
+            Some(index) => {
+                world.ends[index] = end;
+                index
+            }
+            None => {
+                world.ends.push(end);
+                world.ends.len() - 1
+            }
+        }
+    }
+
+    /// Bytes from a client.
+    pub(crate) fn input(&self, end: usize, bytes: &[u8]) {
+        {
+            let mut world = self.world();
+            let now = world.now;
+            let end = &mut world.ends[end];
+            end.input.extend_from_slice(bytes);
+            if let Some(connection) = &mut end.connection
+                && connection.wants_input()
+            {
+                connection.handle_input(now);
+            }
+        }
+        self.run();
+    }
+
+    /// The client's socket is gone.
+    pub(crate) fn cut(&self, end: usize) {
+        {
+            let mut world = self.world();
+            let now = world.now;
+            let end = &mut world.ends[end];
+            if let Some(mut connection) = end.connection.take() {
+                connection.handle_closed(now);
+            }
+            end.forgotten = true;
+        }
+        self.run();
+    }
+
+    /// Whether the server has closed the connection.
+    pub(crate) fn is_closed(&self, end: usize) -> bool {
+        self.world().ends[end].connection.is_none()
+    }
+
+    pub(crate) fn with_end<T>(&self, end: usize, what: impl FnOnce(&mut End) -> T) -> T {
+        what(&mut self.world().ends[end])
+    }
+
+    /// Bytes that the server has for a client that it has not taken.
+    pub(crate) fn pending(&self, end: usize) -> usize {
+        let mut world = self.world();
+        let connection = world.ends[end].connection.as_mut();
+        connection.map_or(0, |connection| connection.output().len())
+    }
+
+    /// The client takes some of what is written for it.
+    pub(crate) fn take_output(&self, end: usize, count: usize, now: Time) {
+        self.with_end(end, |end| {
+            if let Some(connection) = &mut end.connection {
+                let count = count.min(connection.output().len());
+                let bytes = connection.output().copy_to_bytes(count);
+                end.output.extend_from_slice(&bytes);
+                connection.handle_flushed(now);
+            }
+        });
+    }
+
+    pub(crate) fn with_connection<T>(
+        &self,
+        end: usize,
+        what: impl FnOnce(&mut Connection) -> T,
+    ) -> Option<T> {
+        self.world().ends[end].connection.as_mut().map(what)
+    }
+
+    /// Runs every connection until none has anything to do.
+    ///
+    /// # Panics
+    /// If that never comes.
+    pub fn run(&self) {
+        for _ in 0..MAX_TURNS {
+            let mut world = self.world();
+            let now = world.now;
+            let mut busy = false;
+            for end in &mut world.ends {
+                busy |= end.turn(&self.0.directory, now);
+            }
+            drop(world);
+            while let Some(will) = self.0.router.next_will() {
+                busy = true;
+                while let Err(question) = self.0.router.publish_will(&will, now) {
+                    if self.0.directory.load(question).is_err() {
+                        break;
+                    }
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("livelock: the connections still have something to do after {MAX_TURNS} turns");
+    }
+}
+
+impl End {
+    /// One look at a connection; whether there was anything to do.
+    fn turn(&mut self, directory: &FakeDirectory, now: Time) -> bool {
+        let Some(connection) = &mut self.connection else {
+            return false;
+        };
+        let mut busy = false;
+        if self.flag.0.swap(false, Ordering::Relaxed) {
+            busy = true;
+            connection.handle_wake(now);
+        }
+        while !self.input.is_empty() && connection.wants_input() {
+            match self.decoder.decode(&mut self.input) {
+                Ok(Some(packet)) => {
+                    busy = true;
+                    let mut progress = connection.handle_packet(packet, now);
+                    while let Progress::Ask(question) = progress {
+                        progress = connection.resume(directory.load(question), now);
+                    }
+                    self.decoder.set_max_packet(connection.max_packet());
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    busy = true;
+                    let version = self.decoder.version();
+                    connection.handle_decode_error(&error, version, now);
+                    self.input.clear();
+                }
+            }
+        }
+        while self.reading && !connection.output().is_empty() {
+            busy = true;
+            let some = connection.output().chunk().len();
+            let bytes = connection.output().copy_to_bytes(some);
+            self.output.extend_from_slice(&bytes);
+            connection.handle_flushed(now);
+        }
+        if connection.closing() {
+            busy = true;
+            connection.handle_closed(now);
+            self.connection = None;
+            self.input.clear();
+        }
+        busy
+    }
+}

@@ -1,0 +1,152 @@
+//! A directory that says what it was told to say.
+//!
+//! It can pretend not to have a fact in memory the first time it is asked ([`FakeDirectory::forget`]),
+//! and to be unable to load it ([`FakeDirectory::fail`]).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard};
+
+use jam_core::connection::Unavailable;
+use jam_core::directory::{
+    Account, Directory, Friendship, Lookup, NotificationToken, Question, Token,
+};
+use jam_core::ids::UserId;
+
+/// Accounts, friendships and notification tokens in memory.
+#[derive(Debug, Default)]
+pub struct FakeDirectory {
+    facts: Mutex<Facts>,
+}
+
+#[derive(Debug, Default)]
+struct Facts {
+    accounts: HashMap<String, Option<String>>,
+    /// (receiver, sender)
+    friends: HashSet<(String, String)>,
+    notification: HashMap<String, NotificationToken>,
+    /// What is in memory; `None` if everything is.
+    loaded: Option<HashSet<Question>>,
+    failing: bool,
+    loads: usize,
+}
+
+impl FakeDirectory {
+    /// An account with a token; `None` is one that has logged out.
+    pub fn set_account(&self, user: &str, token: Option<&str>) {
+        let token = token.map(str::to_string);
+        self.facts().accounts.insert(user.into(), token);
+    }
+
+    /// No such account.
+    pub fn remove_account(&self, user: &str) {
+        self.facts().accounts.remove(user);
+    }
+
+    /// Each may write to the other.
+    pub fn befriend(&self, a: &str, b: &str) {
+        self.allow(a, b);
+        self.allow(b, a);
+    }
+
+    /// `sender` may write to `receiver`.
+    pub fn allow(&self, sender: &str, receiver: &str) {
+        self.facts()
+            .friends
+            .insert((receiver.into(), sender.into()));
+    }
+
+    /// `sender` may no longer write to `receiver`.
+    pub fn forbid(&self, sender: &str, receiver: &str) {
+        self.facts()
+            .friends
+            .remove(&(receiver.into(), sender.into()));
+    }
+
+    /// What is known of a user's notification token; absent if nothing was said.
+    pub fn set_notification(&self, user: &str, token: NotificationToken) {
+        self.facts().notification.insert(user.into(), token);
+    }
+
+    /// From now on each fact has to be loaded before it is known.
+    pub fn forget(&self) {
+        self.facts().loaded = Some(HashSet::new());
+    }
+
+    /// Whether loading fails from now on.
+    pub fn fail(&self, failing: bool) {
+        self.facts().failing = failing;
+    }
+
+    /// How often a fact was loaded.
+    pub fn loads(&self) -> usize {
+        self.facts().loads
+    }
+
+    /// Loads a fact into memory.
+    ///
+    /// # Errors
+    /// If the directory is failing.
+    pub fn load(&self, question: Question) -> Result<(), Unavailable> {
+        let mut facts = self.facts();
+        facts.loads += 1;
+        if facts.failing {
+            return Err(Unavailable);
+        }
+        if let Some(loaded) = &mut facts.loaded {
+            loaded.insert(question);
+        }
+        Ok(())
+    }
+
+    /// The account as the directory has it, loaded or not.
+    pub fn account_now(&self, user: &UserId) -> Option<Account> {
+        let facts = self.facts();
+        let token = facts.accounts.get(user.as_str())?;
+        let token = token.as_ref().map(|token| Token::new(token.as_bytes()));
+        Some(Account { token })
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().expect("a test that panics has failed")
+    }
+
+    fn knows(&self, question: &Question) -> bool {
+        let facts = self.facts();
+        facts
+            .loaded
+            .as_ref()
+            .is_none_or(|loaded| loaded.contains(question))
+    }
+}
+
+impl Directory for FakeDirectory {
+    fn account(&self, user: &UserId) -> Lookup<Option<Account>> {
+        if !self.knows(&Question::Account(user.clone())) {
+            return Lookup::Unknown;
+        }
+        Lookup::Known(self.account_now(user))
+    }
+
+    fn friendship(&self, sender: &UserId, receiver: &UserId) -> Lookup<Friendship> {
+        let (from, to) = (sender.clone(), receiver.clone());
+        if !self.knows(&Question::Friendship {
+            sender: from,
+            receiver: to,
+        }) {
+            return Lookup::Unknown;
+        }
+        let pair = (receiver.to_string(), sender.to_string());
+        Lookup::Known(match self.facts().friends.contains(&pair) {
+            true => Friendship::Friends,
+            false => Friendship::NotFriends,
+        })
+    }
+
+    fn notification_token(&self, user: &UserId) -> Lookup<NotificationToken> {
+        if !self.knows(&Question::NotificationToken(user.clone())) {
+            return Lookup::Unknown;
+        }
+        let token = self.facts().notification.get(user.as_str()).copied();
+        Lookup::Known(token.unwrap_or(NotificationToken::Absent))
+    }
+}

@@ -1,0 +1,22 @@
+//! Two parties and a server on a virtual clock, without a socket.
+//!
+//! # Layout
+//!
+//! - [`bench`]: a router, its connections and the clock; [`client`] is one party, byte for byte.
+//! - [`directory`], [`store`]: a directory and a store that do as they are told, badly if need be.
+//! - [`packets`]: what scenarios write often.
+//! - [`simulator`]: random operations of many parties against a model; [`random`] decides.
+//!
+//! Invariants: nothing here waits, sleeps or reads a clock; the same seed gives the same run; every loop
+//! has a bound, so that a livelock is a failed test.
+
+pub mod bench;
+pub mod client;
+pub mod directory;
+pub mod packets;
+pub mod random;
+pub mod simulator;
+pub mod store;
+
+pub use bench::Bench;
+pub use client::Client;
