@@ -109,7 +109,18 @@ impl Connection {
         let inflight = self.router.rules().inflight;
         let mut established =
             Established::new(identity, link, connect, attached.received, inflight, now);
-        established.push(&conn_ack, &mut self.output);
+        if !established.push(&conn_ack, &mut self.output) {
+            // Better an answer without what the server has not than none to a client that takes little.
+            let properties = ConnAckProperties::default();
+            let small = ConnAck {
+                session_present,
+                code,
+                properties,
+            };
+            let _ = self
+                .output
+                .push(&Packet::ConnAck(Box::new(small)), connect.version);
+        }
         if session_present {
             established.deliver(&self.router, &mut self.output, now);
         }
