@@ -105,7 +105,12 @@ impl Established {
     }
 
     /// Notes what became of publishes, and acknowledges those whose turn it is.
-    pub(super) fn settle(&mut self, outcomes: Vec<(Ticket, Outcome)>, output: &mut Output) {
+    pub(super) fn settle(
+        &mut self,
+        outcomes: Vec<(Ticket, Outcome)>,
+        router: &Router,
+        output: &mut Output,
+    ) {
         for (ticket, outcome) in outcomes {
             let Some(index) = ticket.checked_sub(self.first_ticket) else {
                 continue;
@@ -114,13 +119,14 @@ impl Established {
             let Some(publish) = self.unacknowledged.get_mut(index) else {
                 continue;
             };
-            let packet_id = publish.packet_id.get();
+            let (packet_id, qos) = (publish.packet_id, publish.qos);
             let reason = outcome
                 .as_ref()
                 .map_or_else(|refusal| refusal.reason, |()| ReasonCode::Success);
             publish.outcome = Some(reason);
             if let Err(refusal) = outcome {
-                self.tell(&refusal, Some(packet_id), output);
+                self.tell(&refusal, Some(packet_id.get()), output);
+                self.forget_refused(packet_id, qos, router);
             }
         }
         self.acknowledge(output);
@@ -379,12 +385,18 @@ impl Established {
             return;
         };
         last.outcome = Some(refusal.reason);
-        if last.qos == QoS::ExactlyOnce && self.version == Version::V5 {
-            let (user, id) = (self.identity.user(), last.packet_id);
-            router.with_session(user, self.link.id(), |session| session.release(id));
+        let (packet_id, qos) = (last.packet_id, last.qos);
+        self.forget_refused(packet_id, qos, router);
+        self.acknowledge(output);
+    }
+
+    /// In 5.0 a PUBREC with an error ends the exchange: the client may use the id for something new.
+    fn forget_refused(&mut self, packet_id: PacketId, qos: QoS, router: &Router) {
+        if qos == QoS::ExactlyOnce && self.version == Version::V5 {
+            let (user, link) = (self.identity.user(), self.link.id());
+            router.with_session(user, link, |session| session.release(packet_id));
             self.received = self.received.saturating_sub(1);
         }
-        self.acknowledge(output);
     }
 
     /// The client's part of the handshakes of QoS 1 and 2.

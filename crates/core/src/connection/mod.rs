@@ -182,7 +182,7 @@ impl Connection {
             mail,
             evicted,
         } = established.link.take();
-        established.settle(outcomes, &mut self.output);
+        established.settle(outcomes, &self.router, &mut self.output);
         if let Some(why) = evicted {
             self.evict(why, now);
             return;
