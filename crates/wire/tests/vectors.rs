@@ -171,3 +171,26 @@ fn strings_and_payloads_are_slices_of_the_buffer() {
         assert!(within.contains(&slice.as_ptr()));
     }
 }
+
+#[test]
+fn nul_is_found_wherever_it_stands() {
+    // Neighbours that differ from NUL in one bit.
+    for fill in [b'\x01', b' ', b'@', b'\x7F'] {
+        for len in 1..40 {
+            for nul in (0..len).map(Some).chain([None]) {
+                let mut body = vec![0, u8::try_from(len).unwrap()];
+                body.resize(2 + len, fill);
+                if let Some(nul) = nul {
+                    body[2 + nul] = 0;
+                }
+                let mut decoder = Decoder::client(Version::V4, LIMIT);
+                let decoded = decoder.decode(&mut BytesMut::from(&table::packet(0x30, body)[..]));
+                assert_eq!(
+                    decoded.is_err(),
+                    nul.is_some(),
+                    "{len} bytes, NUL at {nul:?}"
+                );
+            }
+        }
+    }
+}

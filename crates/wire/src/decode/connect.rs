@@ -55,7 +55,7 @@ pub(super) fn connect(
     header_flags: u8,
     version: Version,
     mut reader: Reader,
-) -> Result<Connect, DecodeError> {
+) -> Result<Box<Connect>, DecodeError> {
     if header_flags != 0 && version != Version::V3 {
         return Err(DecodeError::Malformed("reserved flags of the fixed header"));
     }
@@ -82,7 +82,7 @@ pub(super) fn connect(
         .then(|| reader.binary())
         .transpose()?;
     reader.finish()?;
-    Ok(Connect {
+    Ok(Box::new(Connect {
         version,
         clean_start: flags & bit::CLEAN_START != 0,
         keep_alive_secs,
@@ -91,7 +91,7 @@ pub(super) fn connect(
         user_name,
         password,
         properties,
-    })
+    }))
 }
 
 fn check_flags(flags: u8, version: Version) -> Result<(), DecodeError> {

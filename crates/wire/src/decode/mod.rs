@@ -267,8 +267,7 @@ impl Decoder {
     fn connect(&mut self, header: Header, mut reader: Reader) -> Result<Packet, DecodeError> {
         let version = connect::version(&mut reader)?;
         self.version.get_or_insert(version);
-        let connect = connect::connect(header.flags, version, reader)?;
-        Ok(Packet::Connect(Box::new(connect)))
+        connect::connect(header.flags, version, reader).map(Packet::Connect)
     }
 
     fn rare(

@@ -19,29 +19,37 @@ pub(super) fn publish(flags: u8, side: Side, version: Version, mut reader: Reade
         return Err(DecodeError::Malformed("DUP is set on QoS 0"));
     }
     let topic = reader.string()?;
+    let topic_is_empty = topic.is_empty();
     let packet_id = match qos {
         QoS::AtMostOnce => None,
         QoS::AtLeastOnce | QoS::ExactlyOnce => Some(reader.packet_id()?),
     };
-    let properties = match version {
-        Version::V5 => properties::publish(&mut reader, side)?,
-        Version::V3 | Version::V4 => PublishProperties::default(),
+    let finish = |properties: PublishProperties, reader: Reader| {
+        let payload = reader.into_rest();
+        Ok(Some(Packet::Publish(Publish {
+            dup,
+            qos,
+            retain,
+            topic,
+            packet_id,
+            properties,
+            payload,
+        })))
     };
-    if topic.is_empty() && properties.topic_alias.is_none() {
+    if version == Version::V5 && !reader.skip_zero() {
+        let properties = properties::publish(&mut reader, side)?;
+        if topic_is_empty && properties.topic_alias.is_none() {
+            return Err(DecodeError::Protocol("neither topic nor topic alias"));
+        }
+        return finish(properties, reader);
+    }
+    if topic_is_empty {
         return Err(match version {
             Version::V5 => DecodeError::Protocol("neither topic nor topic alias"),
             Version::V3 | Version::V4 => DecodeError::Malformed("topic is empty"),
         });
     }
-    Ok(Some(Packet::Publish(Publish {
-        dup,
-        qos,
-        retain,
-        topic,
-        packet_id,
-        properties,
-        payload: reader.into_rest(),
-    })))
+    finish(PublishProperties::default(), reader)
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP, as the header says.

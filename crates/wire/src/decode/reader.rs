@@ -79,6 +79,16 @@ impl Reader {
         Ok(value)
     }
 
+    /// Skips a byte that is 0 and says whether it was: properties that are none.
+    #[inline]
+    pub(super) fn skip_zero(&mut self) -> bool {
+        let is_zero = self.rest.first() == Some(&0);
+        if is_zero {
+            self.rest.advance(1);
+        }
+        is_zero
+    }
+
     /// `len` bytes as a reader of their own.
     pub(super) fn split(&mut self, len: usize) -> Result<Self, DecodeError> {
         self.need(len)?;
@@ -97,10 +107,28 @@ impl Reader {
     /// A string: binary data that is UTF-8 without U+0000.
     pub(super) fn string(&mut self) -> Result<ByteString, DecodeError> {
         let bytes = self.binary()?;
-        if bytes.contains(&0) {
+        if holds_nul(&bytes) {
             return Err(DecodeError::Malformed("string holds U+0000"));
         }
         ByteString::try_from(bytes).map_err(|_| DecodeError::Malformed("string is not UTF-8"))
+    }
+}
+
+/// Whether a byte is 0, eight at a time: topics are too short for the vectors of `memchr`.
+#[inline]
+fn holds_nul(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    // The bits that are set mark zero bytes, and bytes above a zero byte: none if there is none.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let (words, tail) = bytes.as_chunks::<8>();
+    let found = words
+        .iter()
+        .fold(0, |found, word| found | zeros(u64::from_le_bytes(*word)));
+    match bytes.last_chunk::<8>() {
+        // The last eight overlap the words before them.
+        Some(last) => found | zeros(u64::from_le_bytes(*last)) != 0,
+        None => tail.contains(&0),
     }
 }
 
