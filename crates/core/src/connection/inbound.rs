@@ -16,12 +16,15 @@ use crate::link::{Link, Outcome, Ticket};
 use crate::output::Output;
 use crate::policy::{self, Identity, Refusal, Stop};
 use crate::router::Router;
-use crate::session::{Received, Subscription};
+use crate::session::{MAX_SUBSCRIPTIONS, Received, Subscription};
 use crate::store::Receipt;
 use crate::time::Time;
 
 /// Topic aliases that a 5.0 client may set.
 pub(super) const TOPIC_ALIAS_MAXIMUM: u16 = 16;
+/// Filters of one SUBSCRIBE or UNSUBSCRIBE. More could not be granted; each that is refused is answered
+/// with an error many times its size, and output is only bounded from packet to packet.
+const MAX_FILTERS: usize = MAX_SUBSCRIPTIONS;
 
 /// A client that has been let in.
 pub(super) struct Established {
@@ -278,6 +281,12 @@ impl Connection {
             Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) | Packet::PubRel(_) => {
                 established.handle_ack(&packet, &self.router, &mut self.output, now);
                 Ok(())
+            }
+            Packet::Subscribe(subscribe) if subscribe.filters.len() > MAX_FILTERS => {
+                Err(Fatal(ReasonCode::QuotaExceeded))
+            }
+            Packet::Unsubscribe(unsubscribe) if unsubscribe.filters.len() > MAX_FILTERS => {
+                Err(Fatal(ReasonCode::QuotaExceeded))
             }
             Packet::Subscribe(subscribe) => {
                 established.subscribe(*subscribe, &self.router, &mut self.output, now);
