@@ -357,9 +357,6 @@ impl User {
         effects: &mut Effects,
     ) -> Result<Option<Arc<Message>>, Refusal> {
         let kept = message.qos != QoS::AtMostOnce;
-        if kept && !self.has_room(&message, limits, effects) {
-            return Err(refusals::QUOTA);
-        }
         let kind = match destination {
             Destination::Inbox => {
                 message.topic = self.inbox.clone();
@@ -369,6 +366,10 @@ impl User {
             Destination::OwnChannel => Kind::Channel,
         };
         let (readers, live) = self.readers(&message, origin, effects);
+        let wanted = !readers.is_empty() || (kept && kind == Kind::Inbox);
+        if wanted && kept && !self.has_room(&message, limits, effects) {
+            return Err(refusals::QUOTA);
+        }
         if !live || message.retain {
             message.detach();
         }
@@ -376,7 +377,6 @@ impl User {
         if message.retain {
             self.retain(&message, limits)?;
         }
-        let wanted = !readers.is_empty() || (kept && kind == Kind::Inbox);
         if !wanted || (!kept && !self.has_room_for_ephemeral(&message)) {
             return Ok(None);
         }
