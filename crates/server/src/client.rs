@@ -170,9 +170,13 @@ impl Client {
                     };
                 }
                 // What came on the device channel before says more than the reason.
-                other => {
-                    ended(&other).map_err(|end| refusal.take().map_or(end, ClientError::Refused))?
-                }
+                other => match (ended(&other), refusal.take()) {
+                    (Err(_), Some(error)) => return Err(ClientError::Refused(error)),
+                    (result, before) => {
+                        result?;
+                        refusal = before;
+                    }
+                },
             }
         }
     }

@@ -1,1 +1,311 @@
+use std::path::Path;
 
+use bytes::Bytes;
+use clap::CommandFactory;
+use jam_core::ids::UserId;
+
+use super::*;
+use crate::client::{Client, ClientError};
+use crate::directory::Administration;
+use crate::serve::{self, Running};
+use crate::settings::{Flag, Sources};
+
+fn parse(line: &str) -> Result<Command, String> {
+    let words = line.split_whitespace();
+    Cli::try_parse_from(words)
+        .map(|cli| cli.command)
+        .map_err(|error| one_line(&error.to_string()))
+}
+
+fn each_command(command: &clap::Command, look: &mut dyn FnMut(&clap::Command)) {
+    let children: Vec<_> = command
+        .get_subcommands()
+        .filter(|child| child.get_name() != "help")
+        .collect();
+    if children.is_empty() {
+        look(command);
+    }
+    for child in children {
+        each_command(child, look);
+    }
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_has_an_example() {
+    let mut commands = 0;
+    each_command(&Cli::command(), &mut |command| {
+        let after = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        assert!(
+            after.contains("Example: "),
+            "{} has no example",
+            command.get_name()
+        );
+        commands += 1;
+    });
+    assert_eq!(commands, 16);
+}
+
+#[test]
+fn mistakes_are_told_in_one_line() {
+    for (line, said) in [
+        (
+            "jam-mqtt serve --datta x",
+            "unexpected argument '--datta' found",
+        ),
+        ("jam-mqtt sreve", "unrecognized subcommand 'sreve'"),
+        ("jam-mqtt send --user 1 --token t text", "--to <ID>"),
+        (
+            "jam-mqtt send --user a/b --token t --to 2 text",
+            "a user id has 1 to 64 bytes",
+        ),
+        (
+            "jam-mqtt listen --user 1 --token t --count 0",
+            "0 is not in 1..",
+        ),
+        (
+            "jam-mqtt listen --user 1 --token t --server nowhere",
+            "expected HOST:PORT",
+        ),
+        ("jam-mqtt user add", "<ID>"),
+        ("jam-mqtt completions tcsh", "tcsh"),
+    ] {
+        let error = parse(line).unwrap_err();
+        assert!(
+            error.contains(said),
+            "{line}: {error:?} should hold {said:?}"
+        );
+        assert!(
+            !error.contains('\n') && !error.starts_with("error"),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn every_flag_is_its_setting() {
+    let line = "jam-mqtt serve --data /d --mqtt h:1 --mqtts h:2 --http h:3 --admin h:4 \
+        --directory sqlite:/x --no-notification";
+    let Ok(Command::Serve {
+        settings,
+        print_config: false,
+    }) = parse(line)
+    else {
+        panic!()
+    };
+    let mut sources = settings.sources().unwrap();
+    sources.environment.clear();
+    sources.default_config = None;
+    let set = |path, value: &str| Flag {
+        name: "test",
+        path,
+        value: value.to_owned(),
+    };
+    sources
+        .flags
+        .extend([set("tls.cert", "c"), set("tls.key", "k")]);
+    let settings = Settings::load(&sources).unwrap();
+    assert_eq!(settings.data, Path::new("/d"));
+    assert_eq!(settings.directory.path, Path::new("/x"));
+    let listen = &settings.listen;
+    let addresses = [&listen.mqtt, &listen.mqtts, &listen.http, &listen.admin];
+    let addresses = addresses.map(|address| address.as_ref().unwrap().as_str());
+    assert_eq!(addresses, ["h:1", "h:2", "h:3", "h:4"]);
+    assert!(!settings.push.enabled);
+
+    let line = "jam-mqtt serve --no_notification --mailbox nats://h";
+    let Ok(Command::Serve { settings, .. }) = parse(line) else {
+        panic!()
+    };
+    let sources = Sources {
+        flags: settings.sources().unwrap().flags,
+        ..Sources::default()
+    };
+    let error = Settings::load(&sources).unwrap_err().to_string();
+    assert!(error.contains("mailbox.url (--mailbox)"), "{error}");
+}
+
+#[test]
+fn completions_for_every_shell() {
+    use clap::ValueEnum;
+    for shell in clap_complete::Shell::value_variants() {
+        let mut out = Vec::new();
+        clap_complete::generate(*shell, &mut Cli::command(), "jam-mqtt", &mut out);
+        assert!(!out.is_empty());
+    }
+}
+
+/// A server in this process, with the friends 1 and 2 and the stranger 3; a token is `t` and the id.
+struct Bench {
+    running: Running,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let dir = tempfile::TempDir::new().unwrap();
+        let set = |path, value: &str| Flag {
+            name: "test",
+            path,
+            value: value.to_owned(),
+        };
+        let flags = vec![
+            set("data", dir.path().to_str().unwrap()),
+            set("listen.mqtt", "127.0.0.1:0"),
+            set("listen.http", ""),
+        ];
+        let settings = Settings::load(&Sources {
+            flags,
+            ..Sources::default()
+        })
+        .unwrap();
+        let mut directory = Administration::open_or_create(&settings.directory.path).unwrap();
+        for id in ["1", "2", "3"] {
+            directory
+                .add_user(id, None, Some(&format!("t{id}")))
+                .unwrap();
+        }
+        directory.add_friend("1", "2").unwrap();
+        Self {
+            running: serve::start(settings).await.unwrap(),
+            _dir: dir,
+        }
+    }
+
+    async fn connect(&self, user: &str, device: &str, token: &str) -> Result<Client, ClientError> {
+        let at = self.running.mqtt.unwrap().to_string();
+        Client::connect(&at, &UserId::parse(user.to_owned()).unwrap(), device, token).await
+    }
+}
+
+fn said(error: &ClientError) -> String {
+    match error {
+        ClientError::Refused(error) => error.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn a_message_gets_through_and_an_error_comes_back() {
+    let bench = Bench::start().await;
+    let mut reader = bench.connect("2", "a", "t2").await.unwrap();
+    reader.subscribe("/2/inbox").await.unwrap();
+    let mut writer = bench.connect("1", "a", "t1").await.unwrap();
+    let message = messages::text_message("1", "Hello").unwrap();
+    for _ in 0..100 {
+        writer
+            .publish("/2/inbox", Bytes::from(message.clone()))
+            .await
+            .unwrap();
+        let received = reader.next_message().await.unwrap();
+        assert_eq!(received.payload, message.as_bytes());
+        reader.acknowledge(&received).await.unwrap();
+    }
+    let error = writer
+        .publish("/3/inbox", Bytes::from(message.clone()))
+        .await
+        .unwrap_err();
+    assert_eq!(said(&error), "not friends with the receiver");
+    let error = writer
+        .publish("/2/inbox", Bytes::from_static(b"{}"))
+        .await
+        .unwrap_err();
+    assert_eq!(said(&error), "payload sender id mismatch");
+    writer
+        .publish("/2/inbox", Bytes::from(message))
+        .await
+        .unwrap();
+    assert!(reader.subscribe("/1/inbox").await.is_err());
+    writer.disconnect().await.unwrap();
+    bench.running.stop().await;
+}
+
+#[tokio::test]
+async fn why_nobody_gets_in_is_told() {
+    let bench = Bench::start().await;
+    for (user, token, why) in [
+        ("1", "wrong", "wrong api token"),
+        ("9", "t9", "unknown user id"),
+        ("1", "", "wrong api token format"),
+    ] {
+        let error = bench.connect(user, "a", token).await.unwrap_err();
+        assert_eq!(said(&error), why);
+    }
+    bench.running.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_device_logs_the_old_one_out() {
+    let bench = Bench::start().await;
+    let mut old = bench.connect("1", "old", "t1").await.unwrap();
+    old.subscribe("/1/inbox").await.unwrap();
+    let _new = bench.connect("1", "new", "t1").await.unwrap();
+    assert_eq!(
+        said(&old.next_message().await.unwrap_err()),
+        "a new device has connected"
+    );
+    bench.running.stop().await;
+}
+
+fn snapshot(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let read = |entry: std::fs::DirEntry| {
+        let bytes = std::fs::read(entry.path()).unwrap_or_default();
+        (entry.file_name().into_string().unwrap(), bytes)
+    };
+    let mut files: Vec<_> = entries.map(read).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn check_changes_nothing() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let set = |path, value: &Path| Flag {
+        name: "test",
+        path,
+        value: value.to_str().unwrap().into(),
+    };
+    let check = |flags: Vec<Flag>| {
+        let settings = Settings::load(&Sources {
+            flags,
+            ..Sources::default()
+        })
+        .unwrap();
+        check::run(&settings, true, &Output)
+    };
+    check(vec![set("data", &data)]).unwrap();
+    assert!(!data.exists());
+
+    std::fs::create_dir(&data).unwrap();
+    let mut directory = Administration::open_or_create(&data.join("jam.db")).unwrap();
+    directory.add_user("1", None, None).unwrap();
+    drop(directory);
+    let before = snapshot(&data);
+    check(vec![set("data", &data)]).unwrap();
+    assert_eq!(snapshot(&data), before);
+
+    let odd = dir.path().join("a ?#% name.db");
+    std::fs::copy(data.join("jam.db"), &odd).unwrap();
+    let url = format!("sqlite:{}", odd.display());
+    check(vec![
+        set("data", &data),
+        set("directory.url", Path::new(&url)),
+    ])
+    .unwrap();
+
+    let key = dir.path().join("key.json");
+    std::fs::write(&key, r#"{"project_id":"p"}"#).unwrap();
+    let told = check(vec![set("data", &data), set("push.fcm_key", &key)]);
+    assert!(matches!(told, Err(CliError::Told)));
+    let told = check(vec![set("data", &key)]);
+    assert!(matches!(told, Err(CliError::Told)));
+}

@@ -6,7 +6,6 @@
 //! are filled with values that let nobody log in.
 
 use std::path::Path;
-use std::time::Duration;
 
 use rusqlite::types::{ToSql, Value};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -14,9 +13,6 @@ use serde::Serialize;
 
 use super::schema::{self, row_id};
 use super::{DirectoryError, is_busy};
-
-/// How long a change waits while another process writes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of randomness in a token: 256 bits.
 const TOKEN_BYTES: usize = 32;
@@ -100,9 +96,9 @@ impl Administration {
     /// # Errors
     /// If the file is missing, is no jam database, or lacks a table or column.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
-        let connection = schema::open_for_writing(path, BUSY_TIMEOUT)?;
-        schema::check(&connection, path)?;
-        Ok(Self { connection })
+        Ok(Self {
+            connection: schema::open_for_writing(path)?,
+        })
     }
 
     /// As [`Self::open`], but makes an empty directory if there is none.

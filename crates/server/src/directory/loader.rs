@@ -13,12 +13,9 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cache::{Asker, Fact, Generation, Key};
-use super::schema;
+use super::schema::{self, LOCK_PATIENCE};
 use super::sqlite::{LookError, Shared};
 use super::{DirectoryError, is_busy};
-
-/// How long another process may lock the file before questions fail.
-pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a single read waits for a lock; within [`LOCK_PATIENCE`] it is tried again.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(100);
@@ -123,7 +120,6 @@ impl Loader {
             return Ok(());
         }
         let reader = schema::open_for_reading(&self.shared.path, READ_TIMEOUT)?;
-        schema::check(&reader, &self.shared.path)?;
         self.shared.reopen()?;
         self.reader = reader;
         self.file = now;

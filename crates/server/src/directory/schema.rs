@@ -15,6 +15,9 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::DirectoryError;
 
+/// How long another process may lock the file before what waits for it fails.
+pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// "JAM1": stands in the header of the files this server creates.
 const APPLICATION_ID: i32 = 0x4A41_4D31;
 
@@ -64,38 +67,37 @@ pub(super) fn row_id(text: &str) -> Option<i64> {
     canonical.then(|| text.parse().ok()).flatten()
 }
 
-/// Opens the file for reading, for as long as its connection lives.
+/// Opens and checks the file for reading. From then on its connection waits `busy_timeout` for locks.
 pub(super) fn open_for_reading(
     path: &Path,
     busy_timeout: Duration,
 ) -> Result<Connection, DirectoryError> {
-    let connection = open(path, busy_timeout)?;
+    let connection = open(path)?;
+    check(&connection, path)?;
     let prepare = || -> rusqlite::Result<()> {
         connection.pragma_update(None, "query_only", true)?;
-        leave_checkpoints_to_owner(&connection)
+        connection.busy_timeout(busy_timeout)
     };
     prepare().map_err(|error| describe(path, &error))?;
     Ok(connection)
 }
 
-/// Opens the file for changes.
-pub(super) fn open_for_writing(
-    path: &Path,
-    busy_timeout: Duration,
-) -> Result<Connection, DirectoryError> {
-    let connection = open(path, busy_timeout)?;
-    leave_checkpoints_to_owner(&connection).map_err(|error| describe(path, &error))?;
+/// Opens and checks the file for changes, which wait [`LOCK_PATIENCE`] for locks.
+pub(super) fn open_for_writing(path: &Path) -> Result<Connection, DirectoryError> {
+    let connection = open(path)?;
+    check(&connection, path)?;
     Ok(connection)
 }
 
-fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, DirectoryError> {
+fn open(path: &Path) -> Result<Connection, DirectoryError> {
     // Without CREATE: a missing file is made by `create_if_missing`, or not at all. Without URI: `?` in
     // a path is a character.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || -> rusqlite::Result<Connection> {
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(busy_timeout)?;
+        connection.busy_timeout(LOCK_PATIENCE)?;
         connection.pragma_update(None, "mmap_size", 0)?;
+        leave_checkpoints_to_owner(&connection)?;
         Ok(connection)
     };
     open().map_err(|error| describe(path, &error))

@@ -76,7 +76,6 @@ impl SqliteDirectory {
         // Before the file is opened: what is moved there from now on is another one.
         let file = FileId::of(path);
         let reader = schema::open_for_reading(path, super::loader::READ_TIMEOUT)?;
-        schema::check(&reader, path)?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             cache: Cache::new(),

@@ -246,6 +246,64 @@ async fn an_exclusive_lock_only_delays() {
 }
 
 #[tokio::test]
+async fn opening_waits_for_a_lock() {
+    let jam = Jam::new("delete");
+    let mut other = OtherProcess::start(&jam);
+    other.run("BEGIN EXCLUSIVE");
+    let path = jam.path();
+    let opening = tokio::task::spawn_blocking(move || SqliteDirectory::open(&path));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!opening.is_finished());
+    other.run("COMMIT");
+    assert!(friends(&opening.await.unwrap().unwrap(), "1", "2").await);
+}
+
+#[tokio::test]
+async fn a_writer_that_is_killed_leaves_what_was_committed() {
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+        INSERT INTO accounts (user_id, user_api_token) SELECT i, hex(randomblob(50)) FROM n;";
+    for mode in ["delete", "wal"] {
+        let jam = Jam::with(mode, &format!("{JAM} {fill}"));
+        let directory = jam.open();
+        assert!(friends(&directory, "1", "2").await);
+        let mut other = OtherProcess::start(&jam);
+        // So small a cache that the file itself is written to before the commit.
+        other.run("PRAGMA cache_size = 1");
+        other.run("BEGIN IMMEDIATE");
+        other.run("UPDATE user_friends SET blocked = 1");
+        other.run("UPDATE accounts SET user_api_token = user_api_token || 'changed'");
+        drop(other);
+        let journal = jam.dir.path().join("jam.db-journal");
+        assert_eq!(
+            journal.exists(),
+            mode == "delete",
+            "there is something to roll back"
+        );
+        std::thread::sleep(AGE);
+        assert!(friends(&directory, "1", "2").await, "{mode}");
+        assert!(token_is(&directory, "1", "one").await, "{mode}");
+        jam.run("UPDATE accounts SET user_api_token = 'new' WHERE user_id = 1");
+        std::thread::sleep(AGE);
+        assert!(token_is(&directory, "1", "new").await, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn the_journal_mode_may_change() {
+    let jam = Jam::new("delete");
+    let directory = jam.open();
+    assert!(friends(&directory, "1", "2").await);
+    jam.other
+        .pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))
+        .unwrap();
+    for (blocked, allowed) in [("1", false), ("0", true)] {
+        jam.run(&format!("UPDATE user_friends SET blocked = {blocked}"));
+        std::thread::sleep(AGE);
+        assert_eq!(friends(&directory, "1", "2").await, allowed);
+    }
+}
+
+#[tokio::test]
 async fn commits_without_end_hold_nobody_up() {
     for mode in ["delete", "wal"] {
         let jam = Jam::new(mode);

@@ -191,7 +191,7 @@ impl Values {
                     "{place}: {path} is {} {}, expected {}",
                     if other.is_array() { "an" } else { "a" },
                     other.type_str(),
-                    super::expected(key.kind)
+                    super::read::expected(key.kind)
                 )));
             }
         };

@@ -263,6 +263,13 @@ fn what_has_no_effect_is_listed() {
     let s = from_file("[limits]\npublish_rate = 7\ninflight = 7\n[admin]\ntoken = \"x\"").unwrap();
     let keys: Vec<_> = s.not_served().iter().map(|n| n.key).collect();
     assert_eq!(keys, ["limits.publish_rate", "admin.token"]);
+    let keys = |admin: &str| {
+        from_file(&format!("[listen]\nadmin = {admin:?}"))
+            .unwrap()
+            .not_served()
+    };
+    assert_eq!(keys("h:1").len(), 1);
+    assert_eq!(keys(""), []);
 }
 
 #[test]

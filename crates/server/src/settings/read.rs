@@ -1,0 +1,217 @@
+//! From texts to values: each setting read as what it is, or an error that says what is expected.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::keys::{self, Kind};
+use super::layers::Values;
+use super::{Address, DirectorySettings, Identity, InvalidAddress, Limits, Mailbox, SettingsError};
+
+/// Reads values of the table by their names.
+pub(super) struct Reader<'a>(&'a Values);
+
+impl<'a> Reader<'a> {
+    pub(super) fn of(values: &'a Values) -> Self {
+        Self(values)
+    }
+
+    pub(super) fn text(&self, path: &str) -> &str {
+        &self.0.get(path).text
+    }
+
+    /// "`listen.mqtt` = "x" (--mqtt): …"
+    pub(super) fn error(&self, path: &str, why: &str) -> SettingsError {
+        let entry = self.0.get(path);
+        let key = keys::find(path).expect("every name read is in the table");
+        let value = match key.kind {
+            Kind::Secret => String::new(),
+            _ => format!(" = {}", key.toml(&entry.text)),
+        };
+        SettingsError(format!("{path}{value} ({}): {why}", entry.origin))
+    }
+
+    pub(super) fn wrong(&self, path: &str) -> SettingsError {
+        let key = keys::find(path).expect("every name read is in the table");
+        self.error(path, &format!("expected {}", expected(key.kind)))
+    }
+
+    pub(super) fn path(&self, path: &str) -> Result<Option<PathBuf>, SettingsError> {
+        let text = self.text(path);
+        if text.contains('\0') {
+            return Err(self.wrong(path));
+        }
+        Ok(Some(PathBuf::from(text)).filter(|_| !text.is_empty()))
+    }
+
+    pub(super) fn address(&self, path: &str) -> Result<Option<Address>, SettingsError> {
+        let text = self.text(path);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse()
+            .map(Some)
+            .map_err(|InvalidAddress| self.wrong(path))
+    }
+
+    pub(super) fn duration(&self, path: &str) -> Result<Duration, SettingsError> {
+        humantime::parse_duration(self.text(path)).map_err(|_| self.wrong(path))
+    }
+
+    pub(super) fn positive_duration(&self, path: &str) -> Result<Duration, SettingsError> {
+        match self.duration(path)? {
+            Duration::ZERO => Err(self.error(path, "expected more than 0s")),
+            duration => Ok(duration),
+        }
+    }
+
+    pub(super) fn bytes(&self, path: &str, least: u64, most: u64) -> Result<u64, SettingsError> {
+        let text = self.text(path);
+        let size = bytesize::ByteSize::from_str(text)
+            .map_err(|_| self.wrong(path))?
+            .as_u64();
+        if size < least || size > most {
+            return Err(self.error(path, &format!("expected {least} to {most} bytes")));
+        }
+        Ok(size)
+    }
+
+    /// The table's bounds are those of `T`, or within them.
+    pub(super) fn count<T: TryFrom<u64>>(&self, path: &str) -> Result<T, SettingsError> {
+        let key = keys::find(path).expect("every name read is in the table");
+        let Kind::Count(least, most) = key.kind else {
+            return Err(self.wrong(path));
+        };
+        let number: u64 = self.text(path).parse().map_err(|_| self.wrong(path))?;
+        let number = Some(number).filter(|number| (least..=most).contains(number));
+        number
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| self.wrong(path))
+    }
+
+    pub(super) fn bool(&self, path: &str) -> Result<bool, SettingsError> {
+        self.text(path).parse().map_err(|_| self.wrong(path))
+    }
+
+    pub(super) fn word(&self, path: &str) -> Result<&str, SettingsError> {
+        let key = keys::find(path).expect("every name read is in the table");
+        let text = self.text(path);
+        match key.kind {
+            Kind::Word(words) if words.contains(&text) => Ok(text),
+            _ => Err(self.wrong(path)),
+        }
+    }
+
+    pub(super) fn secret(&self, path: &str) -> Option<SecretString> {
+        let text = self.text(path);
+        (!text.is_empty()).then(|| SecretString::from(text))
+    }
+
+    pub(super) fn log(&self) -> Result<Option<String>, SettingsError> {
+        let text = self.text("log");
+        if text.is_empty() {
+            return Ok(None);
+        }
+        match tracing_subscriber::EnvFilter::try_new(text) {
+            Ok(_) => Ok(Some(text.to_owned())),
+            Err(_) => Err(self.error("log", r#"expected "info", "jam_mqtt=debug" or the like"#)),
+        }
+    }
+
+    pub(super) fn http_url(&self, path: &str) -> Result<String, SettingsError> {
+        let text = self.text(path);
+        let rest = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://"));
+        match rest {
+            Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
+            _ => Err(self.error(path, "expected https://HOST or http://HOST")),
+        }
+    }
+
+    pub(super) fn identity(&self) -> Result<Option<Identity>, SettingsError> {
+        let chain = self.path("tls.chain")?;
+        match (self.path("tls.cert")?, self.path("tls.key")?) {
+            (Some(cert), Some(key)) => Ok(Some(Identity { cert, key, chain })),
+            (None, None) if chain.is_none() => Ok(None),
+            (None, None) => Err(self.error("tls.chain", "it needs tls.cert and tls.key as well")),
+            (Some(_), None) => Err(self.error("tls.cert", "it needs tls.key as well")),
+            (None, Some(_)) => Err(self.error("tls.key", "it needs tls.cert as well")),
+        }
+    }
+
+    pub(super) fn directory(&self, data: &Path) -> Result<DirectorySettings, SettingsError> {
+        let url = self.text("directory.url");
+        if url.is_empty() {
+            return Ok(DirectorySettings {
+                path: data.join("jam.db"),
+                named: false,
+            });
+        }
+        match url.strip_prefix("sqlite:") {
+            Some(path) if !path.is_empty() && !path.contains('\0') => Ok(DirectorySettings {
+                path: PathBuf::from(path),
+                named: true,
+            }),
+            _ if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                // Not `error`: such a URL may hold a password.
+                let origin = &self.0.get("directory.url").origin;
+                Err(SettingsError(format!(
+                    "directory.url ({origin}): PostgreSQL is not served yet, expected sqlite:PATH"
+                )))
+            }
+            _ => Err(self.error("directory.url", r#"expected sqlite:PATH, or """#)),
+        }
+    }
+
+    pub(super) fn mailbox(&self) -> Result<Mailbox, SettingsError> {
+        let url = self.text("mailbox.url");
+        if !url.is_empty() {
+            let why = if url.starts_with("nats://") {
+                r#"NATS is not served yet, expected """#
+            } else {
+                r#"expected "", the embedded store"#
+            };
+            let origin = &self.0.get("mailbox.url").origin;
+            return Err(SettingsError(format!("mailbox.url ({origin}): {why}")));
+        }
+        Ok(Mailbox {
+            max_messages: self.count("mailbox.max_messages")?,
+            max_bytes: self.bytes("mailbox.max_bytes", 1, u64::MAX)?,
+            max_age: self.positive_duration("mailbox.max_age")?,
+        })
+    }
+
+    pub(super) fn limits(&self) -> Result<Limits, SettingsError> {
+        let packet = self.bytes("limits.packet", Limits::PACKET_LEAST, Limits::PACKET_MOST)?;
+        Ok(Limits {
+            connections: self.count("limits.connections")?,
+            connections_per_address: self.count("limits.connections_per_address")?,
+            packet: u32::try_from(packet).expect("PACKET_MOST fits"),
+            connect_timeout: self.positive_duration("limits.connect_timeout")?,
+            inflight: self.count("limits.inflight")?,
+            publish_rate: Some(self.count("limits.publish_rate")?).filter(|&rate| rate != 0),
+            failed_auth: self.count("limits.failed_auth")?,
+            failed_auth_window: self.positive_duration("limits.failed_auth_window")?,
+        })
+    }
+}
+
+/// What a value of this kind looks like.
+pub(super) fn expected(kind: Kind) -> String {
+    match kind {
+        Kind::Text | Kind::Secret => "a text".to_owned(),
+        Kind::Path => "a path".to_owned(),
+        Kind::Address => r#"HOST:PORT such as "0.0.0.0:1883", or """#.to_owned(),
+        Kind::Duration => r#"a duration such as "10s", "5m" or "30d""#.to_owned(),
+        Kind::Bytes => r#"a size such as "64MiB", or a number of bytes"#.to_owned(),
+        Kind::Count(least, most) => format!("a whole number from {least} to {most}"),
+        Kind::Bool => "true or false".to_owned(),
+        Kind::Word(words) => {
+            let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+            quoted.join(" or ")
+        }
+    }
+}
