@@ -529,6 +529,10 @@ impl User {
             return fetched;
         };
         resend(device, &self.mailbox, window, count, &mut fetched);
+        if device.session.has_to_resend() {
+            // Nothing new, of whatever QoS, overtakes what comes again (PROTOCOL.md, section 7.3).
+            return fetched;
+        }
         let slot = device.slot;
         while fetched.deliveries.len() < count {
             let Some((seq, entry)) = self.mailbox.next(slot, device.session.cursor) else {
