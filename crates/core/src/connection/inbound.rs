@@ -53,6 +53,9 @@ pub(super) struct Established {
     first_ticket: Ticket,
     /// QoS 2 ids received and not released.
     received: usize,
+    /// How many of those at most came on an earlier connection: they take no place in the window of this
+    /// one (MQTT 5.0, section 4.9).
+    carried: usize,
 }
 
 /// A publish that has not been acknowledged.
@@ -99,6 +102,7 @@ impl Established {
             unacknowledged: VecDeque::new(),
             first_ticket: 0,
             received,
+            carried: received,
         }
     }
 
@@ -245,7 +249,7 @@ impl Established {
             }
         }
         // MQTT 5.0, section 3.3.4: more than the server's Receive Maximum.
-        let limit = usize::from(router.rules().inflight);
+        let limit = usize::from(router.rules().inflight) + self.carried;
         if self.version == Version::V5 && self.received + self.unacknowledged_qos1() >= limit {
             return Err(Fatal(ReasonCode::ReceiveMaximumExceeded));
         }
@@ -436,6 +440,7 @@ impl Established {
                 });
                 let (known, received) = released.unwrap_or((false, 0));
                 self.received = received;
+                self.carried = self.carried.min(received);
                 let reason = if known {
                     ReasonCode::Success
                 } else {
