@@ -168,6 +168,11 @@ impl Mailbox {
             .map(|(seq, entry)| (*seq, entry))
     }
 
+    /// The number of the last entry; 0 if there is none.
+    pub(crate) fn last(&self) -> Seq {
+        self.entries.last_key_value().map_or(0, |(seq, _)| *seq)
+    }
+
     /// The entry is on its way to a device.
     pub(crate) fn sent(&mut self, seq: Seq, slot: Slot) {
         if let Some(entry) = self.entries.get_mut(&seq) {

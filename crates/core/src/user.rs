@@ -536,6 +536,8 @@ impl User {
         let slot = device.slot;
         while fetched.deliveries.len() < count {
             let Some((seq, entry)) = self.mailbox.next(slot, device.session.cursor) else {
+                // What others are to get is not looked at again at each fetch.
+                device.session.cursor = self.mailbox.last().max(device.session.cursor);
                 break;
             };
             let message = entry.message.clone();
