@@ -318,6 +318,12 @@ impl Router {
         connected
     }
 
+    /// How many users anything is remembered of: devices, mail or retained messages.
+    #[must_use]
+    pub fn known_users(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
     /// Ends the connections of a user that were let in with what is no longer his token (PROTOCOL.md,
     /// section 6), all of them if the account is gone.
     pub fn recheck(&self, user: &UserId, account: Option<&Account>) {

@@ -196,9 +196,14 @@ impl Connection {
     pub fn handle_flushed(&mut self, now: Time) {
         if let Phase::Established(established) | Phase::Authorizing(established, ..) =
             &mut self.phase
-            && established.has_mail
         {
-            established.deliver(&self.router, &mut self.output, now);
+            if self.output.len() >= OUTPUT_ENOUGH {
+                // Nothing is read of the client meanwhile: that it reads must do as a sign of life.
+                established.last_input = now;
+            }
+            if established.has_mail {
+                established.deliver(&self.router, &mut self.output, now);
+            }
         }
     }
 

@@ -1,0 +1,265 @@
+//! What a client cannot do to the server: never read, never acknowledge, come and go without end.
+
+use std::time::Duration;
+
+use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+use Version::{V3, V4, V5};
+use jam_core::connection::OUTPUT_ENOUGH;
+use jam_testkit::{Bench, packets};
+use jam_wire::ReasonCode;
+use jam_wire::packet::{Packet, QoS, Version};
+
+/// A message of about this many bytes.
+fn large(bytes: usize) -> String {
+    "x".repeat(bytes)
+}
+
+#[test]
+fn who_does_not_read_is_not_fetched_for_and_not_listened_to() {
+    let bench = Bench::with(|rules| {
+        rules.user.max_bytes = 100 * 1024 * 1024;
+        rules.inflight = 1000;
+    });
+    let (one, two) = (bench.client("1:phone", V4), bench.at_inbox("2:phone", V4));
+    one.connect();
+    two.set_reading(false);
+    let content = large(60_000);
+    for _ in 0..100 {
+        one.write("2", &content, AtLeastOnce);
+    }
+    // One packet may exceed the bound, and a batch is fetched at once.
+    assert!(two.pending() >= OUTPUT_ENOUGH);
+    assert!(
+        two.pending() < OUTPUT_ENOUGH + 17 * 61_000,
+        "{}",
+        two.pending()
+    );
+    assert!(!two.is_wanted());
+    two.send(Packet::PingReq);
+    one.expect_nothing();
+    two.set_reading(true);
+    for _ in 0..100 {
+        match two.next() {
+            Some(Packet::Publish(publish)) => two.ack(&publish),
+            Some(Packet::PingResp) => two.read("1", &content),
+            other => panic!("{other:?}"),
+        }
+    }
+    while let Some(packet) = two.next() {
+        assert_eq!(packet, Packet::PingResp);
+    }
+    assert_eq!(bench.store().kept(), 0);
+}
+
+#[test]
+fn requests_without_end_from_who_does_not_read_are_not_answered_without_end() {
+    let bench = Bench::new();
+    let client = bench.client("1:phone", V4);
+    client.connect();
+    client.set_reading(false);
+    for _ in 0..20_000 {
+        client.send(Packet::Publish(packets::publish(
+            "/1", "", AtMostOnce, None,
+        )));
+    }
+    assert!(
+        client.pending() < OUTPUT_ENOUGH + 1000,
+        "{}",
+        client.pending()
+    );
+    assert!(!client.is_wanted());
+}
+
+#[test]
+fn who_never_acknowledges_gets_a_window_full() {
+    for version in [V3, V4, V5] {
+        let bench = Bench::new();
+        let (one, two) = (
+            bench.client("1:phone", version),
+            bench.at_inbox("2:phone", version),
+        );
+        one.connect();
+        (0..30).for_each(|n| one.write("2", &n.to_string(), AtLeastOnce));
+        (0..10).for_each(|n| drop(two.expect_message("1", &n.to_string())));
+        two.expect_nothing();
+    }
+}
+
+#[test]
+fn qos_0_to_who_does_not_read_is_dropped_when_it_is_too_much() {
+    let bench = Bench::new();
+    let (one, two) = (bench.client("1:phone", V4), bench.at_inbox("2:phone", V4));
+    one.connect();
+    two.set_reading(false);
+    let content = large(50_000);
+    for _ in 0..2000 {
+        one.write("2", &content, AtMostOnce);
+    }
+    one.expect_nothing();
+    two.set_reading(true);
+    let mut got = 0;
+    while two.next().is_some() {
+        got += 1;
+    }
+    assert!((10..1100).contains(&got), "{got}");
+    // And that is over when it has read.
+    one.write("2", "after", AtMostOnce);
+    two.expect_message("1", "after");
+}
+
+#[test]
+fn small_qos_0_messages_to_who_does_not_read_are_bounded_in_number() {
+    let bench = Bench::new();
+    let (one, two) = (bench.client("1:phone", V4), bench.at_inbox("2:phone", V4));
+    one.connect();
+    two.set_reading(false);
+    while two.pending() < OUTPUT_ENOUGH {
+        one.write("2", &large(4000), AtMostOnce);
+    }
+    (0..5000).for_each(|_| one.write("2", "x", AtMostOnce));
+    two.set_reading(true);
+    let mut got = 0;
+    while two.next().is_some() {
+        got += 1;
+    }
+    assert!(got < OUTPUT_ENOUGH / 4000 + 16 + 1024 + 1, "{got}");
+}
+
+#[test]
+fn a_client_that_is_not_listened_to_is_not_reproached_with_its_silence() {
+    for version in [V4, V5] {
+        let bench = Bench::with(|rules| rules.user.max_bytes = 100 * 1024 * 1024);
+        let (one, two) = (
+            bench.client("1:phone", version),
+            bench.client("2:phone", version),
+        );
+        one.connect();
+        two.connect_with(|connect| connect.keep_alive_secs = 10);
+        two.subscribe_inbox();
+        two.set_reading(false);
+        // A picture over a slow line: it is read, and the client pings, but is not heard meanwhile.
+        let id = one.publish(
+            "/2/inbox",
+            packets::message("1", &large(1_000_000)),
+            AtLeastOnce,
+        );
+        one.expect_accepted(AtLeastOnce, id);
+        for _ in 0..14 {
+            bench.advance(Duration::from_secs(5));
+            two.send(Packet::PingReq);
+            two.read_some(50_000);
+            assert!(!two.is_closed());
+        }
+        // Who does not even read is gone.
+        bench.advance(Duration::from_secs(16));
+        assert!(two.is_closed());
+    }
+}
+
+#[test]
+fn a_slow_store_is_not_the_client_s_silence() {
+    let bench = Bench::with(|rules| rules.inflight = 1);
+    let one = bench.client("1:phone", V4);
+    one.connect_with(|connect| connect.keep_alive_secs = 10);
+    bench.store().hold(true);
+    one.publish("/2/inbox", packets::message("1", "x"), AtLeastOnce);
+    bench.advance(Duration::from_secs(14));
+    one.send(Packet::PingReq);
+    bench.store().release_all();
+    bench.run();
+    one.expect_accepted(AtLeastOnce, Some(1));
+    one.expect(Packet::PingResp);
+    bench.advance(Duration::from_secs(14));
+    one.expect_nothing();
+}
+
+#[test]
+fn users_who_have_gone_leave_nothing_behind() {
+    let bench = Bench::new();
+    let before = bench.router().known_users();
+    for n in 100..2100 {
+        let user = n.to_string();
+        bench
+            .directory()
+            .set_account(&user, Some(&packets::token(&user)));
+        bench.directory().befriend(&user, "1");
+        let version = [V3, V4, V5][n % 3];
+        let client = bench.client(&format!("{user}:phone"), version);
+        client.connect_lasting();
+        client.subscribe_inbox();
+        client.write("1", "hello", AtMostOnce);
+        client.publish(&format!("/{user}/x"), "y", AtMostOnce);
+        client.drop_connection();
+    }
+    assert_eq!(bench.router().known_users(), before + 2000);
+    bench.pass(Duration::from_secs(24 * 3600));
+    assert_eq!(bench.router().known_users(), before);
+}
+
+#[test]
+fn who_writes_to_nobody_makes_nobody_known() {
+    let bench = Bench::new();
+    let one = bench.client("1:phone", V5);
+    one.connect();
+    let before = bench.router().known_users();
+    for n in 0..1000 {
+        one.publish(
+            &format!("/x{n}/inbox"),
+            packets::message("1", "x"),
+            AtLeastOnce,
+        );
+    }
+    one.write("2", "not there", AtMostOnce);
+    assert_eq!(bench.router().known_users(), before);
+}
+
+#[test]
+fn mail_that_has_been_read_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let (one, two) = (bench.client("1:phone", V5), bench.client("2:phone", V5));
+    one.connect();
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        one.write("2", "x", qos);
+        two.connect();
+        two.subscribe("/2/inbox", ExactlyOnce);
+        two.read("1", "x");
+        two.drop_connection();
+        assert_eq!((bench.router().known_users(), bench.store().kept()), (1, 0));
+    }
+}
+
+#[test]
+fn packets_beyond_the_limit_end_the_connection_and_no_other() {
+    for version in [V3, V4, V5] {
+        let bench = Bench::with(|rules| rules.packet = 1000);
+        let (one, two) = (
+            bench.client("1:phone", version),
+            bench.at_inbox("2:phone", version),
+        );
+        one.connect();
+        one.publish("/2/inbox", packets::message("1", &large(1000)), AtLeastOnce);
+        one.expect_ended(ReasonCode::PacketTooLarge);
+        two.expect_nothing();
+    }
+}
+
+#[test]
+fn a_connect_has_a_limit_of_its_own() {
+    let bench = Bench::new();
+    let client = bench.client("1:phone", V5);
+    client.open();
+    let mut connect = packets::connect("1:phone", V5);
+    connect.will = Some(packets::will("/1/x", &large(65_000)));
+    connect.password = Some("x".repeat(1000).into());
+    client.send(Packet::Connect(Box::new(connect)));
+    match client.next() {
+        Some(Packet::ConnAck(conn_ack)) => {
+            assert_eq!(
+                u8::from(conn_ack.code),
+                u8::from(ReasonCode::PacketTooLarge)
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    client.expect_closed();
+}
