@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use jam_core::connection::{Connection, OUTPUT_ENOUGH, Progress, Unavailable};
 use jam_core::directory::Question;
 use jam_core::router::Router;
@@ -55,7 +55,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many bytes are read away in that time.
-const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER_BYTES: u32 = 1024 * 1024;
 
 thread_local! {
     /// Where small reads go first; borrowed only while a stream is polled for reading.
@@ -92,7 +92,7 @@ where
         unflushed: false,
         loading: None,
         phase: Phase::Open,
-        armed: Time::NEVER,
+        armed: false,
         shared,
         slot,
     };
@@ -113,7 +113,7 @@ enum Phase {
     /// The stream is being shut down.
     Finishing(Time),
     /// Our side is shut down; what still comes in is thrown away, until the time and so many bytes.
-    Lingering(Time, usize),
+    Lingering(Time, u32),
 }
 
 /// What a step of the loop has come to.
@@ -146,8 +146,8 @@ struct Pump<S> {
     /// While this is there, nothing is read or decoded.
     loading: Option<Box<Loading>>,
     phase: Phase,
-    /// When the timer fires; [`Time::NEVER`] when it has to be set before it is polled.
-    armed: Time,
+    /// The timer has been set and has not fired since.
+    armed: bool,
     shared: Arc<Shared>,
     slot: Slot,
 }
@@ -155,8 +155,8 @@ struct Pump<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.slot.bell().register(cx.waker());
+        let mut now = self.shared.clock.now();
         loop {
-            let now = self.shared.clock.now();
             let turn = match self.phase {
                 Phase::Open => self.poll_open(cx, now),
                 Phase::Flushing(until) => self.poll_flushing(cx, now, until),
@@ -165,7 +165,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             };
             match turn {
                 Turn::Again => {}
-                Turn::Wait => ready!(self.poll_timer(cx, timer.as_mut())),
+                Turn::Wait => {
+                    ready!(self.poll_timer(cx, timer.as_mut()));
+                    now = self.shared.clock.now();
+                }
                 Turn::Over => {
                     self.connection.handle_closed(now);
                     return Poll::Ready(());
@@ -186,12 +189,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             }
         };
         let Some(due) = due else { return Poll::Pending };
-        if due < self.armed {
-            timer.as_mut().reset(self.shared.clock.instant(due));
-            self.armed = due;
+        let due = self.shared.clock.instant(due);
+        if !self.armed || due < timer.deadline() {
+            timer.as_mut().reset(due);
+            self.armed = true;
         }
         ready!(timer.poll(cx));
-        self.armed = Time::NEVER;
+        self.armed = false;
         Poll::Ready(())
     }
 
@@ -310,8 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             if before == 0 {
                 break;
             }
-            let write = pin!(self.stream.write_buf(self.connection.output()));
-            if ready!(write.poll(cx))? == 0 {
+            if ready!(self.poll_write(cx))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unflushed = true;
@@ -325,6 +328,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             self.connection.output().release();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes once; ready with the number of bytes, which have been taken off the output.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let output = self.connection.output();
+        if output.chunk().len() < output.len() {
+            return pin!(self.stream.write_buf(output)).poll(cx);
+        }
+        // The usual case, all in one piece, needs no array of slices.
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, output.chunk()))?;
+        output.advance(written);
+        Poll::Ready(Ok(written))
     }
 
     /// Reads once into `input`; ready with the number of bytes, 0 at the end of the stream.
@@ -372,20 +387,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         }
     }
 
-    fn poll_lingering(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Time,
-        until: Time,
-        bytes: usize,
-    ) -> Turn {
-        match poll_scratch(&mut self.stream, cx, |_| ()) {
-            Poll::Ready(Ok(read)) if read > 0 && read < bytes && now < until => {
-                self.phase = Phase::Lingering(until, bytes - read);
+    fn poll_lingering(&mut self, cx: &mut Context<'_>, now: Time, until: Time, bytes: u32) -> Turn {
+        let read = match poll_scratch(&mut self.stream, cx, |_| ()) {
+            Poll::Ready(Ok(read)) if read > 0 && now < until => read,
+            Poll::Pending if now < until => return Turn::Wait,
+            _ => return Turn::Over,
+        };
+        match u32::try_from(read)
+            .ok()
+            .and_then(|read| bytes.checked_sub(read))
+        {
+            Some(left) => {
+                self.phase = Phase::Lingering(until, left);
                 Turn::Again
             }
-            Poll::Pending if now < until => Turn::Wait,
-            _ => Turn::Over,
+            None => Turn::Over,
         }
     }
 
