@@ -167,7 +167,18 @@ impl UserCommand {
                 let directory = common.open()?;
                 let (user, friends) = (directory.user(&id)?, directory.friends(&id)?);
                 if common.json {
-                    return output.json(&json!({ "user": user, "friends": friends }));
+                    // As `user list` prints it, with the friends instead of their number.
+                    let User {
+                        id,
+                        name,
+                        token,
+                        push,
+                        friends: _,
+                    } = user;
+                    let user = json!({
+                        "id": id, "name": name, "token": token, "push": push, "friends": friends,
+                    });
+                    return output.json(&user);
                 }
                 output.text(&user_table(&[user]))?;
                 if !friends.is_empty() {

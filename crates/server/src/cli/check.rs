@@ -72,7 +72,8 @@ pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<()
 }
 
 fn report(findings: &[Finding], json: bool, output: &Output) -> Result<(), CliError> {
-    let ok = findings.iter().all(|finding| finding.ok);
+    let failed: Vec<_> = findings.iter().filter(|finding| !finding.ok).collect();
+    let ok = failed.is_empty();
     if json {
         output.json(&serde_json::json!({ "ok": ok, "findings": findings }))?;
     } else {
@@ -86,7 +87,13 @@ fn report(findings: &[Finding], json: bool, output: &Output) -> Result<(), CliEr
         };
         output.text(&table(&findings.iter().map(row).collect::<Vec<_>>()))?;
     }
-    if ok { Ok(()) } else { Err(CliError::Told) }
+    if ok {
+        return Ok(());
+    }
+    let failed = failed
+        .iter()
+        .map(|Finding { what, found, .. }| format!("{what}: {found}"));
+    Err(CliError::Failed(failed.collect::<Vec<_>>().join("; ")))
 }
 
 fn data(data: &Path) -> Result<String, String> {

@@ -27,7 +27,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::directory::DirectoryError;
 use crate::logging::{self, Usual};
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{Settings, SettingsError, Sources};
 use output::Output;
 use settings_args::{ServeArgs, StoreArgs};
 
@@ -108,8 +108,6 @@ enum CliError {
     Misused,
     /// It failed: 1.
     Failed(String),
-    /// It failed, and what there is to say has been said: 1.
-    Told,
     /// Nobody reads what is printed any more: that is no failure.
     NoReader,
 }
@@ -142,7 +140,6 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) | Err(CliError::NoReader) => ExitCode::SUCCESS,
-        Err(CliError::Told) => ExitCode::FAILURE,
         Err(CliError::Failed(message)) => {
             output.error(&message);
             ExitCode::FAILURE
@@ -171,18 +168,23 @@ fn explain(error: &clap::Error) -> Result<(), CliError> {
     }
 }
 
-/// What clap says, without its usage lines.
+/// What clap says, and how the command is used.
 fn one_line(error: &str) -> String {
-    let lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
-    let said = lines.take_while(|line| {
-        !line.starts_with("Usage:") && !line.starts_with("For more information")
+    let mut lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut said: Vec<&str> = Vec::new();
+    let usage = lines.find_map(|line| {
+        let usage = line.strip_prefix("Usage: ");
+        if usage.is_none() && !line.starts_with("For more information") {
+            said.push(line);
+        }
+        usage
     });
-    let said: Vec<&str> = said.collect();
     let said = said.join(" ");
-    format!(
-        "{}; see --help",
-        said.strip_prefix("error: ").unwrap_or(&said)
-    )
+    let said = said.strip_prefix("error: ").unwrap_or(&said);
+    match usage {
+        Some(usage) => format!("{said}; usage: {usage}"),
+        None => format!("{said}; see jam-mqtt --help for the usage"),
+    }
 }
 
 fn run(command: Command, output: &Output) -> Result<(), CliError> {
@@ -191,11 +193,11 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
             settings,
             print_config,
         } => {
-            let settings = Settings::load(&settings.sources()?)?;
+            let sources = settings.sources()?;
             if print_config {
-                return output.text(&settings.to_toml());
+                return print_config_of(&sources, output);
             }
-            serve(settings)
+            serve(Settings::load(&sources)?)
         }
         Command::Demo => demo::run(output),
         Command::User(command) => command.run(output),
@@ -214,6 +216,15 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
             output.bytes(&completions)
         }
     }
+}
+
+/// Also prints settings that contradict each other: to see what they are is half of the cure.
+fn print_config_of(sources: &Sources, output: &Output) -> Result<(), CliError> {
+    output.text(&Settings::effective(sources)?)?;
+    if let Err(error) = Settings::load(sources) {
+        output.note(&format!("this would not be served: {error}"));
+    }
+    Ok(())
 }
 
 fn serve(settings: Settings) -> Result<(), CliError> {

@@ -155,6 +155,11 @@ impl Administration {
         token: Option<&str>,
     ) -> Result<String, DirectoryError> {
         let id = RowId::parse(id)?;
+        if id.0 < 1 {
+            return Err(DirectoryError::new(format!(
+                "{id} is no id for a new user: 1 is the least"
+            )));
+        }
         let token = usable_token(token)?;
         self.change(|tx| {
             if exists(tx, id)? {

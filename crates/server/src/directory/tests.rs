@@ -715,6 +715,7 @@ fn administration() {
     let jam = Jam::new("delete");
     let mut admin = Administration::open(&jam.path()).unwrap();
     fails(admin.add_user("01", None, None), "decimal integers");
+    fails(admin.add_user("-1", None, None), "1 is the least");
     fails(admin.add_user("1", None, None), "exists already");
     fails(admin.add_user("9", None, Some("")), "empty token");
     fails(admin.set_token("9", None), "there is no user 9");

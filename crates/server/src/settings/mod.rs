@@ -192,7 +192,18 @@ impl Settings {
     /// # Errors
     /// If a file cannot be read, or a setting is unknown, malformed or contradicts another one.
     pub fn load(sources: &Sources) -> Result<Self, SettingsError> {
-        Self::from_values(&Values::read(sources)?)
+        let values = Values::read(sources)?;
+        let settings = Self::from_values(&values)?;
+        settings.check(&Reader::of(&values))?;
+        Ok(settings)
+    }
+
+    /// What all sources together say, as [`Self::to_toml`], contradictions included.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or a setting is unknown or malformed.
+    pub fn effective(sources: &Sources) -> Result<String, SettingsError> {
+        Ok(Self::from_values(&Values::read(sources)?)?.to_toml())
     }
 
     /// The effective settings as a file that yields them, each explained. Secrets are left out.
@@ -223,7 +234,7 @@ impl Settings {
     fn from_values(values: &Values) -> Result<Self, SettingsError> {
         let v = Reader::of(values);
         let data = v.path("data")?.ok_or_else(|| v.wrong("data"))?;
-        let settings = Self {
+        Ok(Self {
             log: v.log()?,
             listen: Listen {
                 mqtt: v.address("listen.mqtt")?,
@@ -258,9 +269,7 @@ impl Settings {
             },
             data,
             values: values.clone(),
-        };
-        settings.check(&v)?;
-        Ok(settings)
+        })
     }
 
     /// What no value shows by itself.
