@@ -7,14 +7,16 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use jam_wire::packet::{ConnectCode, Packet, Publish, Version};
 use jam_wire::reason::{ConnectReturnCode, ReasonCode};
-use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::*;
+use crate::directory::Administration;
+use crate::settings::Identity;
 use crate::tls::tests::write_identity;
 use house::{Client, HELLO, House, bytes_of, connect, connect_to, publish, soon, subscribe};
 
@@ -294,20 +296,28 @@ async fn an_address_that_is_taken_is_named() {
     );
 }
 
-async fn tls_client(
-    house: &House,
-) -> Result<Client<tokio_rustls::client::TlsStream<TcpStream>>, io::Error> {
+type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// Connects; shows the given identity, if the server asks for one.
+async fn tls_client(house: &House, identity: Option<&Identity>) -> io::Result<Client<TlsStream>> {
     let mut roots = rustls::RootCertStore::empty();
     let cert = house.dir.path().join("cert.pem");
     roots
-        .add(rustls::pki_types::CertificateDer::from_pem_file(cert).unwrap())
+        .add(CertificateDer::from_pem_file(cert).unwrap())
         .unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(Identity { cert, key, .. }) => {
+            let chain = vec![CertificateDer::from_pem_file(cert).unwrap()];
+            let key = PrivateKeyDer::from_pem_file(key).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let stream = connect_to(house.running.mqtts.unwrap()).await;
     let name = ServerName::try_from("localhost").unwrap();
@@ -318,13 +328,66 @@ async fn tls_client(
 }
 
 #[tokio::test]
+async fn client_certificates_are_required_where_set() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let trusted = write_identity(elsewhere.path(), "phone");
+    let house = House::open(|settings, dir| {
+        settings.listen.mqtts = Some("127.0.0.1:0".parse().unwrap());
+        settings.tls.identity = Some(write_identity(dir.path(), "localhost"));
+        settings.tls.client_ca = Some(trusted.cert.clone());
+    })
+    .await;
+    let mut client = tls_client(&house, Some(&trusted)).await.unwrap();
+    client.send(&[connect("1", V4)]).await;
+    assert!(matches!(client.next().await, Some(Packet::ConnAck(_))));
+
+    let strangers = tempfile::tempdir().unwrap();
+    let stranger = write_identity(strangers.path(), "phone");
+    for identity in [None, Some(&stranger)] {
+        // In TLS 1.3 a client learns of it when it reads.
+        let Ok(mut client) = tls_client(&house, identity).await else {
+            continue;
+        };
+        let mut bytes = Vec::new();
+        let ended = soon(client.stream.read_to_end(&mut bytes)).await;
+        assert!(ended.is_err() && bytes.is_empty());
+    }
+    house.settle(1).await;
+}
+
+#[tokio::test]
+async fn a_locked_directory_holds_up_only_who_asks_it() {
+    let house = House::open(|settings, _| {
+        drop(Administration::open_or_create(&settings.directory.path).unwrap());
+        let file = rusqlite::Connection::open(&settings.directory.path).unwrap();
+        // In this mode a writer locks readers out, as the first implementation's web server does.
+        file.pragma_update(None, "journal_mode", "DELETE").unwrap();
+    })
+    .await;
+    let mut inside = house.client("1", V4).await;
+
+    let writer = rusqlite::Connection::open(house.dir.path().join("jam.db")).unwrap();
+    writer.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let mut outside = Client::new(house.tcp().await, V4);
+    outside.send(&[connect("2", V4), Packet::PingReq]).await;
+    let answered = tokio::time::timeout(Duration::from_millis(300), outside.next()).await;
+    assert!(answered.is_err(), "its account cannot be read yet");
+    inside.send(&[Packet::PingReq]).await;
+    assert_eq!(inside.next().await, Some(Packet::PingResp));
+
+    writer.execute_batch("COMMIT").unwrap();
+    assert!(matches!(outside.next().await, Some(Packet::ConnAck(_))));
+    assert_eq!(outside.next().await, Some(Packet::PingResp));
+}
+
+#[tokio::test]
 async fn tls_is_served_and_reloaded() {
     let house = House::open(|settings, dir| {
         settings.listen.mqtts = Some("127.0.0.1:0".parse().unwrap());
         settings.tls.identity = Some(write_identity(dir.path(), "localhost"));
     })
     .await;
-    let mut client = tls_client(&house).await.unwrap();
+    let mut client = tls_client(&house, None).await.unwrap();
     let picture = vec![b'x'; 500_000];
     client
         .send(&[connect("1", V4), subscribe("/1/pictures")])
@@ -338,11 +401,11 @@ async fn tls_is_served_and_reloaded() {
 
     write_identity(house.dir.path(), "localhost");
     assert!(
-        tls_client(&house).await.is_err(),
+        tls_client(&house, None).await.is_err(),
         "still the old certificate"
     );
     house.running.reload().await;
-    let mut renewed = tls_client(&house).await.unwrap();
+    let mut renewed = tls_client(&house, None).await.unwrap();
     renewed.send(&[connect("2", V4)]).await;
     assert!(matches!(renewed.next().await, Some(Packet::ConnAck(_))));
     client.send(&[Packet::PingReq]).await;
