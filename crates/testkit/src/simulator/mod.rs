@@ -1,1 +1,314 @@
-//! placeholder
+//! Random operations of several users and devices, checked against a model.
+//!
+//! What is checked, at every packet that a device gets: nothing from strangers and nothing refused
+//! arrives; nothing twice on one connection; QoS 2 once in a session; the order of each sender; packet
+//! ids that are on their way are distinct and fit the window; errors before acknowledgements, and these
+//! in the order of their publishes. At the end: nothing that was acknowledged to its sender is lost, and
+//! the store is empty. [`device`] has the model of one device.
+//!
+//! A decision is a number from a [`Source`], so that a seed or a fuzzer's bytes give a run.
+
+mod device;
+
+use std::time::Duration;
+
+use jam_core::time::Time;
+use jam_wire::packet::{Packet, QoS, Version};
+
+use crate::bench::Bench;
+use crate::packets;
+use crate::random::Source;
+use device::Device;
+
+/// Client ids and versions. 1 is a friend of 2 and of 3; 2 and 3 are strangers to each other.
+const DEVICES: &[(&str, Version)] = &[
+    ("1:a", Version::V4),
+    ("1:b", Version::V5),
+    ("2:a", Version::V5),
+    ("2:b", Version::V4),
+    ("2:c", Version::V3),
+    ("3:a", Version::V5),
+];
+const USERS: [&str; 3] = ["1", "2", "3"];
+/// How long a lasting session outlives its connection.
+const SESSION: Duration = Duration::from_secs(24 * 3600);
+/// Messages on their way from a device, below the server's limit.
+const OUTGOING: usize = 8;
+
+/// A message that was published to an inbox.
+#[derive(Debug)]
+struct Message {
+    sender: &'static str,
+    receiver: &'static str,
+    qos: QoS,
+    allowed: bool,
+    /// The sender has been told that it is kept.
+    accepted: bool,
+    /// The sender has sent it again: its copies may come in any order.
+    repeated: bool,
+    /// A device has acknowledged it.
+    acknowledged: bool,
+}
+
+/// Everything that is known of the messages so far; a message's number is its content.
+type Messages = Vec<Message>;
+
+struct Simulator<'a> {
+    bench: Bench,
+    many: bool,
+    devices: Vec<Device>,
+    messages: Messages,
+    source: &'a mut dyn Source,
+}
+
+/// Runs at most so many operations, then everybody comes and fetches what is his. `many` is whether devices
+/// are connected side by side.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn run(source: &mut dyn Source, many: bool, steps: usize) {
+    let bench = Bench::with(|rules| {
+        rules.user.many_devices = many;
+        rules.user.max_messages = usize::MAX;
+        rules.user.max_age = Duration::from_secs(u64::from(u32::MAX));
+        rules.session_expiry = SESSION;
+    });
+    bench.directory().befriend("1", "3");
+    let devices = DEVICES
+        .iter()
+        .map(|(id, version)| Device::new(&bench, id, *version))
+        .collect();
+    let mut simulator = Simulator {
+        bench,
+        many,
+        devices,
+        messages: Vec::new(),
+        source,
+    };
+    for _ in 0..steps {
+        if simulator.step().is_none() {
+            break;
+        }
+    }
+    simulator.finish();
+}
+
+impl Simulator<'_> {
+    /// One operation; `None` if there are no more decisions.
+    fn step(&mut self) -> Option<()> {
+        let which = self.source.below(self.devices.len())?;
+        let operation = self.source.below(32)?;
+        match operation {
+            0..8 => self.publish(which)?,
+            8..18 => self.act(which)?,
+            18..20 if self.devices[which].connected => self.leave(which)?,
+            18..23 if !self.devices[which].connected => self.connect(which)?,
+            23 if self.devices[which].connected => self.take_over(which)?,
+            24..26 => self.subscribe(which, operation == 24)?,
+            26 => self.pass()?,
+            27 => self.bench.store().hold(true),
+            28..30 => self.release()?,
+            30 => self.own_channel(which)?,
+            _ => self.devices[which].send(Packet::PingReq),
+        }
+        self.drain();
+        Some(())
+    }
+
+    fn publish(&mut self, which: usize) -> Option<()> {
+        let receiver = USERS[self.source.below(USERS.len())?];
+        let qos = QoS::from_bits(u8::try_from(self.source.below(3)?).ok()?)?;
+        let forged = self.source.below(16)? == 0;
+        let device = &mut self.devices[which];
+        if !device.connected || device.outgoing.len() >= OUTGOING {
+            return Some(());
+        }
+        let sender = device.user;
+        let strangers = [sender, receiver] == ["2", "3"] || [sender, receiver] == ["3", "2"];
+        let allowed = !strangers && !forged;
+        let number = self.messages.len();
+        self.messages.push(Message {
+            sender,
+            receiver,
+            qos,
+            allowed,
+            accepted: false,
+            repeated: false,
+            acknowledged: false,
+        });
+        let from = if forged { "9" } else { sender };
+        let payload = packets::message(from, &number.to_string());
+        if allowed && qos != QoS::AtMostOnce {
+            let readers = self
+                .devices
+                .iter_mut()
+                .filter(|device| device.user == receiver);
+            readers.for_each(|reader| reader.is_to_get(number));
+        }
+        self.devices[which].publish(receiver, payload, qos, number, allowed);
+        Some(())
+    }
+
+    /// A device does one of the things that it has to do: acknowledges, releases, completes.
+    fn act(&mut self, which: usize) -> Option<()> {
+        let any = self.source.below(4)? == 0;
+        let nth = if any { self.source.below(8)? } else { 0 };
+        self.devices[which].act(nth, &mut self.messages);
+        Some(())
+    }
+
+    fn leave(&mut self, which: usize) -> Option<()> {
+        let polite = self.source.below(3)? == 0;
+        let now = self.bench.now();
+        self.devices[which].leave(polite, now);
+        Some(())
+    }
+
+    fn connect(&mut self, which: usize) -> Option<()> {
+        let (lasting, clean) = (self.source.below(4)? != 0, self.source.below(6)? == 0);
+        self.make_room(which);
+        self.devices[which].connect(lasting, clean, &mut self.messages);
+        self.check_evicted(which);
+        Some(())
+    }
+
+    /// The same device connects again while its connection is still there.
+    fn take_over(&mut self, which: usize) -> Option<()> {
+        let (lasting, clean) = (self.source.below(4)? != 0, self.source.below(6)? == 0);
+        let now = self.bench.now();
+        let fresh = self
+            .bench
+            .client(self.devices[which].client.id(), self.devices[which].version);
+        let old = std::mem::replace(&mut self.devices[which].client, fresh);
+        self.devices[which].lose_connection(now);
+        self.devices[which].connect(lasting, clean, &mut self.messages);
+        assert!(old.is_closed(), "the old connection is still there");
+        old.drop_connection();
+        Some(())
+    }
+
+    /// With one device at a time, the session of every other device of the user ends.
+    fn make_room(&mut self, which: usize) {
+        if self.many {
+            return;
+        }
+        let user = self.devices[which].user;
+        for (index, other) in self.devices.iter_mut().enumerate() {
+            if index != which && other.user == user {
+                other.end_session();
+            }
+        }
+    }
+
+    /// Whoever had to make room has been told and is out.
+    fn check_evicted(&mut self, which: usize) {
+        let user = self.devices[which].user;
+        for (index, other) in self.devices.iter_mut().enumerate() {
+            if !self.many && index != which && other.user == user && other.connected {
+                other.expect_logout();
+            }
+        }
+    }
+
+    fn subscribe(&mut self, which: usize, on: bool) -> Option<()> {
+        let off = self.source.below(3)? == 0;
+        let device = &mut self.devices[which];
+        if device.connected && (on || off) {
+            device.subscribe(on);
+        }
+        Some(())
+    }
+
+    fn pass(&mut self) -> Option<()> {
+        let by = match self.source.below(8)? {
+            0 => SESSION,
+            1 => SESSION / 2,
+            n => Duration::from_secs(n as u64),
+        };
+        self.bench.pass(by);
+        let now: Time = self.bench.now();
+        self.devices
+            .iter_mut()
+            .for_each(|device| device.expire(now));
+        Some(())
+    }
+
+    fn release(&mut self) -> Option<()> {
+        let held = self.bench.store().held();
+        if self.source.below(2)? == 0 {
+            self.bench.store().hold(false);
+            self.bench.store().release_all();
+        } else if held > 0 {
+            let which = self.source.below(held)?;
+            self.bench.store().release(which);
+        }
+        self.bench.run();
+        Some(())
+    }
+
+    /// Something on an own channel, which the model takes no notice of.
+    fn own_channel(&mut self, which: usize) -> Option<()> {
+        let (subscribe, retain) = (self.source.below(2)? == 0, self.source.below(2)? == 0);
+        let device = &mut self.devices[which];
+        if device.connected {
+            device.own_channel(subscribe, retain);
+        }
+        Some(())
+    }
+
+    /// Everybody looks at what he was sent, until nobody was sent anything.
+    fn drain(&mut self) {
+        let in_order = !self.many;
+        for device in &mut self.devices {
+            device.drain(in_order, &mut self.messages);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.bench.store().hold(false);
+        self.bench.store().release_all();
+        self.bench.run();
+        self.drain();
+        for which in 0..self.devices.len() {
+            let device = &self.devices[which];
+            let last_of_user = !self.devices[which + 1..]
+                .iter()
+                .any(|other| other.user == device.user);
+            if !device.connected && (device.has_session() || last_of_user) {
+                self.make_room(which);
+                self.devices[which].connect(true, false, &mut self.messages);
+                self.check_evicted(which);
+            }
+            if self.devices[which].connected && last_of_user {
+                self.devices[which].subscribe(true);
+            }
+        }
+        for device in &mut self.devices {
+            device.catch_up();
+        }
+        for _ in 0..=self.messages.len() * 4 + 1000 {
+            self.drain();
+            let messages = &mut self.messages;
+            let acted = self
+                .devices
+                .iter_mut()
+                .map(|device| device.act(0, messages));
+            if acted.filter(|acted| *acted).count() == 0 {
+                break;
+            }
+        }
+        self.devices.iter().for_each(Device::check_complete);
+        for (number, message) in self.messages.iter().enumerate() {
+            let promised = message.accepted && message.qos != QoS::AtMostOnce;
+            assert!(
+                !promised || message.acknowledged,
+                "message {number} is lost: {message:?}"
+            );
+        }
+        assert_eq!(
+            self.bench.store().kept(),
+            0,
+            "the store keeps what nobody is to get"
+        );
+    }
+}

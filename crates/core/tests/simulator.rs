@@ -1,0 +1,54 @@
+//! Random operations of many parties against a model; see `jam_testkit::simulator` for what is checked.
+//!
+//! A failure prints its seed: add it to [`PAST`] with a word on what it was.
+
+use jam_testkit::random::{Bytes, Random};
+use jam_testkit::simulator;
+
+/// Operations in one run.
+const STEPS: usize = 1000;
+/// Runs of each kind.
+const RUNS: u64 = 200;
+/// Seeds that failed once.
+const PAST: &[(u64, bool)] = &[];
+
+/// Says which run it was, if that panics.
+struct Seed(u64, bool);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {}, many devices: {}", self.0, self.1);
+        }
+    }
+}
+
+fn run(seed: u64, many: bool, steps: usize) {
+    let _seed = Seed(seed, many);
+    simulator::run(&mut Random::new(seed), many, steps);
+}
+
+#[test]
+fn one_device_at_a_time() {
+    (0..RUNS).for_each(|seed| run(seed, false, STEPS));
+}
+
+#[test]
+fn many_devices() {
+    (0..RUNS).for_each(|seed| run(seed, true, STEPS));
+}
+
+#[test]
+fn seeds_that_failed_once() {
+    PAST.iter()
+        .for_each(|(seed, many)| run(*seed, *many, STEPS));
+}
+
+#[test]
+fn a_fuzzer_s_bytes() {
+    let bytes: Vec<u8> = (0..20_000u32).map(|n| (n * n / 7 % 251) as u8).collect();
+    for many in [false, true] {
+        simulator::run(&mut Bytes::new(&bytes), many, usize::MAX);
+        simulator::run(&mut Bytes::new(&[]), many, usize::MAX);
+    }
+}
