@@ -1,6 +1,6 @@
 //! Logs: for people on a terminal, as JSON lines otherwise; always on standard error.
 //!
-//! What is logged follows from the `log` setting (`JAM_MQTT_LOG`), else from `RUST_LOG`. Neither a
+//! What is logged follows from the `log` setting (or `JAM_MQTT_LOG`), else from `RUST_LOG`. Neither a
 //! payload nor a token is ever logged: their `Debug` shows lengths.
 
 use std::io::{self, IsTerminal};

@@ -3,10 +3,10 @@
 //! # Layout
 //!
 //! - this file: what the command line looks like, and what the process exits with.
-//! - [`settings_args`]: the options that are settings.
-//! - [`accounts`]: `user`, `friend`, `block`, `unblock`. [`messages`]: `send`, `listen`.
-//! - [`check`], [`demo`]: the commands of those names.
-//! - [`output`]: what is printed where.
+//! - `settings_args`: the options that are settings.
+//! - `accounts`: `user`, `friend`, `block`, `unblock`. `messages`: `send`, `listen`.
+//! - `check`, `demo`: the commands of those names.
+//! - `output`: what is printed where.
 //!
 //! What is asked for goes to standard output, all else to standard error. The exit status is 0 when it
 //! is done, 1 when it failed, 2 when it was asked for wrongly; an error is one line that says what to do.

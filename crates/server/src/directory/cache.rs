@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use jam_core::directory::{Account, Friendship, NotificationToken};
 use smallvec::SmallVec;
 use tokio::task;
@@ -77,8 +77,8 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Cache {
     generation: AtomicU64,
-    shards: Box<[RwLock<HashMap<Key, Entry, FixedState>>]>,
-    hasher: FixedState,
+    shards: Box<[RwLock<HashMap<Key, Entry, RandomState>>]>,
+    hasher: RandomState,
 }
 
 impl Cache {
@@ -87,7 +87,7 @@ impl Cache {
         Self {
             generation: AtomicU64::new(0),
             shards,
-            hasher: FixedState::default(),
+            hasher: RandomState::default(),
         }
     }
 
@@ -173,7 +173,7 @@ impl Cache {
         );
     }
 
-    fn shard(&self, key: &Key) -> &RwLock<HashMap<Key, Entry, FixedState>> {
+    fn shard(&self, key: &Key) -> &RwLock<HashMap<Key, Entry, RandomState>> {
         use std::hash::BuildHasher;
         let hash = self.hasher.hash_one(key);
         // Not the bits the map itself uses first.

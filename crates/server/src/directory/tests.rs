@@ -73,7 +73,8 @@ async fn ask<T>(
     question: Question,
     look_up: impl Fn(&SqliteDirectory) -> Lookup<T>,
 ) -> T {
-    for _ in 0..3 {
+    // Twice is enough unless the machine is so busy that a task waits long for its turn.
+    for _ in 0..20 {
         if let Lookup::Known(fact) = look_up(directory) {
             return fact;
         }
@@ -326,7 +327,7 @@ async fn commits_without_end_hold_nobody_up() {
             }
             commits
         });
-        // `ask` gives up after three tries.
+        // `ask` gives up in the end.
         for _ in 0..300 {
             tokio::time::sleep(Duration::from_millis(2)).await;
             assert!(friends(&directory, "1", "2").await);

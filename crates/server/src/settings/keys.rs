@@ -61,7 +61,6 @@ const fn later(key: Key, instead: &'static str) -> Key {
 
 const NO_ADMIN: &str = "the admin API, its console and /metrics are not served";
 const NO_PUSH: &str = "no push is sent";
-const NO_STORE: &str = "messages wait in memory, without this limit, and are lost at a restart";
 const U32: u64 = u32::MAX as u64;
 
 /// In the order in which they are printed: what has no section first, sections together.
@@ -139,34 +138,25 @@ pub(super) const KEYS: &[Key] = &[
         "mailbox.url",
         "",
         Kind::Text,
-        r#"what waits for its receiver; "" = the embedded store in <data>/mailbox"#,
+        r#"what waits for its receiver; "" = in memory for now: a restart loses it"#,
     ),
-    later(
-        key(
-            "mailbox.max_messages",
-            "10000",
-            Kind::Count(1, U32),
-            "messages a mailbox holds",
-        ),
-        NO_STORE,
+    key(
+        "mailbox.max_messages",
+        "10000",
+        Kind::Count(1, U32),
+        "messages a mailbox holds",
     ),
-    later(
-        key(
-            "mailbox.max_bytes",
-            "64MiB",
-            Kind::Bytes,
-            "bytes a mailbox holds",
-        ),
-        NO_STORE,
+    key(
+        "mailbox.max_bytes",
+        "64MiB",
+        Kind::Bytes,
+        "bytes a mailbox holds",
     ),
-    later(
-        key(
-            "mailbox.max_age",
-            "30d",
-            Kind::Duration,
-            "how long a message waits for its receiver",
-        ),
-        NO_STORE,
+    key(
+        "mailbox.max_age",
+        "30d",
+        Kind::Duration,
+        "how long a message waits for its receiver",
     ),
     key(
         "sessions.devices",
