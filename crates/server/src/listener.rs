@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jam_core::time::Time;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -23,6 +23,9 @@ use crate::tls::Tls;
 
 /// Connections that the kernel holds for us: a storm of reconnects after a restart must find room.
 const BACKLOG: i32 = 4096;
+
+/// How long a connection is silent in both directions before the kernel asks whether the peer is there.
+const DEAD_PEER_PROBE: Duration = Duration::from_secs(15 * 60);
 
 /// The first pause after an accept error that will not pass by itself; it doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -56,6 +59,8 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?; // `[::]` serves IPv4 too, whatever the system's default
     }
+    // Accepted sockets inherit this: a peer that vanished and had asked for no keep alive is noticed.
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(DEAD_PEER_PROBE))?;
     socket.set_reuse_address(true)?; // a restart does not wait for old connections to be forgotten
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -195,5 +200,30 @@ fn log_refusal(address: IpAddr, last: &mut Option<tokio::time::Instant>) {
     if last.is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL) {
         *last = Some(now);
         tracing::warn!(%address, "refused: limits.connections_per_address reached");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+
+    #[tokio::test]
+    async fn names_and_both_families_are_bound() {
+        for address in ["127.0.0.1:0", "[::1]:0", "localhost:0"] {
+            let listener = bind(address).await.unwrap();
+            assert!(listener.local_addr().unwrap().ip().is_loopback());
+        }
+        assert!(bind("no-such-host.invalid:0").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_wildcard_of_ipv6_serves_ipv4_too() {
+        let listener = bind("[::]:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer.ip().to_canonical(), IpAddr::from([127, 0, 0, 1]));
+        assert!(SockRef::from(&stream).keepalive().unwrap());
     }
 }

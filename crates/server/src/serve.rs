@@ -145,25 +145,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let slots = Slots::new(limits.connections, limits.connections_per_address);
     let health = Arc::new(Health::new(slots.clone()));
 
-    let mut housekeepers = Crew::new();
-    let stop = housekeepers.stop.subscribe();
-    housekeepers
-        .tasks
-        .spawn(housekeeping::keep_time(shared.clone(), stop.clone()));
-    let watch = housekeeping::watch_directory(shared.clone(), health.clone(), stop.clone());
-    housekeepers.tasks.spawn(watch);
-    if let Some(tls) = &tls {
-        housekeepers
-            .tasks
-            .spawn(housekeeping::watch_tls(tls.clone(), stop));
-    }
-
-    let http = Http::new(
-        shared.clone(),
-        health,
-        limits.connect_timeout,
-        limits.packet as usize,
-    );
+    let housekeepers = housekeepers(&shared, &health, tls.as_ref());
+    let packet = limits.packet as usize;
+    let http = Http::new(shared.clone(), health, limits.connect_timeout, packet);
     let mut listeners = Crew::new();
     for (socket, serves, tls) in [
         (sockets.mqtt, Serves::Mqtt, None),
@@ -171,25 +155,24 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         (sockets.http, Serves::Http(http), tls.clone()),
     ] {
         let Some(socket) = socket else { continue };
-        let (slots, shared) = (slots.clone(), shared.clone());
-        let handshake_timeout = limits.connect_timeout;
         let listener = Listener {
             socket,
             serves,
             tls,
-            slots,
-            shared,
-            handshake_timeout,
+            slots: slots.clone(),
+            shared: shared.clone(),
+            handshake_timeout: limits.connect_timeout,
         };
-        listeners
-            .tasks
-            .spawn(listener.run(listeners.stop.subscribe()));
+        listeners.spawn(|stop| listener.run(stop));
     }
 
-    report(
-        &settings,
-        [("mqtt", mqtt), ("mqtts", mqtts), ("http", http_address)],
-    );
+    warn_of_what_is_not_served(&settings);
+    let http_name = if tls.is_some() { "https" } else { "http" };
+    for (name, address) in [("mqtt", mqtt), ("mqtts", mqtts), (http_name, http_address)] {
+        if let Some(address) = address {
+            tracing::info!(%address, "serving {name}");
+        }
+    }
     let parts = Parts {
         tls,
         shared,
@@ -273,12 +256,30 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Starts what is done without a packet that asks for it.
+fn housekeepers(shared: &Arc<Shared>, health: &Arc<Health>, tls: Option<&Arc<Tls>>) -> Crew {
+    let mut crew = Crew::new();
+    crew.spawn(|stop| housekeeping::keep_time(shared.clone(), stop));
+    crew.spawn(|stop| housekeeping::watch_directory(shared.clone(), health.clone(), stop));
+    if let Some(tls) = tls {
+        crew.spawn(|stop| housekeeping::watch_tls(tls.clone(), stop));
+    }
+    crew
+}
+
 impl Crew {
     fn new() -> Self {
         Self {
             stop: watch::Sender::new(false),
             tasks: JoinSet::new(),
         }
+    }
+
+    fn spawn<F>(&mut self, task: impl FnOnce(watch::Receiver<bool>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task(self.stop.subscribe()));
     }
 
     /// Tells the tasks to end and waits until they have.
@@ -368,18 +369,13 @@ fn rules(settings: &Settings) -> Rules {
     }
 }
 
-fn report(settings: &Settings, addresses: [(&str, Option<SocketAddr>); 3]) {
+fn warn_of_what_is_not_served(settings: &Settings) {
     for not_served in settings.not_served() {
         tracing::warn!(
             "{} has no effect yet: {}",
             not_served.key,
             not_served.instead
         );
-    }
-    for (name, address) in addresses {
-        if let Some(address) = address {
-            tracing::info!(%address, "serving {name}");
-        }
     }
 }
 
