@@ -6,7 +6,7 @@
 //!
 //! Who had a fact loaded may use it once, even if the file has changed again meanwhile: the answer is
 //! newer than the question, and without that a process that commits all the time would keep the rules
-//! asking for ever (`tests::commits_without_end_hold_nobody_up`). Nobody else may.
+//! asking for ever (`directory::tests::commits_without_end_hold_nobody_up`). Nobody else may.
 
 use std::collections::HashMap;
 use std::sync::RwLock;

@@ -150,7 +150,16 @@ impl<'a> Reader<'a> {
                 named: false,
             });
         }
-        match url.strip_prefix("sqlite:") {
+        // As in other programs' URLs, `//` before a path means nothing.
+        let path = url
+            .strip_prefix("sqlite:")
+            .map(|path| path.strip_prefix("//").unwrap_or(path));
+        match path {
+            // SQLite would take these for something else than files.
+            Some(path) if path.starts_with(':') || path.starts_with("file:") => Err(self.error(
+                "directory.url",
+                "expected sqlite:PATH; write ./ before this path",
+            )),
             Some(path) if !path.is_empty() && !path.contains('\0') => Ok(DirectorySettings {
                 path: PathBuf::from(path),
                 named: true,

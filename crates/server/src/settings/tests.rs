@@ -139,6 +139,38 @@ fn values_of_all_kinds() {
 }
 
 #[test]
+fn directory_urls() {
+    let path =
+        |url: &str| from_file(&format!("[directory]\nurl = {url:?}")).map(|s| s.directory.path);
+    for (url, expected) in [
+        ("sqlite:jam.db", "jam.db"),
+        ("sqlite:/srv/jam.db", "/srv/jam.db"),
+        ("sqlite://jam.db", "jam.db"),
+        ("sqlite:///srv/jam.db", "/srv/jam.db"),
+        ("sqlite:./:memory:", "./:memory:"),
+        ("sqlite:a b?c=d", "a b?c=d"),
+    ] {
+        assert_eq!(path(url).unwrap(), Path::new(expected), "{url}");
+    }
+    for url in [
+        "sqlite:",
+        "sqlite://",
+        "sqlite::memory:",
+        "sqlite:file:x",
+        "jam.db",
+        "mysql://h/d",
+    ] {
+        assert!(
+            path(url)
+                .unwrap_err()
+                .to_string()
+                .contains("expected sqlite:PATH"),
+            "{url}"
+        );
+    }
+}
+
+#[test]
 fn unknown_names_are_errors_with_the_nearest_known_one() {
     let parts = ["line 2: unknown setting listen.mqqt; did you mean listen.mqtt?"];
     fails_with(from_file("[listen]\nmqqt = \"\""), &parts);
