@@ -428,6 +428,12 @@ impl Client {
         self.end.get().is_none_or(|end| self.bench.is_closed(end))
     }
 
+    /// Whether the client has a connection, closed by the server or not.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.end.get().is_some()
+    }
+
     /// Whether the client takes what the server writes.
     pub fn set_reading(&self, reading: bool) {
         self.bench.with_end(self.end(), |end| end.reading = reading);

@@ -5,7 +5,8 @@
 //! - [`bench`]: a router, its connections and the clock; [`client`] is one party, byte for byte.
 //! - [`directory`], [`store`]: a directory and a store that do as they are told, badly if need be.
 //! - [`packets`]: what scenarios write often.
-//! - [`simulator`]: random operations of many parties against a model; [`random`] decides.
+//! - [`simulator`]: random operations of well-behaved parties against a model; [`hostile`]: of others.
+//!   [`random`] decides, from a seed or from a fuzzer's bytes.
 //!
 //! Invariants: nothing here waits, sleeps or reads a clock; the same seed gives the same run; every loop
 //! has a bound, so that a livelock is a failed test.
@@ -13,6 +14,7 @@
 pub mod bench;
 pub mod client;
 pub mod directory;
+pub mod hostile;
 pub mod packets;
 pub mod random;
 pub mod simulator;
