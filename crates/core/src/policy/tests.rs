@@ -1,1 +1,256 @@
+use std::collections::HashMap;
 
+use super::*;
+use crate::directory::Account;
+
+/// What the directory knows of one question; what is missing is not in memory.
+#[derive(Default)]
+struct Memory {
+    accounts: HashMap<&'static str, Option<Option<&'static str>>>,
+    friends: HashMap<(&'static str, &'static str), Friendship>,
+    tokens: HashMap<&'static str, NotificationToken>,
+}
+
+impl Directory for Memory {
+    fn account(&self, user: &UserId) -> Lookup<Option<Account>> {
+        self.accounts
+            .get(user.as_str())
+            .map_or(Lookup::Unknown, |account| {
+                let token = |token: &str| Token::new(token.as_bytes());
+                Lookup::Known(account.map(|account| Account {
+                    token: account.map(token),
+                }))
+            })
+    }
+
+    fn friendship(&self, sender: &UserId, receiver: &UserId) -> Lookup<Friendship> {
+        let friends = self.friends.get(&(sender.as_str(), receiver.as_str()));
+        friends.map_or(Lookup::Unknown, |friendship| Lookup::Known(*friendship))
+    }
+
+    fn notification_token(&self, user: &UserId) -> Lookup<NotificationToken> {
+        let token = self.tokens.get(user.as_str());
+        token.map_or(Lookup::Unknown, |token| Lookup::Known(*token))
+    }
+}
+
+fn user(id: &'static str) -> UserId {
+    UserId::parse(id).unwrap()
+}
+
+fn connect(client: &'static str, name: &'static str, password: &'static [u8]) -> Result<(), Stop> {
+    let mut memory = Memory::default();
+    memory.accounts.insert("1", Some(Some("right")));
+    memory.accounts.insert("2", Some(None));
+    memory.accounts.insert("3", None);
+    let client = ClientId::new(ByteString::from_static(client));
+    let name = ByteString::from_static(name);
+    let identity = authenticate(&client, Some(&name), Some(password), &memory)?;
+    assert_eq!(
+        (identity.client(), identity.user().as_str()),
+        (&client, client.user_part())
+    );
+    Ok(())
+}
+
+#[test]
+fn who_connects() {
+    let refused = |refusal: Refusal| Err(Stop::Refused(refusal));
+    assert_eq!(connect("1:a", "1", b"right"), Ok(()));
+    assert_eq!(connect("1", "1", b"right"), Ok(()));
+    assert_eq!(connect("1:a:b", "1", b"right"), Ok(()));
+    assert_eq!(connect("1:a", "2", b""), refused(refusals::ID_MISMATCH));
+    assert_eq!(
+        connect("1:a", "1:a", b"right"),
+        refused(refusals::ID_MISMATCH)
+    );
+    assert_eq!(connect("", "", b"right"), refused(refusals::ID_MISMATCH));
+    assert_eq!(connect("1:a", "1", b""), refused(refusals::TOKEN_FORMAT));
+    assert_eq!(
+        connect("3:a", "3", b"\xff"),
+        refused(refusals::TOKEN_FORMAT)
+    );
+    assert_eq!(connect("3:a", "3", b"x"), refused(refusals::UNKNOWN_USER));
+    assert_eq!(
+        connect("a+b:a", "a+b", b"x"),
+        refused(refusals::UNKNOWN_USER)
+    );
+    assert_eq!(connect("1:a", "1", b"righ"), refused(refusals::WRONG_TOKEN));
+    assert_eq!(
+        connect("1:a", "1", b"right "),
+        refused(refusals::WRONG_TOKEN)
+    );
+    assert_eq!(
+        connect("2:a", "2", b"right"),
+        refused(refusals::WRONG_TOKEN)
+    );
+    assert_eq!(
+        connect("4:a", "4", b"x"),
+        Err(Stop::Ask(Question::Account(user("4"))))
+    );
+    assert_eq!(pre_connect(true), Err(refusals::SPAM));
+    assert_eq!(pre_connect(false), Ok(()));
+}
+
+/// What user 1 hears when he publishes; `online` are those who are connected.
+fn publish(
+    memory: &Memory,
+    push_on: bool,
+    online: &[&str],
+    topic: &'static str,
+    payload: &str,
+) -> Result<Permit, Stop> {
+    let is_connected = |user: &UserId| online.contains(&user.as_str());
+    let facts = Facts {
+        directory: memory,
+        push_on,
+        is_connected: &is_connected,
+    };
+    let topic = ByteString::from_static(topic);
+    authorize_publish(&user("1"), &topic, payload.as_bytes(), &facts)
+}
+
+const OK: &str = r#"{"from":"1"}"#;
+
+#[test]
+fn a_permit_says_where_to() {
+    let mut memory = Memory::default();
+    memory.friends.insert(("1", "2"), Friendship::Friends);
+    for (topic, receiver, destination) in [
+        ("/2/inbox", "2", Destination::Inbox),
+        ("/1/inbox", "1", Destination::Inbox),
+        ("/1/inbox/", "1", Destination::OwnChannel),
+        ("/1/devices/1:a", "1", Destination::OwnChannel),
+        ("/1/", "1", Destination::OwnChannel),
+    ] {
+        let permit = publish(&memory, false, &[], topic, OK).unwrap();
+        assert_eq!(permit.receiver().as_str(), receiver);
+        assert_eq!(permit.sender().as_str(), "1");
+        assert_eq!(permit.destination(), destination);
+    }
+}
+
+#[test]
+fn a_rule_asks_for_nothing_that_an_earlier_one_makes_needless() {
+    // A directory that knows nothing: whatever is answered was answered without it.
+    let nothing = Memory::default();
+    let hear = |topic, payload| publish(&nothing, true, &[], topic, payload).unwrap_err();
+    assert_eq!(hear("/2", OK), refusals::TOPIC_LEVELS.into());
+    assert_eq!(hear("/2/#", OK), refusals::TOPIC_WILDCARDS.into());
+    assert_eq!(hear("/2/x", OK), refusals::TOPIC_FOREIGN.into());
+    assert_eq!(hear("/2/inbox", "x"), refusals::PAYLOAD_NOT_JSON.into());
+    assert_eq!(hear("/2/inbox", "{}"), refusals::PAYLOAD_SENDER.into());
+    let friendship = Question::Friendship {
+        sender: user("1"),
+        receiver: user("2"),
+    };
+    assert_eq!(hear("/2/inbox", OK), Stop::Ask(friendship));
+    assert!(publish(&nothing, true, &[], "/1/inbox", OK).is_ok());
+    assert!(publish(&nothing, true, &[], "/1/x", "anything").is_ok());
+}
+
+#[test]
+fn the_notification_token_is_asked_for_only_when_a_push_is_due() {
+    let mut memory = Memory::default();
+    memory.friends.insert(("1", "2"), Friendship::Friends);
+    memory.friends.insert(("1", "3"), Friendship::NotFriends);
+    let asks = Stop::Ask(Question::NotificationToken(user("2")));
+    assert_eq!(
+        publish(&memory, true, &["1"], "/2/inbox", OK).unwrap_err(),
+        asks
+    );
+    assert!(publish(&memory, false, &[], "/2/inbox", OK).is_ok());
+    assert!(publish(&memory, true, &["2"], "/2/inbox", OK).is_ok());
+    let stranger = publish(&memory, true, &[], "/3/inbox", OK).unwrap_err();
+    assert_eq!(stranger, refusals::NOT_FRIENDS.into());
+    for (token, allowed) in [
+        (NotificationToken::Present, true),
+        (NotificationToken::Absent, true),
+        (NotificationToken::Unreadable, false),
+    ] {
+        memory.tokens.insert("2", token);
+        let verdict = publish(&memory, true, &[], "/2/inbox", OK);
+        assert_eq!(verdict.is_ok(), allowed);
+        if let Err(stop) = verdict {
+            assert_eq!(stop, refusals::NOTIFICATION_TOKEN.into());
+        }
+    }
+}
+
+#[test]
+fn a_receiver_that_cannot_be_is_no_receiver() {
+    let nothing = Memory::default();
+    let long: &'static str = Box::leak(format!("/{}/inbox", "x".repeat(65)).into_boxed_str());
+    for topic in [
+        "//inbox",
+        "/a:b/inbox",
+        "/2\0/inbox",
+        "/2/inbox/",
+        "2/inbox/",
+        long,
+    ] {
+        let stop = publish(&nothing, false, &[], topic, OK).unwrap_err();
+        assert_eq!(stop, refusals::TOPIC_FOREIGN.into(), "{topic}");
+    }
+}
+
+#[test]
+fn who_subscribes() {
+    let hear = |filter: &'static str| {
+        let filter = ByteString::from_static(filter);
+        match authorize_subscribe(&user("1"), &filter) {
+            Ok(()) => None,
+            Err(refusal) => {
+                assert_eq!(refusal.category, filter);
+                Some((refusal.message, u8::from(refusal.reason)))
+            }
+        }
+    };
+    for own in [
+        "/1",
+        "/1/",
+        "/1/inbox",
+        "/1/inbox/",
+        "/1/devices/1:a",
+        "/1//x",
+    ] {
+        assert_eq!(hear(own), None);
+    }
+    for wildcard in ["#", "/1/#", "/2/+", "a$"] {
+        assert_eq!(
+            hear(wildcard),
+            Some(("wildcards are not allowed in topic", 0xA2))
+        );
+    }
+    assert_eq!(hear("inbox"), Some(("not enough topic levels", 0x8F)));
+    for foreign in ["/", "//1", "/2/inbox", "/11", "1/", "1/inbox"] {
+        assert_eq!(hear(foreign), Some(("not authorized", 0x87)));
+    }
+}
+
+#[test]
+fn an_error_s_json() {
+    assert_eq!(
+        refusals::NOT_FRIENDS.to_json(Some(65_535)),
+        r#"{"type":"error","handler":"authorizePublish","category":"friends","message":"not friends with the receiver","messageId":65535}"#
+    );
+    assert_eq!(
+        refusals::LOGOUT.to_json(None),
+        r#"{"type":"error","handler":"authenticate","category":"logout","message":"a new device has connected","messageId":null}"#
+    );
+}
+
+#[test]
+fn what_could_not_be_loaded_is_an_error_of_its_handler() {
+    let friendship = Question::Friendship {
+        sender: user("1"),
+        receiver: user("2"),
+    };
+    let of = |question: &Question| without_directory(question).handler;
+    assert_eq!(of(&friendship), Handler::AuthorizePublish);
+    assert_eq!(
+        of(&Question::NotificationToken(user("2"))),
+        Handler::AuthorizePublish
+    );
+    assert_eq!(of(&Question::Account(user("2"))), Handler::Authenticate);
+}
