@@ -27,7 +27,10 @@ use crate::websocket::{self, WebSocketStream};
 /// How many bytes the head of a request may have.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// How long a request that is under way when the server stops may take to end.
+/// How long a connection that is not upgraded lives: nobody who asks here has shown a token.
+const LIFETIME: Duration = Duration::from_secs(60);
+
+/// How long a request may still take when that time is over or the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Everything that the requests need.
@@ -96,7 +99,7 @@ impl Http {
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = stopped => {
+            _ = tokio::time::timeout(LIFETIME, stopped) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::time::timeout(STOP_TIMEOUT, connection).await.unwrap_or(Ok(()))
             }

@@ -88,7 +88,7 @@ impl std::error::Error for ServeError {
     }
 }
 
-/// A server that serves.
+/// A server that serves. End it with [`Running::stop`]: dropping it only stops accepting.
 #[derive(Debug)]
 pub struct Running {
     /// Where MQTT over TCP is served.

@@ -110,6 +110,28 @@ async fn the_last_words_arrive() {
 }
 
 #[tokio::test]
+async fn leaving_at_any_byte_leaves_nothing() {
+    let house = House::open(|_, _| ()).await;
+    let packets = [
+        connect("1", V5),
+        subscribe("/1/inbox"),
+        publish("/2/inbox", HELLO, Some(7)),
+    ];
+    let bytes = bytes_of(&packets, V5);
+    for end in 0..bytes.len() {
+        let mut stream = house.tcp().await;
+        stream.write_all(&bytes[..end]).await.unwrap();
+        if end % 2 == 0 {
+            stream.set_zero_linger().unwrap(); // leaves with a reset
+        }
+    }
+    house.settle(0).await;
+    let mut client = house.client("1", V5).await;
+    client.send(&[Packet::PingReq]).await;
+    assert_eq!(client.next().await, Some(Packet::PingResp));
+}
+
+#[tokio::test]
 async fn garbage_ends_only_its_own_connection() {
     let house = House::open(|_, _| ()).await;
     let mut bystander = house.client("2", V4).await;
