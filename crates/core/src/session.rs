@@ -12,6 +12,9 @@ use jam_wire::packet::{PacketId, QoS};
 
 use crate::store::Seq;
 
+#[cfg(test)]
+mod tests;
+
 /// Subscriptions of one session.
 pub const MAX_SUBSCRIPTIONS: usize = 256;
 

@@ -1,0 +1,108 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn subscription(topic: &str) -> Subscription {
+    Subscription {
+        topic: topic.into(),
+        qos: QoS::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        id: None,
+    }
+}
+
+#[test]
+fn subscriptions_are_by_exact_name_and_bounded() {
+    let mut session = Session::default();
+    assert_eq!(session.subscribe(subscription("/1/0")), Some(true));
+    assert_eq!(session.subscribe(subscription("/1/0")), Some(false));
+    for n in 1..MAX_SUBSCRIPTIONS {
+        assert_eq!(
+            session.subscribe(subscription(&format!("/1/{n}"))),
+            Some(true)
+        );
+    }
+    assert_eq!(session.subscribe(subscription("/1/more")), None);
+    assert_eq!(session.subscribe(subscription("/1/0")), Some(false));
+    assert!(session.unsubscribe("/1/0"));
+    assert!(!session.unsubscribe("/1/0"));
+    assert!(session.subscription("/1/0").is_none());
+    assert_eq!(session.subscribe(subscription("/1/more")), Some(true));
+}
+
+#[test]
+fn an_answer_of_the_wrong_kind_is_none() {
+    let mut session = Session::default();
+    let one = session.send(1, QoS::AtLeastOnce);
+    let two = session.send(2, QoS::ExactlyOnce);
+    assert_eq!(session.pub_rec(one, false), Received::Unknown);
+    assert_eq!(session.pub_ack(two), None);
+    assert!(!session.pub_comp(two));
+    assert_eq!(session.pub_rec(two, false), Received::First(2));
+    assert_eq!(session.pub_rec(two, false), Received::Again);
+    assert_eq!(session.pub_ack(two), None);
+    assert!(session.pub_comp(two));
+    assert!(!session.pub_comp(two));
+    assert_eq!(session.pub_ack(one), Some(1));
+    assert_eq!(session.pub_ack(one), None);
+    assert_eq!(session.on_the_way(), 0);
+}
+
+#[test]
+fn a_refused_qos_2_message_is_done_with() {
+    let mut session = Session::default();
+    let id = session.send(1, QoS::ExactlyOnce);
+    assert_eq!(session.pub_rec(id, true), Received::First(1));
+    assert_eq!(session.pub_rec(id, true), Received::Unknown);
+    assert_eq!(session.on_the_way(), 0);
+}
+
+#[test]
+fn packet_ids_skip_0_and_those_on_their_way() {
+    let mut session = Session {
+        last_packet_id: u16::MAX - 1,
+        ..Session::default()
+    };
+    let ids = [(); 3].map(|()| session.send(1, QoS::AtLeastOnce).get());
+    assert_eq!(ids, [u16::MAX, 1, 2]);
+    session.last_packet_id = u16::MAX - 1;
+    assert_eq!(session.send(1, QoS::AtLeastOnce).get(), 3);
+}
+
+proptest! {
+    /// Whatever is answered and however often the connection breaks: what is sent again keeps its order
+    /// and its id, and ids are distinct.
+    #[test]
+    fn what_comes_again_is_in_order(
+        steps in prop::collection::vec((0..6u8, any::<prop::sample::Index>()), 0..80)
+    ) {
+        let mut session = Session::default();
+        let mut seq = 0;
+        for (step, index) in steps {
+            let ids: Vec<_> = session.in_flight.iter().map(|it| it.packet_id).collect();
+            let id = (!ids.is_empty()).then(|| *index.get(&ids));
+            match (step, id) {
+                (0 | 1, _) => {
+                    seq += 1;
+                    let qos = if step == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+                    let id = session.send(seq, qos);
+                    prop_assert!(!ids.contains(&id));
+                }
+                (2, Some(id)) => drop(session.pub_ack(id)),
+                (3, Some(id)) => drop(session.pub_rec(id, false)),
+                (4, Some(id)) => drop(session.pub_comp(id)),
+                (5, _) => {
+                    session.disconnected();
+                    let again: Vec<_> =
+                        std::iter::from_fn(|| session.resend()).map(|it| it.packet_id).collect();
+                    prop_assert_eq!(again, ids);
+                }
+                _ => {}
+            }
+            let waiting = session.in_flight.iter().filter(|it| it.resend).count();
+            prop_assert_eq!(session.to_resend, waiting);
+            prop_assert_eq!(session.on_the_way(), session.in_flight.len() - waiting);
+        }
+    }
+}
