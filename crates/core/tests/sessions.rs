@@ -244,7 +244,7 @@ fn no_more_are_on_their_way_than_the_receiver_takes() {
 
 /// The first answer to a message.
 fn answer(client: &Client, publish: &Publish) {
-    let ack = Ack::success(publish.packet_id.unwrap());
+    let ack = Ack::success(publish.packet_id.expect("a packet id"));
     client.send(match publish.qos {
         ExactlyOnce => Packet::PubRec(ack),
         _ => Packet::PubAck(ack),

@@ -16,6 +16,10 @@ const PAST: &[(u64, bool)] = &[];
 struct Seed(u64, bool);
 
 impl Drop for Seed {
+    #[expect(
+        clippy::print_stderr,
+        reason = "the test runner shows it with the panic"
+    )]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("seed {}, many devices: {}", self.0, self.1);
