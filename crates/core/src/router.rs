@@ -367,7 +367,8 @@ impl Router {
         let result = {
             let mut shard = lock(self.shard(id));
             if !shard.contains_key(id) {
-                shard.insert(id.clone(), Box::new(User::new(id.clone())));
+                let own = id.detached();
+                shard.insert(own.clone(), Box::new(User::new(own)));
             }
             let user = shard.get_mut(id).expect("it was put there a moment ago");
             let result = what(user, &mut effects);
