@@ -8,7 +8,7 @@ use jam_testkit::simulator;
 /// Operations in one run.
 const STEPS: usize = 1000;
 /// Runs of each kind.
-const RUNS: u64 = 400;
+const RUNS: u64 = 150;
 /// Seeds that failed once.
 const PAST: &[(u64, bool)] = &[];
 
