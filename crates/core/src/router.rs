@@ -324,6 +324,12 @@ impl Router {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
+    /// How many devices without a connection have something due: a session's end or a will.
+    #[must_use]
+    pub fn pending_timers(&self) -> usize {
+        lock(&self.timers).len()
+    }
+
     /// Ends the connections of a user that were let in with what is no longer his token (PROTOCOL.md,
     /// section 6), all of them if the account is gone.
     pub fn recheck(&self, user: &UserId, account: Option<&Account>) {

@@ -199,6 +199,27 @@ fn users_who_have_gone_leave_nothing_behind() {
 }
 
 #[test]
+fn who_comes_and_goes_leaves_one_timer() {
+    let bench = Bench::new();
+    let client = bench.client("1:phone", V5);
+    for n in 0..100 {
+        client.connect_with(|connect| {
+            lasting(connect);
+            connect.clean_start = n % 3 == 0;
+            let mut will = packets::will("/1/x", "bye");
+            will.delay_secs = Some(n % 2 * 60);
+            connect.will = Some(will);
+        });
+        assert_eq!(bench.router().pending_timers(), 0);
+        client.drop_connection();
+        assert_eq!(bench.router().pending_timers(), 1);
+        bench.pass(Duration::from_millis(1));
+    }
+    bench.client("1:other", V5).connect();
+    assert_eq!(bench.router().pending_timers(), 0);
+}
+
+#[test]
 fn who_writes_to_nobody_makes_nobody_known() {
     let bench = Bench::new();
     let one = bench.client("1:phone", V5);
