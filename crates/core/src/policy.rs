@@ -4,7 +4,7 @@
 //! that refuses. What no rule refused is allowed, and a publish that is allowed gets a [`Permit`],
 //! which nothing outside this module can make. A rule that lacks a fact says which ([`Stop::Ask`]).
 //!
-//! To add a rule for publishing: write a function beside those in [`PUBLISH_RULES`], give its refusal
+//! To add a rule for publishing: write a function beside those in `PUBLISH_RULES`, give its refusal
 //! a row in [`refusals`], and put it into the list where its turn is.
 
 use bytestring::ByteString;
