@@ -51,7 +51,7 @@ def plain(stderr):
 def test_every_command_explains_itself(command):
     done = run_cli(*command.split(), "--help")
     assert done.returncode == 0
-    assert "jam-mqtt " + command in done.stdout
+    assert f"{BINARY.name} {command}" in done.stdout
     if command not in ("user", "friend"):
         assert "xample" in done.stdout, "no example"
 
