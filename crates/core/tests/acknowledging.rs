@@ -231,3 +231,22 @@ fn what_the_store_refuses_is_not_delivered() {
     two.subscribe_inbox();
     two.expect_nothing();
 }
+
+#[test]
+fn a_refused_qos_2_publish_that_3_1_1_repeats_is_answered_without_another_error() {
+    for version in [V3, V4] {
+        let bench = Bench::new();
+        let one = bench.client("1:phone", version);
+        one.connect();
+        let id = packets::id(5);
+        let payload = packets::message("1", "x");
+        let mut publish = packets::publish("/3/inbox", payload, ExactlyOnce, Some(id));
+        one.send(Packet::Publish(publish.clone()));
+        one.expect_refusal("friends", "not friends with the receiver", Some(5));
+        one.expect(Packet::PubRec(Ack::success(id)));
+        publish.dup = true;
+        one.send(Packet::Publish(publish));
+        one.expect_accepted(ExactlyOnce, Some(5));
+        one.expect_nothing();
+    }
+}

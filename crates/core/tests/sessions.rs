@@ -553,3 +553,15 @@ fn packet_ids_wrap_around_and_never_meet() {
         two.ack(&publish);
     }
 }
+
+#[test]
+fn who_takes_very_many_gets_no_more_than_the_server_allows() {
+    let bench = Bench::new();
+    let (one, two) = (bench.client("1:phone", V5), bench.client("2:phone", V5));
+    one.connect();
+    two.connect_with(|connect| connect.properties.receive_maximum = NonZeroU16::new(100));
+    two.subscribe("/2/inbox", AtLeastOnce);
+    (0..12).for_each(|n| one.write("2", &n.to_string(), AtLeastOnce));
+    (0..10).for_each(|n| drop(two.expect_message("1", &n.to_string())));
+    two.expect_nothing();
+}
