@@ -7,7 +7,7 @@
 //! no two of these locks are held at once; receipts are resolved when none is. Users of whom nothing
 //! would be lost are forgotten.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use jam_wire::packet::{PacketId, Publish, QoS, RetainHandling};
 use smallvec::SmallVec;
 
@@ -67,7 +68,8 @@ pub const GRACE_BYTES: u64 = 64 * 1024 * 1024;
 /// Users, and the messages of theirs that are in their grace.
 #[derive(Default)]
 struct Shard {
-    users: HashMap<UserId, Box<User>, RandomState>,
+    /// By the hash of their ids, which also says the shard.
+    users: HashTable<Box<User>>,
     /// In the order of their numbers, which are taken under the lock.
     graced: VecDeque<Graced>,
 }
@@ -84,6 +86,33 @@ struct Graced {
 }
 
 impl Shard {
+    fn find(&self, id: &UserId, hash: u64) -> Option<&User> {
+        self.users
+            .find(hash, |user| user.id() == id)
+            .map(|user| &**user)
+    }
+
+    fn find_mut(&mut self, id: &UserId, hash: u64) -> Option<&mut User> {
+        self.users
+            .find_mut(hash, |user| user.id() == id)
+            .map(|user| &mut **user)
+    }
+
+    /// Makes sure that the user is there.
+    fn insert(&mut self, id: &UserId, hash: u64, rehash: impl Fn(&UserId) -> u64) {
+        if self.find(id, hash).is_none() {
+            let user = Box::new(User::new(id.detached()));
+            self.users
+                .insert_unique(hash, user, |user| rehash(user.id()));
+        }
+    }
+
+    fn remove(&mut self, id: &UserId, hash: u64) {
+        if let Ok(entry) = self.users.find_entry(hash, |user| user.id() == id) {
+            entry.remove();
+        }
+    }
+
     /// The message need not be stored: the receipt of who published it.
     fn spare(&mut self, seq: Seq) -> Option<(u64, Option<Receipt>)> {
         let index = self
@@ -312,7 +341,7 @@ impl Router {
                     continue;
                 }
                 self.graced_bytes.fetch_sub(graced.bytes, Ordering::Relaxed);
-                let user = shard.users.get_mut(&graced.user);
+                let user = shard.find_mut(&graced.user, self.hash(&graced.user));
                 let writes = user.and_then(|user| user.hand_over(graced.seq));
                 if let Some(writes) = writes {
                     let (this, user) = (self.this.clone(), graced.user);
@@ -557,8 +586,8 @@ impl Router {
         let mut connected = Vec::new();
         for shard in &self.shards {
             let shard = lock(shard);
-            let users = shard.users.iter().filter(|(_, user)| user.is_connected());
-            connected.extend(users.map(|(id, _)| id.clone()));
+            let users = shard.users.iter().filter(|user| user.is_connected());
+            connected.extend(users.map(|user| user.id().clone()));
         }
         connected
     }
@@ -582,7 +611,8 @@ impl Router {
     /// section 6), all of them if the account is gone.
     pub fn recheck(&self, user: &UserId, account: Option<&Account>) {
         let token = account.and_then(|account| account.token.as_ref());
-        if let Some(user) = lock(self.shard(user)).users.get(user) {
+        let hash = self.hash(user);
+        if let Some(user) = lock(self.shard(hash)).find(user, hash) {
             user.links()
                 .filter(|link| !token.is_some_and(|token| token.matches(link.token())))
                 .for_each(|link| link.evict(Eviction::NotAuthorized));
@@ -594,26 +624,30 @@ impl Router {
         for shard in &self.shards {
             lock(shard)
                 .users
-                .values()
+                .iter()
                 .flat_map(|user| user.links())
                 .for_each(|link| link.evict(why));
         }
     }
 
     fn is_connected(&self, user: &UserId) -> bool {
-        lock(self.shard(user))
-            .users
-            .get(user)
-            .is_some_and(|user| user.is_connected())
+        let hash = self.hash(user);
+        lock(self.shard(hash))
+            .find(user, hash)
+            .is_some_and(User::is_connected)
     }
 
     fn next_seq(&self) -> Seq {
         self.next_seq.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn shard(&self, user: &UserId) -> &Mutex<Shard> {
-        let hash = self.hasher.hash_one(user);
-        let index = usize::try_from(hash % SHARDS as u64).expect("below SHARDS");
+    fn hash(&self, user: &UserId) -> u64 {
+        self.hasher.hash_one(user)
+    }
+
+    /// By bits in the middle of the hash: a table uses those at both ends.
+    fn shard(&self, hash: u64) -> &Mutex<Shard> {
+        let index = usize::try_from((hash >> 32) % SHARDS as u64).expect("below SHARDS");
         &self.shards[index]
     }
 
@@ -631,19 +665,15 @@ impl Router {
         let mut effects = Effects::default();
         let mut spared: SmallVec<[Receipt; 4]> = SmallVec::new();
         let (result, wrote) = {
-            let mut shard = lock(self.shard(id));
+            let hash = self.hash(id);
+            let mut shard = lock(self.shard(hash));
             let shard = &mut *shard;
-            if !shard.users.contains_key(id) {
-                let own = id.detached();
-                shard.users.insert(own.clone(), Box::new(User::new(own)));
-            }
-            let user = shard
-                .users
-                .get_mut(id)
-                .expect("it was put there a moment ago");
+            shard.insert(id, hash, |id| self.hash(id));
+            let user = shard.users.find_mut(hash, |user| user.id() == id);
+            let user = user.expect("it was put there a moment ago");
             let result = what(user, &mut shard.graced, &mut effects);
             if user.is_idle() {
-                shard.users.remove(id);
+                shard.remove(id, hash);
             }
             for seq in effects.spared.drain(..) {
                 if let Some((bytes, receipt)) = shard.spare(seq) {
