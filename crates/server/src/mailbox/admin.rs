@@ -54,12 +54,25 @@ pub enum Purged {
     Asked,
 }
 
+/// A mailbox that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condition {
+    /// Its schema version.
+    pub version: i64,
+    /// Whether a server has it.
+    pub served: bool,
+    /// Messages of all users.
+    pub messages: u64,
+}
+
 /// A user's mailbox in numbers, from the mailbox in `dir`; reads all of it.
 ///
 /// # Errors
 /// If there is no mailbox, or it cannot be read.
 pub fn show(dir: &Path, user: &UserId) -> Result<Overview, OpenError> {
-    let path = Files::of(dir).db;
+    let files = Files::of(dir);
+    schema::prepare_existing(&files)?;
+    let path = files.db;
     let look = || -> rusqlite::Result<Overview> {
         let connection = schema::open_to_read(&path)?;
         let transaction = connection.unchecked_transaction()?;
@@ -110,6 +123,8 @@ fn sessions(connection: &Connection, user: &UserId) -> rusqlite::Result<Vec<Sess
 /// If there is no mailbox, or it cannot be changed.
 pub fn purge(dir: &Path, user: &UserId) -> Result<Purged, OpenError> {
     let files = Files::of(dir);
+    // A lock is not made where there is no mailbox.
+    schema::prepare_existing(&files)?;
     let sqlite = |error| OpenError::sqlite(&files.db, &error);
     match files.lock() {
         Ok(_lock) => {
@@ -130,12 +145,28 @@ pub fn purge(dir: &Path, user: &UserId) -> Result<Purged, OpenError> {
     }
 }
 
+/// Whether a server has yet to do what [`purge`] has asked it for.
+///
+/// # Errors
+/// If the mailbox cannot be read.
+pub fn is_purge_due(dir: &Path, user: &UserId) -> Result<bool, OpenError> {
+    let path = Files::of(dir).db;
+    let look = || -> rusqlite::Result<bool> {
+        let connection = schema::open_to_read(&path)?;
+        let sql = "SELECT count(*) FROM purge WHERE user = ?1";
+        Ok(connection.query_row(sql, [user.as_str()], |row| row.get::<_, i64>(0))? > 0)
+    };
+    look().map_err(|error| OpenError::sqlite(&path, &error))
+}
+
 /// Copies the mailbox in `dir`, as it is at one moment, into the new file `to`. A server may go on.
 ///
 /// # Errors
 /// If there is no mailbox, it cannot be read, or `to` exists or cannot be written.
 pub fn backup(dir: &Path, to: &Path) -> Result<(), OpenError> {
-    let path = Files::of(dir).db;
+    let files = Files::of(dir);
+    schema::prepare_existing(&files)?;
+    let path = files.db;
     let io = |error| OpenError::io(to, error);
     if to.exists() {
         return Err(OpenError::io(to, "there is a file already"));
@@ -163,16 +194,36 @@ pub fn backup(dir: &Path, to: &Path) -> Result<(), OpenError> {
     schema::sync_dir_of(to).map_err(io)
 }
 
-/// Reads all of the mailbox in `dir` but contents, and looks at each page. No server may have it.
+/// Reads all of the mailbox in `dir`, contents too, and looks at each page. A server may go on. Changes
+/// and creates nothing.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check(dir: &Path) -> Result<(), OpenError> {
+pub fn check(dir: &Path) -> Result<Condition, OpenError> {
     let files = Files::of(dir);
-    let _lock = files.lock()?;
+    let free = files.keep_free()?;
     schema::prepare_existing(&files)?;
-    let sqlite = |error| OpenError::sqlite(&files.db, &error);
-    let connection = schema::open_to_read(&files.db).map_err(sqlite)?;
-    schema::check(&connection, &files.db)?;
-    recover::contents(&connection).map_err(sqlite)
+    let look = || -> Result<Condition, OpenError> {
+        let sqlite = |error| OpenError::sqlite(&files.db, &error);
+        let connection = match &free {
+            Some(_) => schema::open_to_inspect(&files),
+            None => schema::open_to_read(&files.db),
+        };
+        let connection = connection.map_err(sqlite)?;
+        let version = schema::pragma(&connection, "user_version").map_err(sqlite)?;
+        schema::check(&connection, &files.db)?;
+        // An older one gets its tables when it is opened.
+        let messages = if version == schema::VERSION {
+            let transaction = connection.unchecked_transaction().map_err(sqlite)?;
+            recover::contents(&transaction).map_err(sqlite)?
+        } else {
+            0
+        };
+        Ok(Condition {
+            version,
+            served: free.is_none(),
+            messages,
+        })
+    };
+    look()
 }

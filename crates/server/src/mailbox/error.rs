@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 /// Why a mailbox cannot be opened. The file is as it was.
 #[derive(Debug)]
 pub enum OpenError {
+    /// There is none.
+    Missing(PathBuf),
     /// Another process has it.
     InUse(PathBuf),
     /// What stands there is not, or no longer, a mailbox that can be read as a whole.
@@ -83,6 +85,11 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Missing(path) => write!(
+                f,
+                "there is no mailbox {}; `jam-mqtt serve` makes one when it starts",
+                path.display()
+            ),
             Self::InUse(path) => write!(
                 f,
                 "the mailbox {} is in use by another server; stop that one, or give this one a data \
@@ -91,8 +98,8 @@ impl fmt::Display for OpenError {
             ),
             Self::Damaged { path, what } => write!(
                 f,
-                "the mailbox {} is damaged: {what}. Nothing was changed. `jam-mqtt check` tells more \
-                 and saves what can be read into a new file; or put back a backup",
+                "the mailbox {} is damaged: {what}. Nothing was changed. Put back a backup, or save \
+                 what can be read into a new data directory: `jam-mqtt mailbox salvage DIR`",
                 path.display()
             ),
             Self::Newer { path, found, known } => write!(

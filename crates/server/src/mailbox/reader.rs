@@ -106,8 +106,8 @@ impl Reader {
 
     fn leave(&self, seq: Seq, error: &Error) {
         tracing::error!(
-            "message {seq} cannot be read: {error}; it is left in the mailbox and not delivered. Stop \
-             the server and run `jam-mqtt check`"
+            "message {seq} cannot be read: {error}; it is left in the mailbox and not delivered. Run \
+             `jam-mqtt check`"
         );
         self.shared.state().kept.unreadable(seq);
     }

@@ -252,8 +252,8 @@ pub(super) fn retained_message(row: &Row<'_>) -> Result<(UserId, Arc<Message>), 
     Ok((rec::user(row.get_ref(0)?.as_str()?)?, message))
 }
 
-/// Reads everything there is, contents too, and keeps nothing of it.
-pub(super) fn contents(connection: &Connection) -> Result<(), Error> {
+/// Reads everything there is, contents too, and keeps nothing of it but the number of messages.
+pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
     let mut sessions = sessions(connection)?;
     received(connection, &mut sessions, &mut Kept::default())?;
     in_flight(connection, &mut sessions, &mut Kept::default())?;
@@ -262,9 +262,11 @@ pub(super) fn contents(connection: &Connection) -> Result<(), Error> {
     let mut select =
         connection.prepare("SELECT sender, received_at, expires_at, body FROM message")?;
     let mut rows = select.query([])?;
+    let mut messages = 0;
     while let Some(row) = rows.next()? {
         let (sender, body) = (row.get_ref(0)?.as_str()?, row.get_ref(3)?.as_blob()?);
         rec::decode_message(body, sender, row.get(1)?, row.get(2)?)?;
+        messages += 1;
     }
-    Ok(())
+    Ok(messages)
 }

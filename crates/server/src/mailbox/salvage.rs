@@ -31,6 +31,15 @@ pub struct Report {
     pub cut: Vec<&'static str>,
 }
 
+impl Report {
+    /// Whether there was something, and nothing of it could be read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let saved = self.messages + self.sessions + self.retained;
+        saved == 0 && (self.wrong > 0 || !self.unread.is_empty() || !self.cut.is_empty())
+    }
+}
+
 const MESSAGE: &str =
     "id, user, sender, flags, waits_for, acknowledged, received_at, expires_at, size, body";
 
@@ -40,6 +49,9 @@ const MESSAGE: &str =
 /// If a server has the mailbox, there is nothing to read, or `to` exists or cannot be written.
 pub fn salvage(dir: &Path, to: &Path) -> Result<Report, OpenError> {
     let files = Files::of(dir);
+    if !files.exist() {
+        return Err(OpenError::Missing(files.db));
+    }
     let _lock = files.lock()?;
     if to.exists() {
         return Err(OpenError::io(to, "there is a file already"));

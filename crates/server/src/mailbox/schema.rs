@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::OpenError;
@@ -118,6 +119,27 @@ impl Files {
         &self.wal
     }
 
+    /// Whether there is anything of a mailbox, be it damaged.
+    pub(super) fn exist(&self) -> bool {
+        self.db.exists() || self.wal.exists()
+    }
+
+    /// Keeps servers out for as long as the file is open, without making one; `None`: a server has the
+    /// mailbox.
+    pub(super) fn keep_free(&self) -> Result<Option<Free>, OpenError> {
+        let error = |error: io::Error| OpenError::io(&self.lock, error);
+        let file = match File::open(&self.lock) {
+            Ok(file) => file,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Some(Free(None))),
+            Err(why) => return Err(error(why)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Free(Some(file)))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(why)) => Err(error(why)),
+        }
+    }
+
     /// Takes the mailbox for as long as the file is open.
     pub(super) fn lock(&self) -> Result<File, OpenError> {
         let error = |error: io::Error| OpenError::io(&self.lock, error);
@@ -135,6 +157,10 @@ impl Files {
         }
     }
 }
+
+/// No server has the mailbox; none gets it while this is held, if there has ever been one.
+#[derive(Debug)]
+pub(super) struct Free(#[expect(dead_code, reason = "held for its lock")] Option<File>);
 
 /// The directory, readable for nobody else.
 pub(super) fn create_dir(dir: &Path) -> Result<(), OpenError> {
@@ -172,10 +198,10 @@ pub(super) fn prepare(files: &Files) -> Result<bool, OpenError> {
 
 /// As [`prepare`], but without making one.
 pub(super) fn prepare_existing(files: &Files) -> Result<bool, OpenError> {
-    if files.db.exists() || files.wal.exists() {
+    if files.exist() {
         return prepare(files);
     }
-    Err(OpenError::io(&files.db, "there is no mailbox"))
+    Err(OpenError::Missing(files.db.clone()))
 }
 
 /// What the header says, without SQLite, which would begin to repair things.
@@ -290,7 +316,12 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), OpenErro
     if first == "ok" {
         return Ok(());
     }
-    let first: String = first.chars().take(200).collect();
+    // A heading that says which database, and a line of what is wrong with it.
+    let lines: Vec<&str> = first
+        .lines()
+        .filter(|line| !line.starts_with("***"))
+        .collect();
+    let first: String = lines.join("; ").chars().take(200).collect();
     Err(OpenError::damaged(path, first))
 }
 
@@ -318,4 +349,40 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)
+}
+
+/// Opens a file that no server has for a look: nothing is created beside it, nothing in it changes.
+pub(super) fn open_to_inspect(files: &Files) -> rusqlite::Result<Connection> {
+    let connection = if files.wal.exists() {
+        // The log's index in memory: a file for it would be made otherwise, and the log emptied in
+        // the end. SQLite wants to be able to write for that.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&files.db, flags)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.pragma_update(None, "query_only", true)?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection
+    } else {
+        // With nothing but the file, and nobody who writes, it can be read as it is.
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_URI;
+        Connection::open_with_flags(immutable_uri(&files.db), flags)?
+    };
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(connection)
+}
+
+fn immutable_uri(path: &Path) -> String {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                uri.push(char::from(*byte));
+            }
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?mode=ro&immutable=1");
+    uri
 }

@@ -145,9 +145,7 @@ impl Writer {
             Some(ErrorCode::DiskFull) => "make room on the disk",
             Some(ErrorCode::ReadOnly) => "make the file and its directory writable",
             Some(ErrorCode::DatabaseBusy) => "end the process that has it locked",
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                "stop the server and run `jam-mqtt check`"
-            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "run `jam-mqtt check`",
             _ => "look at the disk",
         };
         tracing::error!(

@@ -1,5 +1,7 @@
 //! Showing, emptying and copying a mailbox, and reading what is nowhere or everywhere.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -9,7 +11,7 @@ use rusqlite::Connection;
 
 use super::setting::{PATIENCE, Setting, append, append_of, id, record, user};
 use crate::mailbox::admin::{self, Purged};
-use crate::mailbox::{SqliteMailbox, schema};
+use crate::mailbox::{OpenError, SqliteMailbox, schema};
 
 #[test]
 fn an_overview_counts_and_shows_nothing() {
@@ -99,6 +101,57 @@ fn a_backup_is_a_mailbox() {
         .pragma_query_value(None, "journal_mode", |row| row.get(0))
         .unwrap();
     assert_eq!(mode, "wal");
+}
+
+/// Names and contents of the files in a directory, and the latest change of the directory itself.
+fn traces(dir: &Path) -> (Vec<(PathBuf, Vec<u8>)>, std::time::SystemTime) {
+    let paths = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = paths
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    (files, fs::metadata(dir).unwrap().modified().unwrap())
+}
+
+#[test]
+fn a_check_leaves_no_trace() {
+    let missing = tempfile::tempdir().unwrap();
+    let check = |dir: &Path| {
+        let before = traces(dir);
+        let outcome = admin::check(dir);
+        assert!(traces(dir) == before);
+        outcome
+    };
+    assert!(matches!(check(missing.path()), Err(OpenError::Missing(_))));
+
+    let mut setting = Setting::new();
+    setting.write((1..=100).map(append));
+    setting.flush();
+    let condition = admin::check(setting.path()).unwrap();
+    assert_eq!((condition.messages, condition.served), (100, true));
+
+    // As after a crash: the messages are in the log only.
+    let crashed = tempfile::Builder::new().prefix("a ?#% ").tempdir().unwrap();
+    for name in ["mailbox.db", "mailbox.db-wal"] {
+        fs::copy(setting.path().join(name), crashed.path().join(name)).unwrap();
+    }
+    let condition = check(crashed.path()).unwrap();
+    assert_eq!((condition.messages, condition.served), (100, false));
+
+    setting.close();
+    let condition = check(setting.path()).unwrap();
+    assert_eq!((condition.messages, condition.served), (100, false));
+    assert_eq!(condition.version, schema::VERSION);
+
+    let only_file = tempfile::Builder::new().prefix("a ?#% ").tempdir().unwrap();
+    fs::copy(
+        setting.path().join("mailbox.db"),
+        only_file.path().join("mailbox.db"),
+    )
+    .unwrap();
+    assert_eq!(check(only_file.path()).unwrap().messages, 100);
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn an_empty_file_and_a_log_without_its_file_are_damaged() {
     fs::write(dir.path().join("mailbox.db-wal"), b"").unwrap();
     let error = SqliteMailbox::open(dir.path()).unwrap_err();
     assert!(matches!(error, OpenError::Damaged { .. }));
-    assert!(error.to_string().contains("jam-mqtt check"));
+    assert!(error.to_string().contains("`jam-mqtt mailbox salvage DIR`"));
     assert!(!db(dir.path()).exists());
 }
 
