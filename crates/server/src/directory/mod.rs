@@ -6,7 +6,7 @@
 //! - `loader`: the one thread that reads the file for it.
 //! - `cache`: what is in memory, and when it may be believed.
 //! - `schema`: opening, creating and checking the file; ids and values as they stand in it.
-//! - [`admin`]: changes, for the commands and the admin API.
+//! - [`admin`]: changes, for the commands and the admin API. `backup`: a copy.
 //!
 //! Invariants: serving never writes to the file and never holds a read transaction between two
 //! questions (`tests::a_writer_is_never_in_the_way`); what another process has committed more than
@@ -14,6 +14,7 @@
 //! understood lets nobody in.
 
 pub mod admin;
+mod backup;
 mod cache;
 mod loader;
 mod schema;
@@ -24,6 +25,7 @@ mod tests;
 use std::fmt;
 
 pub use admin::Administration;
+pub use backup::backup;
 pub use sqlite::SqliteDirectory;
 
 /// The directory's file cannot be used; in words that say what to do.
