@@ -362,8 +362,8 @@ fn open_mailbox(
     directory: &Arc<SqliteDirectory>,
     clock: &Clock,
 ) -> Result<(Arc<SqliteMailbox>, Arc<Router>), ServeError> {
-    let dir = settings.data.join("mailbox");
-    let (mailbox, found) = SqliteMailbox::open(&dir).map_err(ServeError::Mailbox)?;
+    let (mailbox, found) =
+        SqliteMailbox::open(&settings.mailbox_dir()).map_err(ServeError::Mailbox)?;
     let messages = found.entries.len();
     let router = Router::new(rules(settings), directory.clone(), mailbox.clone());
     router.restore(found, clock.now());

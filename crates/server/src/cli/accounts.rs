@@ -96,10 +96,10 @@ pub(super) struct Pair {
 #[derive(Debug, Args)]
 pub(super) struct Common {
     #[command(flatten)]
-    store: StoreArgs,
+    pub(super) store: StoreArgs,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Common {
@@ -202,7 +202,15 @@ impl FriendCommand {
     pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
         match self {
             Self::Add(Pair { a, b, common }) => {
-                common.open()?.add_friend(&a, &b)?;
+                let mut directory = common.open()?;
+                let has = |a: &str, b: &str| -> Result<bool, CliError> {
+                    Ok(directory.friends(a)?.iter().any(|friend| friend.id == b))
+                };
+                // Half a friendship is not enough.
+                if has(&a, &b)? && has(&b, &a)? {
+                    return common.done(output, &format!("{a} and {b} are friends already"));
+                }
+                directory.add_friend(&a, &b)?;
                 common.done(output, &format!("{a} and {b} are friends"))
             }
             Self::Remove(Pair { a, b, common }) => {
@@ -267,10 +275,10 @@ fn yes(truth: bool) -> String {
     if truth { "yes" } else { "-" }.to_owned()
 }
 
-/// A name from the database, without what would move the terminal's cursor.
-fn printable(name: Option<&str>) -> String {
-    match name {
-        Some(name) if !name.is_empty() => name.replace(char::is_control, "?"),
+/// A text from a database, without what would move the terminal's cursor.
+pub(super) fn printable(text: Option<&str>) -> String {
+    match text {
+        Some(text) if !text.is_empty() => text.replace(char::is_control, "?"),
         _ => "-".to_owned(),
     }
 }

@@ -11,6 +11,8 @@ use serde_json::Value;
 use super::CliError;
 use super::output::{Output, table};
 use crate::directory::Administration;
+use crate::mailbox::OpenError;
+use crate::mailbox::admin::{self, Condition};
 use crate::settings::Settings;
 use crate::tls::TlsFiles;
 
@@ -42,6 +44,7 @@ pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<()
     let mut findings = vec![
         Finding::of("data", data(&settings.data)),
         Finding::of("directory", directory(settings)),
+        Finding::of("mailbox", mailbox(&settings.mailbox_dir())),
     ];
     if let Some(files) = TlsFiles::of(&settings.tls) {
         let verified = files.verify().map_err(|error| error.to_string());
@@ -142,6 +145,28 @@ fn directory(settings: &Settings) -> Result<String, String> {
         );
     }
     Ok(found)
+}
+
+fn mailbox(dir: &Path) -> Result<String, String> {
+    let found = match admin::check(dir) {
+        Ok(found) => found,
+        Err(OpenError::Missing(path)) => return Ok(format!("{} would be created", path.display())),
+        Err(error) => return Err(error.to_string()),
+    };
+    let Condition {
+        version,
+        served,
+        messages,
+    } = found;
+    let served = if served {
+        "a server has it"
+    } else {
+        "no server has it"
+    };
+    Ok(format!(
+        "{}, version {version}, messages: {messages}; {served}",
+        dir.display()
+    ))
 }
 
 fn push_key(path: &Path) -> Result<String, String> {

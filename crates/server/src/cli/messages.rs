@@ -90,7 +90,7 @@ struct Message<'a> {
     r#type: u8,
 }
 
-fn user_id(text: &str) -> Result<UserId, String> {
+pub(super) fn user_id(text: &str) -> Result<UserId, String> {
     UserId::parse(text).map_err(|error| error.to_string())
 }
 

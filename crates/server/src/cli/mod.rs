@@ -5,15 +5,17 @@
 //! - this file: what the command line looks like, and what the process exits with.
 //! - `settings_args`: the options that are settings.
 //! - `accounts`: `user`, `friend`, `block`, `unblock`. `messages`: `send`, `listen`.
-//! - `check`, `demo`: the commands of those names.
+//! - `mailbox`: what waits for a user. `backup`, `check`, `demo`: the commands of those names.
 //! - `output`: what is printed where.
 //!
 //! What is asked for goes to standard output, all else to standard error. The exit status is 0 when it
 //! is done, 1 when it failed, 2 when it was asked for wrongly; an error is one line that says what to do.
 
 mod accounts;
+mod backup;
 mod check;
 mod demo;
+mod mailbox;
 mod messages;
 mod output;
 mod settings_args;
@@ -27,6 +29,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::directory::DirectoryError;
 use crate::logging::{self, Usual};
+use crate::mailbox::OpenError;
 use crate::settings::{Settings, SettingsError, Sources};
 use output::Output;
 use settings_args::{ServeArgs, StoreArgs};
@@ -75,6 +78,12 @@ enum Command {
     /// Take a block back
     #[command(after_help = "Example: jam-mqtt unblock 1 2    (1 no longer blocks 2)")]
     Unblock(accounts::Pair),
+    /// What waits for a user, never contents: show, purge; salvage what is damaged
+    #[command(subcommand)]
+    Mailbox(mailbox::MailboxCommand),
+    /// Copy directory and mailbox into a new data directory, while the server runs or not
+    #[command(after_help = backup::HELP)]
+    Backup(backup::Backup),
     /// Send a message to a user's inbox
     #[command(after_help = messages::SEND_HELP)]
     Send(messages::Send),
@@ -121,6 +130,12 @@ impl CliError {
 impl From<SettingsError> for CliError {
     fn from(error: SettingsError) -> Self {
         Self::Usage(error.to_string())
+    }
+}
+
+impl From<OpenError> for CliError {
+    fn from(error: OpenError) -> Self {
+        Self::failed(&error)
     }
 }
 
@@ -204,6 +219,8 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
         Command::Friend(command) => command.run(output),
         Command::Block(pair) => pair.set_blocked(true, output),
         Command::Unblock(pair) => pair.set_blocked(false, output),
+        Command::Mailbox(command) => command.run(output),
+        Command::Backup(backup) => backup.run(output),
         Command::Send(send) => send.run(output),
         Command::Listen(listen) => listen.run(output),
         Command::Check { settings, json } => {

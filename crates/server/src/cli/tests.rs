@@ -7,6 +7,7 @@ use jam_core::ids::UserId;
 use super::*;
 use crate::client::{Client, ClientError};
 use crate::directory::Administration;
+use crate::mailbox::admin;
 use crate::serve::{self, Running};
 use crate::settings::Flag;
 
@@ -50,7 +51,7 @@ fn every_command_has_an_example() {
         );
         commands += 1;
     });
-    assert_eq!(commands, 16);
+    assert_eq!(commands, 20);
 }
 
 #[test]
@@ -145,24 +146,28 @@ fn completions_for_every_shell() {
 /// A server in this process, with the friends 1 and 2 and the stranger 3; a token is `t` and the id.
 struct Bench {
     running: Running,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+}
+
+/// A server on this data directory, on any port.
+fn flags_of(data: &Path) -> Vec<Flag> {
+    let set = |path, value: &str| Flag {
+        name: "test",
+        path,
+        value: value.to_owned(),
+    };
+    vec![
+        set("data", data.to_str().unwrap()),
+        set("listen.mqtt", "127.0.0.1:0"),
+        set("listen.http", ""),
+    ]
 }
 
 impl Bench {
     async fn start() -> Self {
         let dir = tempfile::TempDir::new().unwrap();
-        let set = |path, value: &str| Flag {
-            name: "test",
-            path,
-            value: value.to_owned(),
-        };
-        let flags = vec![
-            set("data", dir.path().to_str().unwrap()),
-            set("listen.mqtt", "127.0.0.1:0"),
-            set("listen.http", ""),
-        ];
         let settings = Settings::load(&Sources {
-            flags,
+            flags: flags_of(dir.path()),
             ..Sources::default()
         })
         .unwrap();
@@ -175,8 +180,17 @@ impl Bench {
         directory.add_friend("1", "2").unwrap();
         Self {
             running: serve::start(settings).await.unwrap(),
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// A command on the server's data directory.
+    fn run(&self, line: &str) -> Result<(), CliError> {
+        let data = self.dir.path().display();
+        run(
+            parse(&format!("jam-mqtt {line} --data {data}")).unwrap(),
+            &Output,
+        )
     }
 
     async fn connect(&self, user: &str, device: &str, token: &str) -> Result<Client, ClientError> {
@@ -312,4 +326,83 @@ fn check_changes_nothing() {
     assert!(said(told).contains("has no client_email"));
     let told = check(vec![set("data", &key)]);
     assert!(said(told).contains("is not a directory"));
+}
+
+/// A message from 1 that waits for 2.
+async fn one_waits(bench: &Bench) {
+    let mut writer = bench.connect("1", "a", "t1").await.unwrap();
+    let message = messages::text_message("1", "Hello").unwrap();
+    writer
+        .publish("/2/inbox", Bytes::from(message))
+        .await
+        .unwrap();
+    writer.disconnect().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_starts_on_a_backup() {
+    let bench = Bench::start().await;
+    one_waits(&bench).await;
+    let parent = tempfile::TempDir::new().unwrap();
+    let copy = parent.path().join("copy");
+    bench.run(&format!("backup {}", copy.display())).unwrap();
+    let again = bench.run(&format!("backup {}", copy.display()));
+    assert!(matches!(again, Err(CliError::Failed(why)) if why.contains("not empty")));
+    bench.running.stop().await;
+
+    let settings = Settings::load(&Sources {
+        flags: flags_of(&copy),
+        ..Sources::default()
+    });
+    let bench = Bench {
+        running: serve::start(settings.unwrap()).await.unwrap(),
+        dir: parent,
+    };
+    let mut reader = bench.connect("2", "a", "t2").await.unwrap();
+    reader.subscribe("/2/inbox").await.unwrap();
+    let received = reader.next_message().await.unwrap();
+    assert!(received.payload.starts_with(br#"{"from":"1""#));
+    bench.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mailbox_is_shown_and_emptied_by_the_server_that_has_it() {
+    let bench = Bench::start().await;
+    one_waits(&bench).await;
+    let dir = bench.dir.path().join("mailbox");
+    let two = UserId::parse("2").unwrap();
+    let kept = || admin::show(&dir, &two).unwrap().messages;
+    assert_eq!(kept(), 1);
+    bench.run("mailbox show 2").unwrap();
+    bench.run("mailbox purge 2").unwrap();
+    let mut reader = bench.connect("2", "a", "t2").await.unwrap();
+    reader.subscribe("/2/inbox").await.unwrap();
+    one_waits(&bench).await;
+    let received = reader.next_message().await.unwrap();
+    reader.acknowledge(&received).await.unwrap();
+    bench.running.stop().await;
+    assert_eq!(kept(), 0, "the first one did not come");
+}
+
+#[test]
+fn what_is_not_complete_is_removed() {
+    let parent = tempfile::TempDir::new().unwrap();
+    let data = parent.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    for (dir, made) in [("new", false), ("empty", true)] {
+        let dir = parent.path().join(dir);
+        if made {
+            std::fs::create_dir(&dir).unwrap();
+        }
+        // There is no directory to copy.
+        let line = format!(
+            "jam-mqtt backup {} --data {}",
+            dir.display(),
+            data.display()
+        );
+        let told = run(parse(&line).unwrap(), &Output);
+        assert!(matches!(told, Err(CliError::Failed(why)) if why.contains("jam-mqtt user add")));
+        assert_eq!(dir.exists(), made);
+        assert!(!made || snapshot(&dir).is_empty());
+    }
 }

@@ -138,7 +138,7 @@ pub(super) const KEYS: &[Key] = &[
         "mailbox.url",
         "",
         Kind::Text,
-        r#"what waits for its receiver; "" = in memory for now: a restart loses it"#,
+        r#"what waits for its receiver; "" = <data>/mailbox"#,
     ),
     key(
         "mailbox.max_messages",

@@ -231,6 +231,12 @@ impl Settings {
             .collect()
     }
 
+    /// The directory of the mailbox.
+    #[must_use]
+    pub fn mailbox_dir(&self) -> PathBuf {
+        self.data.join("mailbox")
+    }
+
     fn from_values(values: &Values) -> Result<Self, SettingsError> {
         let v = Reader::of(values);
         let data = v.path("data")?.ok_or_else(|| v.wrong("data"))?;

@@ -1,0 +1,259 @@
+//! `mailbox`: what waits for a user, and what can be saved of a damaged mailbox. Never contents.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use humantime::format_duration;
+use jam_core::ids::UserId;
+use jam_core::time::Time;
+use serde_json::{Value, json};
+
+use super::CliError;
+use super::accounts::{Common, printable};
+use super::backup::NewData;
+use super::messages::user_id;
+use super::output::{Output, table};
+use crate::directory::Administration;
+use crate::mailbox::admin::{self, Overview, Purged, SessionOverview};
+use crate::mailbox::salvage::{self, Report};
+use crate::settings::Settings;
+
+/// How long a server may take to do what it is asked. It looks four times a second.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
+const PURGE_POLL: Duration = Duration::from_millis(50);
+
+/// Ranges of numbers that are printed; `--json` has all.
+const SHOWN_RANGES: usize = 10;
+
+const PURGE_HELP: &str = "Example: jam-mqtt mailbox purge 2\n\n\
+    Messages only: sessions, subscriptions and retained messages stay. What arrives meanwhile stays \
+    too. With a server running, the server does it.";
+
+const SALVAGE_HELP: &str = "Example: jam-mqtt mailbox salvage /var/lib/jam-saved\n\n\
+    For a mailbox of which `jam-mqtt check` says that it is damaged. Stop the server first. The \
+    original stays as it is; `jam-mqtt serve --data` on the new directory starts.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MailboxCommand {
+    /// Show how much waits for a user, and what is on its way to each device
+    #[command(after_help = "Example: jam-mqtt mailbox show 2")]
+    Show(OfUser),
+    /// Remove all messages that wait for a user
+    #[command(after_help = PURGE_HELP)]
+    Purge(OfUser),
+    /// Save what can be read of a damaged mailbox, and the directory, into a new data directory
+    #[command(after_help = SALVAGE_HELP)]
+    Salvage {
+        /// The new data directory: one that is empty, or that is not there yet
+        dir: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// Whose mailbox.
+#[derive(Debug, Args)]
+pub(super) struct OfUser {
+    /// The user id
+    #[arg(value_parser = user_id, allow_negative_numbers = true)]
+    id: UserId,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl MailboxCommand {
+    pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
+        match self {
+            Self::Show(OfUser { id, common }) => {
+                let overview = overview(&common.store.settings()?, &id)?;
+                if common.json {
+                    output.json(&overview_json(&id, &overview))
+                } else {
+                    output.text(&overview_text(&id, &overview))
+                }
+            }
+            Self::Purge(OfUser { id, common }) => purge(&id, &common, output),
+            Self::Salvage { dir, common } => {
+                let settings = common.store.settings()?;
+                let new = NewData::make(&dir)?;
+                let report = salvage::salvage(&settings.mailbox_dir(), &new.mailbox()?)?;
+                if report.is_empty() {
+                    return Err(CliError::Failed(
+                        "nothing can be read of the mailbox; put back a backup".to_owned(),
+                    ));
+                }
+                // Where settings name the directory, they do so for the new mailbox too.
+                if !settings.directory.named {
+                    new.copy_directory(&settings)?;
+                }
+                new.keep();
+                if common.json {
+                    output.json(&report_json(&report))
+                } else {
+                    output.text(&report_text(&report, &dir.display().to_string()))
+                }
+            }
+        }
+    }
+}
+
+/// A user's mailbox. That nothing waits for somebody who does not exist is a mistyped id.
+fn overview(settings: &Settings, id: &UserId) -> Result<Overview, CliError> {
+    let overview = admin::show(&settings.mailbox_dir(), id)?;
+    let nothing = (overview.messages, overview.retained) == (0, 0) && overview.sessions.is_empty();
+    if nothing {
+        Administration::open(&settings.directory.path)?.user(id.as_str())?;
+    }
+    Ok(overview)
+}
+
+fn purge(id: &UserId, common: &Common, output: &Output) -> Result<(), CliError> {
+    let settings = common.store.settings()?;
+    let dir = settings.mailbox_dir();
+    let before = overview(&settings, id)?.messages;
+    let (removed, by) = match admin::purge(&dir, id)? {
+        Purged::Removed(removed) => (removed, "command"),
+        Purged::Asked => {
+            let asked = Instant::now();
+            while admin::is_purge_due(&dir, id)? {
+                if asked.elapsed() > PURGE_TIMEOUT {
+                    return Err(CliError::Failed(format!(
+                        "the server has been asked to remove the messages of user {id}, and has not \
+                         done so yet; it will as soon as it can: look at its log"
+                    )));
+                }
+                thread::sleep(PURGE_POLL);
+            }
+            (before, "server")
+        }
+    };
+    if common.json {
+        return output.json(&json!({ "user": id.as_str(), "removed": removed, "by": by }));
+    }
+    let by = if by == "server" { " by the server" } else { "" };
+    output.line(&format!("{} of user {id} removed{by}", messages(removed)))
+}
+
+fn messages(count: u64) -> String {
+    match count {
+        1 => "1 message".to_owned(),
+        count => format!("{count} messages"),
+    }
+}
+
+fn now() -> Time {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Time::from_millis(0) + since_epoch
+}
+
+fn overview_json(id: &UserId, overview: &Overview) -> Value {
+    let now = now();
+    let session = |session: &SessionOverview| {
+        json!({
+            "client": session.client,
+            "connected": session.ends_at.is_none(),
+            "ends_in_secs": session.ends_at.and_then(|at| ends_in(at, now)).map(|left| left.as_secs()),
+            "subscriptions": session.subscriptions,
+            "in_flight": session.in_flight,
+            "received": session.received,
+        })
+    };
+    json!({
+        "user": id.as_str(),
+        "messages": overview.messages,
+        "bytes": overview.bytes,
+        "oldest_secs": overview.oldest.map(|at| now.since(at).as_secs()),
+        "retained": overview.retained,
+        "sessions": overview.sessions.iter().map(session).collect::<Vec<_>>(),
+    })
+}
+
+/// `None`: never.
+fn ends_in(at: Time, now: Time) -> Option<Duration> {
+    (at != Time::NEVER).then(|| at.since(now))
+}
+
+fn overview_text(id: &UserId, overview: &Overview) -> String {
+    let now = now();
+    let mut text = format!(
+        "user {id}: {}, {} bytes",
+        messages(overview.messages),
+        overview.bytes
+    );
+    if let Some(at) = overview.oldest {
+        text.push_str(&format!(
+            ", the oldest from {} ago",
+            in_words(now.since(at))
+        ));
+    }
+    text.push_str(&format!("; retained: {}\n", overview.retained));
+    if overview.sessions.is_empty() {
+        return text;
+    }
+    let heads = ["DEVICE", "SESSION", "TOPICS", "ON ITS WAY", "QOS 2 FROM IT"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(overview.sessions.iter().map(|session| {
+        let state = match session.ends_at.map(|at| ends_in(at, now)) {
+            None => "connected".to_owned(),
+            Some(None) => "never ends".to_owned(),
+            Some(Some(left)) => format!("ends in {}", in_words(left)),
+        };
+        vec![
+            printable(Some(&session.client)),
+            state,
+            session.subscriptions.to_string(),
+            session.in_flight.to_string(),
+            session.received.to_string(),
+        ]
+    }));
+    text.push('\n');
+    text.push_str(&table(&rows));
+    text
+}
+
+fn in_words(duration: Duration) -> String {
+    format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
+fn report_json(report: &Report) -> Value {
+    json!({
+        "messages": report.messages,
+        "sessions": report.sessions,
+        "retained": report.retained,
+        "wrong": report.wrong,
+        "unread": report.unread,
+        "cut": report.cut,
+    })
+}
+
+fn report_text(report: &Report, dir: &str) -> String {
+    let mut text = format!(
+        "saved in {dir}: {}; sessions: {}; retained: {}\n",
+        messages(report.messages),
+        report.sessions,
+        report.retained
+    );
+    if report.wrong > 0 {
+        text.push_str(&format!("could not be right: {}\n", messages(report.wrong)));
+    }
+    for (first, last) in report.unread.iter().take(SHOWN_RANGES) {
+        let to = match i64::try_from(*last) {
+            Ok(last) if last < i64::MAX => format!("to {last}"),
+            _ => "on".to_owned(),
+        };
+        text.push_str(&format!(
+            "could not be read: messages with the numbers from {first} {to}, if there were any\n"
+        ));
+    }
+    if let Some(more) = report.unread.len().checked_sub(SHOWN_RANGES + 1) {
+        text.push_str(&format!("could not be read: {} more ranges\n", more + 1));
+    }
+    for table in &report.cut {
+        text.push_str(&format!("could not be read to its end: table {table}\n"));
+    }
+    text
+}
