@@ -1,4 +1,4 @@
-"""OPERATION.md, settings: file, environment, flags; what is wrong is said; what starts, starts."""
+"""docs/operations.md, settings: file, environment, flags; what is wrong is said; what starts, starts."""
 
 import json
 import re

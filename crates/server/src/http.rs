@@ -1,4 +1,4 @@
-//! What the `http` address answers: `/mqtt`, `/healthz` and `/readyz` (OPERATION.md).
+//! What the `http` address answers: `/mqtt`, `/healthz` and `/readyz` (`docs/operations.md`).
 //!
 //! The HTTP side of a connection holds no state of MQTT's: an upgrade takes the connection's slot along
 //! and becomes a connection like any other. Whoever asks for something else than an upgrade is served
