@@ -197,6 +197,28 @@ fn a_qos_2_publish_that_waits_for_the_store_is_not_acknowledged_when_it_is_repea
 }
 
 #[test]
+fn a_pubcomp_does_not_overtake_its_pubrec() {
+    for version in VERSIONS {
+        let bench = Bench::new();
+        let one = bench.client("1:phone", version);
+        one.connect();
+        bench.store().hold(true);
+        let payload = packets::message("1", "x");
+        let id = one
+            .publish("/2/inbox", payload, ExactlyOnce)
+            .map(packets::id)
+            .unwrap();
+        one.send(Packet::PubRel(Ack::success(id)));
+        one.expect_nothing();
+        bench.store().release_all();
+        bench.run();
+        one.expect(Packet::PubRec(Ack::success(id)));
+        one.expect(Packet::PubComp(Ack::success(id)));
+        one.expect_nothing();
+    }
+}
+
+#[test]
 fn a_qos_2_publish_that_waits_for_the_store_is_not_acknowledged_on_the_next_connection_either() {
     let bench = Bench::new();
     let one = bench.client("1:phone", V4);

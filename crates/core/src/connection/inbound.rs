@@ -79,6 +79,8 @@ struct Unacknowledged {
 struct Answer {
     packet: Option<Packet>,
     ready: bool,
+    /// The first publish that may still be unacknowledged when this is written.
+    not_before: u64,
 }
 
 /// Why a connection must end.
@@ -150,7 +152,9 @@ impl Established {
             }
         }
         self.acknowledge(output);
-        while let Some(answer) = self.answers.pop_front_if(|answer| answer.ready) {
+        let acknowledged = self.first_publish;
+        let is_due = |answer: &mut Answer| answer.ready && answer.not_before <= acknowledged;
+        while let Some(answer) = self.answers.pop_front_if(is_due) {
             self.first_answer += 1;
             let Some(packet) = answer.packet else {
                 continue;
@@ -191,6 +195,7 @@ impl Established {
         self.answers.push_back(Answer {
             packet: None,
             ready: false,
+            not_before: 0,
         });
         Receipt::for_client(self.link.clone(), Ticket::Answer(number))
     }
@@ -503,6 +508,16 @@ impl Established {
     fn handle_pub_rel(&mut self, packet_id: PacketId, router: &Router) {
         let (user, link) = (self.identity.user().clone(), self.link.id());
         let receipt = self.answer_later();
+        // A client may release what it has had no PUBREC for yet: PUBCOMP comes after that all the same.
+        let unacknowledged = self
+            .unacknowledged
+            .iter()
+            .rposition(|it| it.packet_id == packet_id && it.qos == QoS::ExactlyOnce);
+        if let Some(place) = unacknowledged
+            && let Some(answer) = self.answers.back_mut()
+        {
+            answer.not_before = self.first_publish + place as u64 + 1;
+        }
         let (known, received) = router.pub_rel(&user, link, packet_id, receipt);
         self.received = received;
         self.carried = self.carried.min(received);
