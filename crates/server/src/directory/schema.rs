@@ -249,7 +249,8 @@ pub(super) fn read_account(connection: &Connection, id: i64) -> rusqlite::Result
 
 /// Reads whether `sender` may write to `receiver`.
 ///
-/// Ids that somebody stored as text count as well; one row that forbids is enough.
+/// Both must have an account: rows outlive accounts, and the connection of a removed one lasts up to a
+/// second longer. Ids that somebody stored as text count as well; one row that forbids is enough.
 pub(super) fn read_friendship(
     connection: &Connection,
     sender: i64,
@@ -258,7 +259,8 @@ pub(super) fn read_friendship(
     let mut statement = connection.prepare_cached(
         "SELECT blocked, been_blocked FROM user_friends
          WHERE user_id IN (?1, ?2) AND friend_id IN (?3, ?4)
-           AND EXISTS (SELECT 1 FROM accounts WHERE user_id = ?1)",
+           AND EXISTS (SELECT 1 FROM accounts WHERE user_id = ?1)
+           AND EXISTS (SELECT 1 FROM accounts WHERE user_id = ?3)",
     )?;
     let mut rows = statement.query(params![
         receiver,

@@ -187,6 +187,10 @@ async fn what_another_process_commits_is_seen_by_the_next_look_up() {
             !friends(&directory, "2", "1").await,
             "{mode}: the receiver is gone"
         );
+        assert!(
+            !friends(&directory, "1", "2").await,
+            "{mode}: the sender is gone"
+        );
     }
 }
 
