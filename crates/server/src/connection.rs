@@ -265,7 +265,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             let times = loading.times;
             self.loading = None;
             let result = result.map_err(|error| {
-                tracing::warn!(%error, "the directory does not answer");
+                // The directory's watch and its loader say so once; this would come with each packet.
+                tracing::debug!(%error, "the directory does not answer");
                 Unavailable
             });
             let loaded = if times < LOADS_PER_PACKET {

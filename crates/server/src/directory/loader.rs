@@ -17,18 +17,22 @@ use super::schema::{self, LOCK_PATIENCE};
 use super::sqlite::{LookError, Shared};
 use super::{DirectoryError, is_busy};
 
-/// How long a single read waits for a lock; within [`LOCK_PATIENCE`] it is tried again.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// Between two tries.
+/// Between two tries of what another process's lock is in the way of.
 const RETRY: Duration = Duration::from_millis(2);
 
 /// Questions answered with one look.
 const BATCH: usize = 256;
 
-/// What the thread is asked for. Whoever no longer waits for the reply doesn't get it.
+/// What the thread is asked for, and since when. Each waits for locks for [`LOCK_PATIENCE`] in all, the
+/// time in the queue included. Whoever no longer waits for the reply doesn't get it.
 #[derive(Debug)]
-pub(super) enum Request {
+pub(super) struct Request {
+    asked: Instant,
+    what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
     Load(Key, Asker, oneshot::Sender<Result<(), DirectoryError>>),
     /// `None` is an id that no jam database can hold.
     Accounts(
@@ -38,6 +42,27 @@ pub(super) enum Request {
     Look(oneshot::Sender<Result<u64, DirectoryError>>),
 }
 
+impl Request {
+    /// Asked now.
+    pub(super) fn new(what: What) -> Self {
+        let asked = Instant::now();
+        Self { asked, what }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.asked + LOCK_PATIENCE
+    }
+
+    fn fail(self, error: DirectoryError) {
+        // A failed send: the connection that asked is gone.
+        let _ = match self.what {
+            What::Load(_, _, reply) => reply.send(Err(error)).is_ok(),
+            What::Accounts(_, reply) => reply.send(Err(error)).is_ok(),
+            What::Look(reply) => reply.send(Err(error)).is_ok(),
+        };
+    }
+}
+
 pub(super) struct Loader {
     shared: Arc<Shared>,
     reader: Connection,
@@ -45,6 +70,8 @@ pub(super) struct Loader {
     file: Option<FileId>,
     /// Whether it has been said that the file is gone.
     missing: bool,
+    /// Of which kinds of questions it has been said that they cannot be answered.
+    unanswered: [bool; 3],
 }
 
 impl Loader {
@@ -60,6 +87,7 @@ impl Loader {
             reader,
             file,
             missing: false,
+            unanswered: [false; 3],
         };
         let thread = thread::Builder::new().name("directory".to_owned());
         thread.spawn(move || loader.run(queue))?;
@@ -74,36 +102,40 @@ impl Loader {
     }
 
     fn serve(&mut self, batch: &mut Vec<Request>) {
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        let looked = self.look(deadline);
+        if let Err(error) = self.look(batch) {
+            batch.drain(..).for_each(|it| it.fail(error.clone()));
+        }
         let generation = self.shared.cache.generation();
         for request in batch.drain(..) {
+            let deadline = request.deadline();
             // A failed send: the connection that asked is gone.
-            let _ = match (request, &looked) {
-                (Request::Load(_, _, reply), Err(error)) => reply.send(Err(error.clone())).is_ok(),
-                (Request::Accounts(_, reply), Err(error)) => reply.send(Err(error.clone())).is_ok(),
-                (Request::Look(reply), Err(error)) => reply.send(Err(error.clone())).is_ok(),
-                (Request::Load(key, asker, reply), Ok(())) => reply
+            let _ = match request.what {
+                What::Load(key, asker, reply) => reply
                     .send(self.load(key, asker, generation, deadline))
                     .is_ok(),
-                (Request::Accounts(ids, reply), Ok(())) => {
-                    reply.send(self.accounts(&ids, deadline)).is_ok()
-                }
-                (Request::Look(reply), Ok(())) => reply.send(Ok(generation.0)).is_ok(),
+                What::Accounts(ids, reply) => reply.send(self.accounts(&ids, deadline)).is_ok(),
+                What::Look(reply) => reply.send(Ok(generation.0)).is_ok(),
             };
         }
     }
 
-    /// Makes sure that what the cache believes from now on is no older than now.
-    fn look(&mut self, deadline: Instant) -> Result<(), DirectoryError> {
+    /// Makes sure that what the cache believes from now on is no older than now. Those whose time runs
+    /// out meanwhile are told and leave the batch.
+    fn look(&mut self, batch: &mut Vec<Request>) -> Result<(), DirectoryError> {
         self.follow_the_path()?;
         loop {
             match self.shared.look() {
                 Ok(()) => return Ok(()),
                 Err(LookError::Failed(error)) => return Err(error),
-                Err(LookError::Busy) if Instant::now() < deadline => thread::sleep(RETRY),
-                Err(LookError::Busy) => return Err(locked()),
+                Err(LookError::Busy) => {}
             }
+            let now = Instant::now();
+            let late = batch.extract_if(.., |it| it.deadline() <= now);
+            late.for_each(|it| it.fail(locked()));
+            if batch.is_empty() {
+                return Ok(());
+            }
+            thread::sleep(RETRY);
         }
     }
 
@@ -119,7 +151,7 @@ impl Loader {
         if now.is_none() || now == self.file {
             return Ok(());
         }
-        let reader = schema::open_for_reading(&self.shared.path, READ_TIMEOUT)?;
+        let reader = schema::open_for_reading(&self.shared.path)?;
         self.shared.reopen()?;
         self.reader = reader;
         self.file = now;
@@ -128,13 +160,13 @@ impl Loader {
     }
 
     fn load(
-        &self,
+        &mut self,
         key: Key,
         asker: Asker,
         generation: Generation,
         deadline: Instant,
     ) -> Result<(), DirectoryError> {
-        let (read_at, fact) = patiently(deadline, || {
+        let read = patiently(deadline, || {
             let read_at = Instant::now();
             let fact = match key {
                 Key::Account(id) => Fact::Account(schema::read_account(&self.reader, id)?),
@@ -146,11 +178,35 @@ impl Loader {
                 }
             };
             Ok((read_at, fact))
-        })?;
+        });
+        self.say(key, read.as_ref().err());
+        let (read_at, fact) = read?;
         self.shared
             .cache
             .insert(key, fact, generation, read_at, asker);
         Ok(())
+    }
+
+    /// Says once that a kind of question cannot be answered, and once that it can again. A lock is none
+    /// of its business: the directory's watch meets that too, and says so.
+    fn say(&mut self, key: Key, error: Option<&rusqlite::Error>) {
+        let (kind, asks) = match key {
+            Key::Account(_) => (0, "accounts"),
+            Key::Friendship { .. } => (1, "friendships"),
+            Key::NotificationToken(_) => (2, "notification tokens"),
+        };
+        match error {
+            Some(error) if is_busy(error) => {}
+            Some(error) if !self.unanswered[kind] => {
+                self.unanswered[kind] = true;
+                tracing::error!(%error, asks, "the directory cannot be asked");
+            }
+            None if self.unanswered[kind] => {
+                self.unanswered[kind] = false;
+                tracing::info!(asks, "the directory can be asked again");
+            }
+            Some(_) | None => {}
+        }
     }
 
     fn accounts(
@@ -162,7 +218,8 @@ impl Loader {
             Some(id) => patiently(deadline, || schema::read_account(&self.reader, *id)),
             None => Ok(None),
         };
-        ids.iter().map(read).collect()
+        let accounts: rusqlite::Result<_> = ids.iter().map(read).collect();
+        Ok(accounts?)
     }
 }
 
@@ -170,11 +227,11 @@ impl Loader {
 fn patiently<T>(
     deadline: Instant,
     read: impl Fn() -> rusqlite::Result<T>,
-) -> Result<T, DirectoryError> {
+) -> rusqlite::Result<T> {
     loop {
         match read() {
             Err(error) if is_busy(&error) && Instant::now() < deadline => thread::sleep(RETRY),
-            other => return other.map_err(DirectoryError::from),
+            other => return other,
         }
     }
 }

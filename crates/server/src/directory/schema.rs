@@ -67,16 +67,13 @@ pub(super) fn row_id(text: &str) -> Option<i64> {
     canonical.then(|| text.parse().ok()).flatten()
 }
 
-/// Opens and checks the file for reading. From then on its connection waits `busy_timeout` for locks.
-pub(super) fn open_for_reading(
-    path: &Path,
-    busy_timeout: Duration,
-) -> Result<Connection, DirectoryError> {
+/// Opens and checks the file for reading. From then on its connection does not wait for locks.
+pub(super) fn open_for_reading(path: &Path) -> Result<Connection, DirectoryError> {
     let connection = open(path)?;
     check(&connection, path)?;
     let prepare = || -> rusqlite::Result<()> {
         connection.pragma_update(None, "query_only", true)?;
-        connection.busy_timeout(busy_timeout)
+        connection.busy_timeout(Duration::ZERO)
     };
     prepare().map_err(|error| describe(path, &error))?;
     Ok(connection)

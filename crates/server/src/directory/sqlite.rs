@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cache::{Asker, Cache, Fact, Key};
-use super::loader::{FileId, Loader, Request};
+use super::loader::{FileId, Loader, Request, What};
 use super::schema::{self, row_id};
 use super::{DirectoryError, is_busy};
 
@@ -75,7 +75,7 @@ impl SqliteDirectory {
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         // Before the file is opened: what is moved there from now on is another one.
         let file = FileId::of(path);
-        let reader = schema::open_for_reading(path, super::loader::READ_TIMEOUT)?;
+        let reader = schema::open_for_reading(path)?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             cache: Cache::new(),
@@ -109,7 +109,7 @@ impl SqliteDirectory {
             return Ok(());
         };
         let asker = Asker::current();
-        self.ask(|reply| Request::Load(key, asker, reply)).await
+        self.ask(|reply| What::Load(key, asker, reply)).await
     }
 
     /// The accounts of `users`, in their order, read from the file.
@@ -120,7 +120,7 @@ impl SqliteDirectory {
         let mut accounts = Vec::with_capacity(users.len());
         for users in users.chunks(ACCOUNTS_AT_ONCE) {
             let ids = users.iter().map(|user| row_id(user.as_str())).collect();
-            accounts.extend(self.ask(|reply| Request::Accounts(ids, reply)).await?);
+            accounts.extend(self.ask(|reply| What::Accounts(ids, reply)).await?);
         }
         Ok(accounts)
     }
@@ -131,17 +131,17 @@ impl SqliteDirectory {
     /// # Errors
     /// As [`Self::load`].
     pub async fn look(&self) -> Result<u64, DirectoryError> {
-        self.ask(Request::Look).await
+        self.ask(What::Look).await
     }
 
     async fn ask<T>(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, DirectoryError>>) -> Request,
+        what: impl FnOnce(oneshot::Sender<Result<T, DirectoryError>>) -> What,
     ) -> Result<T, DirectoryError> {
         let (reply, answer) = oneshot::channel();
         let gone = || DirectoryError::new("the directory's thread has ended");
         self.requests
-            .send(request(reply))
+            .send(Request::new(what(reply)))
             .await
             .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -262,7 +262,7 @@ pub(super) enum LookError {
 
 impl Look {
     fn open(path: &Path) -> Result<Self, DirectoryError> {
-        let connection = schema::open_for_reading(path, Duration::ZERO)?;
+        let connection = schema::open_for_reading(path)?;
         Ok(Self {
             connection,
             version: None,

@@ -251,6 +251,34 @@ async fn an_exclusive_lock_only_delays() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_a_lock_longer_than_his_own_five_seconds() {
+    let jam = Jam::new("delete");
+    let directory = Arc::new(jam.open());
+    let mut other = OtherProcess::start(&jam);
+    other.run("BEGIN EXCLUSIVE");
+    let mut asking = tokio::task::JoinSet::new();
+    // They come while others wait, who are not to cost them their time.
+    for _ in 0..8 {
+        for receiver in ["2", "3"] {
+            let directory = Arc::clone(&directory);
+            let (sender, receiver) = (id("1"), id(receiver));
+            asking.spawn(async move {
+                let began = Instant::now();
+                let question = Question::Friendship { sender, receiver };
+                assert!(directory.load(question).await.is_err());
+                began.elapsed()
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    while let Some(waited) = asking.join_next().await {
+        let waited = waited.unwrap();
+        assert!(waited >= Duration::from_millis(4900), "{waited:?}");
+        assert!(waited < Duration::from_millis(5900), "{waited:?}");
+    }
+}
+
+#[tokio::test]
 async fn opening_waits_for_a_lock() {
     let jam = Jam::new("delete");
     let mut other = OtherProcess::start(&jam);
