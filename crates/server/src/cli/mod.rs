@@ -12,6 +12,7 @@
 //! is done, 1 when it failed, 2 when it was asked for wrongly; an error is one line that says what to do.
 
 mod accounts;
+mod bench;
 mod check;
 mod demo;
 mod messages;
@@ -90,6 +91,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Load generator for any MQTT broker: throughput, latency, loss, duplicates, order
+    #[command(subcommand, after_help = bench::HELP)]
+    Bench(bench::BenchCommand),
     /// Print completions for a shell
     #[command(after_help = "Example: jam-mqtt completions bash > \
         /usr/share/bash-completion/completions/jam-mqtt")]
@@ -209,6 +213,7 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
         Command::Check { settings, json } => {
             check::run(&Settings::load(&settings.sources()?)?, json, output)
         }
+        Command::Bench(command) => command.run(output),
         Command::Completions { shell } => {
             let mut completions = Vec::new();
             let mut command = Cli::command();

@@ -1,0 +1,622 @@
+//! All clients, and the one loop that reads, answers and writes for them.
+//!
+//! Invariants: in a turn everything that has come in is read before anything is written; a sender never
+//! has more messages under way than its window; a client that the broker dropped is counted and left.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use jam_wire::Packet;
+use jam_wire::packet::{
+    Ack, Connect, ConnectCode, ConnectProperties, Filter, PacketId, Publish, QoS, RetainHandling,
+    Subscribe, Version,
+};
+use jam_wire::reason::ConnectReturnCode;
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+
+use super::histogram::Histogram;
+use super::ledger::{Arrival, Arrivals, Ledger};
+use super::link::{Link, READ_BYTES};
+use super::message::{Stamp, Template};
+use super::progress::Progress;
+use super::users::User;
+use super::{BenchError, Plan};
+
+/// How many events one turn takes.
+const EVENTS: usize = 1024;
+
+/// Output that waits for the socket; above it a sender pauses.
+const OUTPUT_ENOUGH: usize = 256 * 1024;
+
+/// No client is silent for so long, and none sends pings: workloads are shorter.
+const KEEP_ALIVE_SECS: u16 = 3600;
+
+/// How long a turn waits when nothing is due.
+pub(super) const IDLE: Duration = Duration::from_millis(20);
+
+/// How a client connects.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Handshake {
+    /// Clean Session or Clean Start.
+    pub(super) clean: bool,
+    /// Whether it subscribes to its inbox.
+    pub(super) subscribe: bool,
+}
+
+/// What a sender has to do, and how far it is.
+#[derive(Debug)]
+struct Outbound {
+    template: Template,
+    supply: Supply,
+    window: u64,
+    /// A message is under way until it is acknowledged, and with this until it has arrived, too.
+    to_arrival: bool,
+    sent: u64,
+    acknowledged: u64,
+    delivered: u64,
+    refused: u64,
+    last_id: u16,
+}
+
+/// Where a sender's messages come from.
+#[derive(Debug)]
+enum Supply {
+    /// As many as are left, each due when there is room for it.
+    Stock(u64),
+    /// When each was due, in nanoseconds since the start.
+    Due(VecDeque<u64>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    Connecting,
+    Subscribing,
+    Ready,
+}
+
+#[derive(Debug)]
+struct Client {
+    user: User,
+    inbox: String,
+    link: Option<Link>,
+    phase: Phase,
+    handshake: Handshake,
+    outbound: Option<Outbound>,
+    arrivals: Arrivals,
+    /// Stands in the list of those with something to write.
+    listed: bool,
+}
+
+/// The clients. The one at 2k is the friend of the one at 2k + 1.
+pub(super) struct Swarm<'p> {
+    pub(super) plan: &'p Plan,
+    pub(super) ledger: Ledger,
+    pub(super) latency: Histogram,
+    pub(super) progress: Progress,
+    poll: Poll,
+    events: Events,
+    clients: Vec<Client>,
+    listed: Vec<usize>,
+    scratch: Box<[u8]>,
+    packets: Vec<Packet>,
+    start: Instant,
+    /// Clients that are in the middle of a handshake.
+    opening: usize,
+    /// Handshakes that failed, and why the first did.
+    failed: u64,
+    failure: Option<String>,
+}
+
+impl Outbound {
+    fn under_way(&self) -> u64 {
+        let arrived = self.delivered + self.refused;
+        let done = if self.to_arrival {
+            self.acknowledged.min(arrived)
+        } else {
+            self.acknowledged
+        };
+        self.sent.saturating_sub(done)
+    }
+
+    /// When the next message was due, if one may be sent now.
+    fn next_due(&mut self, now: u64) -> Option<u64> {
+        if self.under_way() >= self.window {
+            return None;
+        }
+        match &mut self.supply {
+            Supply::Stock(left) => {
+                *left = left.checked_sub(1)?;
+                Some(now)
+            }
+            Supply::Due(due) => due.pop_front(),
+        }
+    }
+
+    fn put(&mut self, due: u64, output: &mut Vec<u8>) {
+        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+        self.template.put(self.sent, due, self.last_id, output);
+        self.sent += 1;
+    }
+
+    fn is_exhausted(&self) -> bool {
+        match &self.supply {
+            Supply::Stock(left) => *left == 0,
+            Supply::Due(due) => due.is_empty(),
+        }
+    }
+}
+
+impl<'p> Swarm<'p> {
+    pub(super) fn new(plan: &'p Plan, users: &[User]) -> Result<Self, BenchError> {
+        let clients = users.iter().map(|user| Client {
+            user: user.clone(),
+            inbox: format!("/{}/inbox", user.id),
+            link: None,
+            phase: Phase::Closed,
+            handshake: Handshake {
+                clean: true,
+                subscribe: false,
+            },
+            outbound: None,
+            arrivals: Arrivals::default(),
+            listed: false,
+        });
+        Ok(Self {
+            plan,
+            ledger: Ledger::default(),
+            latency: Histogram::new(),
+            progress: Progress::new(plan.progress),
+            poll: Poll::new().map_err(|error| BenchError::new(error.to_string()))?,
+            events: Events::with_capacity(EVENTS),
+            clients: clients.collect(),
+            listed: Vec::new(),
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            packets: Vec::new(),
+            start: Instant::now(),
+            opening: 0,
+            failed: 0,
+            failure: None,
+        })
+    }
+
+    /// Nanoseconds since the start.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Makes a client a sender of messages to its friend, with none to send yet.
+    pub(super) fn employ(
+        &mut self,
+        sender: usize,
+        window: u64,
+        to_arrival: bool,
+    ) -> Result<(), BenchError> {
+        let (from, to) = (
+            &self.clients[sender].user.id,
+            &self.clients[sender ^ 1].user.id,
+        );
+        let template = Template::new(from, to, self.plan.size, self.plan.qos, self.plan.version)?;
+        self.clients[sender].outbound = Some(Outbound {
+            template,
+            supply: Supply::Stock(0),
+            window,
+            to_arrival,
+            sent: 0,
+            acknowledged: 0,
+            delivered: 0,
+            refused: 0,
+            last_id: 0,
+        });
+        Ok(())
+    }
+
+    /// Gives a sender so many messages to send, as its window allows.
+    pub(super) fn stock(&mut self, sender: usize, count: u64) {
+        if let Some(outbound) = &mut self.clients[sender].outbound {
+            outbound.supply = Supply::Stock(count);
+            self.list(sender);
+        }
+    }
+
+    /// Gives a sender one more message to send, which was due then.
+    pub(super) fn push_due(&mut self, sender: usize, due: u64) {
+        let Some(outbound) = &mut self.clients[sender].outbound else {
+            return;
+        };
+        match &mut outbound.supply {
+            Supply::Due(queue) => queue.push_back(due),
+            Supply::Stock(_) => outbound.supply = Supply::Due(VecDeque::from([due])),
+        }
+        self.list(sender);
+    }
+
+    /// Whether every sender has sent all it had, and every message is where it should be.
+    pub(super) fn is_done(&self) -> bool {
+        let mut senders = self
+            .clients
+            .iter()
+            .filter_map(|client| client.outbound.as_ref());
+        senders.all(|outbound| outbound.is_exhausted() && outbound.under_way() == 0)
+    }
+
+    /// From now on a message is under way until it has arrived, or until it is acknowledged.
+    pub(super) fn wait_for_arrival(&mut self, to_arrival: bool) {
+        for client in &mut self.clients {
+            if let Some(outbound) = &mut client.outbound {
+                outbound.to_arrival = to_arrival;
+            }
+        }
+    }
+
+    /// Connects these clients; an error if one cannot.
+    pub(super) fn connect(&mut self, who: &[usize], how: Handshake) -> Result<(), BenchError> {
+        let begun = Instant::now();
+        let mut begun_with = 0;
+        loop {
+            while self.opening < self.plan.concurrency && begun_with < who.len() {
+                self.open(who[begun_with], how)?;
+                begun_with += 1;
+            }
+            if self.opening == 0 {
+                break;
+            }
+            if begun.elapsed() > self.plan.patience {
+                return Err(BenchError::new(format!(
+                    "{} of {} clients have no answer after {:?}; is this an MQTT broker?",
+                    self.opening,
+                    who.len(),
+                    self.plan.patience
+                )));
+            }
+            self.turn(IDLE);
+            let done = begun_with - self.opening;
+            self.progress
+                .show("connect", done as u64, who.len() as u64, || {
+                    format!("{done} of {}", who.len())
+                });
+        }
+        match self.failure.take() {
+            None => Ok(()),
+            Some(failure) => Err(BenchError::new(format!(
+                "{} of {} clients could not connect to {}: {failure}",
+                mem::take(&mut self.failed),
+                who.len(),
+                self.plan.broker
+            ))),
+        }
+    }
+
+    fn open(&mut self, at: usize, how: Handshake) -> Result<(), BenchError> {
+        let (version, registry) = (self.plan.version, self.poll.registry());
+        let mut link =
+            Link::open(self.plan.broker, version, registry, Token(at)).map_err(|error| {
+                BenchError::new(format!(
+                    "cannot open connection {at}: {error}; `ulimit -n` bounds open files, and \
+                 net.ipv4.ip_local_port_range the connections to one address"
+                ))
+            })?;
+        let client = &mut self.clients[at];
+        put(
+            &connect_packet(&client.user, version, how.clean),
+            version,
+            link.output(),
+        );
+        client.link = Some(link);
+        client.phase = Phase::Connecting;
+        client.handshake = how;
+        self.opening += 1;
+        Ok(())
+    }
+
+    /// Ends the connections of these clients without a word.
+    pub(super) fn drop_links(&mut self, who: &[usize]) {
+        for at in who {
+            self.clients[*at].link = None;
+            self.clients[*at].phase = Phase::Closed;
+        }
+    }
+
+    /// Runs until every message is where it should be, or none has moved for the plan's patience.
+    pub(super) fn settle(&mut self) {
+        let mut before = (0, 0);
+        let mut moved = Instant::now();
+        while !self.is_done() && moved.elapsed() < self.plan.patience {
+            self.turn(IDLE);
+            let now = (self.ledger.acknowledged, self.ledger.delivered);
+            if now != before {
+                (before, moved) = (now, Instant::now());
+            }
+        }
+    }
+
+    /// The ledger, with what is lost.
+    pub(super) fn close_books(&mut self) -> Ledger {
+        let senders = self
+            .clients
+            .iter()
+            .filter_map(|client| client.outbound.as_ref());
+        let missing = senders.map(|sender| {
+            let arrived = sender.delivered + sender.refused;
+            sender.acknowledged.saturating_sub(arrived)
+        });
+        self.ledger.lost = missing.sum();
+        self.ledger.clone()
+    }
+
+    /// Waits for events up to `timeout`, reads everything, then writes everything.
+    pub(super) fn turn(&mut self, timeout: Duration) {
+        self.write_listed();
+        let mut events = mem::replace(&mut self.events, Events::with_capacity(0));
+        match self.poll.poll(&mut events, Some(timeout)) {
+            // A signal; the next turn will tell.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => self.failure = Some(error.to_string()),
+            Ok(()) => {
+                for event in &events {
+                    self.handle_event(event);
+                }
+            }
+        }
+        self.events = events;
+        self.write_listed();
+    }
+
+    fn list(&mut self, at: usize) {
+        if !mem::replace(&mut self.clients[at].listed, true) {
+            self.listed.push(at);
+        }
+    }
+
+    fn write_listed(&mut self) {
+        let now = self.now();
+        let mut listed = mem::take(&mut self.listed);
+        for at in listed.drain(..) {
+            self.clients[at].listed = false;
+            self.write(at, now);
+        }
+        if self.listed.is_empty() {
+            self.listed = listed; // its memory
+        }
+    }
+
+    fn write(&mut self, at: usize, now: u64) {
+        let client = &mut self.clients[at];
+        let Some(link) = &mut client.link else { return };
+        if let (Some(outbound), Phase::Ready) = (&mut client.outbound, client.phase) {
+            while link.waiting() < OUTPUT_ENOUGH {
+                let Some(due) = outbound.next_due(now) else {
+                    break;
+                };
+                outbound.put(due, link.output());
+                self.ledger.sent += 1;
+                if self.plan.qos == QoS::AtMostOnce {
+                    outbound.acknowledged += 1;
+                    self.ledger.acknowledged += 1;
+                }
+            }
+        }
+        if let Err(error) = link.flush() {
+            self.lose(at, &error.to_string());
+        }
+    }
+
+    fn handle_event(&mut self, event: &Event) {
+        let Token(at) = event.token();
+        let Some(link) = &mut self.clients[at].link else {
+            return;
+        };
+        if event.is_writable()
+            && let Err(error) = link.handle_writable()
+        {
+            return self.lose(at, &error.to_string());
+        }
+        if event.is_writable() {
+            self.list(at); // it may have been held back
+        }
+        if !event.is_readable() && !event.is_read_closed() {
+            return;
+        }
+        let mut packets = mem::take(&mut self.packets);
+        let ended = event.is_read_closed() || event.is_error();
+        let Some(link) = &mut self.clients[at].link else {
+            return;
+        };
+        let read = link.read(&mut self.scratch, &mut packets, ended);
+        let now = self.now();
+        for packet in packets.drain(..) {
+            self.handle_packet(at, packet, now);
+        }
+        self.packets = packets;
+        match read {
+            Ok(true) => {}
+            Ok(false) => self.lose(at, "the broker ended the connection"),
+            Err(error) => self.lose(at, &error.to_string()),
+        }
+    }
+
+    fn handle_packet(&mut self, at: usize, packet: Packet, now: u64) {
+        match packet {
+            Packet::Publish(publish) => self.handle_message(at, &publish, now),
+            Packet::PubAck(ack) => self.handle_acknowledged(at, &ack),
+            Packet::PubComp(ack) => self.handle_acknowledged(at, &ack),
+            Packet::PubRec(ack) if ack.reason.is_error() => self.handle_acknowledged(at, &ack),
+            Packet::PubRec(ack) => self.answer(at, &Packet::PubRel(Ack::success(ack.packet_id))),
+            Packet::PubRel(ack) => self.answer(at, &Packet::PubComp(Ack::success(ack.packet_id))),
+            Packet::ConnAck(ack) => match ack.code {
+                ConnectCode::V3(ConnectReturnCode::Accepted) => self.handle_connected(at),
+                ConnectCode::V5(reason) if !reason.is_error() => self.handle_connected(at),
+                code => self.lose(at, &format!("the broker refused the login: {code:?}")),
+            },
+            Packet::SubAck(ack) => match ack.codes.first() {
+                Some(code) if !code.is_error() => self.handle_ready(at),
+                code => self.lose(
+                    at,
+                    &format!("the broker refused the subscription: {code:?}"),
+                ),
+            },
+            Packet::Disconnect(disconnect) => {
+                self.lose(at, &format!("the broker said {:?}", disconnect.reason));
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_connected(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        if !client.handshake.subscribe {
+            return self.handle_ready(at);
+        }
+        client.phase = Phase::Subscribing;
+        let packet = subscribe_packet(&client.inbox, self.plan.qos);
+        self.answer(at, &packet);
+    }
+
+    fn handle_ready(&mut self, at: usize) {
+        self.clients[at].phase = Phase::Ready;
+        self.opening -= 1;
+        self.list(at);
+    }
+
+    fn handle_message(&mut self, at: usize, publish: &Publish, now: u64) {
+        if let Some(id) = publish.packet_id {
+            let answer = match publish.qos {
+                QoS::ExactlyOnce => Packet::PubRec(Ack::success(id)),
+                _ => Packet::PubAck(Ack::success(id)),
+            };
+            self.answer(at, &answer);
+        }
+        if &*publish.topic != self.clients[at].inbox.as_str() {
+            if self.ledger.record_error(&publish.payload) {
+                // In 5.0 the acknowledgement says so, too, and is what counts.
+                if self.plan.version != Version::V5 {
+                    self.handle_refused(at);
+                }
+            }
+            return;
+        }
+        let friend = at ^ 1;
+        let stamp = Stamp::read(&publish.payload)
+            .filter(|stamp| stamp.from == self.clients[friend].user.id.as_bytes())
+            .filter(|_| publish.payload.len() == self.plan.size);
+        let Some(stamp) = stamp else {
+            self.ledger.foreign += 1;
+            return;
+        };
+        match self.clients[at].arrivals.record(stamp.number) {
+            Arrival::InOrder => {}
+            Arrival::Late => self.ledger.out_of_order += 1,
+            Arrival::Again if publish.dup => {
+                self.ledger.redelivered += 1;
+                return;
+            }
+            Arrival::Again => {
+                self.ledger.duplicates += 1;
+                return;
+            }
+        }
+        self.latency.record(now.saturating_sub(stamp.time));
+        self.ledger.delivered += 1;
+        if let Some(outbound) = &mut self.clients[friend].outbound {
+            outbound.delivered += 1;
+        }
+        self.list(friend);
+    }
+
+    fn handle_acknowledged(&mut self, at: usize, ack: &Ack) {
+        let Some(outbound) = &mut self.clients[at].outbound else {
+            return;
+        };
+        outbound.acknowledged += 1;
+        self.ledger.acknowledged += 1;
+        if ack.reason.is_error() {
+            self.handle_refused(at);
+        }
+        self.list(at);
+    }
+
+    fn handle_refused(&mut self, at: usize) {
+        self.ledger.refused += 1;
+        if let Some(outbound) = &mut self.clients[at].outbound {
+            outbound.refused += 1;
+        }
+    }
+
+    /// Appends a packet to what the client writes at the end of this turn.
+    fn answer(&mut self, at: usize, packet: &Packet) {
+        if let Some(link) = &mut self.clients[at].link {
+            put(packet, self.plan.version, link.output());
+            self.list(at);
+        }
+    }
+
+    /// The client has lost its connection, or never got one.
+    fn lose(&mut self, at: usize, why: &str) {
+        let client = &mut self.clients[at];
+        if client.link.take().is_none() {
+            return;
+        }
+        match mem::replace(&mut client.phase, Phase::Closed) {
+            Phase::Ready => self.ledger.dropped_connections += 1,
+            _ => {
+                self.opening -= 1;
+                self.failed += 1;
+                self.failure.get_or_insert_with(|| why.to_owned());
+            }
+        }
+    }
+}
+
+fn put(packet: &Packet, version: Version, output: &mut Vec<u8>) {
+    if let Packet::PubAck(ack) = packet {
+        // The one packet there is of each message; its shortest form is the same in all versions.
+        let [high, low] = ack.packet_id.get().to_be_bytes();
+        output.extend_from_slice(&[0x40, 2, high, low]);
+        return;
+    }
+    let mut bytes = BytesMut::new();
+    jam_wire::encode(packet, version, &mut bytes)
+        .expect("handshakes and answers hold nothing that is too long or of another version");
+    output.extend_from_slice(&bytes);
+}
+
+fn connect_packet(user: &User, version: Version, clean: bool) -> Packet {
+    let expiry = (version == Version::V5 && !clean).then_some(u32::from(KEEP_ALIVE_SECS));
+    Packet::Connect(Box::new(Connect {
+        version,
+        clean_start: clean,
+        keep_alive_secs: KEEP_ALIVE_SECS,
+        client_id: ByteString::from(format!("{}:bench", user.id)),
+        will: None,
+        user_name: Some(ByteString::from(user.id.as_str())),
+        password: Some(Bytes::copy_from_slice(user.token.as_bytes())),
+        properties: ConnectProperties {
+            session_expiry_secs: expiry,
+            ..ConnectProperties::default()
+        },
+    }))
+}
+
+fn subscribe_packet(inbox: &str, qos: QoS) -> Packet {
+    Packet::Subscribe(Box::new(Subscribe {
+        packet_id: PacketId::MIN,
+        subscription_id: None,
+        user: Vec::new(),
+        filters: vec![Filter {
+            filter: ByteString::from(inbox),
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::Send,
+        }],
+    }))
+}
