@@ -4,7 +4,8 @@
 //!
 //! - this file: what is to be done, to whom ([`Plan`]), and the [`BenchError`] of all of it.
 //! - [`pairs`], [`offline`], [`idle`], [`reconnect`]: the four workloads. `prepare`: accounts for them.
-//! - `swarm`: all clients and the one loop that reads, answers and writes for them. `link`: a socket.
+//! - `swarm`: all clients and the one loop that reads, answers and writes for them. `outbound`: a sender.
+//!   `link`: a socket. `handshake`: what is written besides messages.
 //! - `message`: what is sent, with a number and a time in it. `ledger`: what became of it.
 //! - `users`: who they are. `broker`: the broker's CPU time and memory. `histogram`: latencies.
 //! - `report`: the figures as JSON and as a table. `progress`: the bar on a terminal.
@@ -14,12 +15,14 @@
 //! generator costs a fraction of what it measures. Everything is bounded in count and in time.
 
 mod broker;
+mod handshake;
 mod histogram;
 pub(crate) mod idle;
 mod ledger;
 mod link;
 mod message;
 pub(crate) mod offline;
+mod outbound;
 pub(crate) mod pairs;
 pub(crate) mod prepare;
 mod progress;

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 const REDRAW: Duration = Duration::from_millis(200);
-const WIDTH: u64 = 30;
+const WIDTH: usize = 30;
 
 /// A bar for one stage after another.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ impl Progress {
             return;
         }
         self.drawn = Some(Instant::now());
-        let full = usize::try_from(done.min(all) * WIDTH / all.max(1)).unwrap_or(0);
-        let (bar, rest) = ("█".repeat(full), "░".repeat(WIDTH as usize - full));
+        let full = WIDTH * usize::try_from(done.min(all) * 1000 / all.max(1)).unwrap_or(0) / 1000;
+        let (bar, rest) = ("█".repeat(full), "░".repeat(WIDTH - full));
         let line = format!("\r\x1b[K{stage:<10} {bar}{rest} {}", detail());
         // A bar that cannot be drawn is not missed.
         let _ = io::stderr().write_all(line.as_bytes());

@@ -3,26 +3,22 @@
 //! Invariants: in a turn everything that has come in is read before anything is written; a sender never
 //! has more messages under way than its window; a client that the broker dropped is counted and left.
 
-use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use bytestring::ByteString;
 use jam_wire::Packet;
-use jam_wire::packet::{
-    Ack, Connect, ConnectCode, ConnectProperties, Filter, PacketId, Publish, QoS, RetainHandling,
-    Subscribe, Version,
-};
+use jam_wire::packet::{Ack, ConnectCode, Publish, QoS, Version};
 use jam_wire::reason::ConnectReturnCode;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
+use super::handshake::{connect_packet, put, subscribe_packet};
 use super::histogram::Histogram;
 use super::ledger::{Arrival, Arrivals, Ledger};
 use super::link::{Link, READ_BYTES};
 use super::message::{Stamp, Template};
+use super::outbound::Outbound;
 use super::progress::Progress;
 use super::users::User;
 use super::{BenchError, Plan};
@@ -32,9 +28,6 @@ const EVENTS: usize = 1024;
 
 /// Output that waits for the socket; above it a sender pauses.
 const OUTPUT_ENOUGH: usize = 256 * 1024;
-
-/// No client is silent for so long, and none sends pings: workloads are shorter.
-const KEEP_ALIVE_SECS: u16 = 3600;
 
 /// How long a turn waits when nothing is due.
 pub(super) const IDLE: Duration = Duration::from_millis(20);
@@ -46,30 +39,6 @@ pub(super) struct Handshake {
     pub(super) clean: bool,
     /// Whether it subscribes to its inbox.
     pub(super) subscribe: bool,
-}
-
-/// What a sender has to do, and how far it is.
-#[derive(Debug)]
-struct Outbound {
-    template: Template,
-    supply: Supply,
-    window: u64,
-    /// A message is under way until it is acknowledged, and with this until it has arrived, too.
-    to_arrival: bool,
-    sent: u64,
-    acknowledged: u64,
-    delivered: u64,
-    refused: u64,
-    last_id: u16,
-}
-
-/// Where a sender's messages come from.
-#[derive(Debug)]
-enum Supply {
-    /// As many as are left, each due when there is room for it.
-    Stock(u64),
-    /// When each was due, in nanoseconds since the start.
-    Due(VecDeque<u64>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,45 +80,6 @@ pub(super) struct Swarm<'p> {
     /// Handshakes that failed, and why the first did.
     failed: u64,
     failure: Option<String>,
-}
-
-impl Outbound {
-    fn under_way(&self) -> u64 {
-        let arrived = self.delivered + self.refused;
-        let done = if self.to_arrival {
-            self.acknowledged.min(arrived)
-        } else {
-            self.acknowledged
-        };
-        self.sent.saturating_sub(done)
-    }
-
-    /// When the next message was due, if one may be sent now.
-    fn next_due(&mut self, now: u64) -> Option<u64> {
-        if self.under_way() >= self.window {
-            return None;
-        }
-        match &mut self.supply {
-            Supply::Stock(left) => {
-                *left = left.checked_sub(1)?;
-                Some(now)
-            }
-            Supply::Due(due) => due.pop_front(),
-        }
-    }
-
-    fn put(&mut self, due: u64, output: &mut Vec<u8>) {
-        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-        self.template.put(self.sent, due, self.last_id, output);
-        self.sent += 1;
-    }
-
-    fn is_exhausted(&self) -> bool {
-        match &self.supply {
-            Supply::Stock(left) => *left == 0,
-            Supply::Due(due) => due.is_empty(),
-        }
-    }
 }
 
 impl<'p> Swarm<'p> {
@@ -206,24 +136,14 @@ impl<'p> Swarm<'p> {
             &self.clients[sender ^ 1].user.id,
         );
         let template = Template::new(from, to, self.plan.size, self.plan.qos, self.plan.version)?;
-        self.clients[sender].outbound = Some(Outbound {
-            template,
-            supply: Supply::Stock(0),
-            window,
-            to_arrival,
-            sent: 0,
-            acknowledged: 0,
-            delivered: 0,
-            refused: 0,
-            last_id: 0,
-        });
+        self.clients[sender].outbound = Some(Outbound::new(template, window, to_arrival));
         Ok(())
     }
 
     /// Gives a sender so many messages to send, as its window allows.
     pub(super) fn stock(&mut self, sender: usize, count: u64) {
         if let Some(outbound) = &mut self.clients[sender].outbound {
-            outbound.supply = Supply::Stock(count);
+            outbound.stock(count);
             self.list(sender);
         }
     }
@@ -233,10 +153,7 @@ impl<'p> Swarm<'p> {
         let Some(outbound) = &mut self.clients[sender].outbound else {
             return;
         };
-        match &mut outbound.supply {
-            Supply::Due(queue) => queue.push_back(due),
-            Supply::Stock(_) => outbound.supply = Supply::Due(VecDeque::from([due])),
-        }
+        outbound.push_due(due);
         self.list(sender);
     }
 
@@ -345,11 +262,7 @@ impl<'p> Swarm<'p> {
             .clients
             .iter()
             .filter_map(|client| client.outbound.as_ref());
-        let missing = senders.map(|sender| {
-            let arrived = sender.delivered + sender.refused;
-            sender.acknowledged.saturating_sub(arrived)
-        });
-        self.ledger.lost = missing.sum();
+        self.ledger.lost = senders.map(Outbound::lost).sum();
         self.ledger.clone()
     }
 
@@ -447,8 +360,7 @@ impl<'p> Swarm<'p> {
     fn handle_packet(&mut self, at: usize, packet: Packet, now: u64) {
         match packet {
             Packet::Publish(publish) => self.handle_message(at, &publish, now),
-            Packet::PubAck(ack) => self.handle_acknowledged(at, &ack),
-            Packet::PubComp(ack) => self.handle_acknowledged(at, &ack),
+            Packet::PubAck(ack) | Packet::PubComp(ack) => self.handle_acknowledged(at, &ack),
             Packet::PubRec(ack) if ack.reason.is_error() => self.handle_acknowledged(at, &ack),
             Packet::PubRec(ack) => self.answer(at, &Packet::PubRel(Ack::success(ack.packet_id))),
             Packet::PubRel(ack) => self.answer(at, &Packet::PubComp(Ack::success(ack.packet_id))),
@@ -574,49 +486,4 @@ impl<'p> Swarm<'p> {
             }
         }
     }
-}
-
-fn put(packet: &Packet, version: Version, output: &mut Vec<u8>) {
-    if let Packet::PubAck(ack) = packet {
-        // The one packet there is of each message; its shortest form is the same in all versions.
-        let [high, low] = ack.packet_id.get().to_be_bytes();
-        output.extend_from_slice(&[0x40, 2, high, low]);
-        return;
-    }
-    let mut bytes = BytesMut::new();
-    jam_wire::encode(packet, version, &mut bytes)
-        .expect("handshakes and answers hold nothing that is too long or of another version");
-    output.extend_from_slice(&bytes);
-}
-
-fn connect_packet(user: &User, version: Version, clean: bool) -> Packet {
-    let expiry = (version == Version::V5 && !clean).then_some(u32::from(KEEP_ALIVE_SECS));
-    Packet::Connect(Box::new(Connect {
-        version,
-        clean_start: clean,
-        keep_alive_secs: KEEP_ALIVE_SECS,
-        client_id: ByteString::from(format!("{}:bench", user.id)),
-        will: None,
-        user_name: Some(ByteString::from(user.id.as_str())),
-        password: Some(Bytes::copy_from_slice(user.token.as_bytes())),
-        properties: ConnectProperties {
-            session_expiry_secs: expiry,
-            ..ConnectProperties::default()
-        },
-    }))
-}
-
-fn subscribe_packet(inbox: &str, qos: QoS) -> Packet {
-    Packet::Subscribe(Box::new(Subscribe {
-        packet_id: PacketId::MIN,
-        subscription_id: None,
-        user: Vec::new(),
-        filters: vec![Filter {
-            filter: ByteString::from(inbox),
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: RetainHandling::Send,
-        }],
-    }))
 }
