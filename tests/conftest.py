@@ -1,12 +1,11 @@
 """Fixtures of every Python suite: one server a module, fresh users a test."""
 
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from harness import Server
-from harness.process import BINARY
+from harness.process import BINARY, CERTIFICATE
 
 
 def pytest_sessionstart(session):
@@ -17,7 +16,7 @@ def pytest_sessionstart(session):
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("certificate")
-    subprocess.run([Path(__file__).parent / "harness/certificate", folder], check=True)
+    subprocess.run([CERTIFICATE, folder], check=True)
     return folder
 
 

@@ -32,13 +32,16 @@ class User:
 class Directory:
     def __init__(self, path, journal_mode="wal", schema=SCHEMA):
         self.path = Path(path)
+        self.journal_mode = journal_mode
         with closing(self.open()) as db:
-            db.execute(f"PRAGMA journal_mode={journal_mode}")
             db.executescript(schema)
 
     def open(self):
         """A connection of the test's own, as another process would hold one."""
-        return sqlite3.connect(self.path, timeout=20, isolation_level=None)
+        db = sqlite3.connect(self.path, timeout=20, isolation_level=None)
+        # Only "wal" stays with the file; the others each connection sets for itself.
+        assert db.execute(f"PRAGMA journal_mode={self.journal_mode}").fetchone()[0] == self.journal_mode
+        return db
 
     def execute(self, sql, *values):
         with closing(self.open()) as db:

@@ -14,6 +14,7 @@ from .raw import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("JAM_MQTT_BIN") or ROOT / "target/release/jam-mqtt")
+CERTIFICATE = Path(__file__).parent / "certificate"
 START_SECONDS = 20
 STOP_SECONDS = 12
 
@@ -171,18 +172,18 @@ class Server:
         """A client that has not sent anything yet."""
         return Client(self.open(transport, source), version)
 
-    def attempt(self, user, version=4, device="phone", source=None, transport="tcp", **options):
+    def attempt(self, owner, /, version=4, device="phone", source=None, transport="tcp", **options):
         """Sends CONNECT; returns the client and the CONNACK, whatever it says."""
         client = self.dial(version, transport, source)
-        client.user = user
-        client.client_id = options.pop("client_id", user.client_id(device))
-        login = {"user": user.id, "password": user.token} | options
+        client.user = owner
+        client.client_id = options.pop("client_id", owner.client_id(device))
+        login = {"user": owner.id, "password": owner.token} | options
         client.send(packets.connect(client.client_id, version=version, **login))
         return client, client.expect(packets.CONNACK)
 
-    def connect(self, user, version=4, **options):
+    def connect(self, owner, /, version=4, **options):
         """A client that is in. Its CONNACK is in `connack`."""
-        client, client.connack = self.attempt(user, version, **options)
+        client, client.connack = self.attempt(owner, version, **options)
         assert client.connack.reason == 0, f"not let in: {client.connack}"
         return client
 

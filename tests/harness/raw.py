@@ -47,15 +47,26 @@ class Client:
         self.backlog = deque()
         self.last_id = 0
         self.reads_inbox = False
+        self.unread = False  # acknowledgements that the server may not have read yet
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        self.unread = self.unread and kind is None
         self.close()
 
     def close(self):
-        """Closes the socket without DISCONNECT."""
+        """Closes the socket without DISCONNECT.
+
+        The server is given time to read what was acknowledged: a new connection of the same user
+        could otherwise overtake it, and the message would rightly come again.
+        """
+        try:
+            if self.unread:
+                self.ping()
+        except (Closed, OSError):
+            pass
         self.stream.close()
 
     def leave(self, reason=None, props=()):
@@ -138,6 +149,7 @@ class Client:
         return got
 
     def acknowledge(self, got):
+        self.unread = got.qos > 0
         if got.qos == 1:
             self.send(packets.acknowledgement(PUBACK, got.packet_id))
         elif got.qos == 2:
@@ -179,16 +191,20 @@ class Client:
         return packet_id
 
     def deliver(self, topic, payload=b"", qos=1, **options):
-        """Publishes and completes the exchange; returns the server's reason code."""
+        """Publishes and completes the exchange; returns the reason code, or the error as it came."""
         packet_id = self.publish(topic, payload, qos, **options)
         if qos == 0:
-            return self.ping()
-        if qos == 1:
-            return self.await_reply(PUBACK, packet_id).reason
-        reason = self.await_reply(PUBREC, packet_id).reason
-        if reason < 0x80:
-            self.release(packet_id)
-        return reason
+            self.ping()
+            reason = 0
+        elif qos == 1:
+            reason = self.await_reply(PUBACK, packet_id).reason
+        else:
+            reason = self.await_reply(PUBREC, packet_id).reason
+            if reason < 0x80:
+                self.release(packet_id)
+        ours = b'"messageId":%s}' % str(packet_id or "null").encode()
+        errors = [got.payload for got in self.backlog if got.payload and got.payload.endswith(ours)]
+        return reason or next(iter(errors), 0)
 
     def release(self, packet_id):
         """PUBREL, answered by PUBCOMP."""
@@ -198,7 +214,7 @@ class Client:
     def ping(self):
         self.send(packets.PING)
         self.await_reply(PINGRESP)
-        return 0
+        self.unread = False
 
     def quiet(self):
         """Nothing is on its way to this client: what it writes to itself now comes back first."""

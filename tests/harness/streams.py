@@ -16,7 +16,10 @@ class Tcp:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls_ca:
             context = ssl.create_default_context(cafile=tls_ca)
-            self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
+            # An end without close_notify is an error here, not an end.
+            self.socket = context.wrap_socket(
+                self.socket, server_hostname="localhost", suppress_ragged_eofs=False
+            )
 
     def send(self, data):
         self.socket.sendall(data)
@@ -25,9 +28,9 @@ class Tcp:
         self.socket.settimeout(timeout)
         try:
             return self.socket.recv(65536)
-        except (ConnectionResetError, BrokenPipeError, ssl.SSLError) as gone:
-            if isinstance(gone, (ssl.SSLWantReadError, TimeoutError)):
-                raise TimeoutError from gone
+        except ssl.SSLWantReadError as nothing:
+            raise TimeoutError from nothing
+        except (ConnectionResetError, BrokenPipeError):
             return b""
 
     def close(self):

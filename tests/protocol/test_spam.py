@@ -18,8 +18,8 @@ def strict(start):
     )
 
 
-def attempt(server, user, version=4, **options):
-    client, answer = server.attempt(user, version, **options)
+def attempt(server, owner, /, version=4, **options):
+    client, answer = server.attempt(owner, version, **options)
     if answer.reason:
         client.closed()
     client.close()
@@ -33,8 +33,8 @@ def is_spam(answer, version):
     return answer.reason == 0x9F and answer.get("reason_string") == text
 
 
-def wrong(server, user, version=4, **options):
-    return attempt(server, user, version, password="wrong", **options)
+def wrong(server, owner, /, version=4, **options):
+    return attempt(server, owner, version, password="wrong", **options)
 
 
 def test_over_the_limit(strict, version):

@@ -50,6 +50,12 @@ impl UserId {
         &self.0
     }
 
+    /// A copy with memory of its own: for what lives longer than the packet that the id came in.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self(self.as_str().into())
+    }
+
     /// The id as a shared string.
     #[must_use]
     pub fn to_byte_string(&self) -> ByteString {
@@ -84,6 +90,12 @@ impl ClientId {
     #[must_use]
     pub fn user_part(&self) -> &str {
         self.0.split(':').next().unwrap_or_default()
+    }
+
+    /// A copy with memory of its own: for what lives longer than the packet that the id came in.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self(self.as_str().into())
     }
 
     /// The id as text.

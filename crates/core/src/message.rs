@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use jam_wire::packet::{PacketId, Publish, PublishProperties, QoS};
+use jam_wire::packet::{PacketId, Publish, PublishProperties, QoS, Will};
 
 use crate::ids::UserId;
 use crate::time::Time;
@@ -37,6 +37,26 @@ pub(crate) struct Terms {
     pub(crate) dup: bool,
     pub(crate) retain: bool,
     pub(crate) subscription_id: Option<u32>,
+}
+
+/// Copies what is a slice of the buffer that the CONNECT came in, for the will may outlive it by far.
+pub(crate) fn detach_will(will: &mut Will) {
+    will.topic = ByteString::from(AsRef::<str>::as_ref(&will.topic));
+    will.payload = Bytes::copy_from_slice(&will.payload);
+    detach_properties(&mut will.properties);
+}
+
+fn detach_properties(properties: &mut PublishProperties) {
+    let own = |text: &ByteString| ByteString::from(AsRef::<str>::as_ref(text));
+    properties.response_topic = properties.response_topic.as_ref().map(own);
+    properties.content_type = properties.content_type.as_ref().map(own);
+    properties.correlation_data = properties
+        .correlation_data
+        .as_ref()
+        .map(|data| Bytes::copy_from_slice(data));
+    for (name, value) in &mut properties.user {
+        (*name, *value) = (own(name), own(value));
+    }
 }
 
 impl Message {
@@ -69,16 +89,7 @@ impl Message {
         self.payload = Bytes::copy_from_slice(&self.payload);
         self.topic = ByteString::from(AsRef::<str>::as_ref(&self.topic));
         if let Some(properties) = &mut self.properties {
-            let own = |text: &ByteString| ByteString::from(AsRef::<str>::as_ref(text));
-            properties.response_topic = properties.response_topic.as_ref().map(own);
-            properties.content_type = properties.content_type.as_ref().map(own);
-            properties.correlation_data = properties
-                .correlation_data
-                .as_ref()
-                .map(|data| Bytes::copy_from_slice(data));
-            for (name, value) in &mut properties.user {
-                (*name, *value) = (own(name), own(value));
-            }
+            detach_properties(properties);
         }
     }
 

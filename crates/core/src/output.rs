@@ -11,6 +11,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use jam_wire::encode::{self, EncodeError};
 use jam_wire::packet::{Packet, Version};
 
+#[cfg(test)]
+mod tests;
+
 /// Payloads of at least this many bytes are not copied into the gathering buffer.
 const SHARE_FROM: usize = 4096;
 

@@ -4,7 +4,7 @@
 //! that refuses. What no rule refused is allowed, and a publish that is allowed gets a [`Permit`],
 //! which nothing outside this module can make. A rule that lacks a fact says which ([`Stop::Ask`]).
 //!
-//! To add a rule for publishing: write a function beside those in [`PUBLISH_RULES`], give its refusal
+//! To add a rule for publishing: write a function beside those in `PUBLISH_RULES`, give its refusal
 //! a row in [`refusals`], and put it into the list where its turn is.
 
 use bytestring::ByteString;
@@ -330,9 +330,12 @@ pub fn authenticate(
         .filter(|password| !password.is_empty() && std::str::from_utf8(password).is_ok())
         .ok_or(refusals::TOKEN_FORMAT)?;
     let user = UserId::parse(user_name.clone()).map_err(|_| refusals::UNKNOWN_USER)?;
-    let account = known(directory.account(&user), || Question::Account(user.clone()))?
-        .ok_or(refusals::UNKNOWN_USER)?;
+    let account = known(directory.account(&user), || {
+        Question::Account(user.detached())
+    })?
+    .ok_or(refusals::UNKNOWN_USER)?;
     let token = Token::new(password);
+    let (user, client) = (user.detached(), client.detached());
     if !account
         .token
         .is_some_and(|expected| expected.matches(&token))
@@ -341,7 +344,7 @@ pub fn authenticate(
     }
     Ok(Identity {
         user,
-        client: client.clone(),
+        client,
         token,
     })
 }
@@ -520,7 +523,7 @@ fn sender_is_a_friend(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
     let friendship = known(attempt.facts.directory.friendship(sender, receiver), || {
         Question::Friendship {
             sender: sender.clone(),
-            receiver: receiver.clone(),
+            receiver: receiver.detached(),
         }
     })?;
     match friendship {
@@ -537,7 +540,7 @@ fn push_can_be_addressed(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
         return Ok(());
     }
     let token = known(attempt.facts.directory.notification_token(receiver), || {
-        Question::NotificationToken(receiver.clone())
+        Question::NotificationToken(receiver.detached())
     })?;
     match token {
         NotificationToken::Present | NotificationToken::Absent => Ok(()),

@@ -324,6 +324,12 @@ impl Router {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
+    /// How many devices without a connection have something due: a session's end or a will.
+    #[must_use]
+    pub fn pending_timers(&self) -> usize {
+        lock(&self.timers).len()
+    }
+
     /// Ends the connections of a user that were let in with what is no longer his token (PROTOCOL.md,
     /// section 6), all of them if the account is gone.
     pub fn recheck(&self, user: &UserId, account: Option<&Account>) {
@@ -367,7 +373,8 @@ impl Router {
         let result = {
             let mut shard = lock(self.shard(id));
             if !shard.contains_key(id) {
-                shard.insert(id.clone(), Box::new(User::new(id.clone())));
+                let own = id.detached();
+                shard.insert(own.clone(), Box::new(User::new(own)));
             }
             let user = shard.get_mut(id).expect("it was put there a moment ago");
             let result = what(user, &mut effects);

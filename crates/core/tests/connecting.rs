@@ -89,7 +89,7 @@ const ROWS: &[(&str, &str, u8, u8, Change)] = &[
         connect.password = None;
     }),
     ("api_token", "wrong api token format", 4, 0x86, |connect| {
-        connect.password = None
+        connect.password = None;
     }),
     ("api_token", "wrong api token format", 4, 0x86, |connect| {
         connect.password = Some(Bytes::new());
@@ -114,8 +114,8 @@ const ROWS: &[(&str, &str, u8, u8, Change)] = &[
 
 fn code(version: Version, v3: u8, v5: u8) -> ConnectCode {
     match version {
-        V5 => ConnectCode::V5(ReasonCode::from_u8(v5).unwrap()),
-        V3 | V4 => ConnectCode::V3(ConnectReturnCode::from_u8(v3).unwrap()),
+        V5 => ConnectCode::V5(ReasonCode::from_u8(v5).expect("a code")),
+        V3 | V4 => ConnectCode::V3(ConnectReturnCode::from_u8(v3).expect("a code")),
     }
 }
 

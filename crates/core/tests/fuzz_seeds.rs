@@ -14,10 +14,9 @@ fn seeds(target: &str, body: fn(&[u8])) {
         .join("../../fuzz/seeds")
         .join(target);
     let mut seen = 0;
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        println!("{}", path.display());
-        let data = fs::read(&path).unwrap();
+    for entry in fs::read_dir(directory).expect("the folder of seeds") {
+        let path = entry.expect("a seed").path();
+        let data = fs::read(&path).expect("a seed");
         body(&data);
         body(&data[..data.len() / 2]);
         seen += 1;

@@ -10,6 +10,10 @@ const PAST: &[u64] = &[];
 struct Seed(u64);
 
 impl Drop for Seed {
+    #[expect(
+        clippy::print_stderr,
+        reason = "the test runner shows it with the panic"
+    )]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("seed {}", self.0);

@@ -1,10 +1,12 @@
 //! What a client cannot do to the server: never read, never acknowledge, come and go without end.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
 use jam_core::connection::OUTPUT_ENOUGH;
+use jam_testkit::client::lasting;
 use jam_testkit::{Bench, packets};
 use jam_wire::ReasonCode;
 use jam_wire::packet::{Packet, QoS, Version};
@@ -197,6 +199,27 @@ fn users_who_have_gone_leave_nothing_behind() {
 }
 
 #[test]
+fn who_comes_and_goes_leaves_one_timer() {
+    let bench = Bench::new();
+    let client = bench.client("1:phone", V5);
+    for n in 0..100 {
+        client.connect_with(|connect| {
+            lasting(connect);
+            connect.clean_start = n % 3 == 0;
+            let mut will = packets::will("/1/x", "bye");
+            will.delay_secs = Some(n % 2 * 60);
+            connect.will = Some(will);
+        });
+        assert_eq!(bench.router().pending_timers(), 0);
+        client.drop_connection();
+        assert_eq!(bench.router().pending_timers(), 1);
+        bench.pass(Duration::from_millis(1));
+    }
+    bench.client("1:other", V5).connect();
+    assert_eq!(bench.router().pending_timers(), 0);
+}
+
+#[test]
 fn who_writes_to_nobody_makes_nobody_known() {
     let bench = Bench::new();
     let one = bench.client("1:phone", V5);
@@ -262,4 +285,45 @@ fn a_connect_has_a_limit_of_its_own() {
         other => panic!("{other:?}"),
     }
     client.expect_closed();
+}
+
+#[test]
+fn what_is_kept_is_a_copy_and_not_a_slice_of_a_buffer() {
+    for version in [V4, V5] {
+        let bench = Bench::new();
+        let one = bench.client("1:phone", version);
+        one.connect_with(|connect| {
+            lasting(connect);
+            let mut will = packets::will("/1/x", "bye");
+            if version == V5 {
+                will.properties.user = vec![("a".into(), "b".into())];
+            }
+            connect.will = Some(will);
+        });
+        assert!(one.input_is_free(), "after CONNECT");
+        one.subscribe("/1/x", AtLeastOnce);
+        assert!(one.input_is_free(), "after SUBSCRIBE");
+        // The receiver is not known yet, and not connected: all that is kept of him starts here.
+        one.write("2", "kept", AtLeastOnce);
+        assert!(one.input_is_free(), "after PUBLISH to a friend");
+        let id = one.publish_with("/1/x", "kept", AtLeastOnce, |publish| {
+            publish.retain = true;
+            if version == V5 {
+                publish.properties.user = vec![("a".into(), "b".into())];
+                publish.properties.topic_alias = NonZeroU16::new(1);
+            }
+        });
+        one.expect_accepted(AtLeastOnce, id);
+        let publish = one.expect_payload("/1/x", b"kept");
+        one.ack(&publish);
+        drop(publish);
+        assert!(one.input_is_free(), "after PUBLISH to an own channel");
+        one.drop_connection();
+        // A session, and a connection, of him whose first letter was from somebody else.
+        let two = bench.client("2:phone", version);
+        two.connect();
+        two.subscribe_inbox();
+        two.read("1", "kept");
+        assert!(two.input_is_free());
+    }
 }

@@ -244,7 +244,7 @@ fn no_more_are_on_their_way_than_the_receiver_takes() {
 
 /// The first answer to a message.
 fn answer(client: &Client, publish: &Publish) {
-    let ack = Ack::success(publish.packet_id.unwrap());
+    let ack = Ack::success(publish.packet_id.expect("a packet id"));
     client.send(match publish.qos {
         ExactlyOnce => Packet::PubRec(ack),
         _ => Packet::PubAck(ack),
@@ -552,4 +552,16 @@ fn packet_ids_wrap_around_and_never_meet() {
         assert_ne!(publish.packet_id, stays.packet_id);
         two.ack(&publish);
     }
+}
+
+#[test]
+fn who_takes_very_many_gets_no_more_than_the_server_allows() {
+    let bench = Bench::new();
+    let (one, two) = (bench.client("1:phone", V5), bench.client("2:phone", V5));
+    one.connect();
+    two.connect_with(|connect| connect.properties.receive_maximum = NonZeroU16::new(100));
+    two.subscribe("/2/inbox", AtLeastOnce);
+    (0..12).for_each(|n| one.write("2", &n.to_string(), AtLeastOnce));
+    (0..10).for_each(|n| drop(two.expect_message("1", &n.to_string())));
+    two.expect_nothing();
 }

@@ -41,7 +41,7 @@ const ROWS: &[(&str, (&str, u8))] = &[
 ];
 
 fn code(version: Version, v5: u8) -> ReasonCode {
-    ReasonCode::from_u8(if version == V5 { v5 } else { 0x80 }).unwrap()
+    ReasonCode::from_u8(if version == V5 { v5 } else { 0x80 }).expect("a code")
 }
 
 #[test]

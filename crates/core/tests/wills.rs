@@ -41,7 +41,8 @@ fn expect_bye(friend: &Client) {
 fn delayed(secs: u32) -> impl FnOnce(&mut Connect) {
     move |connect| {
         lasting(connect);
-        connect.will.as_mut().unwrap().delay_secs = Some(secs);
+        let will = connect.will.as_mut().expect("a will");
+        will.delay_secs = Some(secs);
     }
 }
 

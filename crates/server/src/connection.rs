@@ -6,6 +6,7 @@
 //!
 //! Invariants:
 //! - a burst that arrives together is handled together and answered with one write (`one_segment`);
+//! - a flood is handled one read at a time, so that the others come in between (`a_flood_lets_others_in`);
 //! - writing is never awaited alone: a peer that does not read still meets its timeouts, evictions and
 //!   its own end (`who_never_reads`);
 //! - between packets a connection holds no input buffer (`an_idle_connection_is_small`);
@@ -35,11 +36,11 @@ use crate::directory::{DirectoryError, SqliteDirectory};
 use crate::slots::Slot;
 
 /// How many bytes one read takes at most, so that a flood on one connection lets the others in between.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 
 /// An unfinished packet that lacks so many bytes is read straight into its own buffer. Everything else
 /// goes through a buffer of the thread's, so that a connection that waits needs none of its own.
-const READ_DIRECT_FROM_BYTES: usize = 32 * 1024;
+const READ_DIRECT_FROM_BYTES: usize = READ_BYTES;
 
 /// How many bytes such a read takes at most.
 const READ_DIRECT_BYTES: usize = 256 * 1024;
@@ -121,6 +122,8 @@ enum Phase {
 enum Turn {
     /// Something has changed: go round again.
     Again,
+    /// There is more to do, after the others have had their turn.
+    Yield,
     /// Nothing to do until somebody wakes the task.
     Wait,
     /// The connection is done with.
@@ -165,6 +168,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             };
             match turn {
                 Turn::Again => {}
+                Turn::Yield => {
+                    // A wake-up of its own would come before the runtime looks for others' input.
+                    ready!(pin!(tokio::task::yield_now()).poll(cx));
+                }
                 Turn::Wait => {
                     ready!(self.poll_timer(cx, timer.as_mut()));
                     now = self.shared.clock.now();
@@ -229,9 +236,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 self.connection.handle_closed(now);
                 self.close(now)
             }
-            Poll::Ready(Ok(_)) => {
+            Poll::Ready(Ok(read)) => {
                 self.connection.handle_input(now);
-                Turn::Again
+                // As much as a read takes: this may be a flood.
+                if read < READ_BYTES {
+                    Turn::Again
+                } else {
+                    Turn::Yield
+                }
             }
             Poll::Ready(Err(error)) => Self::broken(&error),
         }

@@ -29,6 +29,9 @@ use crate::store::FaultyStore;
 /// Rounds over all connections after one event; more is a livelock.
 pub const MAX_TURNS: usize = 10_000;
 
+/// Bytes of the buffer in which packets arrive.
+pub(crate) const INPUT: usize = 16 * 1024;
+
 /// When every bench begins: some time in 2023.
 const START: Time = Time::from_millis(1_700_000_000_000);
 
@@ -53,7 +56,7 @@ pub(crate) struct End {
     connection: Option<Connection>,
     flag: Arc<Flag>,
     decoder: Decoder,
-    input: BytesMut,
+    pub(crate) input: BytesMut,
     pub(crate) output: BytesMut,
     /// Whether the client takes what is written.
     pub(crate) reading: bool,
@@ -224,7 +227,7 @@ impl Bench {
             decoder: Decoder::server(connection.max_packet()),
             connection: Some(connection),
             flag,
-            input: BytesMut::new(),
+            input: BytesMut::with_capacity(INPUT),
             output: BytesMut::new(),
             reading: true,
             forgotten: false,

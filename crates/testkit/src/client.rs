@@ -12,7 +12,7 @@ use jam_wire::packet::{
 };
 use jam_wire::{ConnectReturnCode, Decoder, ReasonCode, encode};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, INPUT};
 use crate::packets;
 
 /// What a client takes; the server has its own limits.
@@ -458,6 +458,15 @@ impl Client {
     pub fn is_wanted(&self) -> bool {
         let wants = |connection: &mut jam_core::connection::Connection| connection.wants_input();
         self.bench.with_connection(self.end(), wants) == Some(true)
+    }
+
+    /// Whether the server holds nothing of the buffer in which this client's packets arrived. What it
+    /// keeps for long must be a copy, or a few bytes keep a whole buffer.
+    #[must_use]
+    pub fn input_is_free(&self) -> bool {
+        self.bench.with_end(self.end(), |end| {
+            end.input.is_empty() && end.input.try_reclaim(INPUT)
+        })
     }
 
     /// When the server's patience ends.

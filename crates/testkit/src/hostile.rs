@@ -242,7 +242,7 @@ impl Hostile<'_> {
             0 => store.hold(on),
             1 => store.release_all(),
             2 if store.held() > 0 => {
-                store.refuse(self.source.below(store.held())?, refusals::QUOTA)
+                store.refuse(self.source.below(store.held())?, refusals::QUOTA);
             }
             3 if store.held() > 0 => store.lose(self.source.below(store.held())?),
             4 if on => directory.befriend("1", "2"),

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - [`bench`]: a router, its connections and the clock; [`client`] is one party, byte for byte.
+//! - [`mod@bench`]: a router, its connections and the clock; [`client`] is one party, byte for byte.
 //! - [`directory`], [`store`]: a directory and a store that do as they are told, badly if need be.
 //! - [`packets`]: what scenarios write often.
 //! - [`simulator`]: random operations of well-behaved parties against a model; [`hostile`]: of others.

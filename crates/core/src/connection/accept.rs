@@ -12,6 +12,7 @@ use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 use super::inbound::{Established, TOPIC_ALIAS_MAXIMUM};
 use super::{Connection, Phase, Progress};
 use crate::ids::ClientId;
+use crate::message::detach_will;
 use crate::policy::{self, Handler, Identity, Refusal, Stop};
 use crate::router::AttachOptions;
 use crate::time::Time;
@@ -82,10 +83,12 @@ impl Connection {
 
     fn accept(&mut self, identity: Identity, connect: &Connect, waker: Waker, now: Time) {
         let session_expiry = self.session_expiry(connect);
+        let mut will = connect.will.clone();
+        will.as_deref_mut().into_iter().for_each(detach_will);
         let options = AttachOptions {
             clean_start: connect.clean_start,
             session_expiry,
-            will: connect.will.clone(),
+            will,
         };
         let Some((link, attached)) = self.router.attach(&identity, waker, options) else {
             self.deny(

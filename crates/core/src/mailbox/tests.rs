@@ -304,7 +304,7 @@ impl Watched {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// *Kept*, *Ephemeral* and *Counted*, whatever happens.
     #[test]

@@ -59,7 +59,9 @@ async fn demo(output: &Output) -> Result<(), CliError> {
     let dir = tempfile::Builder::new()
         .prefix("jam-demo-")
         .tempdir()
-        .map_err(|error| CliError::Failed(format!("no temporary directory: {error}")))?;
+        .map_err(|error| {
+            CliError::Failed(format!("no temporary directory: {error}; set TMPDIR"))
+        })?;
     let settings = settings(dir.path())?;
     let tokens = befriend(&settings)?;
     let running = serve::start(settings)

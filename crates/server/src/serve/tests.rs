@@ -150,6 +150,36 @@ async fn garbage_ends_only_its_own_connection() {
     assert_eq!(bystander.next().await, Some(Packet::PingResp));
 }
 
+/// On the one thread that this test has.
+#[tokio::test]
+async fn a_flood_lets_others_in() {
+    let house = House::open(|_, _| ()).await;
+    let mut other = house.client("2", V4).await;
+    let flooder = house.client("1", V4).await;
+    let (mut reading, mut writing) = flooder.stream.into_split();
+    let pings = bytes_of(&vec![Packet::PingReq; 500_000], V4);
+    let flood = tokio::spawn(async move {
+        loop {
+            writing.write_all(&pings).await.unwrap();
+        }
+    });
+    let answers = tokio::spawn(async move {
+        let mut buffer = vec![0; 1 << 20];
+        while reading.read(&mut buffer).await.unwrap() > 0 {}
+    });
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let asked = Instant::now();
+        other.send(&[Packet::PingReq]).await;
+        assert_eq!(other.next().await, Some(Packet::PingResp));
+        slowest = slowest.max(asked.elapsed());
+    }
+    println!("slowest answer beside a flood: {slowest:?}");
+    assert!(slowest < Duration::from_millis(500));
+    flood.abort();
+    answers.abort();
+}
+
 /// Sends more than all buffers hold to a subscriber that reads none of it.
 async fn flood(house: &House) -> TcpStream {
     let mut silent = house.client("1", V4).await;

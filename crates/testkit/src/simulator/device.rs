@@ -458,9 +458,7 @@ impl Device {
 
 /// The number of a message, which is its content.
 fn number(payload: &[u8]) -> usize {
-    digits_after(payload, r#""content":""#)
-        .expect("a message of the simulator's")
-        .into()
+    digits_after(payload, r#""content":""#).expect("a message of the simulator's")
 }
 
 /// The message id of an error, if it has one.

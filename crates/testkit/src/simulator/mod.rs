@@ -4,7 +4,7 @@
 //! arrives; nothing twice on one connection; QoS 2 once in a session; the order of each sender; packet
 //! ids that are on their way are distinct and fit the window; errors before acknowledgements, and these
 //! in the order of their publishes. At the end: nothing that was acknowledged to its sender is lost, and
-//! the store is empty. [`device`] has the model of one device.
+//! the store is empty. `device` has the model of one device.
 //!
 //! A decision is a number from a [`Source`], so that a seed or a fuzzer's bytes give a run.
 

@@ -134,13 +134,13 @@ async fn the_second_phone_logs_the_first_one_out(home: Home) -> Outcome {
         )
         .await?;
     first.message(&alice.channel("phone"), LOGOUT).await?;
-    match first.event().await? {
-        Event::Gone(why) if home.version == Version::V5 => {
-            assert!(why.contains("SessionTakenOver"), "{why}");
-        }
-        Event::Gone(_) => {}
-        other => return Err(format!("still there: {other:?}").into()),
+    // rumqttc 0.25 waits for the rest of a 5.0 DISCONNECT that leaves out its empty properties, as
+    // the standard allows (3.14.2.2.1), and so may not see it.
+    let mut end = first.event().await?;
+    if home.version == Version::V5 && end == Event::Told("SessionTakenOver".into()) {
+        end = first.event().await?;
     }
+    assert!(matches!(end, Event::Gone(_)), "{end:?}");
     second.quiet().await
 }
 

@@ -49,6 +49,8 @@ pub(crate) enum Event {
         payload: Vec<u8>,
         qos: u8,
     },
+    /// DISCONNECT, with its reason.
+    Told(String),
     Gone(String),
 }
 
@@ -242,64 +244,102 @@ impl Phone {
 
 async fn run_v311(mut events: rumqttc::EventLoop, sender: mpsc::Sender<Event>) {
     loop {
-        let event = match events.poll().await {
-            Ok(rumqttc::Event::Outgoing(Outgoing::Publish(id))) => Event::Sent(id),
-            Ok(rumqttc::Event::Outgoing(_)) => continue,
-            Ok(rumqttc::Event::Incoming(packet)) => match packet {
-                Packet::ConnAck(_) => Event::In,
-                Packet::SubAck(ack) => Event::Subscribed(format!("{:?}", ack.return_codes)),
-                Packet::PubAck(ack) => Event::Acknowledged(ack.pkid, "Success".into()),
-                Packet::PubComp(ack) => Event::Acknowledged(ack.pkid, "Success".into()),
-                Packet::Publish(message) => Event::Message {
-                    topic: message.topic,
-                    payload: message.payload.to_vec(),
-                    qos: message.qos as u8,
-                },
-                _ => continue,
-            },
-            Err(ConnectionError::ConnectionRefused(code)) => Event::Refused(format!("{code:?}")),
-            Err(error) => Event::Gone(error.to_string()),
-        };
-        if !pass_on(&sender, event).await {
-            return;
+        match events.poll().await {
+            Ok(event) => {
+                if !pass_on(&sender, event_v311(event)).await {
+                    return;
+                }
+            }
+            Err(error) => {
+                // What came in one read with the end of the connection is still in here.
+                for event in events.state.events.drain(..) {
+                    pass_on(&sender, event_v311(event)).await;
+                }
+                let end = match error {
+                    ConnectionError::ConnectionRefused(code) => Event::Refused(format!("{code:?}")),
+                    error => Event::Gone(error.to_string()),
+                };
+                pass_on(&sender, Some(end)).await;
+                return;
+            }
         }
+    }
+}
+
+fn event_v311(event: rumqttc::Event) -> Option<Event> {
+    let packet = match event {
+        rumqttc::Event::Outgoing(Outgoing::Publish(id)) => return Some(Event::Sent(id)),
+        rumqttc::Event::Outgoing(_) => return None,
+        rumqttc::Event::Incoming(packet) => packet,
+    };
+    match packet {
+        Packet::ConnAck(_) => Some(Event::In),
+        Packet::SubAck(ack) => Some(Event::Subscribed(format!("{:?}", ack.return_codes))),
+        Packet::PubAck(ack) => Some(Event::Acknowledged(ack.pkid, "Success".into())),
+        Packet::PubComp(ack) => Some(Event::Acknowledged(ack.pkid, "Success".into())),
+        Packet::Publish(message) => Some(Event::Message {
+            topic: message.topic,
+            payload: message.payload.to_vec(),
+            qos: message.qos as u8,
+        }),
+        _ => None,
     }
 }
 
 async fn run_v5(mut events: v5::EventLoop, sender: mpsc::Sender<Event>) {
-    use v5::mqttbytes::v5::{Packet, PubRecReason};
     loop {
-        let event = match events.poll().await {
-            Ok(v5::Event::Outgoing(Outgoing::Publish(id))) => Event::Sent(id),
-            Ok(v5::Event::Outgoing(_)) => continue,
-            Ok(v5::Event::Incoming(packet)) => match packet {
-                Packet::ConnAck(_) => Event::In,
-                Packet::SubAck(ack) => Event::Subscribed(format!("{:?}", ack.return_codes)),
-                Packet::PubAck(ack) => Event::Acknowledged(ack.pkid, format!("{:?}", ack.reason)),
-                Packet::PubRec(ack) if ack.reason != PubRecReason::Success => {
-                    Event::Acknowledged(ack.pkid, format!("{:?}", ack.reason))
+        match events.poll().await {
+            Ok(event) => {
+                if !pass_on(&sender, event_v5(event)).await {
+                    return;
                 }
-                Packet::PubComp(ack) => Event::Acknowledged(ack.pkid, format!("{:?}", ack.reason)),
-                Packet::Publish(message) => Event::Message {
-                    topic: String::from_utf8_lossy(&message.topic).into_owned(),
-                    payload: message.payload.to_vec(),
-                    qos: message.qos as u8,
-                },
-                _ => continue,
-            },
-            Err(v5::ConnectionError::ConnectionRefused(code)) => {
-                Event::Refused(format!("{code:?}"))
             }
-            Err(error) => Event::Gone(error.to_string()),
-        };
-        if !pass_on(&sender, event).await {
-            return;
+            Err(error) => {
+                for event in events.state.events.drain(..) {
+                    pass_on(&sender, event_v5(event)).await;
+                }
+                let end = match error {
+                    v5::ConnectionError::ConnectionRefused(code) => {
+                        Event::Refused(format!("{code:?}"))
+                    }
+                    error => Event::Gone(error.to_string()),
+                };
+                pass_on(&sender, Some(end)).await;
+                return;
+            }
         }
     }
 }
 
-/// False at the end of the connection: another poll would connect again.
-async fn pass_on(sender: &mpsc::Sender<Event>, event: Event) -> bool {
-    let last = matches!(event, Event::Refused(_) | Event::Gone(_));
-    sender.send(event).await.is_ok() && !last
+fn event_v5(event: v5::Event) -> Option<Event> {
+    use v5::mqttbytes::v5::{Packet, PubRecReason};
+    let packet = match event {
+        v5::Event::Outgoing(Outgoing::Publish(id)) => return Some(Event::Sent(id)),
+        v5::Event::Outgoing(_) => return None,
+        v5::Event::Incoming(packet) => packet,
+    };
+    match packet {
+        Packet::ConnAck(_) => Some(Event::In),
+        Packet::SubAck(ack) => Some(Event::Subscribed(format!("{:?}", ack.return_codes))),
+        Packet::PubAck(ack) => Some(Event::Acknowledged(ack.pkid, format!("{:?}", ack.reason))),
+        Packet::PubRec(ack) if ack.reason != PubRecReason::Success => {
+            Some(Event::Acknowledged(ack.pkid, format!("{:?}", ack.reason)))
+        }
+        Packet::PubComp(ack) => Some(Event::Acknowledged(ack.pkid, format!("{:?}", ack.reason))),
+        Packet::Publish(message) => Some(Event::Message {
+            topic: String::from_utf8_lossy(&message.topic).into_owned(),
+            payload: message.payload.to_vec(),
+            qos: message.qos as u8,
+        }),
+        Packet::Disconnect(end) => Some(Event::Told(format!("{:?}", end.reason_code))),
+        _ => None,
+    }
+}
+
+/// False when nobody listens any more.
+async fn pass_on(sender: &mpsc::Sender<Event>, event: Option<Event>) -> bool {
+    match event {
+        Some(event) => sender.send(event).await.is_ok(),
+        None => true,
+    }
 }

@@ -89,6 +89,8 @@ impl Server {
             ])
             .arg("--data")
             .arg(folder.path().join("data"))
+            // JAM_MQTT_BIN is ours: the server takes no variable that it does not know.
+            .env_remove("JAM_MQTT_BIN")
             .env("JAM_MQTT_LIMITS__FAILED_AUTH", "1000000")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
