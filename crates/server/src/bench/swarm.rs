@@ -3,6 +3,8 @@
 //! Invariants: in a turn everything that has come in is read before anything is written; a sender never
 //! has more messages under way than its window; a client that the broker dropped is counted and left.
 
+mod coming;
+
 use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use jam_wire::reason::ConnectReturnCode;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
-use super::handshake::{connect_packet, put, subscribe_packet};
+use super::handshake::put;
 use super::histogram::Histogram;
 use super::ledger::{Arrival, Arrivals, Ledger};
 use super::link::{Link, READ_BYTES};
@@ -175,74 +177,6 @@ impl<'p> Swarm<'p> {
         }
     }
 
-    /// Connects these clients; an error if one cannot.
-    pub(super) fn connect(&mut self, who: &[usize], how: Handshake) -> Result<(), BenchError> {
-        let begun = Instant::now();
-        let mut begun_with = 0;
-        loop {
-            while self.opening < self.plan.concurrency && begun_with < who.len() {
-                self.open(who[begun_with], how)?;
-                begun_with += 1;
-            }
-            if self.opening == 0 {
-                break;
-            }
-            if begun.elapsed() > self.plan.patience {
-                return Err(BenchError::new(format!(
-                    "{} of {} clients have no answer after {:?}; is this an MQTT broker?",
-                    self.opening,
-                    who.len(),
-                    self.plan.patience
-                )));
-            }
-            self.turn(IDLE);
-            let done = begun_with - self.opening;
-            self.progress
-                .show("connect", done as u64, who.len() as u64, || {
-                    format!("{done} of {}", who.len())
-                });
-        }
-        match self.failure.take() {
-            None => Ok(()),
-            Some(failure) => Err(BenchError::new(format!(
-                "{} of {} clients could not connect to {}: {failure}",
-                mem::take(&mut self.failed),
-                who.len(),
-                self.plan.broker
-            ))),
-        }
-    }
-
-    fn open(&mut self, at: usize, how: Handshake) -> Result<(), BenchError> {
-        let (version, registry) = (self.plan.version, self.poll.registry());
-        let mut link =
-            Link::open(self.plan.broker, version, registry, Token(at)).map_err(|error| {
-                BenchError::new(format!(
-                    "cannot open connection {at}: {error}; `ulimit -n` bounds open files, and \
-                 net.ipv4.ip_local_port_range the connections to one address"
-                ))
-            })?;
-        let client = &mut self.clients[at];
-        put(
-            &connect_packet(&client.user, version, how.clean),
-            version,
-            link.output(),
-        );
-        client.link = Some(link);
-        client.phase = Phase::Connecting;
-        client.handshake = how;
-        self.opening += 1;
-        Ok(())
-    }
-
-    /// Ends the connections of these clients without a word.
-    pub(super) fn drop_links(&mut self, who: &[usize]) {
-        for at in who {
-            self.clients[*at].link = None;
-            self.clients[*at].phase = Phase::Closed;
-        }
-    }
-
     /// Runs until every message is where it should be, or none has moved for the plan's patience.
     pub(super) fn settle(&mut self) {
         let mut before = (0, 0);
@@ -383,22 +317,6 @@ impl<'p> Swarm<'p> {
         }
     }
 
-    fn handle_connected(&mut self, at: usize) {
-        let client = &mut self.clients[at];
-        if !client.handshake.subscribe {
-            return self.handle_ready(at);
-        }
-        client.phase = Phase::Subscribing;
-        let packet = subscribe_packet(&client.inbox, self.plan.qos);
-        self.answer(at, &packet);
-    }
-
-    fn handle_ready(&mut self, at: usize) {
-        self.clients[at].phase = Phase::Ready;
-        self.opening -= 1;
-        self.list(at);
-    }
-
     fn handle_message(&mut self, at: usize, publish: &Publish, now: u64) {
         if let Some(id) = publish.packet_id {
             let answer = match publish.qos {
@@ -468,22 +386,6 @@ impl<'p> Swarm<'p> {
         if let Some(link) = &mut self.clients[at].link {
             put(packet, self.plan.version, link.output());
             self.list(at);
-        }
-    }
-
-    /// The client has lost its connection, or never got one.
-    fn lose(&mut self, at: usize, why: &str) {
-        let client = &mut self.clients[at];
-        if client.link.take().is_none() {
-            return;
-        }
-        match mem::replace(&mut client.phase, Phase::Closed) {
-            Phase::Ready => self.ledger.dropped_connections += 1,
-            _ => {
-                self.opening -= 1;
-                self.failed += 1;
-                self.failure.get_or_insert_with(|| why.to_owned());
-            }
         }
     }
 }

@@ -1,4 +1,6 @@
-//! The generator's parts that need no broker; with one: tests/cli.
+//! The generator's parts that need no broker; [`workloads`] have one.
+
+mod workloads;
 
 use jam_wire::packet::{Packet, QoS, Version};
 

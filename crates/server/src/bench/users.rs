@@ -77,6 +77,13 @@ impl Roster {
     }
 }
 
+#[cfg(test)]
+impl From<Vec<User>> for Roster {
+    fn from(users: Vec<User>) -> Self {
+        Self(users)
+    }
+}
+
 fn parse(line: &str) -> Option<User> {
     if !line.starts_with('{') {
         let (id, token) = line.split_once(',')?;
