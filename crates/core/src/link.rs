@@ -26,16 +26,22 @@ pub enum Eviction {
     ShuttingDown,
 }
 
-/// Says which publish of a connection an outcome belongs to.
-pub type Ticket = u64;
+/// Says which packet of a connection an outcome belongs to. Each kind is counted for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ticket {
+    /// A PUBLISH.
+    Publish(u64),
+    /// Any other packet whose answer waits for the store.
+    Answer(u64),
+}
 
-/// What became of a publish.
+/// What became of a packet.
 pub type Outcome = Result<(), Refusal>;
 
 /// What was left for a connection since it last looked.
 #[derive(Debug, Default)]
 pub struct Left {
-    /// Outcomes of publishes, in the order in which they came.
+    /// Outcomes, in the order in which they came.
     pub outcomes: Vec<(Ticket, Outcome)>,
     /// There may be something to fetch.
     pub mail: bool,

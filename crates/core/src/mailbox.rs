@@ -1,27 +1,33 @@
 //! What waits for a user: one log, in the order of arrival, for all of his devices.
 //!
-//! An entry knows by a bit for each device who is still to get it. A message in the inbox that no device
-//! is to get is *unclaimed*: it waits for the first device that subscribes (PROTOCOL.md, section 7.2).
+//! An entry is what has to be known of a message without its content: the content is here as long as
+//! nobody else has it, then in the store. An entry knows by a bit for each device who is still to get it.
+//! A message in the inbox that no device is to get is *unclaimed*: it waits for the first device that
+//! subscribes (PROTOCOL.md, section 7.2).
 //!
 //! Invariants, checked by `mailbox/tests.rs`:
 //! - *Kept*: an inbox message of QoS 1 or 2 leaves only when every device that was to get it has
 //!   acknowledged it (at least one has), or when it expires.
 //! - *Ephemeral*: a QoS 0 message leaves with the connection of the last device that was to get it.
 //! - *Counted*: `kept` and `ephemeral` are the number and size of the entries that are and are not kept.
+//! - *Small*: at most `MAX_ENTRY_BYTES` for each entry, the log's spare room included.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jam_wire::packet::QoS;
 
 use crate::message::Message;
-use crate::store::Seq;
+use crate::store::{Append, RecoveredEntry, Seq};
 use crate::time::Time;
 
 #[cfg(test)]
 mod tests;
+
+/// Memory of a message that waits, its content being in the store.
+#[cfg(test)]
+const MAX_ENTRY_BYTES: usize = 48;
 
 /// A set of a user's devices, by their slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +39,18 @@ pub(crate) type Slot = u8;
 impl Slots {
     /// Devices of one user with a session at a time.
     pub(crate) const MAX: usize = u32::BITS as usize;
+
+    pub(crate) fn one(slot: Slot) -> Self {
+        Self(1 << slot)
+    }
+
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
 
     pub(crate) fn insert(&mut self, slot: Slot) {
         self.0 |= 1 << slot;
@@ -49,6 +67,10 @@ impl Slots {
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
+
+    fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
 }
 
 /// Why a message is in the log, and so what becomes of it when nobody is left who is to get it.
@@ -62,21 +84,73 @@ pub(crate) enum Kind {
     Retained,
 }
 
+/// Who has the content of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nobody but the entry, for ever: it is not kept.
+    Ephemeral,
+    /// Nobody but the entry, for a grace: it may be acknowledged before it has to be stored.
+    Grace,
+    /// The store, which has not said yet that it is safe; it must not be delivered before (QoS 2).
+    Storing,
+    /// The store.
+    Store,
+}
+
+/// One message of the log.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) message: Arc<Message>,
-    pub(crate) kind: Kind,
+    pub(crate) seq: Seq,
+    /// The content, while nobody else has it.
+    pub(crate) message: Option<Arc<Message>>,
     /// Who is still to acknowledge it.
     waits_for: Slots,
     /// To whom of those it has been sent.
     sent_to: Slots,
+    size: u32,
+    /// Seconds since the UNIX epoch, rounded up.
+    expires_secs: u32,
+    pub(crate) kind: Kind,
+    pub(crate) qos: QoS,
+    pub(crate) place: Place,
     /// Whether anybody has acknowledged it.
     acknowledged: bool,
 }
 
 impl Entry {
+    /// Whether it counts against the limits of the mailbox.
     fn is_kept(&self) -> bool {
-        self.message.qos != QoS::AtMostOnce && self.kind != Kind::Retained
+        self.place != Place::Ephemeral
+    }
+
+    /// Whether the store has it, or is about to.
+    pub(crate) fn is_stored(&self) -> bool {
+        matches!(self.place, Place::Storing | Place::Store)
+    }
+
+    /// Whether a device has acknowledged it.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.acknowledged
+    }
+
+    pub(crate) fn waits_for(&self) -> Slots {
+        self.waits_for
+    }
+
+    pub(crate) fn sent_to(&self) -> Slots {
+        self.sent_to
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size.into()
+    }
+
+    pub(crate) fn is_expired(&self, now: Time) -> bool {
+        Time::from_millis(u64::from(self.expires_secs) * 1000) <= now
+            || self
+                .message
+                .as_ref()
+                .is_some_and(|message| message.expires_at <= now)
     }
 
     /// Whether it may leave, nobody being left who is to get it.
@@ -86,12 +160,23 @@ impl Entry {
     }
 }
 
-/// The log of one user.
-#[derive(Debug, Default)]
-pub(crate) struct Mailbox {
-    entries: BTreeMap<Seq, Entry>,
-    kept: Load,
-    ephemeral: Load,
+/// An entry that has left the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone {
+    pub(crate) seq: Seq,
+    pub(crate) place: Place,
+    pub(crate) size: u64,
+}
+
+/// What an acknowledgement has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acked {
+    /// Nothing.
+    No,
+    /// The message waits for fewer devices.
+    Fewer(Slots, Place),
+    /// It has left.
+    Gone(Gone),
 }
 
 /// How much there is of something.
@@ -102,35 +187,84 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    fn add(&mut self, message: &Message) {
+    fn add(&mut self, bytes: u64) {
         self.messages += 1;
-        self.bytes += message.size();
+        self.bytes += bytes;
     }
 
-    fn subtract(&mut self, message: &Message) {
+    fn subtract(&mut self, bytes: u64) {
         self.messages -= 1;
-        self.bytes -= message.size();
+        self.bytes -= bytes;
     }
 
-    /// Whether one more message stays within both limits.
-    pub(crate) fn has_room(self, message: &Message, max_messages: usize, max_bytes: u64) -> bool {
-        self.messages < max_messages && self.bytes + message.size() <= max_bytes
+    /// Whether one more message of this many bytes stays within both limits.
+    pub(crate) fn has_room(self, bytes: u64, max_messages: usize, max_bytes: u64) -> bool {
+        self.messages < max_messages && self.bytes + bytes <= max_bytes
     }
+}
+
+/// The log of one user. Entries are in the order of their numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    entries: VecDeque<Entry>,
+    kept: Load,
+    ephemeral: Load,
 }
 
 impl Mailbox {
     /// Appends at the end. `seq` is larger than any before.
-    pub(crate) fn append(&mut self, seq: Seq, message: Arc<Message>, kind: Kind, waits_for: Slots) {
-        let entry = Entry {
-            message,
-            kind,
+    pub(crate) fn append(
+        &mut self,
+        seq: Seq,
+        message: Arc<Message>,
+        kind: Kind,
+        place: Place,
+        waits_for: Slots,
+        max_age: Duration,
+    ) {
+        let stored = matches!(place, Place::Storing | Place::Store);
+        self.push(Entry {
+            seq,
             waits_for,
             sent_to: Slots::default(),
+            size: u32::try_from(message.size()).expect("a packet has at most 2^28 bytes"),
+            expires_secs: secs(message.expires_at.min(message.received_at + max_age)),
+            kind,
+            qos: message.qos,
+            place,
             acknowledged: false,
-        };
-        self.load_of(&entry).add(&entry.message);
-        let before = self.entries.insert(seq, entry);
-        debug_assert!(before.is_none(), "sequence numbers are never used twice");
+            message: (!stored).then_some(message),
+        });
+    }
+
+    /// Appends what a store has found. Slots without a session are not waited for.
+    pub(crate) fn restore(&mut self, found: &RecoveredEntry, slots: Slots, max_age: Duration) {
+        self.push(Entry {
+            seq: found.seq,
+            message: None,
+            waits_for: Slots::from_bits(found.waits_for).intersection(slots),
+            sent_to: Slots::default(),
+            size: found.size,
+            expires_secs: secs(found.expires_at.min(found.received_at + max_age)),
+            kind: if found.inbox {
+                Kind::Inbox
+            } else {
+                Kind::Channel
+            },
+            qos: found.qos,
+            place: Place::Store,
+            acknowledged: found.acknowledged,
+        });
+    }
+
+    fn push(&mut self, entry: Entry) {
+        debug_assert!(self.entries.back().is_none_or(|last| last.seq < entry.seq));
+        if self.entries.len() == self.entries.capacity() {
+            // By an eighth, not to twice the size: most of what waits for long waits in long logs.
+            self.entries.reserve_exact(self.entries.len() / 8 + 4);
+        }
+        self.load_of(&entry).add(entry.size());
+        self.entries.push_back(entry);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -155,48 +289,75 @@ impl Mailbox {
         }
     }
 
-    /// The entry with this number.
-    pub(crate) fn get(&self, seq: Seq) -> Option<&Entry> {
-        self.entries.get(&seq)
+    fn index(&self, seq: Seq) -> Option<usize> {
+        // Most look-ups are about the oldest entries.
+        if self.entries.front().is_some_and(|front| front.seq == seq) {
+            return Some(0);
+        }
+        self.entries
+            .binary_search_by_key(&seq, |entry| entry.seq)
+            .ok()
     }
 
-    /// The first entry after `after` that this device is to get and has not been sent.
-    pub(crate) fn next(&self, slot: Slot, after: Seq) -> Option<(Seq, &Entry)> {
+    /// The entry with this number.
+    pub(crate) fn get(&self, seq: Seq) -> Option<&Entry> {
+        self.index(seq).map(|index| &self.entries[index])
+    }
+
+    /// The entries after `after` that this device is to get and has not been sent.
+    pub(crate) fn unsent(&self, slot: Slot, after: Seq) -> impl Iterator<Item = &Entry> {
+        let start = self.entries.partition_point(|entry| entry.seq <= after);
         self.entries
-            .range((Bound::Excluded(after), Bound::Unbounded))
-            .find(|(_, entry)| entry.waits_for.contains(slot) && !entry.sent_to.contains(slot))
-            .map(|(seq, entry)| (*seq, entry))
+            .range(start..)
+            .filter(move |entry| entry.waits_for.contains(slot) && !entry.sent_to.contains(slot))
     }
 
     /// The number of the last entry; 0 if there is none.
     pub(crate) fn last(&self) -> Seq {
-        self.entries.last_key_value().map_or(0, |(seq, _)| *seq)
+        self.entries.back().map_or(0, |entry| entry.seq)
     }
 
     /// The entry is on its way to a device.
     pub(crate) fn sent(&mut self, seq: Seq, slot: Slot) {
-        if let Some(entry) = self.entries.get_mut(&seq) {
-            entry.sent_to.insert(slot);
+        if let Some(index) = self.index(seq) {
+            self.entries[index].sent_to.insert(slot);
         }
     }
 
-    /// A device has acknowledged an entry; whether the entry has left with that.
-    pub(crate) fn ack(&mut self, seq: Seq, slot: Slot) -> bool {
-        let Some(entry) = self.entries.get_mut(&seq) else {
-            return false;
+    /// The grace is over, or the store has said that it is safe. Returns the content in the first case.
+    pub(crate) fn move_to(&mut self, seq: Seq, place: Place) -> Option<Arc<Message>> {
+        let index = self.index(seq)?;
+        self.entries[index].place = place;
+        self.entries[index].message.take()
+    }
+
+    /// A device has acknowledged an entry.
+    pub(crate) fn ack(&mut self, seq: Seq, slot: Slot) -> Acked {
+        let Some(index) = self.index(seq) else {
+            return Acked::No;
         };
+        let entry = &mut self.entries[index];
         if !entry.waits_for.contains(slot) {
-            return false;
+            return Acked::No;
         }
         entry.waits_for.remove(slot);
         entry.sent_to.remove(slot);
         entry.acknowledged = true;
-        self.remove_if(seq, Entry::may_leave)
+        if entry.may_leave() {
+            return Acked::Gone(self.remove_at(index));
+        }
+        Acked::Fewer(entry.waits_for, entry.place)
+    }
+
+    /// The entry leaves, whoever waits for it.
+    pub(crate) fn remove(&mut self, seq: Seq) -> Option<Gone> {
+        let index = self.index(seq)?;
+        Some(self.remove_at(index))
     }
 
     /// A device has subscribed to the inbox: what nobody has claimed is its.
     pub(crate) fn claim(&mut self, slot: Slot) {
-        for entry in self.entries.values_mut() {
+        for entry in &mut self.entries {
             if entry.kind == Kind::Inbox && entry.waits_for.is_empty() {
                 entry.waits_for.insert(slot);
             }
@@ -204,64 +365,121 @@ impl Mailbox {
     }
 
     /// A device no longer subscribes to the inbox: what it has not been sent is no longer its.
-    pub(crate) fn disclaim(&mut self, slot: Slot, left: &mut Vec<Seq>) {
-        self.give_up(slot, left, |entry| {
+    pub(crate) fn disclaim(&mut self, slot: Slot, gone: &mut Vec<Gone>) {
+        self.give_up(slot, gone, |entry| {
             entry.kind == Kind::Inbox && !entry.sent_to.contains(slot)
         });
     }
 
-    /// A device's connection has ended: what is not kept is no longer its.
-    pub(crate) fn disconnected(&mut self, slot: Slot, left: &mut Vec<Seq>) {
+    /// A device's connection has ended: QoS 0 is no longer its.
+    pub(crate) fn disconnected(&mut self, slot: Slot, gone: &mut Vec<Gone>) {
         if self.ephemeral.messages > 0 {
-            self.give_up(slot, left, |entry| entry.message.qos == QoS::AtMostOnce);
+            self.give_up(slot, gone, |entry| entry.qos == QoS::AtMostOnce);
         }
     }
 
     /// A device's session has ended: nothing is its.
-    pub(crate) fn release(&mut self, slot: Slot, left: &mut Vec<Seq>) {
-        self.give_up(slot, left, |_| true);
+    pub(crate) fn release(&mut self, slot: Slot, gone: &mut Vec<Gone>) {
+        self.give_up(slot, gone, |_| true);
     }
 
-    fn give_up(&mut self, slot: Slot, left: &mut Vec<Seq>, which: impl Fn(&Entry) -> bool) {
-        let mut leaving: Vec<Seq> = Vec::new();
-        for (seq, entry) in &mut self.entries {
+    fn give_up(&mut self, slot: Slot, gone: &mut Vec<Gone>, which: impl Fn(&Entry) -> bool) {
+        for entry in &mut self.entries {
             if entry.waits_for.contains(slot) && which(entry) {
                 entry.waits_for.remove(slot);
                 entry.sent_to.remove(slot);
-                if entry.may_leave() {
-                    leaving.push(*seq);
-                }
             }
         }
-        leaving.retain(|seq| self.remove_if(*seq, |_| true));
-        left.append(&mut leaving);
+        self.retain(gone, |entry| !entry.may_leave());
     }
 
-    /// What has expired or is older than `max_age`, and is not on its way to anybody, leaves.
-    pub(crate) fn expire(&mut self, max_age: Duration, now: Time, left: &mut Vec<Seq>) {
-        let mut expired: Vec<Seq> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| {
-                let message = &entry.message;
-                let due = message.expires_at.min(message.received_at + max_age);
-                due <= now && entry.sent_to.is_empty()
-            })
-            .map(|(seq, _)| *seq)
-            .collect();
-        expired.retain(|seq| self.remove_if(*seq, |_| true));
-        left.append(&mut expired);
+    /// What has expired, and is not on its way to anybody, leaves.
+    pub(crate) fn expire(&mut self, now: Time, gone: &mut Vec<Gone>) {
+        self.retain(gone, |entry| {
+            !entry.is_expired(now) || !entry.sent_to.is_empty()
+        });
     }
 
-    fn remove_if(&mut self, seq: Seq, which: impl Fn(&Entry) -> bool) -> bool {
-        if !self.entries.get(&seq).is_some_and(which) {
-            return false;
-        }
+    /// What waits in the inbox leaves, up to and with a number.
+    pub(crate) fn purge(&mut self, up_to: Seq, gone: &mut Vec<Gone>) {
+        self.retain(gone, |entry| entry.seq > up_to || entry.kind != Kind::Inbox);
+    }
+
+    /// What a store has found and nobody is left to get leaves.
+    pub(crate) fn drop_leavers(&mut self, gone: &mut Vec<Gone>) {
+        self.retain(gone, |entry| !entry.may_leave());
+    }
+
+    fn retain(&mut self, gone: &mut Vec<Gone>, which: impl Fn(&Entry) -> bool) {
+        let (kept, ephemeral) = (&mut self.kept, &mut self.ephemeral);
+        self.entries.retain(|entry| {
+            let stays = which(entry);
+            if !stays {
+                let load = if entry.is_kept() {
+                    &mut *kept
+                } else {
+                    &mut *ephemeral
+                };
+                load.subtract(entry.size());
+                gone.push(Gone {
+                    seq: entry.seq,
+                    place: entry.place,
+                    size: entry.size(),
+                });
+            }
+            stays
+        });
+        self.give_back();
+    }
+
+    fn remove_at(&mut self, index: usize) -> Gone {
         let entry = self
             .entries
-            .remove(&seq)
-            .expect("it was there a moment ago");
-        self.load_of(&entry).subtract(&entry.message);
-        true
+            .remove(index)
+            .expect("the index was looked up a moment ago");
+        self.load_of(&entry).subtract(entry.size());
+        self.give_back();
+        Gone {
+            seq: entry.seq,
+            place: entry.place,
+            size: entry.size(),
+        }
     }
+
+    /// A log that has become short gives its memory back.
+    fn give_back(&mut self) {
+        let (len, capacity) = (self.entries.len(), self.entries.capacity());
+        if capacity > 64 && len < capacity / 4 {
+            self.entries.shrink_to(len * 2);
+        }
+    }
+
+    /// What the store is to keep of an entry.
+    pub(crate) fn to_append(
+        seq: Seq,
+        user: &crate::ids::UserId,
+        message: Arc<Message>,
+        kind: Kind,
+        waits_for: Slots,
+    ) -> Append {
+        let (user, inbox) = (user.clone(), kind == Kind::Inbox);
+        Append {
+            seq,
+            user,
+            message,
+            inbox,
+            waits_for: waits_for.bits(),
+        }
+    }
+
+    /// Bytes of memory that the entries take.
+    #[cfg(test)]
+    fn memory(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+    }
+}
+
+/// Seconds since the UNIX epoch, rounded up; what is too late for that is later than anybody waits.
+fn secs(time: Time) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }

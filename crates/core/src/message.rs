@@ -83,6 +83,59 @@ impl Message {
         }
     }
 
+    /// What has to be kept of the message besides its sender and its times: a PUBLISH of 5.0.
+    #[must_use]
+    pub fn to_stored(&self) -> Publish {
+        Publish {
+            dup: false,
+            qos: self.qos,
+            retain: self.retain,
+            topic: self.topic.clone(),
+            packet_id: (self.qos != QoS::AtMostOnce).then_some(PacketId::MIN),
+            properties: self.properties.as_deref().cloned().unwrap_or_default(),
+            payload: self.payload.clone(),
+        }
+    }
+
+    /// The message that was kept as `stored`.
+    #[must_use]
+    pub fn from_stored(
+        stored: Publish,
+        sender: UserId,
+        received_at: Time,
+        expires_at: Time,
+    ) -> Self {
+        Self {
+            received_at,
+            expires_at,
+            ..Self::new(stored, sender, received_at)
+        }
+    }
+
+    /// Who wrote it.
+    #[must_use]
+    pub fn sender(&self) -> &UserId {
+        &self.sender
+    }
+
+    /// Its topic.
+    #[must_use]
+    pub fn topic(&self) -> &ByteString {
+        &self.topic
+    }
+
+    /// When the server received it.
+    #[must_use]
+    pub fn received_at(&self) -> Time {
+        self.received_at
+    }
+
+    /// When it expires, by its own Message Expiry Interval.
+    #[must_use]
+    pub fn expires_at(&self) -> Time {
+        self.expires_at
+    }
+
     /// Copies what is a slice of the sender's receive buffer, so that a message that has to wait does
     /// not hold more memory than its own.
     pub(crate) fn detach(&mut self) {

@@ -179,6 +179,7 @@ impl<'a> Scanner<'a> {
         self.expect(b'"')?;
         let start = self.at;
         loop {
+            self.plain();
             match self.next()? {
                 b'"' => return Some(&self.bytes[start..self.at - 1]),
                 b'\\' => match self.next()? {
@@ -195,6 +196,25 @@ impl<'a> Scanner<'a> {
                 0..=0x1F => return None,
                 _ => {}
             }
+        }
+    }
+
+    /// Skips what means nothing in a string, eight bytes at a time; what is left is short or special.
+    fn plain(&mut self) {
+        const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+        const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+        // Sets the high bit of a byte of `word` that is below `limit`, and of none before the first such.
+        let below =
+            |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGHS;
+        let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+        while let Some(eight) = self.bytes[self.at..].first_chunk::<8>() {
+            let word = u64::from_le_bytes(*eight);
+            let special = below(word, 0x20) | is(word, b'"') | is(word, b'\\');
+            if special != 0 {
+                self.at += special.trailing_zeros() as usize / 8;
+                return;
+            }
+            self.at += 8;
         }
     }
 

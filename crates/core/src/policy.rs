@@ -240,6 +240,13 @@ pub mod refusals {
         ReasonCode::QuotaExceeded,
     );
 
+    /// The mailbox cannot be written to at the moment.
+    pub const STORE: Refusal = publish(
+        "mailbox",
+        "the server cannot keep messages at the moment",
+        ReasonCode::ImplementationSpecificError,
+    );
+
     /// Section 5; the category is the filter.
     pub const FILTER_WILDCARDS: Refusal = subscribe(
         "wildcards are not allowed in topic",

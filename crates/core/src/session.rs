@@ -2,15 +2,15 @@
 //! their way, QoS 2 ids received (MQTT 5.0, section 4.1).
 //!
 //! Invariants: at most [`MAX_SUBSCRIPTIONS`] subscriptions; packet ids on their way to the device are
-//! distinct and, in the order of `in_flight`, in the order in which they were first sent.
+//! distinct and, in the order of `in_flight`, in the order in which they are sent; a QoS 2 PUBLISH and a
+//! PUBREL of a session that outlives its connection are sent when the store has them, not before.
 
 use std::collections::{HashSet, VecDeque};
 
-use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use jam_wire::packet::{PacketId, QoS};
 
-use crate::store::Seq;
+use crate::store::{Flight, Flights, Seq, Subscription};
 
 #[cfg(test)]
 mod tests;
@@ -18,39 +18,36 @@ mod tests;
 /// Subscriptions of one session.
 pub const MAX_SUBSCRIPTIONS: usize = 256;
 
-/// A subscription to one topic, by its exact name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Subscription {
-    pub(crate) topic: ByteString,
-    pub(crate) qos: QoS,
-    pub(crate) no_local: bool,
-    pub(crate) retain_as_published: bool,
-    pub(crate) id: Option<u32>,
-}
-
-/// Which answer a packet id on its way to the device waits for.
+/// What is to be done about a packet id on its way to the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Awaits {
-    Ack(Seq),
-    Rec(Seq),
-    Comp,
+pub(crate) enum Due {
+    /// Nothing before the store has it.
+    Storing,
+    /// To be sent.
+    Fresh,
+    /// Sent on this connection.
+    Sent,
+    /// Sent on a connection that has ended: to be sent again, with DUP.
+    Again,
 }
 
 /// A packet id on its way to the device.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InFlight {
     pub(crate) packet_id: PacketId,
-    pub(crate) awaits: Awaits,
-    /// The connection it was sent on has ended: it is to be sent again, with DUP.
-    pub(crate) resend: bool,
+    pub(crate) flight: Flight,
+    pub(crate) due: Due,
 }
 
 /// The session of one device.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
-    subscriptions: Vec<Subscription>,
+    pub(crate) subscriptions: Vec<Subscription>,
     in_flight: VecDeque<InFlight>,
-    to_resend: usize,
+    /// How many of those are not [`Due::Sent`].
+    due: usize,
+    /// How many of those are [`Due::Again`].
+    again: usize,
     last_packet_id: u16,
     received: HashSet<PacketId, RandomState>,
     /// Everything up to here has been looked at for this device.
@@ -58,6 +55,34 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// What a store has found.
+    pub(crate) fn restore(
+        subscriptions: Vec<Subscription>,
+        received: Vec<PacketId>,
+        flights: Flights,
+    ) -> Self {
+        let last_packet_id = flights.last().map_or(0, |(packet_id, _)| packet_id.get());
+        let in_flight: VecDeque<_> = flights
+            .into_iter()
+            .map(|(packet_id, flight)| InFlight {
+                packet_id,
+                flight,
+                due: Due::Again,
+            })
+            .collect();
+        let again = in_flight.len();
+        let received = received.into_iter().collect();
+        Self {
+            subscriptions,
+            due: again,
+            again,
+            in_flight,
+            last_packet_id,
+            received,
+            cursor: 0,
+        }
+    }
+
     pub(crate) fn subscription(&self, topic: &str) -> Option<&Subscription> {
         self.subscriptions
             .iter()
@@ -89,87 +114,143 @@ impl Session {
         self.subscriptions.len() < before
     }
 
-    /// How many packet ids are on their way on this connection, out of those that count against the
-    /// device's Receive Maximum.
+    /// How many packet ids count against the device's Receive Maximum: those that have been sent on this
+    /// connection, or will be as soon as the store has them.
     pub(crate) fn on_the_way(&self) -> usize {
-        self.in_flight.len() - self.to_resend
+        self.in_flight.len() - self.again
     }
 
-    /// A message goes out for the first time.
-    pub(crate) fn send(&mut self, seq: Seq, qos: QoS) -> PacketId {
+    /// Whether something was sent on a connection that has ended, and not since.
+    pub(crate) fn has_to_resend(&self) -> bool {
+        self.again > 0
+    }
+
+    /// A message goes out for the first time, now or when the store has said so.
+    pub(crate) fn send(&mut self, seq: Seq, qos: QoS, due: Due) -> PacketId {
         let packet_id = self.free_packet_id();
-        let awaits = match qos {
-            QoS::ExactlyOnce => Awaits::Rec(seq),
-            QoS::AtMostOnce | QoS::AtLeastOnce => Awaits::Ack(seq),
+        let flight = match qos {
+            QoS::ExactlyOnce => Flight::AwaitsPubRec(seq),
+            QoS::AtMostOnce | QoS::AtLeastOnce => Flight::AwaitsPubAck(seq),
         };
         self.in_flight.push_back(InFlight {
             packet_id,
-            awaits,
-            resend: false,
+            flight,
+            due,
         });
+        self.due += usize::from(due != Due::Sent);
         packet_id
     }
 
-    /// Whether something is to be sent again.
-    pub(crate) fn has_to_resend(&self) -> bool {
-        self.to_resend > 0
+    /// Whether a QoS 2 PUBLISH waits for the store; nothing may be sent before it.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.due > 0
+            && self
+                .in_flight
+                .iter()
+                .any(|it| it.due == Due::Storing && matches!(it.flight, Flight::AwaitsPubRec(_)))
     }
 
-    /// The next packet id that is to be sent again, in the order of the first sending.
-    pub(crate) fn resend(&mut self) -> Option<InFlight> {
-        if self.to_resend == 0 {
-            return None;
+    /// The packet ids that may be sent now, in their order.
+    pub(crate) fn due(&self) -> impl Iterator<Item = InFlight> {
+        let count = if self.due == 0 {
+            0
+        } else {
+            self.in_flight.len()
+        };
+        let mut held_up = false;
+        self.in_flight
+            .iter()
+            .take(count)
+            .copied()
+            .filter(move |it| {
+                let is_publish = it.flight != Flight::AwaitsPubComp;
+                match it.due {
+                    Due::Storing => {
+                        held_up |= is_publish;
+                        false
+                    }
+                    Due::Fresh | Due::Again => !(is_publish && held_up),
+                    Due::Sent => false,
+                }
+            })
+    }
+
+    /// What was due is on its way.
+    pub(crate) fn sent(&mut self, packet_id: PacketId) {
+        if let Some(index) = self.find(packet_id) {
+            self.set_due(index, Due::Sent);
         }
-        let next = self
-            .in_flight
-            .iter_mut()
-            .find(|in_flight| in_flight.resend)?;
-        next.resend = false;
-        self.to_resend -= 1;
-        Some(*next)
+    }
+
+    /// The store has what waited for it under this packet id.
+    pub(crate) fn stored(&mut self, packet_id: PacketId) {
+        if let Some(index) = self.find(packet_id)
+            && self.in_flight[index].due == Due::Storing
+        {
+            self.set_due(index, Due::Fresh);
+        }
+    }
+
+    /// Nothing is on its way under this packet id any more.
+    pub(crate) fn landed(&mut self, packet_id: PacketId) {
+        if let Some(index) = self.find(packet_id) {
+            self.set_due(index, Due::Sent);
+            self.in_flight.remove(index);
+        }
+    }
+
+    /// The packet id under which a message is on its way.
+    pub(crate) fn flight_of(&self, seq: Seq) -> Option<(PacketId, Flight)> {
+        let it = self.in_flight.iter().find(|it| {
+            matches!(it.flight, Flight::AwaitsPubAck(of) | Flight::AwaitsPubRec(of) if of == seq)
+        })?;
+        Some((it.packet_id, it.flight))
     }
 
     /// PUBACK: which message it was.
     pub(crate) fn pub_ack(&mut self, packet_id: PacketId) -> Option<Seq> {
-        match self.find(packet_id)? {
-            (index, Awaits::Ack(seq)) => {
-                self.remove(index);
+        match self.in_flight[self.find(packet_id)?].flight {
+            Flight::AwaitsPubAck(seq) => {
+                self.landed(packet_id);
                 Some(seq)
             }
-            _ => None,
+            Flight::AwaitsPubRec(_) | Flight::AwaitsPubComp => None,
         }
     }
 
-    /// PUBREC: which message it was. Its packet id waits for PUBCOMP unless the device refused it.
-    pub(crate) fn pub_rec(&mut self, packet_id: PacketId, refused: bool) -> Received {
-        match self.find(packet_id) {
-            Some((index, Awaits::Rec(seq))) => {
-                if refused {
-                    self.remove(index);
-                } else {
-                    self.in_flight[index].awaits = Awaits::Comp;
-                }
+    /// PUBREC: which message it was. PUBREL is due, unless the device refused the message.
+    pub(crate) fn pub_rec(&mut self, packet_id: PacketId, refused: bool, due: Due) -> Received {
+        let Some(index) = self.find(packet_id) else {
+            return Received::Unknown;
+        };
+        let received = match self.in_flight[index].flight {
+            Flight::AwaitsPubAck(_) => return Received::Unknown,
+            Flight::AwaitsPubRec(seq) => {
+                self.in_flight[index].flight = Flight::AwaitsPubComp;
+                self.set_due(index, due);
                 Received::First(seq)
             }
-            Some((index, Awaits::Comp)) => {
-                if refused {
-                    self.remove(index);
+            Flight::AwaitsPubComp => {
+                if self.in_flight[index].due == Due::Sent {
+                    self.set_due(index, Due::Fresh);
                 }
                 Received::Again
             }
-            Some((_, Awaits::Ack(_))) | None => Received::Unknown,
+        };
+        if refused {
+            self.landed(packet_id);
         }
+        received
     }
 
     /// PUBCOMP: whether it ended anything.
     pub(crate) fn pub_comp(&mut self, packet_id: PacketId) -> bool {
-        match self.find(packet_id) {
-            Some((index, Awaits::Comp)) => {
-                self.remove(index);
-                true
-            }
-            _ => false,
+        let index = self.find(packet_id);
+        let ends = index.is_some_and(|it| self.in_flight[it].flight == Flight::AwaitsPubComp);
+        if ends {
+            self.landed(packet_id);
         }
+        ends
     }
 
     /// Whether a QoS 2 PUBLISH with this id was received and not released.
@@ -194,38 +275,30 @@ impl Session {
 
     /// The connection has ended.
     pub(crate) fn disconnected(&mut self) {
-        for in_flight in &mut self.in_flight {
-            in_flight.resend = true;
+        for index in 0..self.in_flight.len() {
+            if self.in_flight[index].due == Due::Sent {
+                self.set_due(index, Due::Again);
+            }
         }
-        self.to_resend = self.in_flight.len();
     }
 
-    fn find(&self, packet_id: PacketId) -> Option<(usize, Awaits)> {
-        let index = self
-            .in_flight
+    fn find(&self, packet_id: PacketId) -> Option<usize> {
+        self.in_flight
             .iter()
-            .position(|it| it.packet_id == packet_id)?;
-        Some((index, self.in_flight[index].awaits))
+            .position(|it| it.packet_id == packet_id)
     }
 
-    fn remove(&mut self, index: usize) {
-        if self
-            .in_flight
-            .remove(index)
-            .is_some_and(|removed| removed.resend)
-        {
-            self.to_resend -= 1;
-        }
+    fn set_due(&mut self, index: usize, due: Due) {
+        let old = std::mem::replace(&mut self.in_flight[index].due, due);
+        self.due = self.due + usize::from(due != Due::Sent) - usize::from(old != Due::Sent);
+        self.again = self.again + usize::from(due == Due::Again) - usize::from(old == Due::Again);
     }
 
     fn free_packet_id(&mut self) -> PacketId {
         loop {
             self.last_packet_id = self.last_packet_id.wrapping_add(1);
             if let Some(id) = PacketId::new(self.last_packet_id)
-                && !self
-                    .in_flight
-                    .iter()
-                    .any(|in_flight| in_flight.packet_id == id)
+                && self.find(id).is_none()
             {
                 return id;
             }

@@ -1,60 +1,358 @@
-//! Where messages are kept until they have been acknowledged.
+//! Where messages and sessions are kept.
 //!
-//! The promise of PROTOCOL.md, section 7.1, is made here and nowhere else: a publish is acknowledged
-//! when its [`Receipt`] says so, and a receipt is the store's to resolve.
+//! The promise of PROTOCOL.md, section 7.1, is made here and nowhere else: what must survive goes through
+//! [`MailboxStore::write`], and whatever is said to a client because of it waits for the [`Receipt`].
+//!
+//! Invariants: writes of one call are kept together or not at all, and calls are kept in their order; a
+//! receipt is resolved when no lock of the router is held.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
 
-use crate::ids::UserId;
+use foldhash::fast::RandomState;
+use jam_wire::packet::{PacketId, QoS, Will};
+use smallvec::SmallVec;
+
+use crate::ids::{ClientId, UserId};
 use crate::link::{Link, Ticket};
 use crate::message::Message;
 use crate::policy::Refusal;
+use crate::router::Router;
+use crate::time::Time;
 
-/// The place of a message in the order of all messages.
+/// The place of a message in the order of all messages. Never 0, never used twice, ascending in each log.
 pub type Seq = u64;
 
-/// The right to acknowledge one publish. One that is dropped acknowledges nothing: the client sends again.
+/// A session that outlives its connections. From the same numbers as [`Seq`].
+pub type SessionId = u64;
+
+/// One change of what is kept.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// A message joins the log of its receiver.
+    Append(Append),
+    /// A message waits for fewer devices (bits by slot), at least one of which has acknowledged it.
+    Acknowledged {
+        /// Which.
+        seq: Seq,
+        /// Whom it still waits for.
+        waits_for: u32,
+    },
+    /// A message leaves the log.
+    Remove(Seq),
+    /// A session begins or changes; takes the place of what was there, but for its packet ids.
+    Session(Box<SessionRecord>),
+    /// A session ends, and with it its packet ids.
+    EndSession(SessionId),
+    /// A QoS 2 PUBLISH was received.
+    Received(SessionId, PacketId),
+    /// Its PUBREL was received.
+    Released(SessionId, PacketId),
+    /// A PUBLISH is on its way to a device; takes the place of what the packet id stood for before.
+    InFlight(SessionId, PacketId, Flight),
+    /// Nothing is on its way under the packet id any more.
+    Landed(SessionId, PacketId),
+    /// New subscriptions to the message's topic are sent it first.
+    Retain(UserId, Arc<Message>),
+    /// They no longer are.
+    Unretain(UserId, bytestring::ByteString),
+}
+
+/// What a packet id on its way to a device stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flight {
+    /// A message of QoS 1, to be acknowledged with PUBACK.
+    AwaitsPubAck(Seq),
+    /// A message of QoS 2, to be acknowledged with PUBREC.
+    AwaitsPubRec(Seq),
+    /// A message that the device has; PUBREL is due.
+    AwaitsPubComp,
+}
+
+/// What is on its way to a device, in the order of [`Write::InFlight`].
+pub type Flights = Vec<(PacketId, Flight)>;
+
+/// A message of a log.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// Its number.
+    pub seq: Seq,
+    /// Whose log it is in.
+    pub user: UserId,
+    /// The message.
+    pub message: Arc<Message>,
+    /// Whether it is in the inbox; otherwise on an own channel.
+    pub inbox: bool,
+    /// The devices that are to get it, bits by slot.
+    pub waits_for: u32,
+}
+
+/// What is remembered of a session, but for its packet ids.
+#[derive(Debug, Clone)]
+pub struct SessionRecord {
+    /// Its number.
+    pub id: SessionId,
+    /// Whose.
+    pub user: UserId,
+    /// Which client's.
+    pub client: ClientId,
+    /// The device's bit in `waits_for`.
+    pub slot: u8,
+    /// How long it outlives its connection.
+    pub expiry: Duration,
+    /// When it ends; `None` while the client is connected.
+    pub ends_at: Option<Time>,
+    /// What is published when the connection is lost.
+    pub will: Option<Box<Will>>,
+    /// When that is due; `None` while the client is connected.
+    pub will_at: Option<Time>,
+    /// In the order in which they were made.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// A subscription to one topic, by its exact name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// The topic.
+    pub topic: bytestring::ByteString,
+    /// Highest QoS of what is sent.
+    pub qos: QoS,
+    /// Not what the connection itself published.
+    pub no_local: bool,
+    /// RETAIN as it was published.
+    pub retain_as_published: bool,
+    /// The Subscription Identifier.
+    pub id: Option<u32>,
+}
+
+/// What a store finds when it is opened, in ascending order of numbers.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Every session with the QoS 2 ids received, and what is on its way in the order of `InFlight`.
+    pub sessions: Vec<(SessionRecord, Vec<PacketId>, Flights)>,
+    /// Every message of a log, without its content.
+    pub entries: Vec<RecoveredEntry>,
+    /// Retained messages.
+    pub retained: Vec<(UserId, Arc<Message>)>,
+    /// The highest number ever used, or higher.
+    pub last_seq: Seq,
+}
+
+/// A message of a log, without its content.
+#[derive(Debug, Clone)]
+pub struct RecoveredEntry {
+    /// Its number.
+    pub seq: Seq,
+    /// Whose log it is in.
+    pub user: UserId,
+    /// Whether it is in the inbox.
+    pub inbox: bool,
+    /// 1 or 2.
+    pub qos: QoS,
+    /// Bytes of the payload.
+    pub size: u32,
+    /// The devices that are to get it, bits by slot.
+    pub waits_for: u32,
+    /// Whether a device has acknowledged it.
+    pub acknowledged: bool,
+    /// When it expires by itself.
+    pub expires_at: Time,
+    /// When it was received.
+    pub received_at: Time,
+}
+
+/// What waits for writes to be kept. One that is dropped says nothing to anybody: the client asks again.
 #[derive(Debug)]
-pub struct Receipt {
-    link: Arc<Link>,
-    ticket: Ticket,
+pub struct Receipt(Waiting);
+
+#[derive(Debug)]
+enum Waiting {
+    /// A client waits for the answer to a packet.
+    Client(Arc<Link>, Ticket),
+    /// A packet to a device waits.
+    Device {
+        router: Weak<Router>,
+        user: UserId,
+        session: SessionId,
+        packet_id: PacketId,
+    },
+    /// A message may not be delivered before it is kept; the sender may wait too.
+    Message {
+        router: Weak<Router>,
+        user: UserId,
+        seq: Seq,
+        client: Option<(Arc<Link>, Ticket)>,
+    },
 }
 
 impl Receipt {
-    pub(crate) fn new(link: Arc<Link>, ticket: Ticket) -> Self {
-        Self { link, ticket }
+    pub(crate) fn for_client(link: Arc<Link>, ticket: Ticket) -> Self {
+        Self(Waiting::Client(link, ticket))
     }
 
-    /// The message is kept, or nobody needs it any more.
+    pub(crate) fn for_device(
+        router: Weak<Router>,
+        user: UserId,
+        session: SessionId,
+        packet_id: PacketId,
+    ) -> Self {
+        Self(Waiting::Device {
+            router,
+            user,
+            session,
+            packet_id,
+        })
+    }
+
+    /// Takes the place of the sender's own receipt, if there is one.
+    pub(crate) fn for_message(
+        router: Weak<Router>,
+        user: UserId,
+        seq: Seq,
+        sender: Option<Self>,
+    ) -> Self {
+        let client = sender.and_then(|sender| match sender.0 {
+            Waiting::Client(link, ticket) => Some((link, ticket)),
+            Waiting::Device { .. } | Waiting::Message { .. } => None,
+        });
+        Self(Waiting::Message {
+            router,
+            user,
+            seq,
+            client,
+        })
+    }
+
+    /// The writes are kept, or nobody needs them any more.
     pub fn stored(self) {
-        self.link.resolve(self.ticket, Ok(()));
-    }
-
-    /// The message could not be kept.
-    pub fn refused(self, refusal: Refusal) {
-        self.link.resolve(self.ticket, Err(refusal));
-    }
-}
-
-/// Keeps messages. Its methods queue and return: nobody waits for I/O under a lock.
-pub trait MailboxStore: Send + Sync + fmt::Debug {
-    /// Keeps a message of `receiver`, then resolves the receipt. A will has none.
-    fn append(&self, seq: Seq, receiver: &UserId, message: &Arc<Message>, receipt: Option<Receipt>);
-    /// Every device that was to get the message has acknowledged it, or it has expired.
-    fn remove(&self, seq: Seq, receiver: &UserId);
-}
-
-/// Keeps messages as long as the process lives: they stay where the mailboxes' index has them.
-#[derive(Debug, Default)]
-pub struct MemoryStore;
-
-impl MailboxStore for MemoryStore {
-    fn append(&self, _: Seq, _: &UserId, _: &Arc<Message>, receipt: Option<Receipt>) {
-        if let Some(receipt) = receipt {
-            receipt.stored();
+        match self.0 {
+            Waiting::Client(link, ticket) => link.resolve(ticket, Ok(())),
+            Waiting::Device {
+                router,
+                user,
+                session,
+                packet_id,
+            } => {
+                if let Some(router) = router.upgrade() {
+                    router.flight_stored(&user, session, packet_id);
+                }
+            }
+            Waiting::Message {
+                router,
+                user,
+                seq,
+                client,
+            } => {
+                if let Some((link, ticket)) = client {
+                    link.resolve(ticket, Ok(()));
+                }
+                if let Some(router) = router.upgrade() {
+                    router.message_stored(&user, seq);
+                }
+            }
         }
     }
 
-    fn remove(&self, _: Seq, _: &UserId) {}
+    /// An append could not be kept: the message leaves its log and its sender is told why.
+    pub fn refused(self, refusal: Refusal) {
+        match self.0 {
+            Waiting::Client(link, ticket) => link.resolve(ticket, Err(refusal)),
+            Waiting::Message {
+                router,
+                user,
+                seq,
+                client,
+            } => {
+                if let Some(router) = router.upgrade() {
+                    router.message_refused(&user, seq);
+                }
+                if let Some((link, ticket)) = client {
+                    link.resolve(ticket, Err(refusal));
+                }
+            }
+            Waiting::Device { .. } => {}
+        }
+    }
+}
+
+/// Writes that are kept together.
+pub type Writes = SmallVec<[Write; 2]>;
+
+/// What to do with messages that have been read: those that are gone are missing.
+pub type OnLoaded = Box<dyn FnOnce(Vec<(Seq, Arc<Message>)>) + Send>;
+
+/// Keeps messages and sessions. Its methods queue and return: nobody waits for I/O under a lock.
+pub trait MailboxStore: Send + Sync + fmt::Debug {
+    /// Keeps the writes, then resolves the receipt, never before this returns. Called under the lock of
+    /// one user, so that the order of calls about a user is the order of what happened to him.
+    fn write(&self, writes: Writes, receipt: Option<Receipt>);
+
+    /// Reads messages, kept or about to be, and hands them over in the order of `seqs`.
+    fn load(&self, seqs: Vec<Seq>, then: OnLoaded);
+
+    /// Called after the lock is free: the time for a store that keeps nothing to resolve its receipts.
+    fn settle(&self) {}
+
+    /// Whether appends can be kept at the moment; if not, they are refused before they are tried.
+    fn accepts(&self) -> bool {
+        true
+    }
+}
+
+/// Keeps messages as long as the process lives.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    kept: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    messages: HashMap<Seq, Arc<Message>, RandomState>,
+    resolved: Vec<Receipt>,
+}
+
+impl MemoryStore {
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.kept
+            .lock()
+            .expect("no code that holds this lock can panic")
+    }
+}
+
+impl MailboxStore for MemoryStore {
+    fn write(&self, writes: Writes, receipt: Option<Receipt>) {
+        let mut kept = self.lock();
+        for write in writes {
+            match write {
+                Write::Append(append) => {
+                    kept.messages.insert(append.seq, append.message);
+                }
+                Write::Remove(seq) => {
+                    kept.messages.remove(&seq);
+                }
+                _ => {}
+            }
+        }
+        kept.resolved.extend(receipt);
+    }
+
+    fn load(&self, seqs: Vec<Seq>, then: OnLoaded) {
+        let found = {
+            let kept = self.lock();
+            let find = |seq| {
+                kept.messages
+                    .get(&seq)
+                    .map(|message| (seq, message.clone()))
+            };
+            seqs.into_iter().filter_map(find).collect()
+        };
+        then(found);
+    }
+
+    fn settle(&self) {
+        let resolved = std::mem::take(&mut self.lock().resolved);
+        resolved.into_iter().for_each(Receipt::stored);
+    }
 }

@@ -197,7 +197,6 @@ fn a_qos_2_publish_that_waits_for_the_store_is_not_acknowledged_when_it_is_repea
 }
 
 #[test]
-#[ignore = "needs a store that knows of sessions: the session remembers the id before the message is kept"]
 fn a_qos_2_publish_that_waits_for_the_store_is_not_acknowledged_on_the_next_connection_either() {
     let bench = Bench::new();
     let one = bench.client("1:phone", V4);
@@ -218,7 +217,6 @@ fn a_qos_2_publish_that_waits_for_the_store_is_not_acknowledged_on_the_next_conn
 }
 
 #[test]
-#[ignore = "needs a way to take a message back out of the log when the store refuses it"]
 fn what_the_store_refuses_is_not_delivered() {
     let bench = Bench::new();
     let (one, two) = (bench.client("1:phone", V5), bench.client("2:phone", V5));

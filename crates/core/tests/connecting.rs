@@ -328,8 +328,8 @@ fn connect_subscribe_and_publish_in_one_segment() {
         ]);
         assert!(matches!(client.next(), Some(Packet::ConnAck(_))));
         assert_eq!(client.expect_sub_ack(), [ReasonCode::GrantedQoS1]);
-        client.expect_accepted(QoS::AtLeastOnce, Some(2));
         client.read("1", "x");
+        client.expect_accepted(QoS::AtLeastOnce, Some(2));
     }
 }
 

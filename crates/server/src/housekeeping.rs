@@ -1,7 +1,7 @@
 //! What has to be done without a packet that asks for it.
 //!
-//! Three loops, so that none waits for another's I/O: the rules' time (session expiry, delayed wills),
-//! the directory (a change that another process commits takes effect on open connections within a
+//! Four loops, so that none waits for another's I/O: the rules' time (session expiry, delayed wills), the
+//! grace of messages, the directory (a change that another process commits takes effect on open connections within a
 //! second: PROTOCOL.md, section 6), and the TLS files. Each ends when the server stops.
 
 use std::sync::Arc;
@@ -19,6 +19,9 @@ use crate::tls::Tls;
 /// How often the rules are told the time, and the directory is looked at.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How often messages are handed to the store whose grace is over: a part of the grace.
+const GRACE_TICK: Duration = Duration::from_millis(10);
+
 /// How often the TLS files are looked at.
 const TLS_TICK: Duration = Duration::from_secs(5);
 
@@ -33,6 +36,14 @@ pub(crate) async fn keep_time(shared: Arc<Shared>, mut stop: watch::Receiver<boo
         while let Some(will) = shared.router.next_will() {
             publish_will(&shared, &will).await;
         }
+    }
+}
+
+/// Hands messages to the store that were not acknowledged within their grace.
+pub(crate) async fn end_graces(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = ticks(GRACE_TICK);
+    while next(&mut ticks, &mut stop).await {
+        shared.router.hand_over(shared.clock.now());
     }
 }
 

@@ -23,6 +23,7 @@ mod housekeeping;
 mod http;
 mod listener;
 pub mod logging;
+pub mod mailbox;
 pub mod serve;
 pub mod settings;
 mod slots;

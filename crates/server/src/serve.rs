@@ -13,7 +13,7 @@ use std::time::Duration;
 use jam_core::UserLimits;
 use jam_core::link::Eviction;
 use jam_core::router::{Router, Rules};
-use jam_core::store::MemoryStore;
+use jam_core::time::Time;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -26,12 +26,16 @@ use crate::health::Health;
 use crate::housekeeping;
 use crate::http::Http;
 use crate::listener::{Listener, Serves, bind};
+use crate::mailbox::{OpenError, SqliteMailbox};
 use crate::settings::{Address, Devices, Settings};
 use crate::slots::Slots;
 use crate::tls::{Tls, TlsError, TlsFiles};
 
 /// How long clients may take to be told goodbye. With the rest, a stop takes less than 10 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// How long the mailbox may take to keep what is left.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the server cannot start or go on. Each says what to do.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub enum ServeError {
     Tls(TlsError),
     /// The directory.
     Directory(DirectoryError),
+    /// The mailbox.
+    Mailbox(OpenError),
     /// The system.
     Io(io::Error),
 }
@@ -73,6 +79,7 @@ impl fmt::Display for ServeError {
             }
             Self::Tls(error) => error.fmt(f),
             Self::Directory(error) => error.fmt(f),
+            Self::Mailbox(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -84,6 +91,7 @@ impl std::error::Error for ServeError {
             Self::Bind { error, .. } | Self::Io(error) => Some(error),
             Self::Tls(error) => Some(error),
             Self::Directory(error) => Some(error),
+            Self::Mailbox(error) => Some(error),
         }
     }
 }
@@ -103,6 +111,7 @@ pub struct Running {
 /// What a stop takes down, last first.
 struct Parts {
     tls: Option<Arc<Tls>>,
+    mailbox: Arc<SqliteMailbox>,
     shared: Arc<Shared>,
     slots: Arc<Slots>,
     housekeepers: Crew,
@@ -136,9 +145,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
 
     let tls = open_tls(&settings)?;
     let directory = open_directory(&settings)?;
-    let router = Router::new(rules(&settings), directory.clone(), Arc::new(MemoryStore));
+    let clock = Clock::start();
+    let (mailbox, router) = open_mailbox(&settings, &directory, &clock)?;
     let shared = Arc::new(Shared {
-        clock: Clock::start(),
+        clock,
         router,
         directory,
     });
@@ -175,6 +185,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     }
     let parts = Parts {
         tls,
+        mailbox,
         shared,
         slots,
         housekeepers,
@@ -209,6 +220,7 @@ impl Running {
     pub async fn stop(self) {
         let Parts {
             tls: _,
+            mailbox,
             shared,
             slots,
             housekeepers,
@@ -224,7 +236,12 @@ impl Running {
             tracing::warn!(connections = slots.len(), "connections did not end in time");
         }
         housekeepers.stop().await;
-        drop(shared); // the last one closes the directory
+        shared.router.hand_over(Time::NEVER);
+        let flush = tokio::task::spawn_blocking(move || mailbox.flush(FLUSH_TIMEOUT));
+        if !flush.await.expect("waiting for the mailbox does not panic") {
+            tracing::error!("the mailbox could not keep everything in time");
+        }
+        drop(shared); // the last one closes the directory and the mailbox
         tracing::info!("stopped");
     }
 }
@@ -260,6 +277,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
 fn housekeepers(shared: &Arc<Shared>, health: &Arc<Health>, tls: Option<&Arc<Tls>>) -> Crew {
     let mut crew = Crew::new();
     crew.spawn(|stop| housekeeping::keep_time(shared.clone(), stop));
+    crew.spawn(|stop| housekeeping::end_graces(shared.clone(), stop));
     crew.spawn(|stop| housekeeping::watch_directory(shared.clone(), health.clone(), stop));
     if let Some(tls) = tls {
         crew.spawn(|stop| housekeeping::watch_tls(tls.clone(), stop));
@@ -336,6 +354,27 @@ fn open_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, ServeError> {
     let files = TlsFiles::of(&settings.tls);
     let tls = files.map(Tls::open).transpose().map_err(ServeError::Tls)?;
     Ok(tls.map(Arc::new))
+}
+
+/// Opens the mailbox and tells the router what is in it.
+fn open_mailbox(
+    settings: &Settings,
+    directory: &Arc<SqliteDirectory>,
+    clock: &Clock,
+) -> Result<(Arc<SqliteMailbox>, Arc<Router>), ServeError> {
+    let dir = settings.data.join("mailbox");
+    let (mailbox, found) = SqliteMailbox::open(&dir).map_err(ServeError::Mailbox)?;
+    let messages = found.entries.len();
+    let router = Router::new(rules(settings), directory.clone(), mailbox.clone());
+    router.restore(found, clock.now());
+    let this = Arc::downgrade(&router);
+    mailbox.on_purge(move |user, up_to| {
+        if let Some(router) = this.upgrade() {
+            router.purge(&user, up_to);
+        }
+    });
+    tracing::info!(messages, "the mailbox is open");
+    Ok((mailbox, router))
 }
 
 fn open_directory(settings: &Settings) -> Result<Arc<SqliteDirectory>, ServeError> {

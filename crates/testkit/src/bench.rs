@@ -48,6 +48,8 @@ struct Shared {
 
 pub(crate) struct World {
     pub(crate) now: Time,
+    /// Whether messages wait for their grace; otherwise they go to the store as soon as all is quiet.
+    graceful: bool,
     ends: Vec<End>,
 }
 
@@ -119,6 +121,7 @@ impl Bench {
         let router = Router::new(rules, directory.clone(), store.clone());
         let world = RefCell::new(World {
             now: START,
+            graceful: false,
             ends: Vec::new(),
         });
         Self(Rc::new(Shared {
@@ -194,8 +197,20 @@ impl Bench {
                 }
             }
             self.0.router.handle_timeout(now);
+            self.0.router.hand_over(now);
         }
         self.run();
+    }
+
+    /// From now on messages wait for their grace (`jam_core::router::GRACE`) before they are stored.
+    pub fn be_graceful(&self) {
+        self.world().graceful = true;
+    }
+
+    /// Ends every grace; whether anybody has something to do because of it.
+    fn hand_over(&self) -> bool {
+        self.0.router.hand_over(Time::NEVER);
+        self.world().ends.iter().any(End::is_called)
     }
 
     /// Looks at the account of every connected user again, as the server does when the directory changes.
@@ -331,7 +346,7 @@ impl Bench {
                     }
                 }
             }
-            if !busy {
+            if !busy && (self.world().graceful || !self.hand_over()) {
                 return;
             }
         }
@@ -340,6 +355,11 @@ impl Bench {
 }
 
 impl End {
+    /// Whether somebody has left something for the connection.
+    fn is_called(&self) -> bool {
+        self.connection.is_some() && self.flag.0.load(Ordering::Relaxed)
+    }
+
     /// One look at a connection; whether there was anything to do.
     fn turn(&mut self, directory: &FakeDirectory, now: Time) -> bool {
         let Some(connection) = &mut self.connection else {

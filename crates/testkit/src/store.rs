@@ -1,12 +1,11 @@
 //! A store that keeps nothing and answers when and as it is told.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::policy::Refusal;
-use jam_core::store::{MailboxStore, Receipt, Seq};
+use jam_core::store::{MailboxStore, OnLoaded, Receipt, Seq, Write, Writes};
 
 /// Says at once that a message is stored, unless it is told to [`hold`](FaultyStore::hold) its answers.
 #[derive(Debug, Default)]
@@ -19,7 +18,9 @@ struct State {
     holding: bool,
     held: Vec<Receipt>,
     /// Appended and not removed.
-    kept: BTreeSet<Seq>,
+    kept: BTreeMap<Seq, Arc<Message>>,
+    /// To be answered when no lock is held.
+    settled: Vec<Receipt>,
     appended: usize,
 }
 
@@ -75,19 +76,38 @@ impl FaultyStore {
 }
 
 impl MailboxStore for FaultyStore {
-    fn append(&self, seq: Seq, _: &UserId, _: &Arc<Message>, receipt: Option<Receipt>) {
+    fn write(&self, writes: Writes, receipt: Option<Receipt>) {
         let mut state = self.state();
-        state.kept.insert(seq);
-        state.appended += 1;
+        for write in writes {
+            match write {
+                Write::Append(append) => {
+                    state.appended += 1;
+                    state.kept.insert(append.seq, append.message);
+                }
+                Write::Remove(seq) => {
+                    state.kept.remove(&seq);
+                }
+                _ => {}
+            }
+        }
         if state.holding {
             state.held.extend(receipt);
-            return;
+        } else {
+            state.settled.extend(receipt);
         }
-        drop(state);
-        receipt.into_iter().for_each(Receipt::stored);
     }
 
-    fn remove(&self, seq: Seq, _: &UserId) {
-        self.state().kept.remove(&seq);
+    fn load(&self, seqs: Vec<Seq>, then: OnLoaded) {
+        let found = {
+            let state = self.state();
+            let find = |seq| Some((seq, state.kept.get(&seq)?.clone()));
+            seqs.into_iter().filter_map(find).collect()
+        };
+        then(found);
+    }
+
+    fn settle(&self) {
+        let settled = std::mem::take(&mut self.state().settled);
+        settled.into_iter().for_each(Receipt::stored);
     }
 }

@@ -110,8 +110,7 @@ impl Connection {
             properties,
         }));
         let inflight = self.router.rules().inflight;
-        let mut established =
-            Established::new(identity, link, connect, attached.received, inflight, now);
+        let mut established = Established::new(identity, link, connect, attached, inflight, now);
         if !established.push(&conn_ack, &mut self.output) {
             // Better an answer without what the server has not than none to a client that takes little.
             let properties = ConnAckProperties::default();

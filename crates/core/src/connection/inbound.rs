@@ -16,9 +16,10 @@ use crate::link::{Link, Outcome, Ticket};
 use crate::output::Output;
 use crate::policy::{self, Identity, Refusal, Stop};
 use crate::router::Router;
-use crate::session::{MAX_SUBSCRIPTIONS, Received, Subscription};
-use crate::store::Receipt;
+use crate::session::{MAX_SUBSCRIPTIONS, Received};
+use crate::store::{Receipt, SessionId, Subscription};
 use crate::time::Time;
+use crate::user::Attached;
 
 /// Topic aliases that a 5.0 client may set.
 pub(super) const TOPIC_ALIAS_MAXIMUM: u16 = 16;
@@ -47,10 +48,18 @@ pub(super) struct Established {
     ends_with_connection: bool,
     /// By alias less one.
     aliases: Vec<Option<ByteString>>,
+    /// The number of a session that outlives the connection.
+    session: Option<SessionId>,
     /// Publishes in their order, until they are acknowledged.
     unacknowledged: VecDeque<Unacknowledged>,
-    /// The ticket of the first of them.
-    first_ticket: Ticket,
+    /// The number of the first of them.
+    first_publish: u64,
+    /// Other answers that wait for the store, in the order of the packets they answer.
+    answers: VecDeque<Answer>,
+    /// The number of the first of them.
+    first_answer: u64,
+    /// How many of those are SUBACKs: nothing is delivered before them.
+    pub(super) sub_acks: usize,
     /// QoS 2 ids received and not released.
     received: usize,
     /// How many of those at most came on an earlier connection: they take no place in the window of this
@@ -66,6 +75,12 @@ struct Unacknowledged {
     outcome: Option<ReasonCode>,
 }
 
+/// An answer that waits for the store.
+struct Answer {
+    packet: Option<Packet>,
+    ready: bool,
+}
+
 /// Why a connection must end.
 struct Fatal(ReasonCode);
 
@@ -74,7 +89,7 @@ impl Established {
         identity: Identity,
         link: Arc<Link>,
         connect: &Connect,
-        received: usize,
+        attached: Attached,
         inflight: u16,
         now: Time,
     ) -> Self {
@@ -100,18 +115,23 @@ impl Established {
             ends_with_connection: properties.session_expiry_secs.unwrap_or(0) == 0,
             aliases: Vec::new(),
             unacknowledged: VecDeque::new(),
-            first_ticket: 0,
-            received,
-            carried: received,
+            session: attached.session,
+            first_publish: 0,
+            answers: VecDeque::new(),
+            first_answer: 0,
+            sub_acks: 0,
+            received: attached.received,
+            carried: attached.received,
         }
     }
 
-    /// Whether another publish may be taken.
+    /// Whether another packet may be taken.
     pub(super) fn has_room(&self, router: &Router) -> bool {
-        self.unacknowledged.len() < router.rules().inflight.into()
+        let inflight = usize::from(router.rules().inflight);
+        self.unacknowledged.len() < inflight && self.answers.len() < inflight
     }
 
-    /// Notes what became of publishes, and acknowledges those whose turn it is.
+    /// Notes what became of packets, and answers those whose turn it is.
     pub(super) fn settle(
         &mut self,
         outcomes: Vec<(Ticket, Outcome)>,
@@ -119,24 +139,67 @@ impl Established {
         output: &mut Output,
     ) {
         for (ticket, outcome) in outcomes {
-            let Some(index) = ticket.checked_sub(self.first_ticket) else {
-                continue;
-            };
-            let index = usize::try_from(index).expect("as many as are unacknowledged");
-            let Some(publish) = self.unacknowledged.get_mut(index) else {
-                continue;
-            };
-            let (packet_id, qos) = (publish.packet_id, publish.qos);
-            let reason = outcome
-                .as_ref()
-                .map_or_else(|refusal| refusal.reason, |()| ReasonCode::Success);
-            publish.outcome = Some(reason);
-            if let Err(refusal) = outcome {
-                self.tell(&refusal, Some(packet_id.get()), output);
-                self.forget_refused(packet_id, qos, router);
+            match ticket {
+                Ticket::Publish(number) => self.settle_publish(number, outcome, router, output),
+                Ticket::Answer(number) => {
+                    let index = index(number, self.first_answer);
+                    if let Some(answer) = index.and_then(|index| self.answers.get_mut(index)) {
+                        answer.ready = true;
+                    }
+                }
             }
         }
         self.acknowledge(output);
+        while let Some(answer) = self.answers.pop_front_if(|answer| answer.ready) {
+            self.first_answer += 1;
+            let Some(packet) = answer.packet else {
+                continue;
+            };
+            if matches!(packet, Packet::SubAck(_)) {
+                self.sub_acks -= 1;
+                self.has_mail = true;
+            }
+            self.push(&packet, output);
+        }
+    }
+
+    fn settle_publish(
+        &mut self,
+        number: u64,
+        outcome: Outcome,
+        router: &Router,
+        output: &mut Output,
+    ) {
+        let index = index(number, self.first_publish);
+        let Some(publish) = index.and_then(|index| self.unacknowledged.get_mut(index)) else {
+            return;
+        };
+        let (packet_id, qos) = (publish.packet_id, publish.qos);
+        let reason = outcome
+            .as_ref()
+            .map_or_else(|refusal| refusal.reason, |()| ReasonCode::Success);
+        publish.outcome = Some(reason);
+        if let Err(refusal) = outcome {
+            self.tell(&refusal, Some(packet_id.get()), output);
+            self.forget_refused(packet_id, qos, router);
+        }
+    }
+
+    /// An answer that is written when the receipt is resolved.
+    fn answer_later(&mut self) -> Receipt {
+        let number = self.first_answer + self.answers.len() as u64;
+        self.answers.push_back(Answer {
+            packet: None,
+            ready: false,
+        });
+        Receipt::for_client(self.link.clone(), Ticket::Answer(number))
+    }
+
+    /// What the last answer says.
+    fn answer_is(&mut self, packet: Packet) {
+        if let Some(answer) = self.answers.back_mut() {
+            answer.packet = Some(packet);
+        }
     }
 
     fn acknowledge(&mut self, output: &mut Output) {
@@ -150,20 +213,20 @@ impl Established {
             };
             self.push(&packet, output);
             self.unacknowledged.pop_front();
-            self.first_ticket += 1;
+            self.first_publish += 1;
         }
     }
 
     /// Takes the place of a publish in the order of acknowledgements.
     fn enqueue(&mut self, publish: &Publish, outcome: Option<ReasonCode>) -> Option<Ticket> {
         let packet_id = publish.packet_id?;
-        let ticket = self.first_ticket + self.unacknowledged.len() as Ticket;
+        let number = self.first_publish + self.unacknowledged.len() as u64;
         self.unacknowledged.push_back(Unacknowledged {
             packet_id,
             qos: publish.qos,
             outcome,
         });
-        Some(ticket)
+        Some(Ticket::Publish(number))
     }
 
     /// Refuses a publish: the error, then the acknowledgement as its QoS requires. In 5.0 a PUBREC with
@@ -224,26 +287,21 @@ impl Established {
     }
 
     /// Whether a publish is new. One whose QoS 2 id was received before is answered and not looked at.
-    fn is_new(
-        &mut self,
-        publish: &Publish,
-        router: &Router,
-        output: &mut Output,
-    ) -> Result<bool, Fatal> {
+    fn is_new(&mut self, publish: &Publish, router: &Router) -> Result<bool, Fatal> {
         let Some(packet_id) = publish.packet_id else {
             return Ok(true);
         };
         if publish.qos == QoS::ExactlyOnce {
-            let (user, link) = (self.identity.user(), self.link.id());
-            let again = router.with_session(user, link, |session| session.has_received(packet_id));
+            let (user, link) = (self.identity.user().clone(), self.link.id());
+            let again = router.with_session(&user, link, |session| session.has_received(packet_id));
             if again == Some(true) {
                 let waits = self
                     .unacknowledged
                     .iter()
                     .any(|other| other.packet_id == packet_id && other.qos == QoS::ExactlyOnce);
-                if !waits {
-                    self.enqueue(publish, Some(ReasonCode::Success));
-                    self.acknowledge(output);
+                if !waits && let Some(ticket) = self.enqueue(publish, None) {
+                    // The connection on which it came first may have ended before the store had it.
+                    router.barrier(&user, Receipt::for_client(self.link.clone(), ticket));
                 }
                 return Ok(false);
             }
@@ -275,7 +333,7 @@ impl Connection {
             Packet::Publish(mut publish) => {
                 let checked = established
                     .resolve_alias(&mut publish)
-                    .and_then(|()| established.is_new(&publish, &self.router, &mut self.output));
+                    .and_then(|()| established.is_new(&publish, &self.router));
                 match checked {
                     Ok(true) => return self.authorize(established, publish, now),
                     Ok(false) => Ok(()),
@@ -297,7 +355,7 @@ impl Connection {
                 Ok(())
             }
             Packet::Unsubscribe(unsubscribe) => {
-                established.unsubscribe(&unsubscribe, &self.router, &mut self.output);
+                established.unsubscribe(&unsubscribe, &self.router);
                 Ok(())
             }
             Packet::PingReq => {
@@ -338,9 +396,13 @@ impl Connection {
                 let link = established.link.clone();
                 let origin = Some(link.id());
                 let ticket = established.enqueue(&publish, None);
-                let receipt = ticket.map(|ticket| Receipt::new(link, ticket));
+                let receipt = ticket.map(|ticket| Receipt::for_client(link, ticket));
                 let packet_id = publish.packet_id.map(PacketId::get);
-                let published = self.router.publish(&permit, publish, origin, receipt, now);
+                let received = established.session.zip(publish.packet_id);
+                let received = received.filter(|_| publish.qos == QoS::ExactlyOnce);
+                let published = self
+                    .router
+                    .publish(&permit, publish, origin, receipt, received, now);
                 if let Err(refusal) = published {
                     established.not_appended(&refusal, packet_id, &self.router, &mut self.output);
                 }
@@ -419,39 +481,17 @@ impl Established {
             Packet::PubAck(ack) => router.pub_ack(&user, link, ack.packet_id),
             Packet::PubRec(ack) => {
                 let received = router.pub_rec(&user, link, ack.packet_id, ack.reason.is_error());
-                let reason = match received {
-                    Received::First(_) | Received::Again => ReasonCode::Success,
-                    Received::Unknown => ReasonCode::PacketIdentifierNotFound,
-                };
-                if !ack.reason.is_error() {
-                    self.push(
-                        &Packet::PubRel(Ack::with_reason(ack.packet_id, reason)),
-                        output,
-                    );
+                if received != Received::Unknown {
+                    // The PUBREL is fetched, now or when the store has it.
+                    self.has_mail = true;
+                } else if !ack.reason.is_error() {
+                    let reason = ReasonCode::PacketIdentifierNotFound;
+                    let pub_rel = Packet::PubRel(Ack::with_reason(ack.packet_id, reason));
+                    self.push(&pub_rel, output);
                 }
             }
-            Packet::PubComp(ack) => {
-                router.with_session(&user, link, |session| session.pub_comp(ack.packet_id));
-            }
-            Packet::PubRel(ack) => {
-                let released = router.with_session(&user, link, |session| {
-                    let known = session.release(ack.packet_id);
-                    (known, session.received())
-                });
-                let (known, received) = released.unwrap_or((false, 0));
-                self.received = received;
-                self.carried = self.carried.min(received);
-                let reason = if known {
-                    ReasonCode::Success
-                } else {
-                    ReasonCode::PacketIdentifierNotFound
-                };
-                self.push(
-                    &Packet::PubComp(Ack::with_reason(ack.packet_id, reason)),
-                    output,
-                );
-                return;
-            }
+            Packet::PubComp(ack) => router.pub_comp(&user, link, ack.packet_id),
+            Packet::PubRel(ack) => return self.handle_pub_rel(ack.packet_id, router),
             _ => return,
         }
         // The window may have opened.
@@ -460,63 +500,100 @@ impl Established {
         }
     }
 
+    fn handle_pub_rel(&mut self, packet_id: PacketId, router: &Router) {
+        let (user, link) = (self.identity.user().clone(), self.link.id());
+        let receipt = self.answer_later();
+        let (known, received) = router.pub_rel(&user, link, packet_id, receipt);
+        self.received = received;
+        self.carried = self.carried.min(received);
+        let reason = if known {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdentifierNotFound
+        };
+        self.answer_is(Packet::PubComp(Ack::with_reason(packet_id, reason)));
+    }
+
     fn subscribe(&mut self, subscribe: Subscribe, router: &Router, output: &mut Output, now: Time) {
         let (user, link) = (self.identity.user().clone(), self.link.id());
-        let mut codes = Vec::with_capacity(subscribe.filters.len());
+        let mut wanted = Vec::with_capacity(subscribe.filters.len());
+        let mut verdicts = Vec::with_capacity(subscribe.filters.len());
         for filter in subscribe.filters {
-            if let Err(refusal) = policy::authorize_subscribe(&user, &filter.filter) {
-                self.tell(&refusal, None, output);
-                codes.push(refusal.reason);
-                continue;
+            let verdict = policy::authorize_subscribe(&user, &filter.filter);
+            verdicts.push(
+                verdict
+                    .as_ref()
+                    .map(|()| filter.qos)
+                    .map_err(|refusal| refusal.reason),
+            );
+            match verdict {
+                Err(refusal) => {
+                    self.tell(&refusal, None, output);
+                }
+                Ok(()) => wanted.push((
+                    Subscription {
+                        // A copy: a slice would hold the receive buffer for as long as the session lives.
+                        topic: ByteString::from(AsRef::<str>::as_ref(&filter.filter)),
+                        qos: filter.qos,
+                        no_local: filter.no_local,
+                        retain_as_published: filter.retain_as_published,
+                        id: subscribe.subscription_id,
+                    },
+                    filter.retain_handling,
+                )),
             }
-            let subscription = Subscription {
-                // A copy: a slice would hold the whole receive buffer for as long as the session lives.
-                topic: ByteString::from(AsRef::<str>::as_ref(&filter.filter)),
-                qos: filter.qos,
-                no_local: filter.no_local,
-                retain_as_published: filter.retain_as_published,
-                id: subscribe.subscription_id,
-            };
-            let handling = filter.retain_handling;
-            let subscribed = router.subscribe(&user, link, subscription, handling, now);
-            codes.push(match (subscribed, filter.qos) {
+        }
+        let receipt = self.answer_later();
+        let mut outcomes = router
+            .subscribe(&user, link, wanted, receipt, now)
+            .into_iter();
+        let codes = verdicts.into_iter().map(|verdict| match verdict {
+            Err(reason) => reason,
+            Ok(qos) => match (outcomes.next().flatten(), qos) {
                 (Some(true), QoS::AtMostOnce) => ReasonCode::Success,
                 (Some(true), QoS::AtLeastOnce) => ReasonCode::GrantedQoS1,
                 (Some(true), QoS::ExactlyOnce) => ReasonCode::GrantedQoS2,
                 (Some(false), _) => ReasonCode::QuotaExceeded,
                 (None, _) => ReasonCode::UnspecifiedError,
-            });
-        }
+            },
+        });
+        let (packet_id, codes) = (subscribe.packet_id, codes.collect());
         let properties = ReasonProperties::default();
-        let packet_id = subscribe.packet_id;
-        let sub_ack = Packet::SubAck(Box::new(SubAck {
+        self.answer_is(Packet::SubAck(Box::new(SubAck {
             packet_id,
             properties,
             codes,
-        }));
-        self.push(&sub_ack, output);
-        self.deliver(router, output, now);
+        })));
+        self.sub_acks += 1;
     }
 
-    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe, router: &Router, output: &mut Output) {
-        let (user, link) = (self.identity.user(), self.link.id());
-        let code = |filter: &ByteString| {
-            if router.unsubscribe(user, link, filter) {
+    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe, router: &Router) {
+        let (user, link) = (self.identity.user().clone(), self.link.id());
+        let receipt = self.answer_later();
+        let existed = router.unsubscribe(&user, link, &unsubscribe.filters, receipt);
+        let code = |existed| {
+            if existed {
                 ReasonCode::Success
             } else {
                 ReasonCode::NoSubscriptionExisted
             }
         };
-        let codes = unsubscribe.filters.iter().map(code).collect();
-        let properties = ReasonProperties::default();
-        let packet_id = unsubscribe.packet_id;
-        self.push(
-            &Packet::UnsubAck(Box::new(UnsubAck {
-                packet_id,
-                properties,
-                codes,
-            })),
-            output,
+        let (packet_id, codes) = (
+            unsubscribe.packet_id,
+            existed.into_iter().map(code).collect(),
         );
+        let properties = ReasonProperties::default();
+        self.answer_is(Packet::UnsubAck(Box::new(UnsubAck {
+            packet_id,
+            properties,
+            codes,
+        })));
     }
+}
+
+/// The place of a number in a queue whose first has the number `first`.
+fn index(number: u64, first: u64) -> Option<usize> {
+    number
+        .checked_sub(first)
+        .and_then(|index| index.try_into().ok())
 }

@@ -10,7 +10,7 @@ use crate::output::Output;
 use crate::policy::Refusal;
 use crate::router::Router;
 use crate::time::Time;
-use crate::user::Delivery;
+use crate::user::{Delivery, Room};
 
 /// Deliveries that are fetched at once.
 const BATCH: usize = 16;
@@ -42,8 +42,15 @@ impl Established {
     pub(super) fn deliver(&mut self, router: &Router, output: &mut Output, now: Time) {
         let (user, link) = (self.identity.user().clone(), self.link.id());
         self.has_mail = true;
+        if self.sub_acks > 0 {
+            return;
+        }
+        let room = Room {
+            window: self.window,
+            count: BATCH,
+        };
         while output.len() < OUTPUT_ENOUGH {
-            let fetched = router.fetch(&user, link, self.window, BATCH, now);
+            let fetched = router.fetch(&user, link, room, now);
             if fetched.deliveries.is_empty() {
                 // If something is held back, the acknowledgement that opens the window asks again.
                 self.has_mail = fetched.held_back;

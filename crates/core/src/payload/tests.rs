@@ -98,6 +98,25 @@ fn a_sender_beyond_ascii_may_be_escaped() {
 }
 
 #[test]
+fn a_special_byte_is_found_wherever_it_stands_in_a_string() {
+    for length in 0..40 {
+        for at in 0..=length {
+            let text = |special: &str| {
+                let (before, after) = ("é".repeat(at), "z".repeat(length - at));
+                format!("{{\"from\":\"1\",\"x\":\"{before}{special}{after}\"}}")
+            };
+            let verdict = |special| check_sender(text(special).as_bytes(), "1");
+            for fine in ["", "\\n", "\\u00e9", "\u{7f}", "😀"] {
+                assert_eq!(verdict(fine), OK, "{fine} at {at} of {length}");
+            }
+            for broken in ["\"", "\\x", "\n", "\0", "\u{1f}"] {
+                assert_eq!(verdict(broken), NOT, "{broken:?} at {at} of {length}");
+            }
+        }
+    }
+}
+
+#[test]
 fn depth_costs_no_stack() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let deep = format!(

@@ -34,13 +34,13 @@ fn subscriptions_are_by_exact_name_and_bounded() {
 #[test]
 fn an_answer_of_the_wrong_kind_is_none() {
     let mut session = Session::default();
-    let one = session.send(1, QoS::AtLeastOnce);
-    let two = session.send(2, QoS::ExactlyOnce);
-    assert_eq!(session.pub_rec(one, false), Received::Unknown);
+    let one = session.send(1, QoS::AtLeastOnce, Due::Sent);
+    let two = session.send(2, QoS::ExactlyOnce, Due::Sent);
+    assert_eq!(session.pub_rec(one, false, Due::Sent), Received::Unknown);
     assert_eq!(session.pub_ack(two), None);
     assert!(!session.pub_comp(two));
-    assert_eq!(session.pub_rec(two, false), Received::First(2));
-    assert_eq!(session.pub_rec(two, false), Received::Again);
+    assert_eq!(session.pub_rec(two, false, Due::Sent), Received::First(2));
+    assert_eq!(session.pub_rec(two, false, Due::Sent), Received::Again);
     assert_eq!(session.pub_ack(two), None);
     assert!(session.pub_comp(two));
     assert!(!session.pub_comp(two));
@@ -52,9 +52,9 @@ fn an_answer_of_the_wrong_kind_is_none() {
 #[test]
 fn a_refused_qos_2_message_is_done_with() {
     let mut session = Session::default();
-    let id = session.send(1, QoS::ExactlyOnce);
-    assert_eq!(session.pub_rec(id, true), Received::First(1));
-    assert_eq!(session.pub_rec(id, true), Received::Unknown);
+    let id = session.send(1, QoS::ExactlyOnce, Due::Sent);
+    assert_eq!(session.pub_rec(id, true, Due::Sent), Received::First(1));
+    assert_eq!(session.pub_rec(id, true, Due::Sent), Received::Unknown);
     assert_eq!(session.on_the_way(), 0);
 }
 
@@ -64,10 +64,10 @@ fn packet_ids_skip_0_and_those_on_their_way() {
         last_packet_id: u16::MAX - 1,
         ..Session::default()
     };
-    let ids = [(); 3].map(|()| session.send(1, QoS::AtLeastOnce).get());
+    let ids = [(); 3].map(|()| session.send(1, QoS::AtLeastOnce, Due::Sent).get());
     assert_eq!(ids, [u16::MAX, 1, 2]);
     session.last_packet_id = u16::MAX - 1;
-    assert_eq!(session.send(1, QoS::AtLeastOnce).get(), 3);
+    assert_eq!(session.send(1, QoS::AtLeastOnce, Due::Sent).get(), 3);
 }
 
 proptest! {
@@ -86,22 +86,24 @@ proptest! {
                 (0 | 1, _) => {
                     seq += 1;
                     let qos = if step == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
-                    let id = session.send(seq, qos);
+                    let id = session.send(seq, qos, Due::Sent);
                     prop_assert!(!ids.contains(&id));
                 }
                 (2, Some(id)) => drop(session.pub_ack(id)),
-                (3, Some(id)) => drop(session.pub_rec(id, false)),
+                (3, Some(id)) => drop(session.pub_rec(id, false, Due::Sent)),
                 (4, Some(id)) => drop(session.pub_comp(id)),
                 (5, _) => {
                     session.disconnected();
-                    let again: Vec<_> =
-                        std::iter::from_fn(|| session.resend()).map(|it| it.packet_id).collect();
-                    prop_assert_eq!(again, ids);
+                    let again: Vec<_> = session.due().map(|it| it.packet_id).collect();
+                    prop_assert_eq!(&again, &ids);
+                    again.into_iter().for_each(|id| session.sent(id));
                 }
                 _ => {}
             }
-            let waiting = session.in_flight.iter().filter(|it| it.resend).count();
-            prop_assert_eq!(session.to_resend, waiting);
+            let waiting = session.in_flight.iter().filter(|it| it.due == Due::Again).count();
+            prop_assert_eq!(session.again, waiting);
+            let due = session.in_flight.iter().filter(|it| it.due != Due::Sent).count();
+            prop_assert_eq!(session.due, due);
             prop_assert_eq!(session.on_the_way(), session.in_flight.len() - waiting);
         }
     }

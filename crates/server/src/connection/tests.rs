@@ -27,7 +27,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         failed_auth_window: Duration::from_secs(600),
         push_on: false,
     };
-    let router = Router::new(rules, directory.clone(), Arc::new(MemoryStore));
+    let router = Router::new(rules, directory.clone(), Arc::new(MemoryStore::default()));
     Arc::new(Shared {
         clock: Clock::start(),
         router,

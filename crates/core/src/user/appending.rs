@@ -1,0 +1,243 @@
+//! Messages join the log.
+
+use std::sync::Arc;
+
+use jam_wire::packet::QoS;
+use smallvec::SmallVec;
+
+use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, User, UserLimits};
+use crate::link::LinkId;
+use crate::mailbox::{Kind, Mailbox, Place, Slots};
+use crate::message::Message;
+use crate::policy::{Destination, Refusal, refusals};
+use crate::store::{Append, Seq, Write, Writes};
+
+/// Devices that are further behind than this do not keep up: what is for them goes to the store at once.
+const KEEPING_UP: usize = 64;
+
+/// A permitted message.
+#[derive(Debug)]
+pub(crate) struct New {
+    pub(crate) message: Message,
+    pub(crate) destination: Destination,
+    /// The connection it came on.
+    pub(crate) origin: Option<LinkId>,
+    /// Whether it may stay in memory for a grace.
+    pub(crate) may_wait: bool,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub(crate) enum Appended {
+    /// Nobody needs it to be kept.
+    NotKept,
+    /// It is in the log for a grace, with this many bytes.
+    Grace(u64),
+    /// It is to be stored.
+    Store(Append),
+}
+
+impl User {
+    /// Appends a permitted message.
+    pub(crate) fn append(
+        &mut self,
+        seq: Seq,
+        new: New,
+        limits: &UserLimits,
+        effects: &mut Effects,
+    ) -> Result<Appended, Refusal> {
+        let New {
+            mut message,
+            destination,
+            origin,
+            may_wait,
+        } = new;
+        let kept = message.qos != QoS::AtMostOnce;
+        let kind = match destination {
+            Destination::Inbox => {
+                message.topic = self.inbox.clone();
+                message.retain = false;
+                Kind::Inbox
+            }
+            Destination::OwnChannel => Kind::Channel,
+        };
+        let (readers, live) = self.readers(&message, origin, effects);
+        let wanted = !readers.is_empty() || (kept && kind == Kind::Inbox);
+        if wanted && kept && !self.has_room(&message, limits, effects) {
+            return Err(refusals::QUOTA);
+        }
+        if !live || message.retain {
+            message.detach();
+        }
+        let message = Arc::new(message);
+        if message.retain {
+            self.retain(&message, limits, effects)?;
+        }
+        if !wanted || (!kept && !self.has_room_for_ephemeral(&message)) {
+            return Ok(Appended::NotKept);
+        }
+        let place = match message.qos {
+            QoS::AtMostOnce => Place::Ephemeral,
+            QoS::AtLeastOnce if live && may_wait => Place::Grace,
+            QoS::AtLeastOnce => Place::Store,
+            QoS::ExactlyOnce => Place::Storing,
+        };
+        self.mailbox
+            .append(seq, message.clone(), kind, place, readers, limits.max_age);
+        Ok(match place {
+            Place::Ephemeral => Appended::NotKept,
+            Place::Grace => Appended::Grace(message.size().max(1)),
+            Place::Storing | Place::Store => {
+                Appended::Store(Mailbox::to_append(seq, &self.id, message, kind, readers))
+            }
+        })
+    }
+
+    fn has_room(&mut self, message: &Message, limits: &UserLimits, effects: &mut Effects) -> bool {
+        let fits = |mailbox: &Mailbox| {
+            mailbox
+                .kept()
+                .has_room(message.size(), limits.max_messages, limits.max_bytes)
+        };
+        if !fits(&self.mailbox) {
+            let mut gone = Vec::new();
+            self.mailbox.expire(message.received_at, &mut gone);
+            effects.all_gone(gone);
+        }
+        fits(&self.mailbox)
+    }
+
+    pub(super) fn has_room_for_ephemeral(&self, message: &Message) -> bool {
+        self.mailbox
+            .ephemeral()
+            .has_room(message.size(), MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES)
+    }
+
+    /// The devices that are to get a message, and whether all of them keep up. The live ones are woken.
+    fn readers(
+        &self,
+        message: &Message,
+        origin: Option<LinkId>,
+        effects: &mut Effects,
+    ) -> (Slots, bool) {
+        let mut readers = Slots::default();
+        let mut live = self.mailbox.kept().messages < KEEPING_UP;
+        for device in &self.devices {
+            let Some((qos, no_local)) = device.reads(&message.topic) else {
+                continue;
+            };
+            if no_local && origin.is_some_and(|origin| device.is_linked(origin)) {
+                continue;
+            }
+            match &device.link {
+                Some(link) => effects.wake.push(link.clone()),
+                None if message.qos == QoS::AtMostOnce => continue,
+                None if qos == QoS::AtMostOnce && message.topic != self.inbox => continue,
+                None => live = false,
+            }
+            readers.insert(device.slot);
+        }
+        (readers, live && !readers.is_empty())
+    }
+
+    /// Keeps or clears what new subscriptions to an own channel are sent first.
+    fn retain(
+        &mut self,
+        message: &Arc<Message>,
+        limits: &UserLimits,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let others = || {
+            self.retained
+                .iter()
+                .filter(|other| other.topic != message.topic)
+        };
+        let (count, bytes) = others().fold((0, 0), |(n, b), other| (n + 1, b + other.size()));
+        let clears = message.payload.is_empty();
+        if !clears && (count >= MAX_RETAINED || bytes + message.size() > limits.max_bytes) {
+            return Err(refusals::QUOTA);
+        }
+        let before = self.retained.len();
+        self.retained.retain(|other| other.topic != message.topic);
+        if !clears {
+            effects.write(Write::Retain(self.id.clone(), message.clone()));
+            self.retained.push(message.clone());
+        } else if self.retained.len() < before {
+            effects.write(Write::Unretain(self.id.clone(), message.topic.clone()));
+        }
+        Ok(())
+    }
+
+    /// The grace of a message is over: what is to be stored of it and of its being on its way.
+    pub(crate) fn hand_over(&mut self, seq: Seq) -> Option<Writes> {
+        let message = self.mailbox.move_to(seq, Place::Store)?;
+        let entry = self.mailbox.get(seq)?;
+        let (kind, waits_for) = (entry.kind, entry.waits_for());
+        let append = Mailbox::to_append(seq, &self.id, message, kind, waits_for);
+        let mut writes: Writes = SmallVec::from_iter([Write::Append(append)]);
+        if entry.is_acknowledged() {
+            let waits_for = waits_for.bits();
+            writes.push(Write::Acknowledged { seq, waits_for });
+        }
+        for device in &self.devices {
+            if entry.sent_to().contains(device.slot)
+                && let Some(id) = device.id
+                && let Some((packet_id, flight)) = device.session.flight_of(seq)
+            {
+                writes.push(Write::InFlight(id, packet_id, flight));
+            }
+        }
+        Some(writes)
+    }
+
+    /// The store has a message that could not be delivered before.
+    pub(crate) fn message_stored(&mut self, seq: Seq, effects: &mut Effects) {
+        let Some(entry) = self
+            .mailbox
+            .get(seq)
+            .filter(|entry| entry.place == Place::Storing)
+        else {
+            return;
+        };
+        let waits_for = entry.waits_for();
+        self.mailbox.move_to(seq, Place::Store);
+        let devices = self
+            .devices
+            .iter()
+            .filter(|device| waits_for.contains(device.slot));
+        effects
+            .wake
+            .extend(devices.filter_map(|device| device.link.clone()));
+    }
+
+    /// What waits in the inbox leaves, but for what comes after a number.
+    pub(crate) fn purge(&mut self, up_to: Seq, effects: &mut Effects) {
+        let mut gone = Vec::new();
+        self.mailbox.purge(up_to, &mut gone);
+        for entry in &gone {
+            for device in &mut self.devices {
+                if let Some((packet_id, _)) = device.session.flight_of(entry.seq) {
+                    device.session.landed(packet_id);
+                    effects.write_all(
+                        device
+                            .id
+                            .map(|id| Write::Landed(id, packet_id))
+                            .into_iter()
+                            .collect(),
+                    );
+                }
+            }
+        }
+        effects.all_gone(gone);
+    }
+
+    /// The store could not keep a message, or no longer has it: it was never here.
+    pub(crate) fn forget(&mut self, seq: Seq) {
+        self.mailbox.remove(seq);
+        for device in &mut self.devices {
+            if let Some((packet_id, _)) = device.session.flight_of(seq) {
+                device.session.landed(packet_id);
+            }
+        }
+    }
+}

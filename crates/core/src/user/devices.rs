@@ -1,0 +1,324 @@
+//! Devices come and go (PROTOCOL.md, section 3, and MQTT 5.0, sections 3.1.2 and 4.1).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jam_wire::packet::{PacketId, Will};
+
+use super::{Device, DueWill, Effects, User, UserLimits};
+use crate::ids::ClientId;
+use crate::link::{Eviction, Link, LinkId};
+use crate::mailbox::Slots;
+use crate::policy::Identity;
+use crate::session::Session;
+use crate::store::{Flight, Flights, Seq, SessionId, SessionRecord, Write};
+use crate::time::Time;
+
+/// What a new connection brings.
+pub(crate) struct Attach {
+    pub(crate) identity: Identity,
+    pub(crate) link: Arc<Link>,
+    pub(crate) clean_start: bool,
+    pub(crate) session_expiry: Duration,
+    pub(crate) will: Option<Box<Will>>,
+}
+
+/// What a connection finds when it has been let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attached {
+    pub(crate) session_present: bool,
+    /// The session's number, if it outlives the connection.
+    pub(crate) session: Option<SessionId>,
+    /// QoS 2 ids that the session has received and not released.
+    pub(crate) received: usize,
+}
+
+impl User {
+    /// A client has been let in: others of this user make room, and it finds its session or a new one.
+    /// `None` if the user has [`Slots::MAX`] devices already.
+    pub(crate) fn attach(
+        &mut self,
+        new: Attach,
+        limits: &UserLimits,
+        effects: &mut Effects,
+        next_id: impl FnOnce() -> SessionId,
+    ) -> Option<Attached> {
+        let client = new.identity.client();
+        if !limits.many_devices {
+            while let Some(other) = self
+                .devices
+                .iter()
+                .position(|device| device.client != *client)
+            {
+                self.end_session(other, Some(Eviction::Logout), effects);
+            }
+        }
+        let known = self
+            .devices
+            .iter()
+            .position(|device| device.client == *client);
+        let known = known.and_then(|index| self.take_over(index, new.clean_start, effects));
+        let session_present = known.is_some();
+        let index = match known {
+            Some(index) => index,
+            None => self.new_device(client.clone())?,
+        };
+        let device = &mut self.devices[index];
+        device.link = Some(new.link);
+        device.will = new.will;
+        device.session_expiry = new.session_expiry;
+        if device.id.is_none() && !new.session_expiry.is_zero() {
+            device.id = Some(next_id());
+        }
+        let record = device.record(&self.id);
+        record.into_iter().for_each(|record| effects.write(record));
+        let received = device.session.received();
+        Some(Attached {
+            session_present,
+            session: device.id,
+            received,
+        })
+    }
+
+    /// The same client connects again. Returns where its session is, if that goes on.
+    fn take_over(&mut self, index: usize, clean: bool, effects: &mut Effects) -> Option<usize> {
+        let device = &mut self.devices[index];
+        effects.unset.extend(device.timer());
+        (device.will_at, device.ends_at) = (Time::NEVER, Time::NEVER);
+        if clean || (device.link.is_some() && device.session_expiry.is_zero()) {
+            self.end_session(index, Some(Eviction::TakenOver), effects);
+            return None;
+        }
+        if let Some(old) = device.link.take() {
+            old.evict(Eviction::TakenOver);
+            // MQTT 5.0, section 3.1.2.5: with a delay, the will of a client that is back is not sent.
+            let will = device
+                .will
+                .take()
+                .filter(|will| will.delay_secs.unwrap_or(0) == 0);
+            effects.wills.extend(will.map(|will| DueWill {
+                user: self.id.clone(),
+                will,
+            }));
+            self.disconnected(index, effects);
+        }
+        self.devices[index].will = None;
+        Some(index)
+    }
+
+    fn new_device(&mut self, client: ClientId) -> Option<usize> {
+        let mut taken = Slots::default();
+        self.devices
+            .iter()
+            .for_each(|device| taken.insert(device.slot));
+        let slot = (0..).take(Slots::MAX).find(|slot| !taken.contains(*slot))?;
+        self.devices.push(Device {
+            channel: client.device_channel(),
+            client,
+            slot,
+            session: Session::default(),
+            id: None,
+            session_expiry: Duration::ZERO,
+            link: None,
+            will: None,
+            will_at: Time::NEVER,
+            ends_at: Time::NEVER,
+            loaded: Vec::new(),
+            loading: false,
+        });
+        Some(self.devices.len() - 1)
+    }
+
+    /// A session that a store has found. Its client was connected, or was not: it is not any more.
+    pub(crate) fn restore_session(
+        &mut self,
+        record: SessionRecord,
+        received: Vec<PacketId>,
+        flights: Flights,
+        now: Time,
+    ) {
+        let will_delay = record
+            .will
+            .as_ref()
+            .map(|will| Duration::from_secs(will.delay_secs.unwrap_or(0).into()));
+        self.devices.push(Device {
+            channel: record.client.device_channel(),
+            client: record.client,
+            slot: record.slot,
+            session: Session::restore(record.subscriptions, received, flights),
+            id: Some(record.id),
+            session_expiry: record.expiry,
+            link: None,
+            will: record.will,
+            will_at: record
+                .will_at
+                .or(will_delay.map(|delay| now + delay))
+                .unwrap_or(Time::NEVER),
+            ends_at: record.ends_at.unwrap_or(now + record.expiry),
+            loaded: Vec::new(),
+            loading: false,
+        });
+    }
+
+    /// Packet ids of messages that are not in the log any more stand for nothing; what is on its way to
+    /// a device does not start again. Returns the timers of the devices.
+    pub(crate) fn restore_flights(&mut self, effects: &mut Effects) -> Vec<(Time, ClientId)> {
+        for device in &mut self.devices {
+            let flights: Vec<_> = device.session.due().collect();
+            for it in flights {
+                let (Flight::AwaitsPubAck(seq) | Flight::AwaitsPubRec(seq)) = it.flight else {
+                    continue;
+                };
+                if self
+                    .mailbox
+                    .get(seq)
+                    .is_some_and(|entry| entry.waits_for().contains(device.slot))
+                {
+                    self.mailbox.sent(seq, device.slot);
+                } else {
+                    device.session.landed(it.packet_id);
+                    let landed = device.id.map(|id| Write::Landed(id, it.packet_id));
+                    landed.into_iter().for_each(|landed| effects.write(landed));
+                }
+            }
+        }
+        self.devices.iter().filter_map(Device::timer).collect()
+    }
+
+    /// A device's session ends; so does its connection, if it has one.
+    fn end_session(&mut self, index: usize, why: Option<Eviction>, effects: &mut Effects) {
+        let mut device = self.devices.remove(index);
+        effects.unset.extend(device.timer());
+        if let (Some(link), Some(why)) = (device.link.take(), why) {
+            link.evict(why);
+        }
+        let will = device.will.take();
+        effects.wills.extend(will.map(|will| DueWill {
+            user: self.id.clone(),
+            will,
+        }));
+        device
+            .id
+            .into_iter()
+            .for_each(|id| effects.write(Write::EndSession(id)));
+        let mut gone = Vec::new();
+        self.mailbox.release(device.slot, &mut gone);
+        effects.all_gone(gone);
+        self.pass_on(effects);
+    }
+
+    /// What a device has left unclaimed goes to another one that reads the inbox, if there is one.
+    pub(super) fn pass_on(&mut self, effects: &mut Effects) {
+        let heir = self
+            .devices
+            .iter_mut()
+            .find(|other| other.reads(&self.inbox).is_some());
+        if let Some(heir) = heir {
+            heir.session.cursor = 0;
+            self.mailbox.claim(heir.slot);
+            effects.wake.extend(heir.link.clone());
+        }
+    }
+
+    fn disconnected(&mut self, index: usize, effects: &mut Effects) {
+        let device = &mut self.devices[index];
+        device.session.disconnected();
+        device.loaded = Vec::new();
+        device.loading = false;
+        let mut gone = Vec::new();
+        self.mailbox.disconnected(device.slot, &mut gone);
+        effects.all_gone(gone);
+    }
+
+    /// A connection has ended. `goodbye` is a DISCONNECT that discards the will.
+    pub(crate) fn detach(
+        &mut self,
+        link: LinkId,
+        goodbye: bool,
+        session_expiry: Option<Duration>,
+        now: Time,
+        effects: &mut Effects,
+    ) {
+        let Some(index) = self
+            .devices
+            .iter()
+            .position(|device| device.is_linked(link))
+        else {
+            return;
+        };
+        let device = &mut self.devices[index];
+        device.link = None;
+        device.session_expiry = session_expiry.unwrap_or(device.session_expiry);
+        if goodbye {
+            device.will = None;
+        }
+        if device.session_expiry.is_zero() {
+            self.end_session(index, None, effects);
+            return;
+        }
+        device.ends_at = now + device.session_expiry;
+        if let Some(will) = &device.will {
+            device.will_at = now + Duration::from_secs(will.delay_secs.unwrap_or(0).into());
+            if device.will_at <= now {
+                device.will_at = Time::NEVER;
+                let will = device.will.take();
+                effects.wills.extend(will.map(|will| DueWill {
+                    user: self.id.clone(),
+                    will,
+                }));
+            }
+        }
+        effects.set = device.timer();
+        let record = device.record(&self.id);
+        record.into_iter().for_each(|record| effects.write(record));
+        self.disconnected(index, effects);
+    }
+
+    /// A timer of a device has run out.
+    pub(crate) fn handle_timeout(&mut self, client: &ClientId, now: Time, effects: &mut Effects) {
+        let Some(index) = self
+            .devices
+            .iter()
+            .position(|device| device.client == *client)
+        else {
+            return;
+        };
+        let device = &mut self.devices[index];
+        if device.ends_at <= now {
+            self.end_session(index, None, effects);
+        } else if device.will_at <= now {
+            device.will_at = Time::NEVER;
+            let will = device.will.take();
+            effects.wills.extend(will.map(|will| DueWill {
+                user: self.id.clone(),
+                will,
+            }));
+            effects.set = device.timer();
+            let record = device.record(&self.id);
+            record.into_iter().for_each(|record| effects.write(record));
+        }
+    }
+
+    /// What the store was asked to read for a device is here. What it no longer has leaves the log.
+    pub(crate) fn loaded(
+        &mut self,
+        link: LinkId,
+        asked: &[Seq],
+        found: Vec<(Seq, Arc<crate::message::Message>)>,
+        effects: &mut Effects,
+    ) {
+        let missing = asked
+            .iter()
+            .filter(|seq| !found.iter().any(|(other, _)| other == *seq));
+        missing.for_each(|seq| self.forget(*seq));
+        if let Some(device) = self
+            .devices
+            .iter_mut()
+            .find(|device| device.is_linked(link))
+        {
+            device.loaded.extend(found);
+            device.loading = false;
+            effects.wake.extend(device.link.clone());
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! Devices get what waits for them, and say that they have it.
+
+use std::sync::Arc;
+
+use jam_wire::packet::{PacketId, QoS};
+use smallvec::SmallVec;
+
+use super::{Device, Effects, User};
+use crate::link::LinkId;
+use crate::mailbox::{Acked, Entry, Kind, Mailbox, Place};
+use crate::message::{Message, Terms};
+use crate::session::{Due, Received};
+use crate::store::{Flight, Receipt, Seq, SessionId, Write, Writes};
+use crate::time::Time;
+
+/// Messages that are read from the store at once for one device.
+const LOAD_MESSAGES: usize = 64;
+/// Bytes of those, but for the last.
+const LOAD_BYTES: u64 = 1024 * 1024;
+
+/// One thing to send to a device.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    Publish(Arc<Message>, Terms),
+    PubRel(PacketId),
+}
+
+/// What a connection has fetched.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    pub(crate) deliveries: SmallVec<[Delivery; 16]>,
+    /// There is more, and the window is closed.
+    pub(crate) held_back: bool,
+}
+
+/// What limits a fetch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Packet ids that may be on their way.
+    pub(crate) window: usize,
+    /// Deliveries.
+    pub(crate) count: usize,
+}
+
+/// Why there is nothing more to fetch at the moment.
+enum Halt {
+    /// It is in the store: it has to be read first.
+    Load,
+    /// Whatever is missing will wake the connection, or an acknowledgement will.
+    Wait,
+}
+
+impl User {
+    /// The next things to send on a connection, in order: first what was due before, then what is new.
+    pub(crate) fn fetch(
+        &mut self,
+        link: LinkId,
+        room: Room,
+        now: Time,
+        effects: &mut Effects,
+        receipt: impl Fn(SessionId, PacketId) -> Receipt,
+    ) -> Fetched {
+        let mut fetched = Fetched::default();
+        let Some(device) = self
+            .devices
+            .iter_mut()
+            .find(|device| device.is_linked(link))
+        else {
+            return fetched;
+        };
+        let mailbox = &mut self.mailbox;
+        let halt = send_due(device, mailbox, room, &mut fetched)
+            .and_then(|()| send_new(device, mailbox, room, now, effects, &receipt, &mut fetched));
+        if let Err(Halt::Load) = halt
+            && !device.loading
+        {
+            device.loading = true;
+            effects.load = Some((link, to_load(device, mailbox)));
+        }
+        fetched
+    }
+
+    /// The device will never take the message: it counts as sent and acknowledged (MQTT 5.0, section
+    /// 3.1.2.11.4, about packets over the client's Maximum Packet Size).
+    pub(crate) fn skip(&mut self, link: LinkId, packet_id: PacketId, effects: &mut Effects) {
+        let Some(device) = self
+            .devices
+            .iter_mut()
+            .find(|device| device.is_linked(link))
+        else {
+            return;
+        };
+        let seq = device.session.pub_ack(packet_id).or_else(|| {
+            match device.session.pub_rec(packet_id, true, Due::Sent) {
+                Received::First(seq) => Some(seq),
+                Received::Again | Received::Unknown => None,
+            }
+        });
+        if let Some(seq) = seq {
+            let writes = acked(device, &mut self.mailbox, seq, Some(packet_id), effects);
+            effects.write_all(writes);
+        }
+    }
+
+    /// PUBACK from a device.
+    pub(crate) fn pub_ack(&mut self, link: LinkId, packet_id: PacketId, effects: &mut Effects) {
+        if let Some(device) = self
+            .devices
+            .iter_mut()
+            .find(|device| device.is_linked(link))
+            && let Some(seq) = device.session.pub_ack(packet_id)
+        {
+            let writes = acked(device, &mut self.mailbox, seq, Some(packet_id), effects);
+            effects.write_all(writes);
+        }
+    }
+
+    /// PUBREC from a device. The PUBREL is fetched, when the store has it.
+    pub(crate) fn pub_rec(
+        &mut self,
+        link: LinkId,
+        packet_id: PacketId,
+        refused: bool,
+        effects: &mut Effects,
+        receipt: impl FnOnce(SessionId, PacketId) -> Receipt,
+    ) -> Received {
+        let Some(device) = self
+            .devices
+            .iter_mut()
+            .find(|device| device.is_linked(link))
+        else {
+            return Received::Unknown;
+        };
+        let due = if device.id.is_some() {
+            Due::Storing
+        } else {
+            Due::Fresh
+        };
+        let received = device.session.pub_rec(packet_id, refused, due);
+        let Received::First(seq) = received else {
+            return received;
+        };
+        let Some(id) = device.id.filter(|_| !refused) else {
+            let writes = acked(device, &mut self.mailbox, seq, Some(packet_id), effects);
+            effects.write_all(writes);
+            return received;
+        };
+        // Together: the device waits for PUBREL from the moment on at which the message is gone.
+        let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
+        writes.push(Write::InFlight(id, packet_id, Flight::AwaitsPubComp));
+        effects.writes.push((writes, Some(receipt(id, packet_id))));
+        received
+    }
+
+    /// PUBCOMP from a device.
+    pub(crate) fn pub_comp(&mut self, link: LinkId, packet_id: PacketId, effects: &mut Effects) {
+        if let Some(device) = self
+            .devices
+            .iter_mut()
+            .find(|device| device.is_linked(link))
+            && device.session.pub_comp(packet_id)
+        {
+            effects.write_all(landed(device, packet_id).into_iter().collect());
+        }
+    }
+
+    /// The store has what waited for it before it could be sent under a packet id.
+    pub(crate) fn flight_stored(
+        &mut self,
+        session: SessionId,
+        packet_id: PacketId,
+        effects: &mut Effects,
+    ) {
+        if let Some(device) = self
+            .devices
+            .iter_mut()
+            .find(|device| device.id == Some(session))
+        {
+            device.session.stored(packet_id);
+            effects.wake.extend(device.link.clone());
+        }
+    }
+}
+
+fn landed(device: &Device, packet_id: PacketId) -> Option<Write> {
+    device.id.map(|id| Write::Landed(id, packet_id))
+}
+
+/// A device has a message, or will not get it: what the store is to know of that.
+fn acked(
+    device: &Device,
+    mailbox: &mut Mailbox,
+    seq: Seq,
+    packet_id: Option<PacketId>,
+    effects: &mut Effects,
+) -> Writes {
+    let stored = mailbox.get(seq).is_some_and(Entry::is_stored);
+    let mut writes = Writes::new();
+    match mailbox.ack(seq, device.slot) {
+        Acked::Fewer(waits_for, Place::Storing | Place::Store) => {
+            writes.push(Write::Acknowledged {
+                seq,
+                waits_for: waits_for.bits(),
+            });
+        }
+        Acked::Gone(gone) if stored => writes.push(Write::Remove(gone.seq)),
+        Acked::Gone(gone) => effects.gone(gone),
+        Acked::Fewer(..) | Acked::No => {}
+    }
+    if stored {
+        writes.extend(packet_id.and_then(|packet_id| landed(device, packet_id)));
+    }
+    writes
+}
+
+/// What can be sent under packet ids that exist: PUBRELs, QoS 2 messages that the store has by now, and,
+/// with DUP, what was on its way when the last connection ended.
+fn send_due(
+    device: &mut Device,
+    mailbox: &Mailbox,
+    room: Room,
+    fetched: &mut Fetched,
+) -> Result<(), Halt> {
+    let due: SmallVec<[_; 16]> = device.session.due().take(room.count).collect();
+    for it in due {
+        let again = it.due == Due::Again;
+        if again && device.session.on_the_way() >= room.window {
+            fetched.held_back = true;
+            return Err(Halt::Wait);
+        }
+        let (seq, qos) = match it.flight {
+            Flight::AwaitsPubComp => {
+                device.session.sent(it.packet_id);
+                fetched.deliveries.push(Delivery::PubRel(it.packet_id));
+                continue;
+            }
+            Flight::AwaitsPubAck(seq) => (seq, QoS::AtLeastOnce),
+            Flight::AwaitsPubRec(seq) => (seq, QoS::ExactlyOnce),
+        };
+        let entry = mailbox
+            .get(seq)
+            .expect("what is on its way stays in the log");
+        let message = content(device, entry).ok_or(Halt::Load)?;
+        let mut terms = terms(device, entry.kind, &message, qos);
+        (terms.packet_id, terms.dup) = (Some(it.packet_id), again);
+        device.session.sent(it.packet_id);
+        device.loaded.retain(|(loaded, _)| *loaded != seq);
+        fetched.deliveries.push(Delivery::Publish(message, terms));
+    }
+    if device.session.has_to_resend() {
+        // Nothing new before what is old, whether it is held up or did not fit.
+        return Err(Halt::Wait);
+    }
+    Ok(())
+}
+
+/// What has not been sent to this device, from its cursor on.
+fn send_new(
+    device: &mut Device,
+    mailbox: &mut Mailbox,
+    room: Room,
+    now: Time,
+    effects: &mut Effects,
+    receipt: &impl Fn(SessionId, PacketId) -> Receipt,
+    fetched: &mut Fetched,
+) -> Result<(), Halt> {
+    let mut held_up = device.session.is_held_up();
+    while fetched.deliveries.len() < room.count {
+        let next = mailbox.unsent(device.slot, device.session.cursor).next();
+        let Some(entry) = next else {
+            // What others are to get is not looked at again at each fetch.
+            device.session.cursor = mailbox.last().max(device.session.cursor);
+            return Ok(());
+        };
+        if entry.place == Place::Storing {
+            return Ok(());
+        }
+        let (seq, kind, stored) = (entry.seq, entry.kind, entry.is_stored());
+        if entry.is_expired(now) {
+            give_up(device, mailbox, seq, effects);
+            continue;
+        }
+        let message = content(device, entry).ok_or(Halt::Load)?;
+        let Some((granted, _)) = device.reads(&message.topic) else {
+            give_up(device, mailbox, seq, effects);
+            continue;
+        };
+        let mut terms = terms(device, kind, &message, granted.min(message.qos));
+        let stores_first = terms.qos == QoS::ExactlyOnce && stored && device.id.is_some();
+        if held_up && !stores_first {
+            return Err(Halt::Wait);
+        }
+        if terms.qos != QoS::AtMostOnce && device.session.on_the_way() >= room.window {
+            fetched.held_back = true;
+            return Err(Halt::Wait);
+        }
+        device.session.cursor = seq;
+        if terms.qos == QoS::AtMostOnce {
+            // It cannot be acknowledged: to be sent is all that it can hope for.
+            give_up(device, mailbox, seq, effects);
+            fetched.deliveries.push(Delivery::Publish(message, terms));
+            continue;
+        }
+        let due = if stores_first {
+            Due::Storing
+        } else {
+            Due::Sent
+        };
+        let packet_id = device.session.send(seq, terms.qos, due);
+        mailbox.sent(seq, device.slot);
+        if let Some(id) = device.id.filter(|_| stored) {
+            let flight = match terms.qos {
+                QoS::ExactlyOnce => Flight::AwaitsPubRec(seq),
+                _ => Flight::AwaitsPubAck(seq),
+            };
+            let receipt = stores_first.then(|| receipt(id, packet_id));
+            let write = Write::InFlight(id, packet_id, flight);
+            effects.writes.push((SmallVec::from_iter([write]), receipt));
+        }
+        if stores_first {
+            held_up = true;
+            // It is needed again when the store has the packet id.
+            if !device.loaded.iter().any(|(loaded, _)| *loaded == seq) {
+                device.loaded.push((seq, message));
+            }
+            continue;
+        }
+        device.loaded.retain(|(loaded, _)| *loaded != seq);
+        terms.packet_id = Some(packet_id);
+        fetched.deliveries.push(Delivery::Publish(message, terms));
+    }
+    Ok(())
+}
+
+/// The entry is this device's no more, sent or not.
+fn give_up(device: &mut Device, mailbox: &mut Mailbox, seq: Seq, effects: &mut Effects) {
+    device.session.cursor = seq;
+    device.loaded.retain(|(loaded, _)| *loaded != seq);
+    let writes = acked(device, mailbox, seq, None, effects);
+    effects.write_all(writes);
+}
+
+/// The content of an entry, if it is in memory.
+fn content(device: &Device, entry: &Entry) -> Option<Arc<Message>> {
+    entry.message.clone().or_else(|| {
+        let loaded = device.loaded.iter().find(|(seq, _)| *seq == entry.seq);
+        loaded.map(|(_, message)| message.clone())
+    })
+}
+
+/// What a device will need of the store next.
+fn to_load(device: &Device, mailbox: &Mailbox) -> Vec<Seq> {
+    let due = device.session.due().filter_map(|it| match it.flight {
+        Flight::AwaitsPubAck(seq) | Flight::AwaitsPubRec(seq) => mailbox.get(seq),
+        Flight::AwaitsPubComp => None,
+    });
+    let new = mailbox.unsent(device.slot, device.session.cursor);
+    let new = new.take_while(|entry| entry.place != Place::Storing);
+    let mut bytes = 0;
+    due.chain(new)
+        .filter(|entry| entry.message.is_none())
+        .take(LOAD_MESSAGES)
+        .take_while(|entry| {
+            let first = bytes == 0;
+            bytes += entry.size().max(1);
+            first || bytes <= LOAD_BYTES
+        })
+        .map(|entry| entry.seq)
+        .collect()
+}
+
+/// How a message goes to a device: RETAIN says that it is a retained one, or what its publisher said to
+/// who asked for that (MQTT 5.0, section 3.3.1.3).
+fn terms(device: &Device, kind: Kind, message: &Message, qos: QoS) -> Terms {
+    let subscription = device.session.subscription(&message.topic);
+    let as_published = subscription.is_some_and(|subscription| subscription.retain_as_published);
+    Terms {
+        packet_id: None,
+        qos,
+        dup: false,
+        retain: kind == Kind::Retained || (as_published && message.retain),
+        subscription_id: subscription.and_then(|subscription| subscription.id),
+    }
+}

@@ -1,0 +1,240 @@
+//! One user: his devices, his mailbox and his retained messages.
+//!
+//! Every method runs under the router's lock of the user's shard and does no I/O; what others have to
+//! be told is collected in [`Effects`].
+//!
+//! Invariants: a client id has at most one device here; with `devices = "one"` there is at most one
+//! device; a device without a connection has a session that outlives connections, and only such a
+//! session has a number in the store.
+
+mod appending;
+mod devices;
+mod fetching;
+mod subscribing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use jam_wire::packet::{QoS, Will};
+use smallvec::SmallVec;
+
+use crate::ids::{ClientId, UserId};
+use crate::link::{Link, LinkId};
+use crate::mailbox::{Gone, Mailbox, Slot, Slots};
+use crate::message::Message;
+use crate::session::Session;
+use crate::store::{Receipt, RecoveredEntry, Seq, SessionId, SessionRecord, Write, Writes};
+use crate::time::Time;
+
+pub(crate) use appending::{Appended, New};
+pub(crate) use devices::{Attach, Attached};
+pub(crate) use fetching::{Delivery, Fetched, Room};
+
+/// Topics with a retained message, for each user.
+pub const MAX_RETAINED: usize = 256;
+/// QoS 0 messages on their way to a user's devices; beyond, new ones are dropped as QoS 0 may be.
+pub const MAX_EPHEMERAL: usize = 1024;
+/// Bytes of those messages.
+pub const MAX_EPHEMERAL_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Limits of a mailbox, and how many devices a user may have.
+#[derive(Debug, Clone)]
+pub struct UserLimits {
+    /// Whether devices are connected side by side.
+    pub many_devices: bool,
+    /// Kept messages.
+    pub max_messages: usize,
+    /// Bytes of kept payloads.
+    pub max_bytes: u64,
+    /// Age of a kept message.
+    pub max_age: Duration,
+}
+
+/// A will that is due: to be judged and published as any PUBLISH of that client.
+#[derive(Debug)]
+pub struct DueWill {
+    pub(crate) user: UserId,
+    pub(crate) will: Box<Will>,
+}
+
+impl DueWill {
+    /// Whose client left it.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+}
+
+/// What others have to be told. Writes go out under the lock, the rest when it is free.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub(crate) writes: SmallVec<[(Writes, Option<Receipt>); 1]>,
+    pub(crate) wake: SmallVec<[Arc<Link>; 2]>,
+    pub(crate) wills: Vec<DueWill>,
+    /// Entries that left the log within their grace: whoever published them need not wait any longer.
+    pub(crate) spared: SmallVec<[Seq; 4]>,
+    /// Messages that a connection needs before it can go on.
+    pub(crate) load: Option<(LinkId, Vec<Seq>)>,
+    /// Timers that are no longer wanted, and new ones.
+    pub(crate) unset: Vec<(Time, ClientId)>,
+    pub(crate) set: Option<(Time, ClientId)>,
+}
+
+impl Effects {
+    fn write(&mut self, write: Write) {
+        self.writes.push((SmallVec::from_iter([write]), None));
+    }
+
+    fn write_all(&mut self, writes: Writes) {
+        if !writes.is_empty() {
+            self.writes.push((writes, None));
+        }
+    }
+
+    fn gone(&mut self, gone: Gone) {
+        match gone.place {
+            crate::mailbox::Place::Ephemeral => {}
+            crate::mailbox::Place::Grace => self.spared.push(gone.seq),
+            crate::mailbox::Place::Storing | crate::mailbox::Place::Store => {
+                self.write(Write::Remove(gone.seq));
+            }
+        }
+    }
+
+    fn all_gone(&mut self, gone: Vec<Gone>) {
+        gone.into_iter().for_each(|gone| self.gone(gone));
+    }
+}
+
+#[derive(Debug)]
+struct Device {
+    client: ClientId,
+    slot: Slot,
+    channel: ByteString,
+    session: Session,
+    /// The number of a session that outlives its connection.
+    id: Option<SessionId>,
+    session_expiry: Duration,
+    link: Option<Arc<Link>>,
+    will: Option<Box<Will>>,
+    /// When the will is due and when the session ends, of a device without a connection.
+    will_at: Time,
+    ends_at: Time,
+    /// What was read from the store for this device, in the order in which it will be sent.
+    loaded: Vec<(Seq, Arc<Message>)>,
+    /// Whether the store is reading for this device.
+    loading: bool,
+}
+
+impl Device {
+    fn is_linked(&self, link: LinkId) -> bool {
+        self.link.as_ref().is_some_and(|own| own.id() == link)
+    }
+
+    /// What this device is to get of a topic; its own device channel needs no subscription.
+    fn reads(&self, topic: &str) -> Option<(QoS, bool)> {
+        let explicit = self.session.subscription(topic);
+        explicit
+            .map(|subscription| (subscription.qos, subscription.no_local))
+            .or_else(|| {
+                (self.link.is_some() && self.channel == topic).then_some((QoS::AtMostOnce, false))
+            })
+    }
+
+    fn timer(&self) -> Option<(Time, ClientId)> {
+        let due = self.will_at.min(self.ends_at);
+        (due != Time::NEVER).then(|| (due, self.client.clone()))
+    }
+
+    /// What the store is to keep of the session, if it outlives its connection.
+    fn record(&self, user: &UserId) -> Option<Write> {
+        let some = |time: Time| (time != Time::NEVER).then_some(time);
+        let record = SessionRecord {
+            id: self.id?,
+            user: user.clone(),
+            client: self.client.clone(),
+            slot: self.slot,
+            expiry: self.session_expiry,
+            ends_at: some(self.ends_at),
+            will: self.will.clone(),
+            will_at: some(self.will_at),
+            subscriptions: self.session.subscriptions.clone(),
+        };
+        Some(Write::Session(Box::new(record)))
+    }
+}
+
+/// The state of one user.
+#[derive(Debug)]
+pub(crate) struct User {
+    id: UserId,
+    inbox: ByteString,
+    mailbox: Mailbox,
+    retained: Vec<Arc<Message>>,
+    devices: SmallVec<[Device; 1]>,
+}
+
+impl User {
+    pub(crate) fn new(id: UserId) -> Self {
+        let inbox = id.inbox();
+        Self {
+            id,
+            inbox,
+            mailbox: Mailbox::default(),
+            retained: Vec::new(),
+            devices: SmallVec::new(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &UserId {
+        &self.id
+    }
+
+    /// Whether nothing would be lost if this were forgotten.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.devices.is_empty() && self.mailbox.is_empty() && self.retained.is_empty()
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.devices.iter().any(|device| device.link.is_some())
+    }
+
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        self.devices
+            .iter()
+            .filter_map(|device| device.link.as_ref())
+    }
+
+    /// The session behind a connection, while the connection is the device's, and its number.
+    pub(crate) fn session(&mut self, link: LinkId) -> Option<(&mut Session, Option<SessionId>)> {
+        let device = self
+            .devices
+            .iter_mut()
+            .find(|device| device.is_linked(link))?;
+        Some((&mut device.session, device.id))
+    }
+
+    /// A retained message that a store has found.
+    pub(crate) fn restore_retained(&mut self, message: Arc<Message>) {
+        self.retained.push(message);
+    }
+
+    /// A message of the log that a store has found, after all sessions.
+    pub(crate) fn restore_entry(&mut self, found: &RecoveredEntry, limits: &UserLimits) {
+        let mut slots = Slots::default();
+        self.devices
+            .iter()
+            .for_each(|device| slots.insert(device.slot));
+        self.mailbox.restore(found, slots, limits.max_age);
+    }
+
+    /// Everything that a store has found is here.
+    pub(crate) fn restored(&mut self, now: Time, effects: &mut Effects) {
+        let mut gone = Vec::new();
+        self.mailbox.expire(now, &mut gone);
+        self.mailbox.drop_leavers(&mut gone);
+        effects.all_gone(gone);
+        self.pass_on(effects);
+    }
+}

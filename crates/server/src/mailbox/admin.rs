@@ -1,0 +1,178 @@
+//! What the commands do with a mailbox, mostly while a server has it: look at it, copy it, empty it.
+//!
+//! Invariants: contents are never shown; a server's messages are removed by nobody but the server, for
+//! what it has in memory would come back.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use jam_core::ids::UserId;
+use jam_core::time::Time;
+use rusqlite::{Connection, Row};
+
+use super::error::OpenError;
+use super::records as rec;
+use super::recover;
+use super::schema::{self, Files};
+
+/// A user's mailbox in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overview {
+    /// Messages that wait.
+    pub messages: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// When the oldest of them was received.
+    pub oldest: Option<Time>,
+    /// Retained messages.
+    pub retained: u64,
+    /// The user's sessions.
+    pub sessions: Vec<SessionOverview>,
+}
+
+/// A session in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionOverview {
+    /// The client id.
+    pub client: String,
+    /// When it ends; `None` while the client is connected.
+    pub ends_at: Option<Time>,
+    /// Topics.
+    pub subscriptions: usize,
+    /// QoS 2 packet ids from the client that are not released.
+    pub received: u64,
+    /// Packet ids to the client that are not acknowledged.
+    pub in_flight: u64,
+}
+
+/// What became of a request to empty a mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purged {
+    /// No server runs: so many messages are gone.
+    Removed(u64),
+    /// The server that runs has been asked, and does it within a second.
+    Asked,
+}
+
+/// A user's mailbox in numbers, from the mailbox in `dir`; reads all of it.
+///
+/// # Errors
+/// If there is no mailbox, or it cannot be read.
+pub fn show(dir: &Path, user: &UserId) -> Result<Overview, OpenError> {
+    let path = Files::of(dir).db;
+    let look = || -> rusqlite::Result<Overview> {
+        let connection = schema::open_to_read(&path)?;
+        let transaction = connection.unchecked_transaction()?;
+        let sql = "SELECT count(*), coalesce(sum(size), 0), min(received_at) FROM message
+             WHERE user = ?1";
+        let (messages, bytes, oldest) = transaction.query_row(sql, [user.as_str()], |row| {
+            Ok((
+                rec::from_number(row.get(0)?)?,
+                rec::from_number(row.get(1)?)?,
+                row.get(2)?,
+            ))
+        })?;
+        let sql = "SELECT count(*) FROM retained WHERE user = ?1";
+        let retained = transaction.query_row(sql, [user.as_str()], |row| row.get(0))?;
+        Ok(Overview {
+            messages,
+            bytes,
+            oldest: rec::time(oldest)?,
+            retained: rec::from_number(retained)?,
+            sessions: sessions(&transaction, user)?,
+        })
+    };
+    look().map_err(|error| OpenError::sqlite(&path, &error))
+}
+
+fn sessions(connection: &Connection, user: &UserId) -> rusqlite::Result<Vec<SessionOverview>> {
+    let mut select = connection.prepare(
+        "SELECT client, ends_at, subscriptions,
+             (SELECT count(*) FROM received WHERE received.session = session.id),
+             (SELECT count(*) FROM in_flight WHERE in_flight.session = session.id)
+         FROM session WHERE user = ?1 ORDER BY id",
+    )?;
+    let row = |row: &Row<'_>| {
+        Ok(SessionOverview {
+            client: row.get(0)?,
+            ends_at: rec::time(row.get(1)?)?,
+            subscriptions: rec::decode_subscriptions(row.get_ref(2)?.as_blob()?)?.len(),
+            received: rec::from_number(row.get(3)?)?,
+            in_flight: rec::from_number(row.get(4)?)?,
+        })
+    };
+    select.query_map([user.as_str()], row)?.collect()
+}
+
+/// Removes the messages that wait for `user` in the mailbox in `dir`.
+///
+/// # Errors
+/// If there is no mailbox, or it cannot be changed.
+pub fn purge(dir: &Path, user: &UserId) -> Result<Purged, OpenError> {
+    let files = Files::of(dir);
+    let sqlite = |error| OpenError::sqlite(&files.db, &error);
+    match files.lock() {
+        Ok(_lock) => {
+            let closed = schema::prepare_existing(&files)?;
+            let connection = schema::open(&files, closed)?;
+            let sql = "DELETE FROM message WHERE user = ?1";
+            let removed = connection.execute(sql, [user.as_str()]).map_err(sqlite)?;
+            Ok(Purged::Removed(removed as u64))
+        }
+        Err(OpenError::InUse(_)) => {
+            let connection = schema::open_to_write(&files.db).map_err(sqlite)?;
+            let sql = "INSERT OR REPLACE INTO purge (user, up_to)
+                 SELECT ?1, coalesce(max(id), 0) FROM message";
+            connection.execute(sql, [user.as_str()]).map_err(sqlite)?;
+            Ok(Purged::Asked)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Copies the mailbox in `dir`, as it is at one moment, into the new file `to`. A server may go on.
+///
+/// # Errors
+/// If there is no mailbox, it cannot be read, or `to` exists or cannot be written.
+pub fn backup(dir: &Path, to: &Path) -> Result<(), OpenError> {
+    let path = Files::of(dir).db;
+    let io = |error| OpenError::io(to, error);
+    if to.exists() {
+        return Err(OpenError::io(to, "there is a file already"));
+    }
+    let draft = to.with_extension("draft");
+    match fs::remove_file(&draft) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(io(why)),
+        _ => {}
+    }
+    let Some(target) = draft.to_str() else {
+        return Err(OpenError::io(to, "the path is not UTF-8"));
+    };
+    let copy = || -> rusqlite::Result<()> {
+        let connection = schema::open_to_read(&path)?;
+        connection.execute("VACUUM INTO ?1", [target]).map(drop)
+    };
+    if let Err(error) = copy() {
+        drop(fs::remove_file(&draft));
+        return Err(OpenError::sqlite(&path, &error));
+    }
+    File::open(&draft)
+        .and_then(|file| file.sync_all())
+        .map_err(io)?;
+    fs::rename(&draft, to).map_err(io)?;
+    schema::sync_dir_of(to).map_err(io)
+}
+
+/// Reads all of the mailbox in `dir` but contents, and looks at each page. No server may have it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(dir: &Path) -> Result<(), OpenError> {
+    let files = Files::of(dir);
+    let _lock = files.lock()?;
+    schema::prepare_existing(&files)?;
+    let sqlite = |error| OpenError::sqlite(&files.db, &error);
+    let connection = schema::open_to_read(&files.db).map_err(sqlite)?;
+    schema::check(&connection, &files.db)?;
+    recover::contents(&connection).map_err(sqlite)
+}

@@ -1,0 +1,284 @@
+//! A batch as SQL, in one transaction.
+//!
+//! Invariants: nothing is applied unless all of it is; messages go in by ascending number, which is
+//! the end of the table; what leaves is deleted by runs of numbers.
+
+use bytes::BytesMut;
+use jam_core::message::Message;
+use jam_core::store::{Append, Flight, Seq, SessionRecord, Write};
+use jam_wire::EncodeError;
+use rusqlite::{Connection, Error, TransactionBehavior, params};
+
+use super::pending::{Op, Pending};
+use super::records as rec;
+
+/// Numbers that are reserved at once, so that not every batch has to say which was the highest.
+pub(super) const BLOCK: u64 = 1 << 20;
+
+/// The row of `meta` below which all numbers may have been used.
+pub(super) const LAST_SEQ: &str = "last_seq";
+
+/// `in_flight.state`.
+pub(super) const AWAITS_PUBACK: i64 = 1;
+/// `in_flight.state`.
+pub(super) const AWAITS_PUBREC: i64 = 2;
+/// `in_flight.state`.
+pub(super) const AWAITS_PUBCOMP: i64 = 3;
+
+/// What the writer knows of the file besides its rows.
+#[derive(Debug)]
+pub(super) struct Applier {
+    /// Up to this number, `meta` says that it may have been used.
+    reserved: u64,
+    /// The next `in_flight.position`.
+    position: i64,
+    /// For what is encoded.
+    buf: BytesMut,
+    appends: Vec<(Seq, u32)>,
+    removes: Vec<Seq>,
+}
+
+impl Applier {
+    pub(super) fn new(reserved: u64, position: i64) -> Self {
+        Self {
+            reserved,
+            position,
+            buf: BytesMut::new(),
+            appends: Vec::new(),
+            removes: Vec::new(),
+        }
+    }
+
+    /// Whether the batch uses numbers of which the file does not know yet.
+    pub(super) fn must_reserve(&self, batch: &Pending) -> bool {
+        batch.highest() > self.reserved
+    }
+
+    /// Commits the batch; `probe` if something must be written in any case.
+    pub(super) fn commit(
+        &mut self,
+        connection: &mut Connection,
+        batch: &Pending,
+        probe: bool,
+    ) -> Result<(), Error> {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut reserved = self.reserved;
+        if self.must_reserve(batch) || probe {
+            reserved = reserved.max(batch.highest() + BLOCK);
+            put_meta(&transaction, LAST_SEQ, rec::number(reserved))?;
+        }
+        let position = self.position;
+        let applied = self
+            .apply(&transaction, batch)
+            .and_then(|()| transaction.commit());
+        match applied {
+            Ok(()) => self.reserved = reserved,
+            Err(_) => self.position = position,
+        }
+        applied
+    }
+
+    fn apply(&mut self, connection: &Connection, batch: &Pending) -> Result<(), Error> {
+        self.appends.clear();
+        self.removes.clear();
+        for (at, op) in batch.ops.iter().enumerate() {
+            match &op.write {
+                Some(Write::Append(append)) => {
+                    self.appends
+                        .push((append.seq, u32::try_from(at).unwrap_or(u32::MAX)));
+                }
+                Some(Write::Remove(seq)) => self.removes.push(*seq),
+                _ => {}
+            }
+        }
+        self.append(connection, batch)?;
+        for op in &batch.ops {
+            if let Some(write) = &op.write {
+                self.other(connection, write)?;
+            }
+        }
+        self.remove(connection)
+    }
+
+    fn append(&mut self, connection: &Connection, batch: &Pending) -> Result<(), Error> {
+        self.appends.sort_unstable();
+        if self.appends.is_empty() {
+            return Ok(());
+        }
+        let mut insert = connection.prepare_cached(
+            "INSERT INTO message (id, user, sender, flags, waits_for, acknowledged, received_at,
+             expires_at, size, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?;
+        for &(_, at) in &self.appends {
+            let Op {
+                write: Some(Write::Append(append)),
+                acknowledged,
+                size,
+                ..
+            } = &batch.ops[at as usize]
+            else {
+                continue;
+            };
+            let Append {
+                seq,
+                user,
+                message,
+                inbox,
+                waits_for,
+            } = append;
+            let qos = encode(message, &mut self.buf)?;
+            insert.execute(params![
+                rec::number(*seq),
+                user.as_str(),
+                message.sender().as_str(),
+                rec::flags(qos, *inbox),
+                waits_for,
+                acknowledged,
+                rec::number(message.received_at().as_millis()),
+                rec::expiry(message.expires_at()),
+                rec::number(*size as u64),
+                &self.buf[..],
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, connection: &Connection) -> Result<(), Error> {
+        self.removes.sort_unstable();
+        for run in self.removes.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
+            let (first, last) = (rec::number(run[0]), rec::number(run[run.len() - 1]));
+            if first == last {
+                execute(
+                    connection,
+                    "DELETE FROM message WHERE id = ?1",
+                    params![first],
+                )?;
+            } else {
+                let sql = "DELETE FROM message WHERE id BETWEEN ?1 AND ?2";
+                execute(connection, sql, params![first, last])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything but appends and removals.
+    fn other(&mut self, connection: &Connection, write: &Write) -> Result<(), Error> {
+        match write {
+            Write::Append(_) | Write::Remove(_) => Ok(()),
+            Write::Acknowledged { seq, waits_for } => {
+                let sql = "UPDATE message SET waits_for = ?2, acknowledged = 1 WHERE id = ?1";
+                execute(connection, sql, params![rec::number(*seq), waits_for])
+            }
+            Write::Session(record) => session(connection, record),
+            Write::EndSession(session) => {
+                let session = params![rec::number(*session)];
+                execute(connection, "DELETE FROM session WHERE id = ?1", session)?;
+                execute(
+                    connection,
+                    "DELETE FROM received WHERE session = ?1",
+                    session,
+                )?;
+                execute(
+                    connection,
+                    "DELETE FROM in_flight WHERE session = ?1",
+                    session,
+                )
+            }
+            Write::Received(session, id) => {
+                let sql = "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?1, ?2)";
+                execute(connection, sql, params![rec::number(*session), id.get()])
+            }
+            Write::Released(session, id) => {
+                let sql = "DELETE FROM received WHERE session = ?1 AND packet_id = ?2";
+                execute(connection, sql, params![rec::number(*session), id.get()])
+            }
+            Write::InFlight(session, id, flight) => {
+                let (state, seq) = match *flight {
+                    Flight::AwaitsPubAck(seq) => (AWAITS_PUBACK, seq),
+                    Flight::AwaitsPubRec(seq) => (AWAITS_PUBREC, seq),
+                    Flight::AwaitsPubComp => (AWAITS_PUBCOMP, 0),
+                };
+                let position = self.position;
+                self.position += 1;
+                let row = params![
+                    rec::number(*session),
+                    id.get(),
+                    state,
+                    rec::number(seq),
+                    position
+                ];
+                let sql = "INSERT OR REPLACE INTO in_flight (session, packet_id, state, message,
+                     position) VALUES (?1, ?2, ?3, ?4, ?5)";
+                execute(connection, sql, row)
+            }
+            Write::Landed(session, id) => {
+                let sql = "DELETE FROM in_flight WHERE session = ?1 AND packet_id = ?2";
+                execute(connection, sql, params![rec::number(*session), id.get()])
+            }
+            Write::Retain(user, message) => {
+                encode(message, &mut self.buf)?;
+                let row = params![
+                    user.as_str(),
+                    AsRef::<str>::as_ref(message.topic()),
+                    message.sender().as_str(),
+                    rec::number(message.received_at().as_millis()),
+                    rec::expiry(message.expires_at()),
+                    &self.buf[..],
+                ];
+                let sql = "INSERT OR REPLACE INTO retained (user, topic, sender, received_at,
+                     expires_at, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+                execute(connection, sql, row)
+            }
+            Write::Unretain(user, topic) => {
+                let sql = "DELETE FROM retained WHERE user = ?1 AND topic = ?2";
+                execute(
+                    connection,
+                    sql,
+                    params![user.as_str(), AsRef::<str>::as_ref(topic)],
+                )
+            }
+        }
+    }
+}
+
+pub(super) fn put_meta(connection: &Connection, name: &str, value: i64) -> Result<(), Error> {
+    let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)";
+    execute(connection, sql, params![name, value])
+}
+
+fn session(connection: &Connection, record: &SessionRecord) -> Result<(), Error> {
+    let will = record
+        .will
+        .as_deref()
+        .map(rec::encode_will)
+        .transpose()
+        .map_err(unwritable)?;
+    let row = params![
+        rec::number(record.id),
+        record.user.as_str(),
+        record.client.as_str(),
+        record.slot,
+        rec::duration(record.expiry),
+        rec::optional_time(record.ends_at),
+        will,
+        record.will.as_ref().and_then(|will| will.delay_secs),
+        rec::optional_time(record.will_at),
+        rec::encode_subscriptions(&record.subscriptions).map_err(unwritable)?,
+    ];
+    let sql = "INSERT OR REPLACE INTO session (id, user, client, slot, expiry, ends_at, will,
+         will_delay, will_at, subscriptions) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    execute(connection, sql, row)
+}
+
+fn encode(message: &Message, buf: &mut BytesMut) -> Result<jam_wire::packet::QoS, Error> {
+    rec::encode_message(message, buf).map_err(unwritable)
+}
+
+/// What came as a packet goes into one, so this is a defect; it must not look like a full disk.
+fn unwritable(error: EncodeError) -> Error {
+    Error::ToSqlConversionFailure(Box::new(error))
+}
+
+fn execute(connection: &Connection, sql: &str, row: impl rusqlite::Params) -> Result<(), Error> {
+    connection.prepare_cached(sql)?.execute(row).map(drop)
+}

@@ -1,0 +1,143 @@
+//! The mailbox as one SQLite file of our own (PROTOCOL.md, section 7; `docs/data-format.md`).
+//!
+//! # Layout
+//!
+//! - [`SqliteMailbox`]: what the router writes to and reads from. Its methods queue and return.
+//! - `pending`: what waits for the next commit, less what no longer matters; `shared` holds it.
+//! - `writer`: the one thread that changes the file; `apply` is a batch as SQL.
+//! - `reader`: the one thread that reads messages; `recover` is what is read at the start.
+//! - [`admin`], [`salvage`]: what the commands do with a mailbox.
+//! - `schema`: the file itself; `records`: values as they stand in it; `error`: why it cannot be opened.
+//!
+//! Invariants: nobody is told that something is kept before it is (`tests::killed`); after a crash the
+//! file is as some prefix of the calls has left it; no damage is taken for an empty mailbox.
+
+pub mod admin;
+mod apply;
+mod error;
+mod pending;
+mod reader;
+mod records;
+mod recover;
+pub mod salvage;
+mod schema;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use jam_core::ids::UserId;
+use jam_core::store::{MailboxStore, OnLoaded, Receipt, Recovered, Seq, Writes};
+
+pub use error::OpenError;
+use pending::Answer;
+pub use reader::READ_TRIES;
+pub use shared::MAX_PENDING_BYTES;
+use shared::{Load, OnPurgeSlot, Shared};
+pub use writer::{PROBE_INTERVAL, PURGE_INTERVAL};
+
+/// Messages and sessions in `mailbox.db`.
+///
+/// Dropping it commits what waits and closes the file.
+#[derive(Debug)]
+pub struct SqliteMailbox {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// Locked as long as this is open.
+    _lock: File,
+}
+
+impl SqliteMailbox {
+    /// Opens the mailbox in the directory `dir`, which is made if it is not there, and reads what is in
+    /// it. Messages are read when they are asked for.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the mailbox is then as it was.
+    pub fn open(dir: &Path) -> Result<(Arc<Self>, Recovered), OpenError> {
+        schema::create_dir(dir)?;
+        let files = schema::Files::of(dir);
+        let lock = files.lock()?;
+        let closed = schema::prepare(&files)?;
+        let connection = schema::open(&files, closed)?;
+        let sqlite = |error| OpenError::sqlite(&files.db, &error);
+        let found = recover::recover(&files.db, &connection).map_err(sqlite)?;
+        let reading = schema::open_to_read(&files.db).map_err(sqlite)?;
+        let shared = Arc::new(Shared::new(files.clone(), found.kept));
+        let applier = apply::Applier::new(found.reserved, found.position);
+        let writer = writer::Writer::new(Arc::clone(&shared), connection, applier);
+        let reader = reader::Reader::new(Arc::clone(&shared), reading);
+        // From here on, whatever fails stops the threads that run.
+        let mut mailbox = Self {
+            shared,
+            threads: Vec::new(),
+            _lock: lock,
+        };
+        let io = |error| OpenError::io(&files.db, error);
+        mailbox
+            .threads
+            .push(spawn("mailbox-write", move || writer.run()).map_err(io)?);
+        mailbox
+            .threads
+            .push(spawn("mailbox-read", move || reader.run()).map_err(io)?);
+        Ok((Arc::new(mailbox), found.recovered))
+    }
+
+    /// Waits until everything written before is kept, refused, or no longer needed; at most `timeout`.
+    /// Whether it is.
+    #[must_use]
+    pub fn flush(&self, timeout: Duration) -> bool {
+        self.shared.flush(timeout)
+    }
+
+    /// What is done when another process asks for a user's messages up to a number to be removed: the
+    /// router is to remove those that are still there. Called on the writer's thread, without a lock.
+    /// Can be set once; without it, such requests wait for the next start.
+    pub fn on_purge(&self, then: impl Fn(UserId, Seq) + Send + Sync + 'static) {
+        drop(self.shared.on_purge.set(OnPurgeSlot(Box::new(then))));
+    }
+}
+
+impl MailboxStore for SqliteMailbox {
+    fn write(&self, writes: Writes, receipt: Option<Receipt>) {
+        self.shared.push(writes, receipt.map(Answer::Receipt));
+    }
+
+    fn load(&self, seqs: Vec<Seq>, then: OnLoaded) {
+        self.shared.push_load(Load {
+            seqs,
+            then,
+            tries: 0,
+            not_before: None,
+        });
+    }
+
+    fn settle(&self) {
+        self.shared.answer_early();
+    }
+
+    fn accepts(&self) -> bool {
+        self.shared.accepts()
+    }
+}
+
+impl Drop for SqliteMailbox {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            // The last handle may be dropped by an answer, on one of these threads.
+            if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+                tracing::error!("a thread of the mailbox has panicked");
+            }
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run)
+}

@@ -1,0 +1,516 @@
+//! [`Pending`]: the calls of `write` that wait for the next commit.
+//!
+//! A batch is committed as a whole, so only its outcome counts: what a later call makes superfluous is
+//! dropped here and costs no I/O. That is how a message which is delivered before its commit is never
+//! written.
+//!
+//! Invariants: the batch applied to the file gives what all its calls, applied one after another, would
+//! have given (`tests::model`); answers are in the order
+//! of the calls.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use foldhash::fast::RandomState;
+use jam_core::ids::UserId;
+use jam_core::message::Message;
+use jam_core::policy::Refusal;
+use jam_core::store::{Append, Receipt, Seq, SessionId, Write, Writes};
+use jam_wire::packet::PacketId;
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// What an operation costs in memory besides its message.
+const OP_BYTES: usize = 160;
+/// A buffer that has grown beyond this many operations is not kept for the next batch.
+const KEEP_OPS: usize = 65_536;
+/// Operations among which those of a session that ends are looked for.
+const SCAN_OPS: usize = 1024;
+
+/// Who waits for a call to be kept.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Receipt(Receipt),
+    #[cfg(test)]
+    Test(std::sync::mpsc::SyncSender<(u64, Result<(), Refusal>)>, u64),
+}
+
+impl Answer {
+    pub(super) fn stored(self) {
+        match self {
+            Self::Receipt(receipt) => receipt.stored(),
+            #[cfg(test)]
+            Self::Test(to, number) => drop(to.send((number, Ok(())))),
+        }
+    }
+
+    pub(super) fn refused(self, refusal: Refusal) {
+        match self {
+            Self::Receipt(receipt) => receipt.refused(refusal),
+            #[cfg(test)]
+            Self::Test(to, number) => drop(to.send((number, Err(refusal)))),
+        }
+    }
+}
+
+/// One call that somebody waits for, or that must be refused as a whole.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) answer: Option<Answer>,
+    /// It holds an append: it is refused if that cannot be kept; other calls are tried again.
+    pub(super) refusable: bool,
+    /// It is an append and nothing else.
+    lone: bool,
+}
+
+/// One operation.
+#[derive(Debug)]
+pub(super) struct Op {
+    /// `None`: a later call has made it superfluous.
+    pub(super) write: Option<Write>,
+    /// Of [`Pending::calls`]; [`NO_CALL`] if nobody waits.
+    call: u32,
+    /// Of an append: a device has acknowledged it since.
+    pub(super) acknowledged: bool,
+    /// Bytes of the payload.
+    pub(super) size: usize,
+}
+
+const NO_CALL: u32 = u32::MAX;
+
+/// A packet id of a session, in one of two directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct PacketKey {
+    session: SessionId,
+    /// The packet id; from the client if the bit above it is set.
+    id: u32,
+}
+
+impl PacketKey {
+    const RECEIVED: u32 = 1 << 16;
+
+    pub(super) fn received(session: SessionId, id: PacketId) -> Self {
+        Self {
+            session,
+            id: u32::from(id.get()) | Self::RECEIVED,
+        }
+    }
+
+    pub(super) fn in_flight(session: SessionId, id: PacketId) -> Self {
+        Self {
+            session,
+            id: id.get().into(),
+        }
+    }
+}
+
+/// What may stand in the file once the batches that were handed out are committed. Deleting what is
+/// not here needs no write.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// The packet ids of each session.
+    sessions: Map<SessionId, HashSet<u32, RandomState>>,
+    /// Messages that could not be read: they are left in the file for whoever looks at it.
+    unreadable: HashSet<Seq, RandomState>,
+}
+
+impl Kept {
+    pub(super) fn session(&mut self, session: SessionId) {
+        self.sessions.entry(session).or_default();
+    }
+
+    pub(super) fn packet(&mut self, key: PacketKey) {
+        self.sessions.entry(key.session).or_default().insert(key.id);
+    }
+
+    pub(super) fn unreadable(&mut self, seq: Seq) {
+        self.unreadable.insert(seq);
+    }
+
+    fn has(&self, key: PacketKey) -> bool {
+        self.sessions
+            .get(&key.session)
+            .is_some_and(|ids| ids.contains(&key.id))
+    }
+
+    fn free(&mut self, key: PacketKey) {
+        if let Some(ids) = self.sessions.get_mut(&key.session) {
+            ids.remove(&key.id);
+        }
+    }
+}
+
+/// Operations in the order of their calls, less those that no longer matter.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub(super) ops: Vec<Op>,
+    live: usize,
+    calls: Vec<Call>,
+    /// Answers of calls that nobody needs kept any more.
+    early: Vec<Answer>,
+    by_seq: Map<Seq, u32>,
+    by_packet: Map<PacketKey, u32>,
+    by_session: Map<SessionId, u32>,
+    by_topic: Map<(UserId, ByteString), u32>,
+    bytes: usize,
+    highest: u64,
+}
+
+impl Pending {
+    /// Takes a call. Costs no I/O and answers nobody.
+    pub(super) fn push(&mut self, kept: &Kept, writes: Writes, answer: Option<Answer>) {
+        let refusable = writes.iter().any(|write| matches!(write, Write::Append(_)));
+        let lone = refusable && writes.len() == 1;
+        let call = if answer.is_some() || (refusable && !lone) {
+            self.calls.push(Call {
+                answer,
+                refusable,
+                lone,
+            });
+            index(self.calls.len() - 1)
+        } else {
+            NO_CALL
+        };
+        for write in writes {
+            self.put(kept, write, call);
+        }
+    }
+
+    /// Whether there is nothing to write and nobody to answer.
+    pub(super) fn is_empty(&self) -> bool {
+        self.live == 0 && self.calls.is_empty() && self.early.is_empty()
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_idle(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes + self.ops.len() * OP_BYTES
+    }
+
+    /// The highest number of a message or session ever pushed.
+    pub(super) fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    pub(super) fn take_calls(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.calls)
+    }
+
+    /// How many answers are due already.
+    pub(super) fn early(&self) -> usize {
+        self.early.len()
+    }
+
+    pub(super) fn take_early(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.early)
+    }
+
+    /// A message that waits to be written.
+    pub(super) fn message(&self, seq: Seq) -> Option<&Arc<Message>> {
+        match &self.ops[*self.by_seq.get(&seq)? as usize].write {
+            Some(Write::Append(append)) => Some(&append.message),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing of `seq` can be read from the file any more once this is committed.
+    pub(super) fn removes(&self, seq: Seq) -> bool {
+        self.by_seq
+            .get(&seq)
+            .is_some_and(|&at| matches!(self.ops[at as usize].write, Some(Write::Remove(_))))
+    }
+
+    /// Says in `kept` what stands in the file when this batch is committed.
+    pub(super) fn note(&self, kept: &mut Kept) {
+        for op in &self.ops {
+            match &op.write {
+                Some(Write::Received(session, id)) => {
+                    kept.packet(PacketKey::received(*session, *id));
+                }
+                Some(Write::Released(session, id)) => {
+                    kept.free(PacketKey::received(*session, *id));
+                }
+                Some(Write::InFlight(session, id, _)) => {
+                    kept.packet(PacketKey::in_flight(*session, *id));
+                }
+                Some(Write::Landed(session, id)) => {
+                    kept.free(PacketKey::in_flight(*session, *id));
+                }
+                Some(Write::Session(record)) => kept.session(record.id),
+                Some(Write::EndSession(session)) => {
+                    kept.sessions.remove(session);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What is left of a batch that could not be committed: all but the messages and the packet ids that
+    /// were received with them, to be tried again. Calls with a message are refused. `kept` is made to
+    /// allow for either outcome.
+    pub(super) fn retry(&self, calls: Vec<Call>, kept: &mut Kept) -> (Self, Vec<Answer>) {
+        let mut again = Self {
+            highest: self.highest,
+            ..Self::default()
+        };
+        let mut refused = Vec::new();
+        // Where each of the calls is among those of `again`.
+        let mut places = Vec::with_capacity(calls.len());
+        for call in calls {
+            if call.refusable {
+                places.push(NO_CALL);
+                refused.extend(call.answer);
+            } else {
+                places.push(index(again.calls.len()));
+                again.calls.push(call);
+            }
+        }
+        self.allow_for_either(kept);
+        for op in &self.ops {
+            let Some(write) = &op.write else { continue };
+            let refused = op.call != NO_CALL && places[op.call as usize] == NO_CALL;
+            let write = match write {
+                Write::Append(_) => continue,
+                // The id was free before the call, or else the message would not have been appended.
+                Write::Received(session, id) if refused => Write::Released(*session, *id),
+                other => other.clone(),
+            };
+            let call = places.get(op.call as usize).copied().unwrap_or(NO_CALL);
+            again.put(kept, write, call);
+        }
+        (again, refused)
+    }
+
+    /// Appends the calls of `later`.
+    pub(super) fn absorb(&mut self, kept: &Kept, later: Self) {
+        let offset = index(self.calls.len());
+        self.calls.extend(later.calls);
+        self.early.extend(later.early);
+        self.highest = self.highest.max(later.highest);
+        for op in later.ops {
+            let Some(write) = op.write else { continue };
+            let call = if op.call == NO_CALL {
+                NO_CALL
+            } else {
+                op.call + offset
+            };
+            let acknowledged = op.acknowledged;
+            self.put(kept, write, call);
+            if acknowledged && let Some(op) = self.ops.last_mut() {
+                op.acknowledged = true;
+            }
+        }
+    }
+
+    /// Empties it, but keeps the room it has taken.
+    pub(super) fn clear(&mut self) {
+        if self.ops.capacity() > KEEP_OPS {
+            *self = Self::default();
+            return;
+        }
+        self.ops.clear();
+        self.calls.clear();
+        self.early.clear();
+        self.by_seq.clear();
+        self.by_packet.clear();
+        self.by_session.clear();
+        self.by_topic.clear();
+        self.live = 0;
+        self.bytes = 0;
+        self.highest = 0;
+    }
+
+    /// The same for packet ids and sessions whose batch may or may not have reached the file.
+    fn allow_for_either(&self, kept: &mut Kept) {
+        for op in &self.ops {
+            match &op.write {
+                Some(Write::Received(session, id) | Write::Released(session, id)) => {
+                    kept.packet(PacketKey::received(*session, *id));
+                }
+                Some(Write::InFlight(session, id, _) | Write::Landed(session, id)) => {
+                    kept.packet(PacketKey::in_flight(*session, *id));
+                }
+                Some(Write::EndSession(session)) => kept.session(*session),
+                _ => {}
+            }
+        }
+    }
+
+    fn put(&mut self, kept: &Kept, write: Write, call: u32) {
+        match write {
+            Write::Append(append) => self.append(append, call),
+            Write::Acknowledged { seq, waits_for } => {
+                self.acknowledge(kept, seq, waits_for, call);
+            }
+            Write::Remove(seq) => self.remove(kept, seq, call),
+            Write::Session(record) => {
+                self.highest = self.highest.max(record.id);
+                let at = self.next();
+                let before = self.by_session.insert(record.id, at);
+                self.supersede(before);
+                self.add(Write::Session(record), call);
+            }
+            Write::EndSession(session) => self.end_session(kept, session, call),
+            Write::Received(session, id) => {
+                self.packet(PacketKey::received(session, id), write, call);
+            }
+            Write::InFlight(session, id, _) => {
+                self.packet(PacketKey::in_flight(session, id), write, call);
+            }
+            Write::Released(session, id) => {
+                self.free(kept, PacketKey::received(session, id), write, call);
+            }
+            Write::Landed(session, id) => {
+                self.free(kept, PacketKey::in_flight(session, id), write, call);
+            }
+            Write::Retain(ref user, ref message) => {
+                let key = (user.clone(), message.topic().clone());
+                self.retained(key, write, call);
+            }
+            Write::Unretain(ref user, ref topic) => {
+                let key = (user.clone(), topic.clone());
+                self.retained(key, write, call);
+            }
+        }
+    }
+
+    fn append(&mut self, append: Append, call: u32) {
+        self.highest = self.highest.max(append.seq);
+        let at = self.next();
+        self.by_seq.insert(append.seq, at);
+        self.add(Write::Append(append), call);
+    }
+
+    fn acknowledge(&mut self, kept: &Kept, seq: Seq, waits_for: u32, call: u32) {
+        if kept.unreadable.contains(&seq) {
+            return;
+        }
+        let at = self.next();
+        let before = self.by_seq.get(&seq).copied();
+        if let Some(op) = before.map(|before| &mut self.ops[before as usize]) {
+            match &mut op.write {
+                Some(Write::Append(append)) => {
+                    append.waits_for = waits_for;
+                    op.acknowledged = true;
+                    return;
+                }
+                Some(Write::Remove(_)) => return,
+                _ => {}
+            }
+        }
+        self.by_seq.insert(seq, at);
+        self.supersede(before);
+        self.add(Write::Acknowledged { seq, waits_for }, call);
+    }
+
+    fn remove(&mut self, kept: &Kept, seq: Seq, call: u32) {
+        if kept.unreadable.contains(&seq) {
+            return;
+        }
+        let at = self.next();
+        let before = self.by_seq.get(&seq).copied();
+        if let Some(before) = before {
+            let op = &self.ops[before as usize];
+            if let Some(Write::Append(_)) = &op.write {
+                let call = op.call as usize;
+                self.supersede(Some(before));
+                self.by_seq.remove(&seq);
+                if let Some(call) = self.calls.get_mut(call)
+                    && call.lone
+                {
+                    self.early.extend(call.answer.take());
+                }
+                return;
+            }
+        }
+        self.by_seq.insert(seq, at);
+        self.supersede(before);
+        self.add(Write::Remove(seq), call);
+    }
+
+    fn packet(&mut self, key: PacketKey, write: Write, call: u32) {
+        let at = self.next();
+        let before = self.by_packet.insert(key, at);
+        self.supersede(before);
+        self.add(write, call);
+    }
+
+    /// A packet id that stands for nothing any more.
+    fn free(&mut self, kept: &Kept, key: PacketKey, write: Write, call: u32) {
+        if kept.has(key) {
+            self.packet(key, write, call);
+            return;
+        }
+        let before = self.by_packet.remove(&key);
+        self.supersede(before);
+    }
+
+    fn end_session(&mut self, kept: &Kept, session: SessionId, call: u32) {
+        let at = self.next();
+        let before = self.by_session.insert(session, at);
+        self.supersede(before);
+        // Not if there are too many to look at: then they are written and deleted.
+        let all = self.ops.len() <= SCAN_OPS;
+        if all {
+            for at in 0..self.ops.len() {
+                if let Some(Write::InFlight(of, ..) | Write::Received(of, _)) = self.ops[at].write
+                    && of == session
+                {
+                    self.supersede(Some(index(at)));
+                }
+            }
+        }
+        if all && !kept.sessions.contains_key(&session) {
+            self.by_session.remove(&session);
+            return;
+        }
+        self.add(Write::EndSession(session), call);
+    }
+
+    fn retained(&mut self, key: (UserId, ByteString), write: Write, call: u32) {
+        let at = self.next();
+        let before = self.by_topic.insert(key, at);
+        self.supersede(before);
+        self.add(write, call);
+    }
+
+    fn supersede(&mut self, before: Option<u32>) {
+        if let Some(before) = before
+            && let Some(op) = self.ops.get_mut(before as usize)
+            && op.write.take().is_some()
+        {
+            self.bytes -= op.size;
+            self.live -= 1;
+        }
+    }
+
+    fn next(&self) -> u32 {
+        index(self.ops.len())
+    }
+
+    fn add(&mut self, write: Write, call: u32) {
+        let size = match &write {
+            Write::Append(Append { message, .. }) | Write::Retain(_, message) => {
+                message.to_stored().payload.len()
+            }
+            _ => 0,
+        };
+        self.live += 1;
+        self.bytes += size;
+        self.ops.push(Op {
+            write: Some(write),
+            call,
+            acknowledged: false,
+            size,
+        });
+    }
+}
+
+fn index(at: usize) -> u32 {
+    u32::try_from(at).expect("memory ends before 2^32 operations")
+}

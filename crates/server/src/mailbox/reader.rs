@@ -1,0 +1,125 @@
+//! The thread that reads messages for the router.
+//!
+//! Invariants: a message that waits to be committed is answered from memory, and looked for there
+//! before the file, so that none is missed in between; a message is missing only when it is gone, or
+//! after [`READ_TRIES`], and then it is left in the file, whatever the router says.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jam_core::message::Message;
+use jam_core::store::Seq;
+use rusqlite::{Connection, Error, OptionalExtension};
+
+use super::error::is_damage;
+use super::records as rec;
+use super::schema;
+use super::shared::{Found, Load, Shared};
+
+/// How often an unreadable message is tried: about a minute.
+pub const READ_TRIES: u32 = 60;
+
+/// How often content that cannot be right is read again.
+const DAMAGE_TRIES: u32 = 3;
+
+/// Between the first two tries; doubled for each further one up to [`MAX_DELAY`].
+const FIRST_DELAY: Duration = Duration::from_millis(10);
+const MAX_DELAY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    connection: Connection,
+    /// Whether the connection is to be replaced before the next try.
+    suspect: bool,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>, connection: Connection) -> Self {
+        Self {
+            shared,
+            connection,
+            suspect: false,
+        }
+    }
+
+    /// Until the mailbox is dropped.
+    pub(super) fn run(mut self) {
+        while let Some(loads) = self.shared.take_loads() {
+            for load in loads {
+                self.load(load);
+            }
+        }
+    }
+
+    fn load(&mut self, mut load: Load) {
+        match self.read(&load.seqs, false) {
+            Ok(messages) => (load.then)(messages),
+            Err(error) => {
+                self.suspect = true;
+                load.tries += 1;
+                let tries = if is_damage(&error) {
+                    DAMAGE_TRIES
+                } else {
+                    READ_TRIES
+                };
+                if load.tries < tries {
+                    let delay = FIRST_DELAY * 2_u32.saturating_pow(load.tries - 1);
+                    load.not_before = Some(Instant::now() + delay.min(MAX_DELAY));
+                    self.shared.push_load(load);
+                    return;
+                }
+                // Without reading there is nothing to tell: then the client asks again.
+                if let Ok(messages) = self.read(&load.seqs, true) {
+                    (load.then)(messages);
+                }
+            }
+        }
+    }
+
+    /// `leave`: messages that cannot be read are left out, and left in the file.
+    fn read(&mut self, seqs: &[Seq], leave: bool) -> Result<Vec<(Seq, Arc<Message>)>, Error> {
+        let found = self.shared.in_memory(seqs);
+        let mut messages = Vec::with_capacity(found.len());
+        if found
+            .iter()
+            .any(|(_, found)| matches!(found, Found::InFile))
+            && std::mem::take(&mut self.suspect)
+        {
+            self.connection = schema::open_to_read(&self.shared.files.db)?;
+        }
+        let transaction = self.connection.unchecked_transaction()?;
+        for (seq, found) in found {
+            match found {
+                Found::Here(message) => messages.push((seq, message)),
+                Found::Gone => {}
+                Found::InFile => match select(&transaction, seq) {
+                    Ok(message) => messages.extend(message.map(|message| (seq, message))),
+                    Err(error) if leave => self.leave(seq, &error),
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+        transaction.finish()?;
+        Ok(messages)
+    }
+
+    fn leave(&self, seq: Seq, error: &Error) {
+        tracing::error!(
+            "message {seq} cannot be read: {error}; it is left in the mailbox and not delivered. Stop \
+             the server and run `jam-mqtt check`"
+        );
+        self.shared.state().kept.unreadable(seq);
+    }
+}
+
+fn select(connection: &Connection, seq: Seq) -> Result<Option<Arc<Message>>, Error> {
+    let mut select = connection.prepare_cached(
+        "SELECT sender, received_at, expires_at, body FROM message WHERE id = ?1",
+    )?;
+    let row = |row: &rusqlite::Row<'_>| {
+        let sender = row.get_ref(0)?.as_str()?;
+        rec::decode_message(row.get_ref(3)?.as_blob()?, sender, row.get(1)?, row.get(2)?)
+    };
+    select.query_row([rec::number(seq)], row).optional()
+}

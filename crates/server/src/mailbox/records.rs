@@ -1,0 +1,211 @@
+//! Values as they stand in the file: packets of MQTT 5.0, and numbers.
+//!
+//! Invariants: content is kept as the packets that the standard defines, and by no format of our own;
+//! what was written comes back equal (`tests::records`); what cannot be read back is an error, never a
+//! default.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use bytestring::ByteString;
+use jam_core::ids::UserId;
+use jam_core::message::Message;
+use jam_core::store::Subscription;
+use jam_core::time::Time;
+use jam_wire::packet::{
+    Filter, Packet, PacketId, Publish, QoS, RetainHandling, Subscribe, Version, Will,
+};
+use jam_wire::{Decoder, EncodeError, encode, encode_publish_header};
+use rusqlite::Error;
+use rusqlite::types::Type;
+
+/// The flags of a message: QoS in the two lowest bits.
+const QOS: i64 = 0b0011;
+/// It is in the inbox.
+const INBOX: i64 = 0b0100;
+
+pub(super) fn flags(qos: QoS, inbox: bool) -> i64 {
+    qos as i64 | if inbox { INBOX } else { 0 }
+}
+
+/// The QoS, and whether it is in the inbox.
+pub(super) fn from_flags(flags: i64) -> Result<(QoS, bool), Error> {
+    let qos = match flags & QOS {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        2 => QoS::ExactlyOnce,
+        _ => return Err(wrong("QoS")),
+    };
+    if flags & !(QOS | INBOX) != 0 {
+        return Err(wrong("flags"));
+    }
+    Ok((qos, flags & INBOX != 0))
+}
+
+/// A value that this program did not write.
+pub(super) fn wrong(what: &'static str) -> Error {
+    Error::FromSqlConversionFailure(0, Type::Null, format!("{what} cannot be right").into())
+}
+
+/// SQLite's integers are signed: what is higher comes back as the highest.
+pub(super) fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) fn from_number(value: i64) -> Result<u64, Error> {
+    u64::try_from(value).map_err(|_| wrong("a number"))
+}
+
+/// Milliseconds since the UNIX epoch, NULL for never.
+pub(super) fn expiry(time: Time) -> Option<i64> {
+    (time != Time::NEVER).then(|| number(time.as_millis()))
+}
+
+pub(super) fn from_expiry(value: Option<i64>) -> Result<Time, Error> {
+    Ok(time(value)?.unwrap_or(Time::NEVER))
+}
+
+/// Milliseconds since the UNIX epoch, the highest integer for never; NULL for none.
+pub(super) fn optional_time(time: Option<Time>) -> Option<i64> {
+    time.map(|time| number(time.as_millis()))
+}
+
+pub(super) fn time(value: Option<i64>) -> Result<Option<Time>, Error> {
+    Ok(match value {
+        None => None,
+        Some(i64::MAX) => Some(Time::NEVER),
+        Some(millis) => Some(Time::from_millis(from_number(millis)?)),
+    })
+}
+
+/// Milliseconds; the highest integer is for ever.
+pub(super) fn duration(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn from_duration(value: i64) -> Result<Duration, Error> {
+    Ok(match value {
+        i64::MAX => Duration::MAX,
+        millis => Duration::from_millis(from_number(millis)?),
+    })
+}
+
+pub(super) fn user(text: &str) -> Result<UserId, Error> {
+    UserId::parse(text).map_err(|_| wrong("a user id"))
+}
+
+pub(super) fn packet_id(value: i64) -> Result<PacketId, Error> {
+    let id = u16::try_from(value).ok().and_then(PacketId::new);
+    id.ok_or_else(|| wrong("a packet id"))
+}
+
+/// Puts the message into `buf`, which is emptied first, and says its QoS.
+pub(super) fn encode_message(message: &Message, buf: &mut BytesMut) -> Result<QoS, EncodeError> {
+    buf.clear();
+    let publish = message.to_stored();
+    encode_publish(&publish, buf)?;
+    Ok(publish.qos)
+}
+
+fn encode_publish(publish: &Publish, buf: &mut BytesMut) -> Result<(), EncodeError> {
+    encode_publish_header(publish, Version::V5, buf)?;
+    buf.extend_from_slice(&publish.payload);
+    Ok(())
+}
+
+pub(super) fn decode_message(
+    body: &[u8],
+    sender: &str,
+    received_at: i64,
+    expires_at: Option<i64>,
+) -> Result<Arc<Message>, Error> {
+    Ok(Arc::new(Message::from_stored(
+        decode_publish(body)?,
+        user(sender)?,
+        Time::from_millis(from_number(received_at)?),
+        from_expiry(expires_at)?,
+    )))
+}
+
+fn decode_publish(body: &[u8]) -> Result<Publish, Error> {
+    let mut buf = BytesMut::from(body);
+    match Decoder::client(Version::V5, usize::MAX).decode(&mut buf) {
+        Ok(Some(Packet::Publish(publish))) if buf.is_empty() => Ok(publish),
+        _ => Err(wrong("a stored PUBLISH")),
+    }
+}
+
+/// The will as a PUBLISH; its delay is kept beside it.
+pub(super) fn encode_will(will: &Will) -> Result<Vec<u8>, EncodeError> {
+    let mut buf = BytesMut::new();
+    let publish = Publish {
+        dup: false,
+        qos: will.qos,
+        retain: will.retain,
+        topic: will.topic.clone(),
+        packet_id: (will.qos != QoS::AtMostOnce).then_some(PacketId::MIN),
+        properties: will.properties.clone(),
+        payload: will.payload.clone(),
+    };
+    encode_publish(&publish, &mut buf)?;
+    Ok(buf.into())
+}
+
+pub(super) fn decode_will(body: &[u8], delay_secs: Option<u32>) -> Result<Will, Error> {
+    let publish = decode_publish(body)?;
+    Ok(Will {
+        topic: publish.topic,
+        payload: publish.payload,
+        qos: publish.qos,
+        retain: publish.retain,
+        delay_secs,
+        properties: publish.properties,
+    })
+}
+
+/// One SUBSCRIBE after another, as a packet has one Subscription Identifier for all its filters.
+pub(super) fn encode_subscriptions(subscriptions: &[Subscription]) -> Result<Vec<u8>, EncodeError> {
+    let mut buf = BytesMut::new();
+    for same_id in subscriptions.chunk_by(|a, b| a.id == b.id) {
+        let filters = same_id.iter().map(|subscription| Filter {
+            filter: subscription.topic.clone(),
+            qos: subscription.qos,
+            no_local: subscription.no_local,
+            retain_as_published: subscription.retain_as_published,
+            retain_handling: RetainHandling::Send,
+        });
+        let subscribe = Subscribe {
+            packet_id: PacketId::MIN,
+            subscription_id: same_id[0].id,
+            user: Vec::new(),
+            filters: filters.collect(),
+        };
+        encode(
+            &Packet::Subscribe(Box::new(subscribe)),
+            Version::V5,
+            &mut buf,
+        )?;
+    }
+    Ok(buf.into())
+}
+
+pub(super) fn decode_subscriptions(bytes: &[u8]) -> Result<Vec<Subscription>, Error> {
+    let mut buf = BytesMut::from(bytes);
+    let mut decoder = Decoder::client(Version::V5, usize::MAX);
+    let mut subscriptions = Vec::new();
+    while !buf.is_empty() {
+        let Ok(Some(Packet::Subscribe(subscribe))) = decoder.decode(&mut buf) else {
+            return Err(wrong("a stored SUBSCRIBE"));
+        };
+        subscriptions.extend(subscribe.filters.into_iter().map(|filter| Subscription {
+            // A copy: a slice would keep the whole packet in memory.
+            topic: ByteString::from(AsRef::<str>::as_ref(&filter.filter)),
+            qos: filter.qos,
+            no_local: filter.no_local,
+            retain_as_published: filter.retain_as_published,
+            id: subscribe.subscription_id,
+        }));
+    }
+    Ok(subscriptions)
+}

@@ -1,0 +1,270 @@
+//! What is in the file when it is opened.
+//!
+//! Invariants: contents are not read, only numbers and names; what cannot be right is an error, for
+//! half a mailbox would be taken for a whole one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use bytestring::ByteString;
+use foldhash::fast::RandomState;
+use jam_core::ids::{ClientId, UserId};
+use jam_core::message::Message;
+use jam_core::store::{Flight, Recovered, RecoveredEntry, Seq, SessionId, SessionRecord};
+use jam_core::time::Time;
+use jam_wire::packet::PacketId;
+use rusqlite::{Connection, Error, OptionalExtension, Row};
+
+use super::apply::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC, LAST_SEQ};
+use super::pending::{Kept, PacketKey};
+use super::records as rec;
+use super::schema;
+
+/// A table of fewer numbers than twice this is not worth a second thread.
+const ALONE: i64 = 20_000;
+
+/// All of it, and what the writer needs to know.
+pub(super) struct Found {
+    pub(super) recovered: Recovered,
+    pub(super) kept: Kept,
+    /// What `meta` says of [`LAST_SEQ`].
+    pub(super) reserved: u64,
+    /// The next `in_flight.position`.
+    pub(super) position: i64,
+}
+
+/// Reads everything but contents.
+pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Error> {
+    // What somebody asked for while no server ran.
+    let sql = "DELETE FROM message WHERE EXISTS
+         (SELECT 1 FROM purge WHERE purge.user = message.user AND message.id <= purge.up_to)";
+    let asked: i64 = connection.query_row("SELECT count(*) FROM purge", [], |row| row.get(0))?;
+    if asked > 0 {
+        connection.execute(sql, [])?;
+        connection.execute("DELETE FROM purge", [])?;
+    }
+    let reserved = reserved(connection)?;
+    let mut sessions: Sessions = sessions(connection)?;
+    let mut kept = Kept::default();
+    for session in sessions.keys() {
+        kept.session(*session);
+    }
+    received(connection, &mut sessions, &mut kept)?;
+    let position = in_flight(connection, &mut sessions, &mut kept)?;
+    let mut last_seq = reserved.max(sessions.keys().next_back().copied().unwrap_or(0));
+    let entries = all_entries(path, connection)?;
+    last_seq = last_seq.max(entries.last().map_or(0, |entry| entry.seq));
+    let retained = retained(connection)?;
+    let recovered = Recovered {
+        sessions: sessions.into_values().collect(),
+        entries,
+        retained,
+        last_seq,
+    };
+    Ok(Found {
+        recovered,
+        kept,
+        reserved,
+        position,
+    })
+}
+
+type Sessions = BTreeMap<SessionId, (SessionRecord, Vec<PacketId>, Vec<(PacketId, Flight)>)>;
+
+fn reserved(connection: &Connection) -> Result<u64, Error> {
+    let sql = "SELECT value FROM meta WHERE name = ?1";
+    let value = connection
+        .query_row(sql, [LAST_SEQ], |row| row.get(0))
+        .optional()?;
+    value.map_or(Ok(0), rec::from_number)
+}
+
+fn sessions(connection: &Connection) -> Result<Sessions, Error> {
+    let mut select = connection.prepare(
+        "SELECT id, user, client, slot, expiry, ends_at, will, will_delay, will_at, subscriptions
+         FROM session",
+    )?;
+    let rows = select.query_map([], |row| {
+        let record = session(row)?;
+        Ok((record.id, (record, Vec::new(), Vec::new())))
+    })?;
+    rows.collect()
+}
+
+pub(super) fn session(row: &Row<'_>) -> Result<SessionRecord, Error> {
+    let will = match row.get_ref(6)?.as_blob_or_null()? {
+        Some(body) => Some(Box::new(rec::decode_will(body, row.get(7)?)?)),
+        None => None,
+    };
+    Ok(SessionRecord {
+        id: rec::from_number(row.get(0)?)?,
+        user: rec::user(row.get_ref(1)?.as_str()?)?,
+        client: ClientId::new(ByteString::from(row.get::<_, String>(2)?)),
+        slot: row.get(3)?,
+        expiry: rec::from_duration(row.get(4)?)?,
+        ends_at: rec::time(row.get(5)?)?,
+        will,
+        will_at: rec::time(row.get(8)?)?,
+        subscriptions: rec::decode_subscriptions(row.get_ref(9)?.as_blob()?)?,
+    })
+}
+
+fn received(
+    connection: &Connection,
+    sessions: &mut Sessions,
+    kept: &mut Kept,
+) -> Result<(), Error> {
+    let mut select = connection
+        .prepare("SELECT session, packet_id FROM received ORDER BY session, packet_id")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let session = rec::from_number(row.get(0)?)?;
+        let id = rec::packet_id(row.get(1)?)?;
+        kept.packet(PacketKey::received(session, id));
+        if let Some((_, received, _)) = sessions.get_mut(&session) {
+            received.push(id);
+        }
+    }
+    Ok(())
+}
+
+/// Says the next position.
+fn in_flight(
+    connection: &Connection,
+    sessions: &mut Sessions,
+    kept: &mut Kept,
+) -> Result<i64, Error> {
+    let mut select = connection.prepare(
+        "SELECT session, packet_id, state, message, position FROM in_flight ORDER BY position",
+    )?;
+    let mut rows = select.query([])?;
+    let mut next = 0;
+    while let Some(row) = rows.next()? {
+        let session = rec::from_number(row.get(0)?)?;
+        let id = rec::packet_id(row.get(1)?)?;
+        let seq = rec::from_number(row.get(3)?)?;
+        let flight = match row.get(2)? {
+            AWAITS_PUBACK => Flight::AwaitsPubAck(seq),
+            AWAITS_PUBREC => Flight::AwaitsPubRec(seq),
+            AWAITS_PUBCOMP => Flight::AwaitsPubComp,
+            _ => return Err(rec::wrong("the state of a packet id")),
+        };
+        next = row.get::<_, i64>(4)?.saturating_add(1);
+        kept.packet(PacketKey::in_flight(session, id));
+        if let Some((_, _, flights)) = sessions.get_mut(&session) {
+            flights.push((id, flight));
+        }
+    }
+    Ok(next)
+}
+
+/// All messages; a long table is read from two places at once.
+fn all_entries(path: &Path, connection: &Connection) -> Result<Vec<RecoveredEntry>, Error> {
+    let sql = "SELECT (SELECT min(id) FROM message), (SELECT max(id) FROM message)";
+    let bounds = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (Some(first), Some(last)) = bounds else {
+        return Ok(Vec::new());
+    };
+    let middle = i64::midpoint(first, last);
+    if last - middle < ALONE {
+        return Ok(entries(connection, i64::MIN, i64::MAX)?.0);
+    }
+    thread::scope(|scope| {
+        let rest = scope.spawn(move || {
+            let connection = schema::open_to_read(path)?;
+            entries(&connection, middle + 1, i64::MAX)
+        });
+        let (mut all, next) = entries(connection, i64::MIN, middle)?;
+        let (rest, _) = rest.join().expect("reading does not panic")?;
+        // A number that was altered would end the first part too early.
+        if next != rest.first().map(|entry| entry.seq) {
+            return Err(rec::wrong("the number of a message"));
+        }
+        all.extend(rest);
+        Ok(all)
+    })
+}
+
+/// Messages from one number up to another, and the number of the one that follows.
+fn entries(
+    connection: &Connection,
+    first: i64,
+    last: i64,
+) -> Result<(Vec<RecoveredEntry>, Option<Seq>), Error> {
+    let mut select = connection.prepare(
+        "SELECT id, user, flags, waits_for, acknowledged, received_at, expires_at, size
+         FROM message WHERE id >= ?1 ORDER BY id",
+    )?;
+    let last = u64::try_from(last).unwrap_or(0);
+    let mut users: HashSet<UserId, RandomState> = HashSet::default();
+    let mut entries: Vec<RecoveredEntry> = Vec::new();
+    let mut rows = select.query([first])?;
+    while let Some(row) = rows.next()? {
+        let entry = entry(row, &mut users)?;
+        if entries.last().is_some_and(|before| before.seq >= entry.seq) {
+            return Err(rec::wrong("the number of a message"));
+        }
+        if entry.seq > last {
+            return Ok((entries, Some(entry.seq)));
+        }
+        entries.push(entry);
+    }
+    Ok((entries, None))
+}
+
+fn entry(row: &Row<'_>, users: &mut HashSet<UserId, RandomState>) -> Result<RecoveredEntry, Error> {
+    let user = rec::user(row.get_ref(1)?.as_str()?)?;
+    // One allocation for each user, not for each message.
+    let user = match users.get(&user) {
+        Some(known) => known.clone(),
+        None => {
+            users.insert(user.clone());
+            user
+        }
+    };
+    let (qos, inbox) = rec::from_flags(row.get(2)?)?;
+    Ok(RecoveredEntry {
+        seq: rec::from_number(row.get(0)?)?,
+        user,
+        inbox,
+        qos,
+        size: row.get(7)?,
+        waits_for: row.get(3)?,
+        acknowledged: row.get(4)?,
+        expires_at: rec::from_expiry(row.get(6)?)?,
+        received_at: Time::from_millis(rec::from_number(row.get(5)?)?),
+    })
+}
+
+fn retained(connection: &Connection) -> Result<Vec<(UserId, Arc<Message>)>, Error> {
+    let mut select = connection
+        .prepare("SELECT user, topic, sender, received_at, expires_at, body FROM retained")?;
+    let rows = select.query_map([], retained_message)?;
+    rows.collect()
+}
+
+pub(super) fn retained_message(row: &Row<'_>) -> Result<(UserId, Arc<Message>), Error> {
+    let sender = row.get_ref(2)?.as_str()?;
+    let body = row.get_ref(5)?.as_blob()?;
+    let message = rec::decode_message(body, sender, row.get(3)?, row.get(4)?)?;
+    Ok((rec::user(row.get_ref(0)?.as_str()?)?, message))
+}
+
+/// Reads everything there is, contents too, and keeps nothing of it.
+pub(super) fn contents(connection: &Connection) -> Result<(), Error> {
+    let mut sessions = sessions(connection)?;
+    received(connection, &mut sessions, &mut Kept::default())?;
+    in_flight(connection, &mut sessions, &mut Kept::default())?;
+    entries(connection, i64::MIN, i64::MAX)?;
+    retained(connection)?;
+    let mut select =
+        connection.prepare("SELECT sender, received_at, expires_at, body FROM message")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let (sender, body) = (row.get_ref(0)?.as_str()?, row.get_ref(3)?.as_blob()?);
+        rec::decode_message(body, sender, row.get(1)?, row.get(2)?)?;
+    }
+    Ok(())
+}

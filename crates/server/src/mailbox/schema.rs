@@ -1,0 +1,321 @@
+//! The mailbox's file: its tables, its versions, and what is looked at before it is believed.
+//! `docs/data-format.md` says what each column means.
+//!
+//! Invariants: a mailbox comes into being complete, by a rename, so an empty file is never a new one;
+//! what is not ours, not whole or from the future is left as it is (`tests::damage`).
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::OpenError;
+
+/// "JAM2": stands in the header of each mailbox.
+pub(super) const APPLICATION_ID: i64 = 0x4A41_4D32;
+
+/// The schema that this program writes; [`MIGRATIONS`] lead there.
+pub(super) const VERSION: i64 = 1;
+
+/// What makes version n+1 out of version n, for n from 0.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE message (
+        id INTEGER PRIMARY KEY,
+        user TEXT NOT NULL,
+        sender TEXT NOT NULL,
+        flags INTEGER NOT NULL,
+        waits_for INTEGER NOT NULL,
+        acknowledged INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        size INTEGER NOT NULL,
+        body BLOB NOT NULL
+    );
+    CREATE TABLE session (
+        id INTEGER PRIMARY KEY,
+        user TEXT NOT NULL,
+        client TEXT NOT NULL,
+        slot INTEGER NOT NULL,
+        expiry INTEGER NOT NULL,
+        ends_at INTEGER,
+        will BLOB,
+        will_delay INTEGER,
+        will_at INTEGER,
+        subscriptions BLOB NOT NULL
+    );
+    CREATE TABLE received (
+        session INTEGER NOT NULL,
+        packet_id INTEGER NOT NULL,
+        PRIMARY KEY (session, packet_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE in_flight (
+        session INTEGER NOT NULL,
+        packet_id INTEGER NOT NULL,
+        state INTEGER NOT NULL,
+        message INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        PRIMARY KEY (session, packet_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE retained (
+        user TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        sender TEXT NOT NULL,
+        received_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        body BLOB NOT NULL,
+        PRIMARY KEY (user, topic)
+    ) WITHOUT ROWID;
+    CREATE TABLE purge (
+        user TEXT PRIMARY KEY,
+        up_to INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE meta (
+        name TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    ) WITHOUT ROWID;"];
+
+/// How long a statement waits for another process that has the file locked.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pages of the log after which they are moved into the file itself: 32 MiB.
+const CHECKPOINT_PAGES: i64 = 8192;
+
+/// Bytes that the log keeps on disk after it has been larger.
+const JOURNAL_BYTES: i64 = 64 << 20;
+
+/// KiB of the file that a writing connection holds in memory.
+const CACHE_KIB: i64 = 16 << 10;
+
+/// Largest file that is checked page by page when it was not closed properly.
+const CHECKED_BYTES: u64 = 16 << 20;
+
+/// Of an SQLite file's header.
+const HEADER: usize = 100;
+
+/// The files of a mailbox.
+#[derive(Debug, Clone)]
+pub(super) struct Files {
+    /// The database.
+    pub(super) db: PathBuf,
+    /// Its write-ahead log.
+    wal: PathBuf,
+    /// Held by the server that has the mailbox.
+    lock: PathBuf,
+}
+
+impl Files {
+    pub(super) fn of(dir: &Path) -> Self {
+        Self {
+            db: dir.join("mailbox.db"),
+            wal: dir.join("mailbox.db-wal"),
+            lock: dir.join("mailbox.lock"),
+        }
+    }
+
+    pub(super) fn wal(&self) -> &Path {
+        &self.wal
+    }
+
+    /// Takes the mailbox for as long as the file is open.
+    pub(super) fn lock(&self) -> Result<File, OpenError> {
+        let error = |error: io::Error| OpenError::io(&self.lock, error);
+        let mut options = File::options();
+        let file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&self.lock)
+            .map_err(error)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse(self.db.clone())),
+            Err(fs::TryLockError::Error(why)) => Err(error(why)),
+        }
+    }
+}
+
+/// The directory, readable for nobody else.
+pub(super) fn create_dir(dir: &Path) -> Result<(), OpenError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(dir)
+        .map_err(|error| OpenError::io(dir, error))
+}
+
+/// Makes an empty mailbox if there is none, and looks at the one that is there without touching it.
+/// Says whether it was closed properly.
+pub(super) fn prepare(files: &Files) -> Result<bool, OpenError> {
+    let error = |error: io::Error| OpenError::io(&files.db, error);
+    let log = match fs::metadata(&files.wal) {
+        Ok(meta) => Some(meta.len()),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => None,
+        Err(why) => return Err(error(why)),
+    };
+    match File::open(&files.db) {
+        Ok(file) => inspect(&files.db, file, log.is_some())?,
+        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(error(why)),
+        Err(_) if log.is_some() => {
+            return Err(OpenError::damaged(
+                &files.db,
+                "the file is gone, its log is there",
+            ));
+        }
+        Err(_) => create(&files.db)?,
+    }
+    Ok(log.unwrap_or_default() == 0)
+}
+
+/// As [`prepare`], but without making one.
+pub(super) fn prepare_existing(files: &Files) -> Result<bool, OpenError> {
+    if files.db.exists() || files.wal.exists() {
+        return prepare(files);
+    }
+    Err(OpenError::io(&files.db, "there is no mailbox"))
+}
+
+/// What the header says, without SQLite, which would begin to repair things.
+fn inspect(path: &Path, mut file: File, has_log: bool) -> Result<(), OpenError> {
+    let mut header = [0; HEADER];
+    let error = |error: io::Error| OpenError::io(path, error);
+    let bytes = file.metadata().map_err(error)?.len();
+    if bytes < HEADER as u64 {
+        return Err(OpenError::damaged(path, format!("it has {bytes} bytes")));
+    }
+    file.read_exact(&mut header).map_err(error)?;
+    if !header.starts_with(b"SQLite format 3\0") {
+        return Err(OpenError::damaged(
+            path,
+            "it does not begin as an SQLite file does",
+        ));
+    }
+    let number = |at: usize| {
+        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    if i64::from(number(68)) != APPLICATION_ID {
+        return Err(OpenError::NotOurs(path.to_owned()));
+    }
+    check_version(path, number(60).into())?;
+    let page = match u64::from(u16::from_be_bytes([header[16], header[17]])) {
+        1 => 65_536,
+        page => page,
+    };
+    let expected = u64::from(number(28)) * page;
+    if !has_log && bytes < expected {
+        let what = format!("it has {bytes} bytes of {expected}");
+        return Err(OpenError::damaged(path, what));
+    }
+    Ok(())
+}
+
+fn check_version(path: &Path, found: i64) -> Result<(), OpenError> {
+    if found > VERSION {
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known: VERSION,
+        });
+    }
+    Ok(())
+}
+
+/// Makes an empty mailbox at `path`, where nothing is.
+pub(super) fn create(path: &Path) -> Result<(), OpenError> {
+    let error = |error: io::Error| OpenError::io(path, error);
+    let draft = path.with_extension("new");
+    match fs::remove_file(&draft) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(error(why)),
+        _ => {}
+    }
+    let fill = || -> rusqlite::Result<()> {
+        let mut connection = Connection::open(&draft)?;
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+        migrate(&mut connection, 0)?;
+        connection.pragma_update(None, "journal_mode", "WAL")
+    };
+    fill().map_err(|error| OpenError::sqlite(path, &error))?;
+    File::open(&draft)
+        .and_then(|file| file.sync_all())
+        .map_err(error)?;
+    fs::rename(&draft, path).map_err(error)?;
+    sync_dir_of(path).map_err(error)
+}
+
+/// Makes a rename last.
+pub(super) fn sync_dir_of(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(dir.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all())
+}
+
+/// Brings a file of version `from` to [`VERSION`]: all of it or nothing.
+fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for step in MIGRATIONS.iter().skip(usize::try_from(from).unwrap_or(0)) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// Opens the file that [`prepare`] has let through, checks it and brings it up to date.
+pub(super) fn open(files: &Files, closed: bool) -> Result<Connection, OpenError> {
+    let path = &files.db;
+    let sqlite = |error: rusqlite::Error| OpenError::sqlite(path, &error);
+    let mut connection = open_to_write(path).map_err(sqlite)?;
+    let found = pragma(&connection, "user_version").map_err(sqlite)?;
+    check_version(path, found)?;
+    let bytes = fs::metadata(path).map_or(u64::MAX, |meta| meta.len());
+    if !closed && bytes <= CHECKED_BYTES {
+        check(&connection, path)?;
+    }
+    // A backup is no write-ahead log's.
+    connection
+        .pragma_update(None, "journal_mode", "WAL")
+        .map_err(sqlite)?;
+    if found < VERSION {
+        migrate(&mut connection, found).map_err(sqlite)?;
+    }
+    Ok(connection)
+}
+
+/// Looks at every page.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let first: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| OpenError::sqlite(path, &error))?;
+    if first == "ok" {
+        return Ok(());
+    }
+    let first: String = first.chars().take(200).collect();
+    Err(OpenError::damaged(path, first))
+}
+
+pub(super) fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, name, |row| row.get(0))
+}
+
+/// Without CREATE: who makes a mailbox calls [`create`]. Without URI: `?` in a path is a character.
+pub(super) fn open_to_write(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(connection)
+}
+
+pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(connection)
+}

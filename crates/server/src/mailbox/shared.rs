@@ -1,0 +1,346 @@
+//! What the callers of the mailbox and its two threads share.
+//!
+//! Invariants: [`State`] is locked for memory work only, never for I/O and never while anybody is
+//! answered; whatever was pushed is in `pending`, in `committing` or in the file.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+use jam_core::ids::UserId;
+use jam_core::message::Message;
+use jam_core::store::{OnLoaded, Seq, Writes};
+
+use super::pending::{Answer, Call, Kept, Pending};
+use super::schema::Files;
+
+/// Bytes of memory that may wait for a commit before appends are refused.
+pub const MAX_PENDING_BYTES: usize = 256 << 20;
+
+/// What is done when another process asks for a user's messages up to a number to be removed.
+pub(super) type OnPurge = Box<dyn Fn(UserId, Seq) + Send + Sync>;
+
+/// Messages to read, and who wants them.
+pub(super) struct Load {
+    pub(super) seqs: Vec<Seq>,
+    pub(super) then: OnLoaded,
+    /// How often it has been tried in vain.
+    pub(super) tries: u32,
+    pub(super) not_before: Option<Instant>,
+}
+
+/// A batch and its calls, out of the buffer.
+pub(super) struct Batch {
+    pub(super) ops: Arc<Pending>,
+    pub(super) calls: Vec<Call>,
+    pub(super) early: Vec<Answer>,
+    /// How many calls had been pushed when it was taken.
+    upto: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) pending: Pending,
+    committing: Option<Arc<Pending>>,
+    pub(super) kept: Kept,
+    /// An empty buffer with room.
+    spare: Pending,
+    /// The writer waits for work.
+    asleep: bool,
+    /// Nothing more will be pushed.
+    stopping: bool,
+    /// Calls ever pushed, and those of them that are kept, refused, or no longer needed.
+    pushed: u64,
+    done: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) files: Files,
+    state: Mutex<State>,
+    work: Condvar,
+    progress: Condvar,
+    loads: Mutex<Loads>,
+    more_loads: Condvar,
+    /// The last commit failed.
+    pub(super) trouble: AtomicBool,
+    crowded: AtomicBool,
+    early: AtomicUsize,
+    pub(super) on_purge: OnceLock<OnPurgeSlot>,
+    /// Pages that the file may have; 0 for any number.
+    #[cfg(test)]
+    pub(super) max_pages: AtomicUsize,
+}
+
+/// [`OnPurge`], which cannot be printed.
+pub(super) struct OnPurgeSlot(pub(super) OnPurge);
+
+impl std::fmt::Debug for OnPurgeSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnPurge")
+    }
+}
+
+/// The router asks for one load of a connection at a time, so there are at most as many as connections.
+#[derive(Default)]
+struct Loads {
+    queue: VecDeque<Load>,
+    stopping: bool,
+}
+
+impl std::fmt::Debug for Loads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Loads({})", self.queue.len())
+    }
+}
+
+impl Shared {
+    pub(super) fn new(files: Files, kept: Kept) -> Self {
+        Self {
+            files,
+            state: Mutex::new(State {
+                kept,
+                ..State::default()
+            }),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            loads: Mutex::default(),
+            more_loads: Condvar::new(),
+            trouble: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
+            early: AtomicUsize::new(0),
+            on_purge: OnceLock::new(),
+            #[cfg(test)]
+            max_pages: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("no code under this lock can panic")
+    }
+
+    pub(super) fn push(&self, writes: Writes, answer: Option<Answer>) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        state.pending.push(&state.kept, writes, answer);
+        state.pushed += 1;
+        self.early.store(state.pending.early(), Ordering::Relaxed);
+        let crowded = state.pending.bytes() > MAX_PENDING_BYTES;
+        self.crowded.store(crowded, Ordering::Relaxed);
+        let wake = std::mem::take(&mut state.asleep);
+        drop(guard);
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
+    pub(super) fn accepts(&self) -> bool {
+        !self.trouble.load(Ordering::Relaxed) && !self.crowded.load(Ordering::Relaxed)
+    }
+
+    /// Answers calls that nobody needs kept any more.
+    pub(super) fn answer_early(&self) {
+        if self.early.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut state = self.state();
+        let early = state.pending.take_early();
+        self.early.store(0, Ordering::Relaxed);
+        drop(state);
+        for answer in early {
+            answer.stored();
+        }
+    }
+
+    /// Waits until what was pushed before is kept, refused or no longer needed. Whether it is.
+    pub(super) fn flush(&self, timeout: Duration) -> bool {
+        let state = self.state();
+        let upto = state.pushed;
+        let (_state, outcome) = self
+            .progress
+            .wait_timeout_while(state, timeout, |state| state.done < upto)
+            .expect("no code under this lock can panic");
+        !outcome.timed_out()
+    }
+
+    /// Waits for work, at most for `patience`; `at_once`: only for that time, whatever comes.
+    pub(super) fn wait_for_work(&self, patience: Duration, regardless: bool) -> Waited {
+        let mut state = self.state();
+        let started = Instant::now();
+        loop {
+            if state.stopping {
+                return if state.pending.is_empty() {
+                    Waited::Stop
+                } else {
+                    Waited::Work
+                };
+            }
+            if !regardless && !state.pending.is_empty() {
+                return Waited::Work;
+            }
+            let Some(left) = patience.checked_sub(started.elapsed()) else {
+                return if regardless {
+                    Waited::Work
+                } else {
+                    Waited::Idle
+                };
+            };
+            state.asleep = !regardless;
+            state = self
+                .work
+                .wait_timeout(state, left)
+                .expect("no code under this lock can panic")
+                .0;
+            state.asleep = false;
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.state().stopping
+    }
+
+    /// Takes what waits, as one batch.
+    pub(super) fn take(&self) -> Batch {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let spare = std::mem::take(&mut state.spare);
+        let mut batch = std::mem::replace(&mut state.pending, spare);
+        batch.note(&mut state.kept);
+        self.early.store(0, Ordering::Relaxed);
+        self.crowded.store(false, Ordering::Relaxed);
+        let (calls, early) = (batch.take_calls(), batch.take_early());
+        let ops = Arc::new(batch);
+        state.committing = Some(Arc::clone(&ops));
+        Batch {
+            ops,
+            calls,
+            early,
+            upto: state.pushed,
+        }
+    }
+
+    /// The batch is in the file.
+    pub(super) fn committed(&self, ops: Arc<Pending>, upto: u64) {
+        self.state().committing = None;
+        // Usually the reader does not hold it: the room is used again, and messages end out of the lock.
+        let spare = Arc::try_unwrap(ops).map(|mut ops| {
+            ops.clear();
+            ops
+        });
+        let mut state = self.state();
+        if let Ok(spare) = spare {
+            state.spare = spare;
+        }
+        state.done = state.done.max(upto);
+        drop(state);
+        self.progress.notify_all();
+    }
+
+    /// The batch is not in the file. What can be tried again waits again, before what came since.
+    pub(super) fn failed(&self, batch: Batch) -> Vec<Answer> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        state.committing = None;
+        let (mut again, refused) = batch.ops.retry(batch.calls, &mut state.kept);
+        again.absorb(&state.kept, std::mem::take(&mut state.pending));
+        if again.is_empty() {
+            state.done = state.done.max(batch.upto);
+        }
+        self.early.store(again.early(), Ordering::Relaxed);
+        state.pending = again;
+        drop(guard);
+        self.progress.notify_all();
+        refused
+    }
+
+    /// Messages that are not in the file yet, and those that will not be; the rest is in the file.
+    pub(super) fn in_memory(&self, seqs: &[Seq]) -> Vec<(Seq, Found)> {
+        let state = self.state();
+        let places = [Some(&state.pending), state.committing.as_deref()];
+        let find = |seq| {
+            let mut places = places.iter().flatten();
+            places
+                .find_map(|place| {
+                    let message = place
+                        .message(seq)
+                        .map(|message| Found::Here(message.clone()));
+                    message.or_else(|| place.removes(seq).then_some(Found::Gone))
+                })
+                .unwrap_or(Found::InFile)
+        };
+        seqs.iter().map(|&seq| (seq, find(seq))).collect()
+    }
+
+    pub(super) fn push_load(&self, load: Load) {
+        let mut loads = self.loads();
+        loads.queue.push_back(load);
+        drop(loads);
+        self.more_loads.notify_one();
+    }
+
+    /// The loads that are due, after waiting for one; `None` when there will be none.
+    pub(super) fn take_loads(&self) -> Option<Vec<Load>> {
+        let mut loads = self.loads();
+        loop {
+            if loads.stopping {
+                return None;
+            }
+            let now = Instant::now();
+            let is_due = |load: &Load| load.not_before.is_none_or(|at| at <= now);
+            let (due, rest): (VecDeque<_>, _) = std::mem::take(&mut loads.queue)
+                .into_iter()
+                .partition(is_due);
+            loads.queue = rest;
+            if !due.is_empty() {
+                return Some(due.into());
+            }
+            let next = loads.queue.iter().filter_map(|load| load.not_before).min();
+            let patience = next.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
+            let wait = self
+                .more_loads
+                .wait_timeout(loads, patience.min(Duration::from_secs(3600)));
+            loads = wait.expect("no code under this lock can panic").0;
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.state().stopping = true;
+        self.work.notify_all();
+        self.loads().stopping = true;
+        self.more_loads.notify_all();
+    }
+
+    fn loads(&self) -> MutexGuard<'_, Loads> {
+        self.loads
+            .lock()
+            .expect("no code under this lock can panic")
+    }
+}
+
+impl Batch {
+    pub(super) fn upto(&self) -> u64 {
+        self.upto
+    }
+}
+
+/// What became of waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// There is a batch.
+    Work,
+    /// There was nothing for the whole time.
+    Idle,
+    /// There will be nothing more.
+    Stop,
+}
+
+/// Where a message is.
+#[derive(Debug)]
+pub(super) enum Found {
+    Here(Arc<Message>),
+    InFile,
+    Gone,
+}

@@ -1,0 +1,11 @@
+//! What the mailbox promises, against files.
+
+mod setting;
+
+mod coalescing;
+mod commands;
+mod damage;
+mod kept;
+mod killed;
+mod model;
+mod trouble;

@@ -1,0 +1,160 @@
+//! What later calls make superfluous, without a file.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use jam_core::store::{Flight, Write};
+
+use super::setting::{Outcome, append, id, record};
+use crate::mailbox::pending::{Answer, Kept, Pending};
+
+/// Pushes calls, numbered from 1; what is left to write, the answers that are due, those that wait.
+fn push(kept: &Kept, calls: Vec<Vec<Write>>) -> (Vec<String>, Vec<u64>, Vec<u64>) {
+    let (to, from) = sync_channel(100);
+    let mut pending = Pending::default();
+    for (call, number) in calls.into_iter().zip(1..) {
+        let answer = Answer::Test(to.clone(), number);
+        pending.push(kept, call.into_iter().collect(), Some(answer));
+    }
+    let left: Vec<String> = pending
+        .ops
+        .iter()
+        .filter_map(|op| op.write.as_ref().map(name))
+        .collect();
+    assert_eq!(pending.is_idle(), left.is_empty());
+    let early = pending.take_early();
+    early.into_iter().for_each(Answer::stored);
+    let due = numbers(&from);
+    for call in pending.take_calls() {
+        call.answer.into_iter().for_each(Answer::stored);
+    }
+    (left, due, numbers(&from))
+}
+
+fn numbers(from: &Receiver<Outcome>) -> Vec<u64> {
+    from.try_iter().map(|(number, _)| number).collect()
+}
+
+fn name(write: &Write) -> String {
+    match write {
+        Write::Append(append) => format!("append {} for {}", append.seq, append.waits_for),
+        Write::Session(record) => format!("session {} in slot {}", record.id, record.slot),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_append_that_is_removed_is_answered_without_a_write() {
+    let calls = vec![vec![append(1)], vec![append(2)], vec![Write::Remove(1)]];
+    let (left, due, wait) = push(&Kept::default(), calls);
+    assert_eq!(left, ["append 2 for 1"]);
+    assert_eq!((due, wait), (vec![1], vec![2, 3]));
+}
+
+#[test]
+fn an_append_that_belongs_to_more_waits_for_the_commit() {
+    let received = Write::Received(9, id(4));
+    let (left, due, wait) = push(
+        &Kept::default(),
+        vec![vec![append(1), received], vec![Write::Remove(1)]],
+    );
+    assert_eq!(left, ["Received(9, 4)"]);
+    assert_eq!((due, wait), (vec![], vec![1, 2]));
+}
+
+#[test]
+fn an_acknowledgement_changes_the_append() {
+    let acknowledged = Write::Acknowledged {
+        seq: 1,
+        waits_for: 6,
+    };
+    let (left, ..) = push(&Kept::default(), vec![vec![append(1)], vec![acknowledged]]);
+    assert_eq!(left, ["append 1 for 6"]);
+}
+
+#[test]
+fn nothing_comes_back_after_it_was_removed() {
+    let acknowledged = Write::Acknowledged {
+        seq: 1,
+        waits_for: 6,
+    };
+    let (left, ..) = push(
+        &Kept::default(),
+        vec![vec![Write::Remove(1)], vec![acknowledged]],
+    );
+    assert_eq!(left, ["Remove(1)"]);
+}
+
+#[test]
+fn a_flight_that_lands_needs_no_write_unless_it_is_in_the_file() {
+    let flight = || vec![Write::InFlight(9, id(4), Flight::AwaitsPubAck(1))];
+    let landed = || vec![Write::Landed(9, id(4))];
+    let mut kept = Kept::default();
+    assert!(push(&kept, vec![flight(), landed()]).0.is_empty());
+    assert!(push(&kept, vec![landed()]).0.is_empty());
+    let mut written = Pending::default();
+    written.push(&kept, flight().into_iter().collect(), None);
+    written.note(&mut kept);
+    assert_eq!(push(&kept, vec![flight(), landed()]).0, ["Landed(9, 4)"]);
+    assert_eq!(push(&kept, vec![landed(), flight()]).0.len(), 1);
+}
+
+#[test]
+fn the_last_record_of_a_session_counts_and_its_end_drops_it() {
+    let session = |slot| {
+        let mut record = record(9);
+        record.slot = slot;
+        vec![Write::Session(record)]
+    };
+    let flight = || vec![Write::InFlight(9, id(4), Flight::AwaitsPubAck(1))];
+    let end = || vec![Write::EndSession(9)];
+    let mut kept = Kept::default();
+    assert_eq!(
+        push(&kept, vec![session(1), session(2)]).0,
+        ["session 9 in slot 2"]
+    );
+    assert!(push(&kept, vec![session(1), flight(), end()]).0.is_empty());
+    kept.session(9);
+    assert_eq!(
+        push(&kept, vec![session(1), flight(), end()]).0,
+        ["EndSession(9)"]
+    );
+}
+
+#[test]
+fn a_refused_call_takes_nothing_of_earlier_calls_with_it() {
+    // The id is released and used again for a message that cannot be kept.
+    let mut kept = Kept::default();
+    let (to, from) = sync_channel(100);
+    let mut pending = Pending::default();
+    let calls = [
+        vec![Write::Received(9, id(4))],
+        vec![Write::Released(9, id(4))],
+        vec![append(5), Write::Received(9, id(4))],
+        vec![Write::InFlight(8, id(1), Flight::AwaitsPubComp)],
+    ];
+    kept.session(9);
+    for (call, number) in calls.into_iter().zip(1..) {
+        pending.push(
+            &kept,
+            call.into_iter().collect(),
+            Some(Answer::Test(to.clone(), number)),
+        );
+    }
+    let calls = pending.take_calls();
+    pending.note(&mut kept);
+    let (mut again, refused) = pending.retry(calls, &mut kept);
+    let left: Vec<_> = again
+        .ops
+        .iter()
+        .filter_map(|op| op.write.as_ref().map(name))
+        .collect();
+    assert_eq!(left, ["Released(9, 4)", "InFlight(8, 1, AwaitsPubComp)"]);
+    refused.into_iter().for_each(Answer::stored);
+    assert_eq!(numbers(&from), [3]);
+    again
+        .take_calls()
+        .into_iter()
+        .filter_map(|call| call.answer)
+        .for_each(Answer::stored);
+    assert_eq!(numbers(&from), [1, 2, 4]);
+}

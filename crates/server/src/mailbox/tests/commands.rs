@@ -1,0 +1,172 @@
+//! Showing, emptying and copying a mailbox, and reading what is nowhere or everywhere.
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use jam_core::store::{Flight, Write};
+use jam_core::time::Time;
+use rusqlite::Connection;
+
+use super::setting::{PATIENCE, Setting, append, append_of, id, record, user};
+use crate::mailbox::admin::{self, Purged};
+use crate::mailbox::{SqliteMailbox, schema};
+
+#[test]
+fn an_overview_counts_and_shows_nothing() {
+    let setting = Setting::new();
+    setting.write([
+        append_of(1, "1", "abc"),
+        append_of(2, "2", "abc"),
+        append_of(3, "1", "de"),
+    ]);
+    setting.write([
+        Write::Session(record(4)),
+        Write::InFlight(4, id(1), Flight::AwaitsPubAck(1)),
+    ]);
+    setting.flush();
+    let overview = admin::show(setting.path(), &user("1")).unwrap();
+    assert_eq!(
+        (overview.messages, overview.bytes, overview.retained),
+        (2, 5, 0)
+    );
+    assert_eq!(overview.oldest, Some(Time::from_millis(1_700_000_000_000)));
+    let session = &overview.sessions[0];
+    assert_eq!(
+        (session.subscriptions, session.received, session.in_flight),
+        (1, 0, 1)
+    );
+    assert_eq!(session.client, "1:phone");
+    let nobody = admin::show(setting.path(), &user("3")).unwrap();
+    assert_eq!((nobody.messages, nobody.oldest), (0, None));
+    assert!(admin::show(&setting.path().join("elsewhere"), &user("1")).is_err());
+}
+
+#[test]
+fn a_server_is_asked_to_purge() {
+    let mut setting = Setting::new();
+    let (to, asked) = sync_channel(10);
+    setting
+        .mailbox()
+        .on_purge(move |user, up_to| to.send((user, up_to)).unwrap());
+    setting.write([append(1), append_of(2, "2", "x"), append(3)]);
+    setting.flush();
+    assert_eq!(
+        admin::purge(setting.path(), &user("1")).unwrap(),
+        Purged::Asked
+    );
+    assert_eq!(asked.recv_timeout(PATIENCE).unwrap(), (user("1"), 3));
+    // The router has them removed; here nobody does.
+    assert_eq!(setting.reopen().entries.len(), 3);
+    setting.close();
+    assert_eq!(
+        admin::purge(setting.path(), &user("1")).unwrap(),
+        Purged::Removed(2)
+    );
+    let left: Vec<_> = setting
+        .reopen()
+        .entries
+        .iter()
+        .map(|entry| entry.seq)
+        .collect();
+    assert_eq!(left, [2]);
+    // Nobody listens: it is done at the next start.
+    assert_eq!(
+        admin::purge(setting.path(), &user("2")).unwrap(),
+        Purged::Asked
+    );
+    assert!(setting.reopen().entries.is_empty());
+}
+
+#[test]
+fn a_backup_is_a_mailbox() {
+    let setting = Setting::new();
+    setting.write((1..=100).map(append));
+    setting.flush();
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("mailbox.db");
+    admin::backup(setting.path(), &to).unwrap();
+    setting.write([append(101)]);
+    setting.flush();
+    assert!(
+        admin::backup(setting.path(), &to).is_err(),
+        "nothing is overwritten"
+    );
+    admin::check(dir.path()).unwrap();
+    let (_mailbox, recovered) = SqliteMailbox::open(dir.path()).unwrap();
+    assert_eq!(recovered.entries.len(), 100);
+    let connection = Connection::open(&to).unwrap();
+    let mode: String = connection
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, "wal");
+}
+
+#[test]
+fn messages_are_read_wherever_they_are() {
+    let setting = Setting::new();
+    // Nothing can be committed while somebody else writes.
+    let connection = Connection::open(setting.path().join("mailbox.db")).unwrap();
+    setting.write([append(1), append(2)]);
+    setting.flush();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    setting.write([append(3), Write::Remove(1)]);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    setting.write([append(4)]);
+    setting.write([append(5)]);
+    setting.write([Write::Remove(5)]);
+    let seqs = |loaded: Vec<(u64, Arc<_>)>| loaded.iter().map(|(seq, _)| *seq).collect::<Vec<_>>();
+    assert_eq!(seqs(setting.load(&[1, 2, 3, 4, 5])), [2, 3, 4]);
+    connection.execute_batch("COMMIT").unwrap();
+    setting.flush();
+    assert_eq!(seqs(setting.load(&[5, 4, 3, 2, 1])), [4, 3, 2]);
+}
+
+#[test]
+fn an_unreadable_message_is_left_in_the_file() {
+    let mut setting = Setting::new();
+    setting.write([append(1), append(2), append(3)]);
+    setting.close();
+    let path = setting.path().join("mailbox.db");
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute("UPDATE message SET body = x'00' WHERE id = 2", [])
+        .unwrap();
+    drop(connection);
+    setting.reopen();
+    let loaded: Vec<_> = setting
+        .load(&[1, 2, 3])
+        .iter()
+        .map(|(seq, _)| *seq)
+        .collect();
+    assert_eq!(loaded, [1, 3]);
+    setting.write([Write::Remove(1), Write::Remove(2), Write::Remove(3)]);
+    let left: Vec<_> = setting
+        .reopen()
+        .entries
+        .iter()
+        .map(|entry| entry.seq)
+        .collect();
+    assert_eq!(left, [2]);
+}
+
+#[test]
+fn the_schema_is_made_by_its_migrations() {
+    let mut setting = Setting::new();
+    setting.close();
+    let connection = Connection::open(setting.path().join("mailbox.db")).unwrap();
+    assert_eq!(
+        schema::pragma(&connection, "user_version").unwrap(),
+        schema::VERSION
+    );
+    // A file from before the first version has only its application id.
+    connection
+        .execute_batch(
+            "DROP TABLE message; DROP TABLE session; DROP TABLE received; DROP TABLE in_flight;
+             DROP TABLE retained; DROP TABLE purge; DROP TABLE meta; PRAGMA user_version = 0;",
+        )
+        .unwrap();
+    drop(connection);
+    setting.reopen();
+    setting.write([append(1)]);
+    assert_eq!(setting.reopen().entries.len(), 1);
+}

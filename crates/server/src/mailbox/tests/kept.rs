@@ -1,0 +1,167 @@
+//! What is written comes back.
+
+use std::time::Duration;
+
+use jam_core::store::{Flight, Subscription, Write};
+use jam_core::time::Time;
+use jam_wire::packet::{PublishProperties, QoS, Will};
+
+use super::setting::{Setting, append, append_of, id, message, record, user};
+
+#[test]
+fn messages_come_back_with_what_is_known_of_them() {
+    let mut setting = Setting::new();
+    setting.write([append(5)]);
+    setting.write([append_of(6, "2", vec![7; 100_000])]);
+    setting.write([
+        append(9),
+        Write::Acknowledged {
+            seq: 5,
+            waits_for: 6,
+        },
+    ]);
+    setting.write([append(10)]);
+    setting.flush();
+    setting.write([Write::Remove(10)]);
+    let recovered = setting.reopen();
+    let entries: Vec<_> = recovered
+        .entries
+        .iter()
+        .map(|e| (e.seq, e.user.as_str(), e.size, e.waits_for))
+        .collect();
+    assert_eq!(
+        entries,
+        [(5, "1", 1, 6), (6, "2", 100_000, 1), (9, "1", 1, 1)]
+    );
+    assert!(recovered.entries[0].acknowledged && !recovered.entries[1].acknowledged);
+    assert!(recovered.last_seq >= 10);
+    let entry = &recovered.entries[0];
+    assert_eq!((entry.inbox, entry.qos), (true, QoS::AtLeastOnce));
+    assert_eq!(entry.expires_at, Time::NEVER);
+    assert_eq!(entry.received_at, Time::from_millis(1_700_000_000_000));
+    let loaded = setting.load(&[9, 10, 6, 4]);
+    assert_eq!(
+        loaded.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(),
+        [9, 6]
+    );
+    assert_eq!(loaded[1].1.to_stored().payload, vec![7; 100_000]);
+    assert_eq!(loaded[0].1.sender(), &user("7"));
+    assert_eq!(loaded[0].1.topic(), "/1/inbox");
+}
+
+#[test]
+fn sessions_come_back_with_their_packet_ids_in_order() {
+    let mut setting = Setting::new();
+    let mut first = record(3);
+    let other = |id| Subscription {
+        topic: format!("/1/{id:?}").into(),
+        qos: QoS::ExactlyOnce,
+        no_local: true,
+        retain_as_published: false,
+        id,
+    };
+    first
+        .subscriptions
+        .extend([other(None), other(Some(9)), other(None)]);
+    first.will = Some(Box::new(Will {
+        topic: "willtopic".into(),
+        payload: "bye".into(),
+        qos: QoS::ExactlyOnce,
+        retain: true,
+        delay_secs: Some(5),
+        properties: PublishProperties {
+            message_expiry_secs: Some(77),
+            user: vec![("a".into(), "b".into())],
+            ..PublishProperties::default()
+        },
+    }));
+    first.will_at = Some(Time::from_millis(12));
+    first.ends_at = Some(Time::NEVER);
+    first.expiry = Duration::MAX;
+    setting.write([Write::Session(first.clone())]);
+    setting.write([Write::Session(record(4))]);
+    setting.write([Write::Session(record(5))]);
+    setting.write([
+        Write::Received(3, id(9)),
+        Write::Received(3, id(2)),
+        Write::Received(4, id(1)),
+    ]);
+    setting.write([Write::InFlight(3, id(8), Flight::AwaitsPubAck(50))]);
+    setting.write([Write::InFlight(3, id(7), Flight::AwaitsPubRec(51))]);
+    setting.write([Write::InFlight(3, id(6), Flight::AwaitsPubRec(52))]);
+    setting.flush();
+    setting.write([Write::InFlight(3, id(7), Flight::AwaitsPubComp)]);
+    setting.write([Write::Released(3, id(9)), Write::EndSession(5)]);
+    let recovered = setting.reopen();
+    assert_eq!(recovered.sessions.len(), 2);
+    let (found, received, flights) = &recovered.sessions[0];
+    assert_eq!(format!("{found:?}"), format!("{first:?}"));
+    assert_eq!(found.will, first.will);
+    assert_eq!(received, &[id(2)]);
+    let expected = [
+        (id(8), Flight::AwaitsPubAck(50)),
+        (id(6), Flight::AwaitsPubRec(52)),
+        (id(7), Flight::AwaitsPubComp),
+    ];
+    assert_eq!(flights, &expected);
+    setting.write([Write::InFlight(3, id(1), Flight::AwaitsPubAck(53))]);
+    setting.write([Write::Landed(3, id(8)), Write::EndSession(4)]);
+    let recovered = setting.reopen();
+    assert_eq!(recovered.sessions.len(), 1);
+    let ids: Vec<_> = recovered.sessions[0]
+        .2
+        .iter()
+        .map(|(id, _)| id.get())
+        .collect();
+    assert_eq!(ids, [6, 7, 1]);
+}
+
+#[test]
+fn the_last_retained_message_of_a_topic_comes_back() {
+    let mut setting = Setting::new();
+    setting.write([Write::Retain(user("1"), message("/1/a", "old"))]);
+    setting.write([Write::Retain(user("1"), message("/1/a", "new"))]);
+    setting.write([Write::Retain(user("1"), message("/1/b", "gone"))]);
+    setting.flush();
+    setting.write([Write::Unretain(user("1"), "/1/b".into())]);
+    let recovered = setting.reopen();
+    assert_eq!(recovered.retained.len(), 1);
+    assert_eq!(recovered.retained[0].1.to_stored().payload, "new");
+}
+
+#[test]
+fn answers_come_in_order_and_numbers_are_never_used_again() {
+    let mut setting = Setting::new();
+    for number in 1..=1000 {
+        setting.ask(number, [append(number)]);
+    }
+    for number in 1..=1000 {
+        assert_eq!(setting.answer(), (number, Ok(())));
+    }
+    setting.write((1..=1000).map(Write::Remove));
+    let recovered = setting.reopen();
+    assert!(recovered.entries.is_empty());
+    assert!(recovered.last_seq >= 1000);
+    let before = recovered.last_seq;
+    setting.write([append(before + 1)]);
+    setting.flush();
+    setting.write([Write::Remove(before + 1)]);
+    assert!(setting.reopen().last_seq > before);
+}
+
+#[test]
+fn a_long_table_comes_back_in_order() {
+    let mut setting = Setting::new();
+    for first in (1..=50_000).step_by(10_000) {
+        setting.write((first..first + 10_000).map(append));
+    }
+    setting.flush();
+    setting.write([
+        Write::Remove(1),
+        Write::Remove(25_000),
+        Write::Remove(25_001),
+    ]);
+    let recovered = setting.reopen();
+    let seqs = recovered.entries.iter().map(|entry| entry.seq);
+    assert!(seqs.eq((2..25_000).chain(25_002..=50_000)));
+}

@@ -1,0 +1,230 @@
+//! Any calls, with the mailbox closed and opened in between, against maps in memory.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use jam_core::store::{Append, Flight, Recovered, Write};
+use proptest::prelude::*;
+
+use super::setting::{Setting, append_of, message, record, user};
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(Vec<Write>),
+    Flush,
+    Reopen,
+}
+
+/// What the file should hold.
+#[derive(Debug, Default, PartialEq)]
+struct Model {
+    messages: BTreeMap<u64, (u32, bool)>,
+    sessions: BTreeMap<u64, u8>,
+    received: BTreeMap<(u64, u16), ()>,
+    flights: Vec<(u64, u16, Flight)>,
+    retained: BTreeMap<String, Vec<u8>>,
+}
+
+impl Model {
+    fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Append(append) => {
+                self.messages.insert(append.seq, (append.waits_for, false));
+            }
+            Write::Acknowledged { seq, waits_for } => {
+                if let Some(message) = self.messages.get_mut(seq) {
+                    *message = (*waits_for, true);
+                }
+            }
+            Write::Remove(seq) => drop(self.messages.remove(seq)),
+            Write::Session(record) => drop(self.sessions.insert(record.id, record.slot)),
+            Write::EndSession(session) => {
+                self.sessions.remove(session);
+                self.received.retain(|(of, _), ()| of != session);
+                self.flights.retain(|(of, ..)| of != session);
+            }
+            Write::Received(session, id) => drop(self.received.insert((*session, id.get()), ())),
+            Write::Released(session, id) => drop(self.received.remove(&(*session, id.get()))),
+            Write::InFlight(session, id, flight) => {
+                self.flights
+                    .retain(|(of, at, _)| (of, *at) != (session, id.get()));
+                self.flights.push((*session, id.get(), *flight));
+            }
+            Write::Landed(session, id) => {
+                self.flights
+                    .retain(|(of, at, _)| (of, *at) != (session, id.get()));
+            }
+            Write::Retain(_, message) => {
+                let payload = message.to_stored().payload.to_vec();
+                self.retained.insert(message.topic().to_string(), payload);
+            }
+            Write::Unretain(_, topic) => drop(self.retained.remove(&topic.to_string())),
+        }
+    }
+
+    fn of(recovered: &Recovered) -> Self {
+        let mut model = Self::default();
+        for entry in &recovered.entries {
+            model
+                .messages
+                .insert(entry.seq, (entry.waits_for, entry.acknowledged));
+        }
+        for (record, received, flights) in &recovered.sessions {
+            model.sessions.insert(record.id, record.slot);
+            model
+                .received
+                .extend(received.iter().map(|id| ((record.id, id.get()), ())));
+            let flights = flights
+                .iter()
+                .map(|(id, flight)| (record.id, id.get(), *flight));
+            model.flights.extend(flights);
+        }
+        for (_, message) in &recovered.retained {
+            let payload = message.to_stored().payload.to_vec();
+            model.retained.insert(message.topic().to_string(), payload);
+        }
+        model
+    }
+
+    /// Flights are in order within a session.
+    fn sorted(mut self) -> Self {
+        self.flights.sort_by_key(|(session, ..)| *session);
+        self
+    }
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    let ids = || {
+        (
+            1_u64..4,
+            (1_u16..4).prop_map(|id| NonZeroU16::new(id).unwrap()),
+        )
+    };
+    let flight = prop_oneof![
+        (1_u64..20).prop_map(Flight::AwaitsPubAck),
+        (1_u64..20).prop_map(Flight::AwaitsPubRec),
+        Just(Flight::AwaitsPubComp)
+    ];
+    prop_oneof![
+        // Numbers are given out while the steps are taken; this one is replaced.
+        6 => Just(append_of(0, "1", "x")),
+        2 => (0_u64..8, any::<u32>()).prop_map(|(seq, waits_for)| Write::Acknowledged { seq, waits_for }),
+        4 => (0_u64..8).prop_map(Write::Remove),
+        2 => (1_u64..4, any::<u8>()).prop_map(|(id, slot)| {
+            let mut record = record(id);
+            record.slot = slot;
+            Write::Session(record)
+        }),
+        1 => (1_u64..4).prop_map(Write::EndSession),
+        2 => ids().prop_map(|(session, id)| Write::Received(session, id)),
+        2 => ids().prop_map(|(session, id)| Write::Released(session, id)),
+        4 => (ids(), flight).prop_map(|((session, id), flight)| Write::InFlight(session, id, flight)),
+        3 => ids().prop_map(|(session, id)| Write::Landed(session, id)),
+        1 => (0_u8..3, 0_u8..9).prop_map(|(topic, payload)| {
+            Write::Retain(user("1"), message(&format!("/1/{topic}"), payload.to_string()))
+        }),
+        1 => (0_u8..3).prop_map(|topic| Write::Unretain(user("1"), format!("/1/{topic}").into())),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => prop::collection::vec(write(), 1..4).prop_map(Step::Write),
+        2 => Just(Step::Flush),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// Numbers of messages go up; those that steps speak of are counted back from the last one. Sessions
+/// that have ended get a new number.
+struct Numbers {
+    last: u64,
+    sessions: BTreeMap<u64, u64>,
+}
+
+impl Numbers {
+    fn assign(&mut self, write: &mut Write) {
+        match write {
+            Write::Append(append) => {
+                self.last += 1;
+                append.seq = self.last;
+            }
+            Write::Acknowledged { seq, .. } | Write::Remove(seq) => {
+                *seq = self.last.saturating_sub(*seq);
+            }
+            Write::Session(record) => record.id = self.session(record.id),
+            Write::EndSession(session) => {
+                let named = *session;
+                *session = self.session(named);
+                self.sessions.remove(&named);
+            }
+            Write::Received(session, _)
+            | Write::Released(session, _)
+            | Write::InFlight(session, ..)
+            | Write::Landed(session, _) => *session = self.session(*session),
+            Write::Retain(..) | Write::Unretain(..) => {}
+        }
+    }
+
+    fn session(&mut self, named: u64) -> u64 {
+        *self.sessions.entry(named).or_insert_with(|| {
+            self.last += 1;
+            self.last
+        })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_file_is_what_the_calls_say(steps in prop::collection::vec(step(), 1..60)) {
+        let mut setting = Setting::new();
+        let mut model = Model::default();
+        let mut numbers = Numbers { last: 0, sessions: BTreeMap::new() };
+        let mut asked = 0;
+        let mut highest = 0;
+        for step in steps.into_iter().chain([Step::Reopen]) {
+            match step {
+                Step::Write(mut writes) => {
+                    for write in &mut writes {
+                        numbers.assign(write);
+                        // Packet ids belong to a session that is known.
+                        if let Write::Received(session, _) | Write::InFlight(session, ..) = write
+                            && !model.sessions.contains_key(session)
+                        {
+                            let record = Write::Session(record(*session));
+                            model.apply(&record);
+                            setting.write([record]);
+                        }
+                        model.apply(write);
+                        if let Write::Append(Append { seq: number, .. }) = write {
+                            highest = highest.max(*number);
+                        }
+                    }
+                    asked += 1;
+                    setting.ask(asked, writes);
+                }
+                Step::Flush => setting.flush(),
+                Step::Reopen => {
+                    let recovered = setting.reopen();
+                    prop_assert!(recovered.last_seq >= highest);
+                    prop_assert_eq!(Model::of(&recovered), std::mem::take(&mut model).sorted());
+                    model = Model::of(&recovered);
+                    let seqs: Vec<u64> = model.messages.keys().copied().collect();
+                    let loaded: Vec<u64> = setting.load(&seqs).iter().map(|(seq, _)| *seq).collect();
+                    prop_assert_eq!(loaded, seqs);
+                }
+            }
+        }
+        let mut answered: Vec<u64> = Vec::new();
+        while answered.len() < usize::try_from(asked).unwrap() {
+            let (number, outcome) = setting.answers.recv_timeout(Duration::from_secs(5)).unwrap();
+            prop_assert_eq!(outcome, Ok(()));
+            answered.push(number);
+        }
+        answered.sort_unstable();
+        prop_assert_eq!(answered, (1..=asked).collect::<Vec<_>>());
+    }
+}

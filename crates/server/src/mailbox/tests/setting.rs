@@ -1,0 +1,156 @@
+//! A mailbox in a directory of its own, and shorthands.
+
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jam_core::ids::{ClientId, UserId};
+use jam_core::message::Message;
+use jam_core::policy::Refusal;
+use jam_core::store::{
+    Append, MailboxStore, Recovered, Seq, SessionRecord, Subscription, Write, Writes,
+};
+use jam_core::time::Time;
+use jam_wire::packet::{Publish, PublishProperties, QoS};
+use tempfile::TempDir;
+
+use crate::mailbox::SqliteMailbox;
+use crate::mailbox::pending::Answer;
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) type Outcome = (u64, Result<(), Refusal>);
+
+/// A mailbox, its directory, and the answers it gives.
+pub(super) struct Setting {
+    pub(super) mailbox: Option<Arc<SqliteMailbox>>,
+    pub(super) dir: TempDir,
+    to: SyncSender<Outcome>,
+    pub(super) answers: Receiver<Outcome>,
+}
+
+impl Setting {
+    pub(super) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (mailbox, recovered) = SqliteMailbox::open(dir.path()).unwrap();
+        assert!(recovered.entries.is_empty() && recovered.sessions.is_empty());
+        let (to, answers) = sync_channel(1 << 16);
+        Self {
+            mailbox: Some(mailbox),
+            dir,
+            to,
+            answers,
+        }
+    }
+
+    pub(super) fn mailbox(&self) -> &Arc<SqliteMailbox> {
+        self.mailbox.as_ref().unwrap()
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes, and has the answer come under `number`.
+    pub(super) fn ask(&self, number: u64, writes: impl IntoIterator<Item = Write>) {
+        let answer = Answer::Test(self.to.clone(), number);
+        self.mailbox()
+            .shared
+            .push(writes.into_iter().collect(), Some(answer));
+    }
+
+    pub(super) fn write(&self, writes: impl IntoIterator<Item = Write>) {
+        self.mailbox()
+            .write(writes.into_iter().collect::<Writes>(), None);
+    }
+
+    pub(super) fn flush(&self) {
+        assert!(self.mailbox().flush(PATIENCE));
+    }
+
+    pub(super) fn answer(&self) -> Outcome {
+        self.answers.recv_timeout(PATIENCE).unwrap()
+    }
+
+    pub(super) fn load(&self, seqs: &[Seq]) -> Vec<(Seq, Arc<Message>)> {
+        let (to, from) = sync_channel(1);
+        self.mailbox().load(
+            seqs.to_vec(),
+            Box::new(move |found| to.send(found).unwrap()),
+        );
+        from.recv_timeout(PATIENCE).unwrap()
+    }
+
+    pub(super) fn close(&mut self) {
+        let mailbox = self.mailbox.take().unwrap();
+        drop(Arc::try_unwrap(mailbox).unwrap());
+    }
+
+    pub(super) fn reopen(&mut self) -> Recovered {
+        if self.mailbox.is_some() {
+            self.close();
+        }
+        let (mailbox, recovered) = SqliteMailbox::open(self.dir.path()).unwrap();
+        self.mailbox = Some(mailbox);
+        recovered
+    }
+}
+
+pub(super) fn user(id: &str) -> UserId {
+    UserId::parse(id.to_owned()).unwrap()
+}
+
+pub(super) fn id(id: u16) -> NonZeroU16 {
+    NonZeroU16::new(id).unwrap()
+}
+
+pub(super) fn message(topic: &str, payload: impl Into<Bytes>) -> Arc<Message> {
+    let publish = Publish {
+        dup: false,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: topic.to_owned().into(),
+        packet_id: Some(NonZeroU16::MIN),
+        properties: PublishProperties::default(),
+        payload: payload.into(),
+    };
+    let at = Time::from_millis(1_700_000_000_000);
+    Arc::new(Message::from_stored(publish, user("7"), at, Time::NEVER))
+}
+
+pub(super) fn append(seq: Seq) -> Write {
+    append_of(seq, "1", seq.to_string())
+}
+
+pub(super) fn append_of(seq: Seq, to: &str, payload: impl Into<Bytes>) -> Write {
+    Write::Append(Append {
+        seq,
+        user: user(to),
+        message: message(&format!("/{to}/inbox"), payload),
+        inbox: true,
+        waits_for: 1,
+    })
+}
+
+pub(super) fn record(id: u64) -> Box<SessionRecord> {
+    Box::new(SessionRecord {
+        id,
+        user: user("1"),
+        client: ClientId::new("1:phone".into()),
+        slot: 3,
+        expiry: Duration::from_secs(3600),
+        ends_at: None,
+        will: None,
+        will_at: None,
+        subscriptions: vec![Subscription {
+            topic: "/1/inbox".into(),
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: true,
+            id: Some(9),
+        }],
+    })
+}

@@ -1,0 +1,120 @@
+//! A disk that is full, and one that fails.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jam_core::policy::refusals;
+use jam_core::store::{MailboxStore, Write};
+
+use super::setting::{PATIENCE, Setting, append_of, id, record};
+use crate::mailbox::SqliteMailbox;
+use crate::mailbox::pending::Answer;
+
+const LARGE: usize = 100_000;
+
+fn wait_until(what: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !what() {
+        assert!(started.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room() {
+    let mut setting = Setting::new();
+    setting.ask(1, [append_of(1, "1", "small")]);
+    setting.ask(2, [Write::Session(record(2))]);
+    assert_eq!((setting.answer().0, setting.answer().0), (1, 2));
+    setting
+        .mailbox()
+        .shared
+        .max_pages
+        .store(1, Ordering::Relaxed);
+    setting.ask(
+        3,
+        [append_of(3, "1", vec![0; LARGE]), Write::Received(2, id(5))],
+    );
+    assert_eq!(setting.answer(), (3, Err(refusals::STORE)));
+    assert!(!setting.mailbox().accepts());
+
+    // What is there is delivered.
+    assert_eq!(setting.load(&[1, 3]).len(), 1);
+    // Small changes may find room; messages do not, until there is some.
+    setting
+        .mailbox()
+        .shared
+        .max_pages
+        .store(0, Ordering::Relaxed);
+    setting.ask(4, [Write::Received(2, id(6)), Write::Remove(1)]);
+    wait_until(|| setting.mailbox().accepts());
+    assert_eq!(setting.answer(), (4, Ok(())));
+    setting.ask(5, [append_of(5, "1", vec![0; LARGE])]);
+    assert_eq!(setting.answer(), (5, Ok(())));
+    let recovered = setting.reopen();
+    let seqs: Vec<_> = recovered.entries.iter().map(|entry| entry.seq).collect();
+    assert_eq!(seqs, [5]);
+    assert_eq!(recovered.sessions[0].1, [id(6)]);
+}
+
+/// Set in a process whose files may not grow: the directory of its mailbox.
+const DIR: &str = "JAM_TEST_LIMITED_IN";
+
+/// Not a test of its own: what happens in that process.
+#[test]
+fn writes_until_files_may_not_grow() {
+    let Ok(dir) = std::env::var(DIR) else { return };
+    let (mailbox, _) = SqliteMailbox::open(Path::new(&dir)).unwrap();
+    let (to, answers) = sync_channel(1000);
+    let ask = |seq| {
+        let answer = Answer::Test(to.clone(), seq);
+        let writes = [append_of(seq, "1", vec![0; LARGE])].into_iter().collect();
+        mailbox.shared.push(writes, Some(answer));
+        answers.recv_timeout(PATIENCE).unwrap()
+    };
+    let refused = (1..1000).find(|&seq| ask(seq) != (seq, Ok(()))).unwrap();
+    assert!(!mailbox.accepts());
+    let (keeping, kept) = sync_channel(1);
+    let answer = Answer::Test(keeping, 0);
+    mailbox
+        .shared
+        .push([Write::Remove(1)].into_iter().collect(), Some(answer));
+    let lifted = Command::new("prlimit")
+        .args([
+            "--fsize=unlimited:",
+            "--pid",
+            &std::process::id().to_string(),
+        ])
+        .status()
+        .unwrap();
+    assert!(lifted.success());
+    wait_until(|| mailbox.accepts());
+    assert_eq!(kept.recv_timeout(PATIENCE).unwrap(), (0, Ok(())));
+    assert_eq!(ask(refused + 1), (refused + 1, Ok(())));
+    drop(mailbox);
+    let (_mailbox, recovered) = SqliteMailbox::open(Path::new(&dir)).unwrap();
+    let seqs: Vec<_> = recovered.entries.iter().map(|entry| entry.seq).collect();
+    assert_eq!(seqs, (2..refused).chain([refused + 1]).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_input_output_error_is_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    // In units of 1024 bytes; who is told by a signal that a file is too long would be killed by it.
+    let limited = "trap '' XFSZ; ulimit -S -f 2000; exec \"$0\" \"$@\"";
+    let status = Command::new("bash")
+        .args(["-c", limited])
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "mailbox::tests::trouble::writes_until_files_may_not_grow",
+        ])
+        .env(DIR, dir.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
