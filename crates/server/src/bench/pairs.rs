@@ -133,7 +133,7 @@ impl<'a> Source<'a> {
         };
         let senders = self.senders.len() as u64;
         let passed = u128::from(swarm.now() - pace.begun);
-        let due = passed * u128::from(pace.rate) / 1_000_000_000;
+        let due = passed * u128::from(pace.rate) / 1_000_000_000 + 1; // the first one at once
         let due = u64::try_from(due).unwrap_or(u64::MAX).min(self.limit);
         while pace.released < due {
             let time = pace.begun + pace.released * 1_000_000_000 / pace.rate;
