@@ -90,7 +90,7 @@ def install_crate(name, version, offline, locked=True):
     if binary.exists() and stamp.exists():
         return binary
     if offline:
-        raise Missing(f"{name} {version} is not below {RIVALS}")
+        raise Missing(f"{name} {version} is not installed, and --no-install was given")
     done = subprocess.run(
         ["cargo", "install", *(["--locked"] if locked else []), "--root", RIVALS, "--target-dir", RIVALS / "build",
          name, "--version", version],
