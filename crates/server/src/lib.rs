@@ -9,8 +9,10 @@
 //! - `housekeeping`: what is done without a packet asking for it. `clock`: the time.
 //! - [`cli`]: the commands. [`client`]: a small MQTT client for two of them. [`logging`]: the logs.
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
+//! - `bench`: a load generator for any MQTT broker.
 //! - [`settings`]: file, environment and flags into one checked [`settings::Settings`].
 
+mod bench;
 pub mod cli;
 pub mod client;
 mod clock;

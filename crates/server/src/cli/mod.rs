@@ -13,6 +13,7 @@
 
 mod accounts;
 mod backup;
+mod bench;
 mod check;
 mod demo;
 mod mailbox;
@@ -99,6 +100,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Load generator for any MQTT broker: throughput, latency, loss, duplicates, order
+    #[command(subcommand, after_help = bench::HELP)]
+    Bench(bench::BenchCommand),
     /// Print completions for a shell
     #[command(after_help = "Example: jam-mqtt completions bash > \
         /usr/share/bash-completion/completions/jam-mqtt")]
@@ -226,6 +230,7 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
         Command::Check { settings, json } => {
             check::run(&Settings::load(&settings.sources()?)?, json, output)
         }
+        Command::Bench(command) => command.run(output),
         Command::Completions { shell } => {
             let mut completions = Vec::new();
             let mut command = Cli::command();

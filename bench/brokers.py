@@ -1,0 +1,237 @@
+"""The brokers that bench/run compares: how each is installed, set up and started.
+
+Each gets a password for every user and rules about who may write where, as far as it has them; what
+each has is said in `rules` and stands in the results. Nothing listens but on loopback.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
+RIVALS = TARGET / "rivals"
+
+EVERYTHING = ("saturated", "sparse", "offline", "idle", "reconnect")
+START_SECONDS = 30
+STOP_SECONDS = 15
+
+
+# What else the machine does shall wait: a broker that waits for its core handles more at once, and
+# looks cheaper than it is.
+PRIORITY = -15
+
+
+def first():
+    """A command prefix that gives priority, where that is allowed."""
+    return ["nice", "-n", str(PRIORITY)] if os.geteuid() == 0 else []
+
+
+class Missing(Exception):
+    """A broker cannot be had, or does not start."""
+
+
+class Running:
+    """A started broker; leaving the context stops it."""
+
+    def __init__(self, command, port, core, cwd, environment):
+        self.port = port
+        self.log = (cwd / "log").open("wb+")
+        self.process = subprocess.Popen(
+            [*first(), "taskset", "-c", core, *map(str, command)],
+            cwd=cwd, env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+        )
+        self.pid = self.process.pid  # nice and taskset become what they start
+
+    def __enter__(self):
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                time.sleep(0.3)
+                return self
+            except OSError:
+                time.sleep(0.05)
+        said = self.end()
+        raise Missing(f"it does not start: {said}")
+
+    def __exit__(self, *_):
+        self.end()
+
+    def end(self):
+        """Stops it. Returns the last that it said."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.log.seek(0)
+        said = self.log.read().decode(errors="replace").strip().splitlines()
+        self.log.close()
+        return said[-1] if said else "it says nothing"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def install_crate(name, version, offline, locked=True):
+    """A crate's binary below the target directory; returns its path."""
+    binary = RIVALS / "bin" / name
+    stamp = RIVALS / f"{name}-{version}"
+    if binary.exists() and stamp.exists():
+        return binary
+    if offline:
+        raise Missing(f"{name} {version} is not installed, and --no-install was given")
+    done = subprocess.run(
+        ["cargo", "install", *(["--locked"] if locked else []), "--root", RIVALS, "--target-dir", RIVALS / "build",
+         name, "--version", version],
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Missing(f"cargo install {name} --version {version} failed with status {done.returncode}")
+    shutil.rmtree(RIVALS / "build", ignore_errors=True)
+    stamp.touch()
+    return binary
+
+
+class Floor:
+    """Only moves the bytes between the same sockets."""
+
+    name = "floor"
+    version = ""
+    rules = "none; keeps nothing"
+    does = ("saturated", "sparse", "idle", "reconnect")
+
+    def install(self, offline):
+        flags = ["--offline"] if offline else []
+        subprocess.run(["cargo", "build", "--release", "--locked", *flags, "--manifest-path",
+                        ROOT / "bench/floor/Cargo.toml", "--target-dir", TARGET / "floor"], check=True)
+
+    def start(self, _generator, data, _pairs, core):
+        port = free_port()
+        binary = TARGET / "floor" / "release" / "jam-bench-floor"
+        return Running([binary, f"127.0.0.1:{port}"], port, core, data, {})
+
+
+class Jam:
+    """This server, with every rule and promise of PROTOCOL.md; only the rate limit is off."""
+
+    name = "jam-mqtt"
+    version = ""
+    rules = "tokens, friendships, sender's identity, acknowledged means kept"
+    does = EVERYTHING
+
+    def install(self, offline):
+        """The generator is the same binary: it is built already."""
+
+    def start(self, generator, data, pairs, core):
+        subprocess.run([generator, "bench", "prepare", "--directory", f"sqlite:{data / 'jam.db'}", "--pairs", str(pairs)],
+                       check=True, stderr=subprocess.DEVNULL)
+        port = free_port()
+        limits = {"JAM_MQTT_LIMITS__PUBLISH_RATE": "0", "JAM_MQTT_LIMITS__CONNECTIONS_PER_ADDRESS": "100000"}
+        command = [generator, "serve", "--data", data, "--mqtt", f"127.0.0.1:{port}", "--http", "", "--admin", "",
+                   "--no-notification"]
+        return Running(command, port, core, data, limits)
+
+
+class Mosquitto:
+    """Debian's Mosquitto with passwords, an access control list, and persistence."""
+
+    name = "mosquitto"
+    version = ""
+    rules = "password_file, acl_file; persistence on, saved every 1800 s as by default"
+    does = EVERYTHING
+
+    def install(self, offline):
+        if not self.find():
+            if offline:
+                raise Missing("there is no mosquitto")
+            as_root = [] if os.geteuid() == 0 else ["sudo"]
+            subprocess.run([*as_root, "apt-get", "update", "-q"], check=True)
+            # A service that starts by itself would be in the way of the measurement.
+            subprocess.run([*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "install", "-qy",
+                            "--no-install-recommends", "mosquitto"], check=True)
+        said = subprocess.run([self.find(), "-h"], capture_output=True, text=True, check=False).stdout
+        self.version = said.split("\n")[0].removeprefix("mosquitto version ")
+
+    def find(self):
+        return shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+    def start(self, _generator, data, pairs, core):
+        port = free_port()
+        passwords = data / "passwords"
+        passwords.write_text("".join(f"{user}:token-{user}\n" for user in range(1, 2 * pairs + 1)))
+        subprocess.run(["mosquitto_passwd", "-U", passwords], check=True)
+        (data / "rules").write_text("pattern read /%u/inbox\npattern write /+/inbox\n")
+        (data / "mosquitto.conf").write_text(
+            f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nacl_file {data}/rules\n"
+            f"persistence true\npersistence_location {data}/\nmax_queued_messages 0\nset_tcp_nodelay true\n"
+            "log_type error\nlog_dest stderr\n" + ("user root\n" if os.geteuid() == 0 else "")
+        )
+        return Running([self.find(), "-c", data / "mosquitto.conf"], port, core, data, {})
+
+
+class Rumqttd:
+    """rumqttd with a password for each user; it has no rules about topics."""
+
+    name = "rumqttd"
+    version = "0.20.0"
+    rules = "passwords; no access rules; keeps nothing on disk"
+    does = EVERYTHING
+
+    def install(self, offline):
+        # Its lock file holds a version of `metrics` that today's compiler refuses.
+        self.binary = install_crate("rumqttd", self.version, offline, locked=False)
+
+    def start(self, _generator, data, pairs, core):
+        port = free_port()
+        passwords = "".join(f'"{user}" = "token-{user}"\n' for user in range(1, 2 * pairs + 1))
+        (data / "rumqttd.toml").write_text(
+            "id = 0\n[router]\nid = 0\nmax_connections = 10010\nmax_outgoing_packet_count = 200\n"
+            "max_segment_size = 104857600\nmax_segment_count = 10\n"
+            f'[v4.1]\nname = "v4-1"\nlisten = "127.0.0.1:{port}"\nnext_connection_delay_ms = 0\n'
+            "[v4.1.connections]\nconnection_timeout_ms = 60000\nmax_payload_size = 20480\n"
+            f"max_inflight_count = 100\ndynamic_filters = true\n[v4.1.connections.auth]\n{passwords}"
+        )
+        return Running([self.binary, "-c", data / "rumqttd.toml", "-q"], port, core, data, {})
+
+
+class Rmqttd:
+    """rmqttd with its access control list; passwords would need a server to ask."""
+
+    name = "rmqttd"
+    version = "0.24.0"
+    rules = "access control list; any password; keeps nothing on disk"
+    does = EVERYTHING
+
+    def install(self, offline):
+        self.binary = install_crate("rmqttd", self.version, offline)
+
+    def start(self, _generator, data, _pairs, core):
+        port = free_port()
+        plugins = data / "plugins"
+        plugins.mkdir()
+        (plugins / "rmqtt-acl.toml").write_text(
+            'disconnect_if_pub_rejected = true\nrules = [\n["allow", "all", "connect"],\n'
+            '["allow", "all", "publish", ["/+/inbox"]],\n["allow", "all", "subscribe", ["/%u/inbox"]],\n'
+            '["deny", "all"]\n]\n'
+        )
+        (data / "rmqtt.toml").write_text(
+            f'[node]\nid = 1\n[node.busy]\ncheck_enable = false\n[rpc]\nserver_addr = "127.0.0.1:{free_port()}"\n'
+            f'[log]\nto = "console"\nlevel = "error"\n[plugins]\ndir = "{plugins}/"\ndefault_startups = ["rmqtt-acl"]\n'
+            f'[listener.tcp.external]\naddr = "127.0.0.1:{port}"\nnodelay = true\nallow_anonymous = false\n'
+            "max_handshaking_limit = 5000\nmax_mqueue_len = 100000\n"
+        )
+        return Running([self.binary, "-f", data / "rmqtt.toml"], port, core, data, {})
+
+
+ALL = [Floor(), Jam(), Rumqttd(), Mosquitto(), Rmqttd()]
