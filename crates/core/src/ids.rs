@@ -104,6 +104,16 @@ impl ClientId {
         &self.0
     }
 
+    /// Whether this is the device channel; nothing is allocated to find out.
+    #[must_use]
+    pub fn is_device_channel(&self, topic: &str) -> bool {
+        topic
+            .strip_prefix('/')
+            .and_then(|topic| topic.strip_prefix(self.user_part()))
+            .and_then(|topic| topic.strip_prefix("/devices/"))
+            .is_some_and(|client| client == self.as_str())
+    }
+
     /// The device channel: `/<user id>/devices/<client id>`.
     #[must_use]
     pub fn device_channel(&self) -> ByteString {

@@ -102,6 +102,8 @@ impl Session {
         if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
             return None;
         }
+        // Most have one or two for ever.
+        self.subscriptions.reserve_exact(1);
         self.subscriptions.push(new);
         Some(true)
     }

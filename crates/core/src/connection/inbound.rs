@@ -43,7 +43,6 @@ pub(super) struct Established {
     pub(super) max_packet: Option<usize>,
     /// Something may wait for the device.
     pub(super) has_mail: bool,
-    pub(super) device_channel: ByteString,
     /// Whether the client asked for a session that ends with the connection.
     ends_with_connection: bool,
     /// By alias less one.
@@ -77,7 +76,7 @@ struct Unacknowledged {
 
 /// An answer that waits for the store.
 struct Answer {
-    packet: Option<Packet>,
+    packet: Option<Box<Packet>>,
     ready: bool,
     /// The first publish that may still be unacknowledged when this is written.
     not_before: u64,
@@ -100,7 +99,6 @@ impl Established {
         let window = properties
             .receive_maximum
             .map_or(inflight, |max| max.get().min(inflight));
-        let device_channel = identity.client().device_channel();
         Self {
             identity,
             link,
@@ -113,7 +111,6 @@ impl Established {
                 .maximum_packet_size
                 .and_then(|max| max.try_into().ok()),
             has_mail: false,
-            device_channel,
             ends_with_connection: properties.session_expiry_secs.unwrap_or(0) == 0,
             aliases: Vec::new(),
             unacknowledged: VecDeque::new(),
@@ -159,11 +156,15 @@ impl Established {
             let Some(packet) = answer.packet else {
                 continue;
             };
-            if matches!(packet, Packet::SubAck(_)) {
+            if matches!(*packet, Packet::SubAck(_)) {
                 self.sub_acks -= 1;
                 self.has_mail = true;
             }
             self.push(&packet, output);
+        }
+        if self.answers.is_empty() {
+            // A connection that goes idle keeps no room for what is rare.
+            self.answers = VecDeque::new();
         }
     }
 
@@ -203,7 +204,7 @@ impl Established {
     /// What the last answer says.
     fn answer_is(&mut self, packet: Packet) {
         if let Some(answer) = self.answers.back_mut() {
-            answer.packet = Some(packet);
+            answer.packet = Some(Box::new(packet));
         }
     }
 

@@ -30,7 +30,7 @@ impl Established {
             dup: false,
             qos: QoS::AtMostOnce,
             retain: false,
-            topic: self.device_channel.clone(),
+            topic: self.identity.client().device_channel(),
             packet_id: None,
             properties: PublishProperties::default(),
             payload: Bytes::from(refusal.to_json(message_id)),

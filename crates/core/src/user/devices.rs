@@ -113,7 +113,6 @@ impl User {
             .for_each(|device| taken.insert(device.slot));
         let slot = (0..).take(Slots::MAX).find(|slot| !taken.contains(*slot))?;
         self.devices.push(Device {
-            channel: client.device_channel(),
             client,
             slot,
             session: Session::default(),
@@ -142,7 +141,6 @@ impl User {
             .as_ref()
             .map(|will| Duration::from_secs(will.delay_secs.unwrap_or(0).into()));
         self.devices.push(Device {
-            channel: record.client.device_channel(),
             client: record.client,
             slot: record.slot,
             session: Session::restore(record.subscriptions, received, flights),

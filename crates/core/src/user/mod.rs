@@ -111,7 +111,6 @@ impl Effects {
 struct Device {
     client: ClientId,
     slot: Slot,
-    channel: ByteString,
     session: Session,
     /// The number of a session that outlives its connection.
     id: Option<SessionId>,
@@ -138,7 +137,8 @@ impl Device {
         explicit
             .map(|subscription| (subscription.qos, subscription.no_local))
             .or_else(|| {
-                (self.link.is_some() && self.channel == topic).then_some((QoS::AtMostOnce, false))
+                (self.link.is_some() && self.client.is_device_channel(topic))
+                    .then_some((QoS::AtMostOnce, false))
             })
     }
 
