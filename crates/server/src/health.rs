@@ -5,20 +5,24 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jam_core::store::MailboxStore;
+
 use crate::slots::Slots;
 
 /// How the parts of the server are.
 #[derive(Debug)]
 pub(crate) struct Health {
     slots: Arc<Slots>,
+    mailbox: Arc<dyn MailboxStore>,
     directory_fails: AtomicBool,
 }
 
 impl Health {
     /// All is well.
-    pub(crate) fn new(slots: Arc<Slots>) -> Self {
+    pub(crate) fn new(slots: Arc<Slots>, mailbox: Arc<dyn MailboxStore>) -> Self {
         Self {
             slots,
+            mailbox,
             directory_fails: AtomicBool::new(false),
         }
     }
@@ -34,6 +38,8 @@ impl Health {
             Some("stopping")
         } else if self.directory_fails.load(Ordering::Relaxed) {
             Some("the directory does not answer")
+        } else if !self.mailbox.accepts() {
+            Some("the mailbox cannot be written")
         } else {
             None
         }
@@ -42,17 +48,38 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use jam_core::store::{OnLoaded, Receipt, Seq, Writes};
+
     use super::*;
+
+    /// Its disk may be full.
+    #[derive(Debug, Default)]
+    struct Disk {
+        full: AtomicBool,
+    }
+
+    impl MailboxStore for Disk {
+        fn write(&self, _: Writes, _: Option<Receipt>) {}
+        fn load(&self, _: Vec<Seq>, _: OnLoaded) {}
+        fn accepts(&self) -> bool {
+            !self.full.load(Ordering::Relaxed)
+        }
+    }
 
     #[test]
     fn says_what_is_wrong() {
         let slots = Slots::new(1, 1);
-        let health = Health::new(slots.clone());
+        let disk = Arc::new(Disk::default());
+        let health = Health::new(slots.clone(), disk.clone());
         assert_eq!(health.trouble(), None);
         assert!(health.set_directory_fails(true));
         assert!(!health.set_directory_fails(true));
         assert_eq!(health.trouble(), Some("the directory does not answer"));
         assert!(health.set_directory_fails(false));
+        disk.full.store(true, Ordering::Relaxed);
+        assert_eq!(health.trouble(), Some("the mailbox cannot be written"));
+        disk.full.store(false, Ordering::Relaxed);
+        assert_eq!(health.trouble(), None);
         slots.stop();
         assert_eq!(health.trouble(), Some("stopping"));
     }

@@ -153,7 +153,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         directory,
     });
     let slots = Slots::new(limits.connections, limits.connections_per_address);
-    let health = Arc::new(Health::new(slots.clone()));
+    let health = Arc::new(Health::new(slots.clone(), mailbox.clone()));
 
     let housekeepers = housekeepers(&shared, &health, tls.as_ref());
     let packet = limits.packet as usize;
