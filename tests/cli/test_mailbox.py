@@ -1,13 +1,17 @@
 """docs/operations.md: what the commands do with a mailbox, with the server running, stopped or killed."""
 
 import json
+import resource
 import shutil
 import stat
 import subprocess
+import time
+from functools import partial
+from http.client import HTTPConnection
 from types import SimpleNamespace
 
 import pytest
-from harness import Server, run_cli
+from harness import Server, error, run_cli
 from harness.process import BINARY, environment
 
 PAGE = 4096
@@ -44,10 +48,11 @@ def fill(server, sender, receiver, count=5, size=100):
     return payloads
 
 
-def drain(server, user, count):
+def drain(server, user, count, quiet=True):
     with server.listener(user, device="after") as reader:
         payloads = [reader.message(topic=user.inbox).payload for _ in range(count)]
-        reader.quiet()
+        if quiet:
+            reader.quiet()
     return payloads
 
 
@@ -262,3 +267,37 @@ def test_where_there_is_no_mailbox(command, tmp_path):
     assert done.returncode == 1
     assert "there is no mailbox" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def ready(server):
+    connection = HTTPConnection("127.0.0.1", server.http, timeout=5)
+    connection.request("GET", "/readyz")
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode().strip()
+
+
+def test_a_disk_that_takes_no_more(own, version, monkeypatch):
+    """PROTOCOL.md, section 7.8: refused with an error, delivered all the same, over by itself."""
+    # A file that reaches the limit is an error to the server then, and not its end.
+    monkeypatch.setattr(subprocess, "Popen", partial(subprocess.Popen, restore_signals=False))
+    with own:
+        me, friend = own.friends()
+        payloads = fill(own, me, friend)
+        limits = resource.prlimit(own.process.pid, resource.RLIMIT_FSIZE)
+        log = own.folder / "data/mailbox/mailbox.db-wal"
+        resource.prlimit(own.process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, limits[1]))
+        with own.connect(me, version) as writer:
+            refused = error("mailbox", "the server cannot keep messages at the moment", 1)
+            refused = 0x83 if version == 5 else refused
+            assert writer.deliver(friend.inbox, me.message("no")) == refused
+            assert ready(own) == (503, "the mailbox cannot be written")
+            assert drain(own, friend, 5, quiet=False) == payloads
+            resource.prlimit(own.process.pid, resource.RLIMIT_FSIZE, limits)
+            deadline = time.monotonic() + 10
+            while ready(own) != (200, "ready"):
+                assert time.monotonic() < deadline, own.log()
+                time.sleep(0.05)
+            assert writer.deliver(friend.inbox, me.message("yes")) == 0
+        assert "cannot be written" in own.log() and "can be written again" in own.log()
+    with own:
+        assert drain(own, friend, 1) == [me.message("yes")]
