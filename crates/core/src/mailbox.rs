@@ -324,6 +324,16 @@ impl Mailbox {
         }
     }
 
+    /// The entry is on its way to a device, so a store has found; whether there is such an entry.
+    pub(crate) fn restore_sent(&mut self, seq: Seq, slot: Slot) -> bool {
+        let index = self.index(seq);
+        if let Some(index) = index {
+            self.entries[index].waits_for.insert(slot);
+            self.entries[index].sent_to.insert(slot);
+        }
+        index.is_some()
+    }
+
     /// The grace is over, or the store has said that it is safe. Returns the content in the first case.
     pub(crate) fn move_to(&mut self, seq: Seq, place: Place) -> Option<Arc<Message>> {
         let index = self.index(seq)?;

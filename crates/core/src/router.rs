@@ -265,6 +265,7 @@ impl Router {
             return Err(refusals::STORE);
         }
         let message = Message::new(publish, permit.sender().clone(), now);
+        let sent_under = received.map(|(session, id)| (permit.sender().clone(), session, id));
         let received = received.map(|(session, packet_id)| Write::Received(session, packet_id));
         let may_wait = self.graced_bytes.load(Ordering::Relaxed) < GRACE_BYTES;
         let destination = permit.destination();
@@ -303,8 +304,9 @@ impl Router {
                     });
                 }
                 Appended::Store(append) => {
+                    self.end_graces(user, graced, effects);
                     let (this, user) = (self.this.clone(), append.user.clone());
-                    let receipt = Receipt::for_message(this, user, seq, receipt.take());
+                    let receipt = Receipt::for_message(this, user, seq, receipt.take(), sent_under);
                     let mut writes: Writes = received.into_iter().collect();
                     writes.push(Write::Append(append));
                     effects.writes.push((writes, Some(receipt)));
@@ -314,6 +316,28 @@ impl Router {
         });
         kept_already.into_iter().for_each(Receipt::stored);
         result
+    }
+
+    /// What is in its grace goes to the store before what is stored at once: after a crash the log is a
+    /// prefix of what was published, and redeliveries are in the order in which they were sent.
+    fn end_graces(&self, user: &mut User, graced: &mut VecDeque<Graced>, effects: &mut Effects) {
+        for graced in graced.iter_mut() {
+            if graced.over || graced.user != *user.id() {
+                continue;
+            }
+            graced.over = true;
+            let bytes = std::mem::take(&mut graced.bytes);
+            self.graced_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let receipt = graced.receipt.take();
+            if let Some(writes) = user.hand_over(graced.seq) {
+                let (this, id) = (self.this.clone(), graced.user.clone());
+                let receipt = Receipt::for_message(this, id, graced.seq, receipt, None);
+                effects.writes.push((writes, Some(receipt)));
+            }
+        }
+        while graced.front().is_some_and(|front| front.over) {
+            graced.pop_front();
+        }
     }
 
     /// Resolves the receipt when everything that was written before is kept.
@@ -345,7 +369,8 @@ impl Router {
                 let writes = user.and_then(|user| user.hand_over(graced.seq));
                 if let Some(writes) = writes {
                     let (this, user) = (self.this.clone(), graced.user);
-                    let receipt = Receipt::for_message(this, user, graced.seq, graced.receipt);
+                    let receipt =
+                        Receipt::for_message(this, user, graced.seq, graced.receipt, None);
                     self.store.write(writes, Some(receipt));
                 }
             }
@@ -481,6 +506,12 @@ impl Router {
         self.with_user(user, |user, _| user.forget(seq));
     }
 
+    /// The same, of a message that was published at QoS 2: its id is free, on whatever connection its
+    /// sender is by now.
+    pub(crate) fn publish_refused(&self, sender: &UserId, session: SessionId, id: PacketId) {
+        self.with_user(sender, |user, _| user.publish_refused(session, id));
+    }
+
     /// The store has what waited for it before it could be sent under a packet id.
     pub(crate) fn flight_stored(&self, user: &UserId, session: SessionId, packet_id: PacketId) {
         self.with_user(user, |user, effects| {
@@ -500,8 +531,8 @@ impl Router {
         let mut users: HashSet<UserId, RandomState> = HashSet::default();
         for (record, received, flights) in found.sessions {
             let id = record.user.clone();
-            self.with_user(&id, |user, _| {
-                user.restore_session(record, received, flights, now);
+            self.with_user(&id, |user, effects| {
+                user.restore_session(record, received, flights, now, effects);
             });
             users.insert(id);
         }
@@ -517,15 +548,14 @@ impl Router {
             self.with_user(&id, |user, _| user.restore_retained(message));
         }
         for id in users {
-            let timers = self.with_user(&id, |user, effects| {
-                user.restored(now, effects);
-                user.restore_flights(effects)
-            });
+            let timers = self.with_user(&id, |user, effects| user.restored(now, effects));
             let timers = timers
                 .into_iter()
                 .map(|(due, client)| (due, id.clone(), client));
             lock(&self.timers).extend(timers);
         }
+        // A session that ended with its connection, or while the server was down, is not taken up again.
+        self.handle_timeout(now);
     }
 
     /// Ends sessions and makes wills due whose time has come. To be called a few times a second.

@@ -184,6 +184,8 @@ enum Waiting {
         user: UserId,
         seq: Seq,
         client: Option<(Arc<Link>, Ticket)>,
+        /// Who published it at QoS 2, and under which id of which session.
+        received: Option<(UserId, SessionId, PacketId)>,
     },
 }
 
@@ -212,6 +214,7 @@ impl Receipt {
         user: UserId,
         seq: Seq,
         sender: Option<Self>,
+        received: Option<(UserId, SessionId, PacketId)>,
     ) -> Self {
         let client = sender.and_then(|sender| match sender.0 {
             Waiting::Client(link, ticket) => Some((link, ticket)),
@@ -222,6 +225,7 @@ impl Receipt {
             user,
             seq,
             client,
+            received,
         })
     }
 
@@ -244,6 +248,7 @@ impl Receipt {
                 user,
                 seq,
                 client,
+                received: _,
             } => {
                 if let Some((link, ticket)) = client {
                     link.resolve(ticket, Ok(()));
@@ -264,9 +269,13 @@ impl Receipt {
                 user,
                 seq,
                 client,
+                received,
             } => {
                 if let Some(router) = router.upgrade() {
                     router.message_refused(&user, seq);
+                    if let Some((sender, session, packet_id)) = received {
+                        router.publish_refused(&sender, session, packet_id);
+                    }
                 }
                 if let Some((link, ticket)) = client {
                     link.resolve(ticket, Err(refusal));

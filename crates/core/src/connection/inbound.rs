@@ -14,7 +14,7 @@ use jam_wire::packet::{
 use super::{Connection, Phase, Progress};
 use crate::link::{Link, Outcome, Ticket};
 use crate::output::Output;
-use crate::policy::{self, Identity, Refusal, Stop};
+use crate::policy::{self, Identity, Refusal, Stop, refusals};
 use crate::router::Router;
 use crate::session::{MAX_SUBSCRIPTIONS, Received};
 use crate::store::{Receipt, SessionId, Subscription};
@@ -72,6 +72,8 @@ struct Unacknowledged {
     qos: QoS,
     /// `None` as long as it is not decided.
     outcome: Option<ReasonCode>,
+    /// It was received on an earlier connection: what has become of it is for the session to say.
+    again: bool,
 }
 
 /// An answer that waits for the store.
@@ -180,6 +182,14 @@ impl Established {
             return;
         };
         let (packet_id, qos) = (publish.packet_id, publish.qos);
+        let mut outcome = outcome;
+        if publish.again {
+            let (user, link) = (self.identity.user(), self.link.id());
+            let has = router.with_session(user, link, |session| session.has_received(packet_id));
+            if has == Some(false) {
+                outcome = Err(refusals::STORE);
+            }
+        }
         let reason = outcome
             .as_ref()
             .map_or_else(|refusal| refusal.reason, |()| ReasonCode::Success);
@@ -231,6 +241,7 @@ impl Established {
             packet_id,
             qos: publish.qos,
             outcome,
+            again: false,
         });
         Some(Ticket::Publish(number))
     }
@@ -306,6 +317,9 @@ impl Established {
                     .iter()
                     .any(|other| other.packet_id == packet_id && other.qos == QoS::ExactlyOnce);
                 if !waits && let Some(ticket) = self.enqueue(publish, None) {
+                    if let Some(last) = self.unacknowledged.back_mut() {
+                        last.again = true;
+                    }
                     // The connection on which it came first may have ended before the store had it.
                     router.barrier(&user, Receipt::for_client(self.link.clone(), ticket));
                 }

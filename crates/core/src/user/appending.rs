@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jam_wire::packet::QoS;
+use jam_wire::packet::{PacketId, QoS};
 use smallvec::SmallVec;
 
 use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, User, UserLimits};
@@ -10,7 +10,7 @@ use crate::link::LinkId;
 use crate::mailbox::{Kind, Mailbox, Place, Slots};
 use crate::message::Message;
 use crate::policy::{Destination, Refusal, refusals};
-use crate::store::{Append, Seq, Write, Writes};
+use crate::store::{Append, Seq, SessionId, Write, Writes};
 
 /// Devices that are further behind than this do not keep up: what is for them goes to the store at once.
 const KEEPING_UP: usize = 64;
@@ -238,6 +238,14 @@ impl User {
             if let Some((packet_id, _)) = device.session.flight_of(seq) {
                 device.session.landed(packet_id);
             }
+        }
+    }
+
+    /// The store could not keep what this user has published: it was never received.
+    pub(crate) fn publish_refused(&mut self, session: SessionId, packet_id: PacketId) {
+        let mut devices = self.devices.iter_mut();
+        if let Some(device) = devices.find(|device| device.id == Some(session)) {
+            device.session.release(packet_id);
         }
     }
 }

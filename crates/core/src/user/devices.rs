@@ -10,7 +10,7 @@ use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::mailbox::Slots;
 use crate::policy::Identity;
-use crate::session::Session;
+use crate::session::{Due, Session};
 use crate::store::{Flight, Flights, Seq, SessionId, SessionRecord, Write};
 use crate::time::Time;
 
@@ -135,7 +135,9 @@ impl User {
         received: Vec<PacketId>,
         flights: Flights,
         now: Time,
+        effects: &mut Effects,
     ) {
+        let was_connected = record.ends_at.is_none();
         let will_delay = record
             .will
             .as_ref()
@@ -156,31 +158,39 @@ impl User {
             loaded: Vec::new(),
             loading: false,
         });
+        if was_connected {
+            // The time that it has left does not begin anew at the next start.
+            let device = self.devices.last();
+            let record = device.and_then(|device| device.record(&self.id));
+            record.into_iter().for_each(|record| effects.write(record));
+        }
     }
 
-    /// Packet ids of messages that are not in the log any more stand for nothing; what is on its way to
-    /// a device does not start again. Returns the timers of the devices.
-    pub(crate) fn restore_flights(&mut self, effects: &mut Effects) -> Vec<(Time, ClientId)> {
+    /// What is on its way to a device is the device's, whoever may have claimed it when it came. Packet ids
+    /// of messages that are gone stand for nothing; of QoS 2, where the device may remember the id, they are
+    /// released.
+    pub(super) fn restore_flights(&mut self, effects: &mut Effects) {
         for device in &mut self.devices {
             let flights: Vec<_> = device.session.due().collect();
             for it in flights {
                 let (Flight::AwaitsPubAck(seq) | Flight::AwaitsPubRec(seq)) = it.flight else {
                     continue;
                 };
-                if self
-                    .mailbox
-                    .get(seq)
-                    .is_some_and(|entry| entry.waits_for().contains(device.slot))
-                {
-                    self.mailbox.sent(seq, device.slot);
+                if self.mailbox.restore_sent(seq, device.slot) {
+                    continue;
+                }
+                let write = if let Flight::AwaitsPubRec(_) = it.flight {
+                    device.session.pub_rec(it.packet_id, false, Due::Again);
+                    |id, packet_id| Write::InFlight(id, packet_id, Flight::AwaitsPubComp)
                 } else {
                     device.session.landed(it.packet_id);
-                    let landed = device.id.map(|id| Write::Landed(id, it.packet_id));
-                    landed.into_iter().for_each(|landed| effects.write(landed));
+                    Write::Landed
+                };
+                if let Some(id) = device.id {
+                    effects.write(write(id, it.packet_id));
                 }
             }
         }
-        self.devices.iter().filter_map(Device::timer).collect()
     }
 
     /// A device's session ends; so does its connection, if it has one.

@@ -220,21 +220,35 @@ impl User {
         self.retained.push(message);
     }
 
-    /// A message of the log that a store has found, after all sessions.
+    /// A message of the log that a store has found, after all sessions. It waits for no session that is
+    /// younger than itself: such a one only has the place of another that has ended.
     pub(crate) fn restore_entry(&mut self, found: &RecoveredEntry, limits: &UserLimits) {
         let mut slots = Slots::default();
         self.devices
             .iter()
+            .filter(|device| device.id.is_some_and(|id| id < found.seq))
             .for_each(|device| slots.insert(device.slot));
         self.mailbox.restore(found, slots, limits.max_age);
     }
 
-    /// Everything that a store has found is here.
-    pub(crate) fn restored(&mut self, now: Time, effects: &mut Effects) {
+    /// Everything that a store has found is here. Returns the timers of the devices.
+    pub(crate) fn restored(
+        &mut self,
+        now: Time,
+        effects: &mut Effects,
+    ) -> SmallVec<[(Time, ClientId); 1]> {
         let mut gone = Vec::new();
+        self.restore_flights(effects);
         self.mailbox.expire(now, &mut gone);
         self.mailbox.drop_leavers(&mut gone);
+        self.pass_on(effects);
+        // The store is not told whom a message no longer waits for when a device unsubscribes.
+        let devices = self.devices.iter();
+        for device in devices.filter(|device| device.reads(&self.inbox).is_none()) {
+            self.mailbox.disclaim(device.slot, &mut gone);
+        }
         effects.all_gone(gone);
         self.pass_on(effects);
+        self.devices.iter().filter_map(Device::timer).collect()
     }
 }
