@@ -56,3 +56,25 @@ fn a_fuzzer_s_bytes() {
         simulator::run(&mut Bytes::new(&[]), many, usize::MAX);
     }
 }
+
+/// Runs of each kind with crashes: [`RUNS`], or `JAM_SIMULATOR_RUNS`; 500 are a million operations.
+fn runs_with_crashes() -> u64 {
+    let asked = std::env::var("JAM_SIMULATOR_RUNS").ok();
+    asked.and_then(|runs| runs.parse().ok()).unwrap_or(RUNS)
+}
+
+#[test]
+fn crashes_with_one_device_at_a_time() {
+    for seed in 0..runs_with_crashes() {
+        let _seed = Seed(seed, false);
+        simulator::run_with_crashes(&mut Random::new(seed), false, STEPS);
+    }
+}
+
+#[test]
+fn crashes_with_many_devices() {
+    for seed in 0..runs_with_crashes() {
+        let _seed = Seed(seed, true);
+        simulator::run_with_crashes(&mut Random::new(seed), true, STEPS);
+    }
+}

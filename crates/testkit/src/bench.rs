@@ -23,6 +23,7 @@ use jam_wire::packet::Version;
 
 use crate::client::Client;
 use crate::directory::FakeDirectory;
+use crate::disk::CrashingStore;
 use crate::packets::token;
 use crate::store::FaultyStore;
 
@@ -42,7 +43,10 @@ pub struct Bench(Rc<Shared>);
 struct Shared {
     directory: Arc<FakeDirectory>,
     store: Arc<FaultyStore>,
-    router: Arc<Router>,
+    /// Takes the place of `store`, if it is there.
+    disk: Option<Arc<CrashingStore>>,
+    rules: Rules,
+    router: RefCell<Arc<Router>>,
     world: RefCell<World>,
 }
 
@@ -110,6 +114,15 @@ impl Bench {
 
     /// With [`rules`] as `change` changes them.
     pub fn with(change: impl FnOnce(&mut Rules)) -> Self {
+        Self::on(None, change)
+    }
+
+    /// With [`rules`] as `change` changes them, and a store that survives a [`Self::crash`].
+    pub fn on_disk(change: impl FnOnce(&mut Rules)) -> Self {
+        Self::on(Some(Arc::new(CrashingStore::default())), change)
+    }
+
+    fn on(disk: Option<Arc<CrashingStore>>, change: impl FnOnce(&mut Rules)) -> Self {
         let mut rules = rules();
         change(&mut rules);
         let directory = Arc::new(FakeDirectory::default());
@@ -118,7 +131,10 @@ impl Bench {
         }
         directory.befriend("1", "2");
         let store = Arc::new(FaultyStore::default());
-        let router = Router::new(rules, directory.clone(), store.clone());
+        let router = match &disk {
+            Some(disk) => Router::new(rules.clone(), directory.clone(), disk.clone()),
+            None => Router::new(rules.clone(), directory.clone(), store.clone()),
+        };
         let world = RefCell::new(World {
             now: START,
             graceful: false,
@@ -127,7 +143,9 @@ impl Bench {
         Self(Rc::new(Shared {
             directory,
             store,
-            router,
+            disk,
+            rules,
+            router: RefCell::new(router),
             world,
         }))
     }
@@ -146,8 +164,33 @@ impl Bench {
 
     /// The router.
     #[must_use]
-    pub fn router(&self) -> &Router {
-        &self.0.router
+    pub fn router(&self) -> Arc<Router> {
+        self.0.router.borrow().clone()
+    }
+
+    /// The store with a file, if the bench is [`Self::on_disk`].
+    #[must_use]
+    pub fn disk(&self) -> Option<&CrashingStore> {
+        self.0.disk.as_deref()
+    }
+
+    /// The server is killed and started again, a second later, on what its store has kept.
+    ///
+    /// # Panics
+    /// If the bench is not [`Self::on_disk`].
+    pub fn crash(&self) {
+        let disk = self.0.disk.clone().expect("a store with a file");
+        for end in &mut self.world().ends {
+            end.connection = None;
+            end.input.clear();
+        }
+        let found = disk.crash();
+        let router = Router::new(self.0.rules.clone(), self.0.directory.clone(), disk);
+        let now = self.now() + Duration::from_secs(1);
+        self.world().now = now;
+        router.restore(found, now);
+        *self.0.router.borrow_mut() = router;
+        self.run();
     }
 
     /// The time.
@@ -196,8 +239,8 @@ impl Bench {
                     connection.handle_timeout(now);
                 }
             }
-            self.0.router.handle_timeout(now);
-            self.0.router.hand_over(now);
+            self.router().handle_timeout(now);
+            self.router().hand_over(now);
         }
         self.run();
     }
@@ -209,15 +252,15 @@ impl Bench {
 
     /// Ends every grace; whether anybody has something to do because of it.
     fn hand_over(&self) -> bool {
-        self.0.router.hand_over(Time::NEVER);
+        self.router().hand_over(Time::NEVER);
         self.world().ends.iter().any(End::is_called)
     }
 
     /// Looks at the account of every connected user again, as the server does when the directory changes.
     pub fn recheck(&self) {
-        for user in self.0.router.connected_users() {
+        for user in self.router().connected_users() {
             let account = self.0.directory.account_now(&user);
-            self.0.router.recheck(&user, account.as_ref());
+            self.router().recheck(&user, account.as_ref());
         }
         self.run();
     }
@@ -226,7 +269,7 @@ impl Bench {
     #[must_use]
     pub fn is_connected(&self, user: &str) -> bool {
         let user = UserId::parse(user).expect("a user id");
-        self.0.router.connected_users().contains(&user)
+        self.router().connected_users().contains(&user)
     }
 
     pub(crate) fn world(&self) -> RefMut<'_, World> {
@@ -237,7 +280,7 @@ impl Bench {
         let flag = Arc::new(Flag::default());
         let waker = Waker::from(flag.clone());
         let mut world = self.world();
-        let connection = Connection::new(self.0.router.clone(), address, waker, world.now);
+        let connection = Connection::new(self.router(), address, waker, world.now);
         let end = End {
             decoder: Decoder::server(connection.max_packet()),
             connection: Some(connection),
@@ -338,9 +381,9 @@ impl Bench {
                 busy |= end.turn(&self.0.directory, now);
             }
             drop(world);
-            while let Some(will) = self.0.router.next_will() {
+            while let Some(will) = self.router().next_will() {
                 busy = true;
-                while let Err(question) = self.0.router.publish_will(&will, now) {
+                while let Err(question) = self.router().publish_will(&will, now) {
                     if self.0.directory.load(question).is_err() {
                         break;
                     }

@@ -4,6 +4,7 @@
 //!
 //! - [`mod@bench`]: a router, its connections and the clock; [`client`] is one party, byte for byte.
 //! - [`directory`], [`store`]: a directory and a store that do as they are told, badly if need be.
+//! - [`disk`]: a store with a file that survives a crash.
 //! - [`packets`]: what scenarios write often.
 //! - [`simulator`]: random operations of well-behaved parties against a model; [`hostile`]: of others.
 //!   [`random`] decides, from a seed or from a fuzzer's bytes.
@@ -14,6 +15,7 @@
 pub mod bench;
 pub mod client;
 pub mod directory;
+pub mod disk;
 pub mod hostile;
 pub mod packets;
 pub mod random;

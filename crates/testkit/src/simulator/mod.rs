@@ -12,10 +12,12 @@ mod device;
 
 use std::time::Duration;
 
+use jam_core::router::{GRACE, Rules};
 use jam_core::time::Time;
 use jam_wire::packet::{Packet, QoS, Version};
 
 use crate::bench::Bench;
+use crate::disk::CrashingStore;
 use crate::packets;
 use crate::random::Source;
 use device::Device;
@@ -48,6 +50,8 @@ struct Message {
     repeated: bool,
     /// A device has acknowledged it.
     acknowledged: bool,
+    /// A device has got it at QoS 1 or 2; not noted of devices side by side.
+    arrived: bool,
 }
 
 /// Everything that is known of the messages so far; a message's number is its content.
@@ -56,6 +60,8 @@ type Messages = Vec<Message>;
 struct Simulator<'a> {
     bench: Bench,
     many: bool,
+    /// Whether the store fails now and then.
+    fails: bool,
     devices: Vec<Device>,
     messages: Messages,
     source: &'a mut dyn Source,
@@ -67,24 +73,52 @@ struct Simulator<'a> {
 /// # Panics
 /// If a promise is broken.
 pub fn run(source: &mut dyn Source, many: bool, steps: usize) {
-    let bench = Bench::with(|rules| {
-        rules.user.many_devices = many;
-        rules.user.max_messages = usize::MAX;
-        rules.user.max_age = Duration::from_secs(u64::from(u32::MAX));
-        rules.session_expiry = SESSION;
-    });
+    let bench = Bench::with(|rules| set(rules, many));
+    run_on(bench, source, many, false, steps);
+}
+
+/// As [`run`], on a store with a file, which commits, fails and answers when chance will have it, and with a
+/// server that is killed now and then: what was not committed is lost, and the promises hold all the same.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn run_with_crashes(source: &mut dyn Source, many: bool, steps: usize) {
+    let bench = Bench::on_disk(|rules| set(rules, many));
+    if source.below(2) == Some(0) {
+        bench.be_graceful();
+    }
+    let fails = source.below(2) == Some(0);
+    run_on(bench, source, many, fails, steps);
+}
+
+fn set(rules: &mut Rules, many: bool) {
+    rules.user.many_devices = many;
+    rules.user.max_messages = usize::MAX;
+    rules.user.max_age = Duration::from_secs(u64::from(u32::MAX));
+    rules.session_expiry = SESSION;
+}
+
+fn run_on(bench: Bench, source: &mut dyn Source, many: bool, fails: bool, steps: usize) {
     bench.directory().befriend("1", "3");
     let devices = DEVICES
         .iter()
-        .map(|(id, version)| Device::new(&bench, id, *version))
+        .map(|(id, version)| match bench.disk() {
+            // 3.1 has no word for whether a session is there, which a crash may make doubtful.
+            Some(_) => Device::new(&bench, id, (*version).max(Version::V4)),
+            None => Device::new(&bench, id, *version),
+        })
         .collect();
     let mut simulator = Simulator {
         bench,
         many,
+        fails,
         devices,
         messages: Vec::new(),
         source,
     };
+    for device in &mut simulator.devices {
+        device.fallible = fails;
+    }
     for _ in 0..steps {
         if simulator.step().is_none() {
             break;
@@ -106,6 +140,7 @@ impl Simulator<'_> {
             23 if self.devices[which].connected => self.take_over(which)?,
             24..26 => self.subscribe(which, operation == 24)?,
             26 => self.pass()?,
+            27..30 if self.bench.disk().is_some() => self.disk(operation)?,
             27 => self.bench.store().hold(true),
             28..30 => self.release()?,
             30 => self.own_channel(which)?,
@@ -135,6 +170,7 @@ impl Simulator<'_> {
             accepted: false,
             repeated: false,
             acknowledged: false,
+            arrived: false,
         });
         let from = if forged { "9" } else { sender };
         let payload = packets::message(from, &number.to_string());
@@ -167,21 +203,39 @@ impl Simulator<'_> {
     fn connect(&mut self, which: usize) -> Option<()> {
         let (lasting, clean) = (self.source.below(4)? != 0, self.source.below(6)? == 0);
         self.make_room(which);
-        self.devices[which].connect(lasting, clean, &mut self.messages);
+        self.let_in(which, lasting, clean);
         self.check_evicted(which);
         Some(())
+    }
+
+    fn let_in(&mut self, which: usize, lasting: bool, clean: bool) {
+        // Such an end is not told to wait for the store: a crash may undo it.
+        let ends = !self.many || self.devices[which].would_end_session(lasting, clean);
+        if let Some(disk) = self.bench.disk() {
+            disk.at_once(ends);
+        }
+        let now = self.bench.now();
+        self.devices[which].connect(lasting, clean, now, &mut self.messages);
+        if let Some(disk) = self.bench.disk() {
+            disk.at_once(false);
+        }
     }
 
     /// The same device connects again while its connection is still there.
     fn take_over(&mut self, which: usize) -> Option<()> {
         let (lasting, clean) = (self.source.below(4)? != 0, self.source.below(6)? == 0);
+        if self.bench.disk().is_some() {
+            // What the store brings about goes to the old connection as long as it is looked at.
+            self.flush();
+            self.drain();
+        }
         let now = self.bench.now();
         let fresh = self
             .bench
             .client(self.devices[which].client.id(), self.devices[which].version);
         let old = std::mem::replace(&mut self.devices[which].client, fresh);
         self.devices[which].lose_connection(now);
-        self.devices[which].connect(lasting, clean, &mut self.messages);
+        self.let_in(which, lasting, clean);
         assert!(old.is_closed(), "the old connection is still there");
         old.drop_connection();
         Some(())
@@ -225,7 +279,15 @@ impl Simulator<'_> {
             1 => SESSION / 2,
             n => Duration::from_secs(n as u64),
         };
+        if by >= SESSION / 2 {
+            // When a connection has ended is not forgotten after so long.
+            self.flush();
+            self.drain();
+        }
         self.bench.pass(by);
+        if by >= SESSION / 2 {
+            self.flush();
+        }
         let now: Time = self.bench.now();
         self.devices
             .iter_mut()
@@ -244,6 +306,51 @@ impl Simulator<'_> {
         }
         self.bench.run();
         Some(())
+    }
+
+    /// The store does something, or the server is killed.
+    fn disk(&mut self, operation: usize) -> Option<()> {
+        let choice = self.source.below(8)?;
+        let some = self.source.below(8)?;
+        let Some(disk) = self.bench.disk() else {
+            return Some(());
+        };
+        match (operation, choice) {
+            (27, 0..2) => {
+                self.bench.crash();
+                let now = self.bench.now();
+                self.devices.iter_mut().for_each(|device| device.crash(now));
+            }
+            (27, 2) if self.fails => disk.fail(some),
+            (27, _) => {
+                let _ = disk.read();
+            }
+            (28, _) => disk.commit(some),
+            (_, 0) => {
+                let _ = disk.flush();
+            }
+            _ => {
+                for _ in 0..some.min(disk.unanswered()) {
+                    disk.answer(self.source.below(disk.unanswered())?);
+                }
+            }
+        }
+        self.bench.run();
+        Some(())
+    }
+
+    /// Nothing waits for the store any more.
+    fn flush(&self) {
+        if let Some(disk) = self.bench.disk() {
+            self.bench.pass(GRACE);
+            while disk.flush() {
+                self.bench.run();
+            }
+            return;
+        }
+        self.bench.store().hold(false);
+        self.bench.store().release_all();
+        self.bench.run();
     }
 
     /// Something on an own channel, which the model takes no notice of.
@@ -265,9 +372,7 @@ impl Simulator<'_> {
     }
 
     fn finish(&mut self) {
-        self.bench.store().hold(false);
-        self.bench.store().release_all();
-        self.bench.run();
+        self.flush();
         self.drain();
         for which in 0..self.devices.len() {
             let device = &self.devices[which];
@@ -276,7 +381,7 @@ impl Simulator<'_> {
                 .any(|other| other.user == device.user);
             if !device.connected && (device.has_session() || last_of_user) {
                 self.make_room(which);
-                self.devices[which].connect(true, false, &mut self.messages);
+                self.let_in(which, true, false);
                 self.check_evicted(which);
             }
             if self.devices[which].connected && last_of_user {
@@ -287,6 +392,7 @@ impl Simulator<'_> {
             device.catch_up();
         }
         for _ in 0..=self.messages.len() * 4 + 1000 {
+            self.flush();
             self.drain();
             let messages = &mut self.messages;
             let acted = self
@@ -297,7 +403,9 @@ impl Simulator<'_> {
                 break;
             }
         }
-        self.devices.iter().for_each(Device::check_complete);
+        for device in &self.devices {
+            device.check_complete(&self.messages);
+        }
         for (number, message) in self.messages.iter().enumerate() {
             let promised = message.accepted && message.qos != QoS::AtMostOnce;
             assert!(
@@ -305,10 +413,9 @@ impl Simulator<'_> {
                 "message {number} is lost: {message:?}"
             );
         }
-        assert_eq!(
-            self.bench.store().kept(),
-            0,
-            "the store keeps what nobody is to get"
-        );
+        self.flush();
+        let kept = self.bench.disk().map(CrashingStore::kept);
+        let kept = kept.unwrap_or_else(|| self.bench.store().kept());
+        assert_eq!(kept, 0, "the store keeps what nobody is to get");
     }
 }

@@ -1,0 +1,300 @@
+//! A store with a file, as a model: what is written reaches it in batches, and a crash loses the rest.
+//!
+//! It does nothing by itself but take calls: the simulator says when a batch is committed, when it fails,
+//! when receipts are resolved (in any order), and when messages are read.
+//!
+//! Invariants: the file is what some prefix of the calls has left; no receipt is resolved before its call
+//! is committed, but for an append that is removed before it was.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytestring::ByteString;
+use jam_core::ids::UserId;
+use jam_core::message::Message;
+use jam_core::policy::refusals;
+use jam_core::store::{
+    Append, Flights, MailboxStore, OnLoaded, Receipt, Recovered, RecoveredEntry, Seq, SessionId,
+    SessionRecord, Write, Writes,
+};
+use jam_wire::packet::PacketId;
+
+/// The store.
+#[derive(Debug, Default)]
+pub struct CrashingStore {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    file: File,
+    calls: VecDeque<(Writes, Option<Receipt>)>,
+    /// To be resolved.
+    kept: Vec<Receipt>,
+    loads: VecDeque<(Vec<Seq>, OnLoaded)>,
+    /// Whether every call is committed and answered as soon as no lock is held.
+    at_once: bool,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "State({} calls)", self.calls.len())
+    }
+}
+
+/// What survives.
+#[derive(Debug, Default, Clone)]
+struct File {
+    sessions: BTreeMap<SessionId, (SessionRecord, BTreeSet<PacketId>, Flights)>,
+    /// With whether anybody has acknowledged it.
+    entries: BTreeMap<Seq, (Append, bool)>,
+    retained: BTreeMap<(String, String), (UserId, Arc<Message>)>,
+    last: u64,
+}
+
+impl CrashingStore {
+    /// Calls that wait for a commit.
+    pub fn waiting(&self) -> usize {
+        self.state().calls.len()
+    }
+
+    /// Receipts that wait to be resolved.
+    pub fn unanswered(&self) -> usize {
+        self.state().kept.len()
+    }
+
+    /// Messages in the file.
+    pub fn kept(&self) -> usize {
+        self.state().file.entries.len()
+    }
+
+    /// Whether from now on every call is committed and answered as soon as no lock is held.
+    pub fn at_once(&self, at_once: bool) {
+        self.state().at_once = at_once;
+        self.settle();
+    }
+
+    /// Commits the first `count` calls.
+    pub fn commit(&self, count: usize) {
+        let mut state = self.state();
+        for _ in 0..count {
+            let Some((writes, receipt)) = state.calls.pop_front() else {
+                break;
+            };
+            for write in writes {
+                state.file.apply(write);
+            }
+            state.kept.extend(receipt);
+        }
+    }
+
+    /// Fails to commit the first `count` calls: those with an append are refused, the others wait again.
+    pub fn fail(&self, count: usize) {
+        let refused = {
+            let mut state = self.state();
+            let count = count.min(state.calls.len());
+            let rest = state.calls.split_off(count);
+            let is_append = |(writes, _): &(Writes, _)| {
+                let mut writes = writes.iter();
+                writes.any(|write| matches!(write, Write::Append(_)))
+            };
+            let (refused, mut again): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.calls)
+                .into_iter()
+                .partition(is_append);
+            again.extend(rest);
+            state.calls = again;
+            refused
+        };
+        for (_, receipt) in refused {
+            if let Some(receipt) = receipt {
+                receipt.refused(refusals::STORE);
+            }
+        }
+    }
+
+    /// Resolves one of the receipts whose calls are committed.
+    pub fn answer(&self, which: usize) {
+        let receipt = self.state().kept.remove(which);
+        receipt.stored();
+    }
+
+    /// Reads what was asked for first.
+    pub fn read(&self) -> bool {
+        let (then, found) = {
+            let mut state = self.state();
+            let Some((seqs, then)) = state.loads.pop_front() else {
+                return false;
+            };
+            let find = |seq| Some((seq, state.find(seq)?));
+            (then, seqs.into_iter().filter_map(find).collect())
+        };
+        then(found);
+        true
+    }
+
+    /// Commits, answers and reads all there is; whether there was anything.
+    pub fn flush(&self) -> bool {
+        let mut busy = self.waiting() > 0;
+        self.commit(usize::MAX);
+        let kept = std::mem::take(&mut self.state().kept);
+        busy |= !kept.is_empty();
+        kept.into_iter().for_each(Receipt::stored);
+        while self.read() {
+            busy = true;
+        }
+        busy
+    }
+
+    /// Whatever was not committed is gone; what a store finds when it is opened on the rest.
+    pub fn crash(&self) -> Recovered {
+        let mut state = self.state();
+        state.calls.clear();
+        state.kept.clear();
+        state.loads.clear();
+        state.file.recover()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("a test that panics has failed")
+    }
+}
+
+impl State {
+    fn find(&self, seq: Seq) -> Option<Arc<Message>> {
+        let waiting = self.calls.iter().flat_map(|(writes, _)| writes);
+        let appended = waiting.filter_map(|write| match write {
+            Write::Append(append) if append.seq == seq => Some(&append.message),
+            _ => None,
+        });
+        let filed = self
+            .file
+            .entries
+            .get(&seq)
+            .map(|(append, _)| &append.message);
+        appended.chain(filed).next().cloned()
+    }
+
+    /// An append that waits is removed: it is never written. Whether it was so.
+    fn spare(&mut self, seq: Seq) -> bool {
+        let is_it = |(writes, _): &(Writes, _)| matches!(&writes[..], [Write::Append(append)] if append.seq == seq);
+        let Some(index) = self.calls.iter().position(is_it) else {
+            return false;
+        };
+        let (_, receipt) = self.calls.remove(index).expect("it was found there");
+        self.kept.extend(receipt);
+        true
+    }
+}
+
+impl File {
+    fn apply(&mut self, write: Write) {
+        match write {
+            Write::Append(append) => {
+                self.last = self.last.max(append.seq);
+                self.entries.insert(append.seq, (append, false));
+            }
+            Write::Acknowledged { seq, waits_for } => {
+                if let Some((append, acknowledged)) = self.entries.get_mut(&seq) {
+                    (append.waits_for, *acknowledged) = (waits_for, true);
+                }
+            }
+            Write::Remove(seq) => {
+                self.entries.remove(&seq);
+            }
+            Write::Session(record) => {
+                self.last = self.last.max(record.id);
+                let id = record.id;
+                let (_, received, flights) = self
+                    .sessions
+                    .remove(&id)
+                    .unwrap_or_else(|| ((*record).clone(), BTreeSet::new(), Flights::new()));
+                self.sessions.insert(id, (*record, received, flights));
+            }
+            Write::EndSession(id) => {
+                self.sessions.remove(&id);
+            }
+            Write::Received(id, packet_id) => {
+                if let Some((_, received, _)) = self.sessions.get_mut(&id) {
+                    received.insert(packet_id);
+                }
+            }
+            Write::Released(id, packet_id) => {
+                if let Some((_, received, _)) = self.sessions.get_mut(&id) {
+                    received.remove(&packet_id);
+                }
+            }
+            Write::InFlight(id, packet_id, flight) => {
+                if let Some((_, _, flights)) = self.sessions.get_mut(&id) {
+                    flights.retain(|(other, _)| *other != packet_id);
+                    flights.push((packet_id, flight));
+                }
+            }
+            Write::Landed(id, packet_id) => {
+                if let Some((_, _, flights)) = self.sessions.get_mut(&id) {
+                    flights.retain(|(other, _)| *other != packet_id);
+                }
+            }
+            Write::Retain(user, message) => {
+                let key = (user.to_string(), message.topic().to_string());
+                self.retained.insert(key, (user, message));
+            }
+            Write::Unretain(user, topic) => {
+                self.retained
+                    .remove(&(user.to_string(), ByteString::to_string(&topic)));
+            }
+        }
+    }
+
+    fn recover(&self) -> Recovered {
+        let sessions = self.sessions.values().cloned();
+        let sessions = sessions
+            .map(|(record, received, flights)| (record, received.into_iter().collect(), flights));
+        let entry = |(append, acknowledged): &(Append, bool)| {
+            let stored = append.message.to_stored();
+            RecoveredEntry {
+                seq: append.seq,
+                user: append.user.clone(),
+                inbox: append.inbox,
+                qos: stored.qos,
+                size: u32::try_from(stored.payload.len()).expect("a packet's payload"),
+                waits_for: append.waits_for,
+                acknowledged: *acknowledged,
+                expires_at: append.message.expires_at(),
+                received_at: append.message.received_at(),
+            }
+        };
+        Recovered {
+            sessions: sessions.collect(),
+            entries: self.entries.values().map(entry).collect(),
+            retained: self.retained.values().cloned().collect(),
+            last_seq: self.last,
+        }
+    }
+}
+
+impl MailboxStore for CrashingStore {
+    fn write(&self, writes: Writes, receipt: Option<Receipt>) {
+        let mut state = self.state();
+        if let [Write::Remove(seq)] = writes[..]
+            && receipt.is_none()
+            && state.spare(seq)
+        {
+            return;
+        }
+        state.calls.push_back((writes, receipt));
+    }
+
+    fn load(&self, seqs: Vec<Seq>, then: OnLoaded) {
+        self.state().loads.push_back((seqs, then));
+        self.settle();
+    }
+
+    fn settle(&self) {
+        // Resolving receipts makes calls, which come here again: one level is enough.
+        let at_once = std::mem::take(&mut self.state().at_once);
+        if at_once {
+            while self.flush() {}
+            self.state().at_once = true;
+        }
+    }
+}
