@@ -1,0 +1,363 @@
+//! The independent log, and the judge.
+//!
+//! It knows nothing of the server: only what clients sent, what they were told, what arrived and what they
+//! said about it. Numbers of messages ascend in the order in which they were published, so they are also
+//! the order of each sender.
+//!
+//! What is checked at each arrival: it was allowed, it was for this user, nothing twice on one connection
+//! unless its sender repeated it, QoS 2 once, DUP on what the session had been sent, first deliveries in
+//! order. At [`Ledger::settle`]: nothing that was acknowledged is missing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use jam_wire::packet::QoS;
+
+/// The number of a message.
+pub type Number = u64;
+
+/// A message of QoS 1 goes out before it is written down that it did, so that one that went out in the last
+/// moments before a crash may come again without DUP. More than this before the crash it may not.
+const UNMARKED_WINDOW: Duration = Duration::from_secs(1);
+/// Broken promises after which there is no point in going on.
+const ENOUGH: usize = 20;
+
+/// Something that a client did or was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// PUBLISH to the server: connection, packet id, DUP.
+    Published(u64, u16, bool),
+    /// PUBACK or PUBREC from the server.
+    Acknowledged,
+    /// The same, with a refusal.
+    Refused,
+    /// PUBLISH from the server: connection, packet id, DUP.
+    Arrived(u64, u16, bool),
+    /// PUBACK or PUBREC to the server.
+    AcknowledgedBack(u64),
+    /// The sender no longer has a session that knows of it.
+    Forgotten,
+}
+
+/// An arrival as the receiving client saw it.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// Whose client.
+    pub user: u16,
+    /// Which connection of all.
+    pub connection: u64,
+    /// Which session of all.
+    pub session: u64,
+    /// Whether the session is older than the connection.
+    pub resumed: bool,
+    /// The packet's.
+    pub packet_id: u16,
+    /// The packet's.
+    pub dup: bool,
+    /// The packet's.
+    pub qos: QoS,
+    /// A QoS 2 packet whose id was received and not released: the client takes no notice of it.
+    pub again: bool,
+    /// Whether the session goes on until the end of the campaign.
+    pub lasting: bool,
+}
+
+#[derive(Debug)]
+struct Message {
+    sender: u16,
+    receiver: u16,
+    allowed: bool,
+    acknowledged: bool,
+    delivered: u32,
+    /// The sender sent it again at QoS 1, or lost its session: there may be several of it.
+    repeated: bool,
+    arrivals: Vec<(Arrival, Instant)>,
+    history: Vec<(Instant, Step)>,
+}
+
+/// What happened, and what was wrong with it.
+#[derive(Debug)]
+pub struct Ledger {
+    began: Instant,
+    messages: BTreeMap<Number, Message>,
+    next: Number,
+    /// Everything below has been settled.
+    settled: Number,
+    crashes: Vec<Instant>,
+    /// The last first delivery, by sender and receiver.
+    last: HashMap<(u16, u16), Number>,
+    /// The last redelivery, by connection and sender.
+    last_again: HashMap<(u64, u16), Number>,
+    violations: Vec<String>,
+    /// For the summary.
+    pub counts: Counts,
+}
+
+/// How much happened.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counts {
+    /// Messages.
+    pub published: u64,
+    /// Of those, acknowledged to their senders.
+    pub acknowledged: u64,
+    /// First deliveries.
+    pub delivered: u64,
+    /// Deliveries with DUP.
+    pub redelivered: u64,
+    /// Redeliveries without DUP, of messages that were sent in the last moments before a crash.
+    pub unmarked: u64,
+    /// Connections made.
+    pub connections: u64,
+    /// Kills.
+    pub kills: u64,
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} kills, {} connections, {} messages published, {} acknowledged, {} delivered, {} redelivered ({} more unmarked)",
+            self.kills,
+            self.connections,
+            self.published,
+            self.acknowledged,
+            self.delivered,
+            self.redelivered,
+            self.unmarked
+        )
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            messages: BTreeMap::new(),
+            next: 1,
+            settled: 1,
+            crashes: Vec::new(),
+            last: HashMap::new(),
+            last_again: HashMap::new(),
+            violations: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl Ledger {
+    /// A message is about to be published.
+    pub fn publish(&mut self, sender: u16, receiver: u16, allowed: bool) -> Number {
+        let number = self.next;
+        self.next += 1;
+        self.counts.published += 1;
+        let message = Message {
+            sender,
+            receiver,
+            allowed,
+            acknowledged: false,
+            delivered: 0,
+            repeated: false,
+            arrivals: Vec::new(),
+            history: Vec::new(),
+        };
+        self.messages.insert(number, message);
+        number
+    }
+
+    /// Notes a step in the life of a message.
+    pub fn step(&mut self, number: Number, step: Step) {
+        if let Some(message) = self.messages.get_mut(&number) {
+            message.history.push((Instant::now(), step));
+        }
+    }
+
+    /// There may be several of it from now on: its sender repeats it at QoS 1, or without its session.
+    pub fn repeated(&mut self, number: Number) {
+        if let Some(message) = self.messages.get_mut(&number) {
+            message.repeated = true;
+        }
+    }
+
+    /// The sender was told that the server has it.
+    pub fn acknowledged(&mut self, number: Number, success: bool) {
+        self.step(
+            number,
+            if success {
+                Step::Acknowledged
+            } else {
+                Step::Refused
+            },
+        );
+        let Some(message) = self.messages.get_mut(&number) else {
+            return;
+        };
+        if !success && message.allowed {
+            self.violation(number, "an allowed message was refused");
+        } else if !message.acknowledged {
+            message.acknowledged = true;
+            self.counts.acknowledged += 1;
+        }
+    }
+
+    /// The server was killed.
+    pub fn crash(&mut self) {
+        self.counts.kills += 1;
+        self.crashes.push(Instant::now());
+    }
+
+    /// A PUBLISH in an inbox.
+    pub fn arrived(&mut self, number: Number, it: Arrival) {
+        self.step(number, Step::Arrived(it.connection, it.packet_id, it.dup));
+        let now = Instant::now();
+        let Some(message) = self.messages.get_mut(&number) else {
+            let known = if number < self.settled {
+                "settled"
+            } else {
+                "unknown"
+            };
+            self.violation(number, &format!("is {known}, and arrived: {it:?}"));
+            return;
+        };
+        let mut wrong = message.judge(&it, &self.crashes, &mut self.counts);
+        message.arrivals.push((it, now));
+        if !it.again {
+            message.delivered += 1;
+        }
+        let (sender, repeated, first) = (message.sender, message.repeated, message.delivered == 1);
+        self.counts.redelivered += u64::from(it.dup);
+        if first && !it.again {
+            self.counts.delivered += 1;
+            let last = self.last.insert((sender, it.user), number);
+            if last.is_some_and(|last| last > number) {
+                wrong.push(format!("was delivered after message {}", last.unwrap_or(0)));
+            }
+        }
+        if it.dup && !repeated {
+            let last = self.last_again.insert((it.connection, sender), number);
+            if last.is_some_and(|last| last > number) {
+                wrong.push(format!(
+                    "was redelivered after message {}",
+                    last.unwrap_or(0)
+                ));
+            }
+        }
+        wrong.iter().for_each(|what| self.violation(number, what));
+    }
+
+    /// Everybody has fetched what was his: whether nothing is missing yet.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.messages.values().any(Message::is_missing)
+    }
+
+    /// Says what is missing, and forgets the rest.
+    pub fn settle(&mut self) {
+        let missing = self
+            .messages
+            .iter()
+            .filter(|(_, message)| message.is_missing());
+        let missing: Vec<_> = missing.map(|(number, _)| *number).collect();
+        for number in missing {
+            self.violation(number, "was acknowledged to its sender, and is lost");
+        }
+        self.settled = self.next;
+        self.messages.clear();
+        self.last_again.clear();
+    }
+
+    /// A promise was broken.
+    pub fn violation(&mut self, number: Number, what: &str) {
+        if self.violations.len() >= ENOUGH {
+            return;
+        }
+        let mut text = format!("message {number} {what}");
+        if let Some(message) = self.messages.get(&number) {
+            text.push_str(&message.tell(self.began, &self.crashes));
+        }
+        self.violations.push(text);
+    }
+
+    /// Something else went wrong.
+    pub fn trouble(&mut self, what: String) {
+        if self.violations.len() < ENOUGH {
+            self.violations.push(what);
+        }
+    }
+
+    /// What was wrong so far.
+    #[must_use]
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+}
+
+impl Message {
+    fn is_missing(&self) -> bool {
+        self.allowed && self.acknowledged && self.delivered == 0
+    }
+
+    /// What is wrong with an arrival of this message alone.
+    fn judge(&self, it: &Arrival, crashes: &[Instant], counts: &mut Counts) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if !self.allowed {
+            wrong.push("was to be refused, and arrived".to_owned());
+        }
+        if self.receiver != it.user {
+            wrong.push(format!("arrived in the inbox of {}", it.user));
+        }
+        if it.dup && !it.resumed {
+            wrong.push("came with DUP to a session that is new".to_owned());
+        }
+        let here = self
+            .arrivals
+            .iter()
+            .any(|(other, _)| other.connection == it.connection);
+        if here && !self.repeated {
+            wrong.push("came twice on one connection".to_owned());
+        }
+        let once = it.qos == QoS::ExactlyOnce;
+        if once && it.lasting && !it.again && !self.repeated && self.delivered > 0 {
+            wrong.push("was delivered twice at QoS 2".to_owned());
+        }
+        let mut before = self
+            .arrivals
+            .iter()
+            .filter(|(other, _)| other.session == it.session);
+        if let Some((_, before)) = before.next_back()
+            && !it.dup
+            && !self.repeated
+        {
+            let excused = |crash: &Instant| *crash >= *before && *crash - *before < UNMARKED_WINDOW;
+            if !once && crashes.iter().rev().take(8).any(excused) {
+                counts.unmarked += 1;
+            } else {
+                wrong.push("came again without DUP".to_owned());
+            }
+        }
+        wrong
+    }
+
+    /// The message's history, with the crashes that fell into it.
+    fn tell(&self, began: Instant, crashes: &[Instant]) -> String {
+        let mut lines: Vec<(Instant, String)> = Vec::new();
+        for (at, step) in &self.history {
+            lines.push((*at, format!("{step:?}")));
+        }
+        let first = lines.first().map(|(at, _)| *at);
+        let crashes = crashes
+            .iter()
+            .filter(|at| first.is_some_and(|first| **at >= first));
+        lines.extend(crashes.map(|at| (*at, "the server was killed".to_owned())));
+        lines.sort_by_key(|(at, _)| *at);
+        let mut text = format!(
+            " (from {} to {}, allowed: {}, repeated: {})",
+            self.sender, self.receiver, self.allowed, self.repeated
+        );
+        for (at, line) in lines {
+            let millis = (at - began).as_micros();
+            text.push_str(&format!("\n    {millis:>12} us  {line}"));
+        }
+        text
+    }
+}

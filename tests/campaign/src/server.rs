@@ -1,0 +1,271 @@
+//! The release binary as a process on a data directory of its own, and the jam database it runs on.
+//!
+//! A [`House`] stays when the server is killed; a [`Server`] dies with its handle.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jam_testkit::random::{Random, Source};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+/// How long a server may take from its start to its first connection.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// The jam database as the first implementation creates it.
+const SCHEMA: &str = include_str!("../../harness/jam.sql");
+/// Ports below the range that kernels give to outgoing connections.
+const PORTS: (usize, usize) = (12_000, 32_000);
+
+/// The token of a user's account.
+#[must_use]
+pub fn token(user: u16) -> String {
+    format!("token-{user}")
+}
+
+/// A data directory, a jam database, and how the server is started on them.
+#[derive(Debug)]
+pub struct House {
+    folder: TempDir,
+    port: u16,
+    settings: Vec<(String, String)>,
+}
+
+impl House {
+    /// With accounts for users `1..=users`, friends of each other but for the pairs in `strangers`.
+    ///
+    /// # Panics
+    /// If files cannot be written.
+    #[must_use]
+    pub fn new(users: u16, strangers: &[(u16, u16)], settings: &[(&str, &str)]) -> Self {
+        let folder = TempDir::with_prefix("jam-campaign-").expect("a temporary directory");
+        let directory = Connection::open(folder.path().join("directory.db")).expect("a database");
+        directory
+            .pragma_update(None, "journal_mode", "WAL")
+            .expect("a journal");
+        directory.execute_batch(SCHEMA).expect("the schema");
+        for user in 1..=users {
+            let account =
+                "INSERT INTO accounts (user_id, username, user_api_token) VALUES (?1, ?2, ?3)";
+            directory
+                .execute(account, (user, format!("user {user}"), token(user)))
+                .expect("an account");
+            for friend in 1..=users {
+                let apart =
+                    strangers.contains(&(user, friend)) || strangers.contains(&(friend, user));
+                if friend != user && !apart {
+                    let row = "INSERT INTO user_friends (user_id, friend_id, blocked, been_blocked) VALUES (?1, ?2, 0, 0)";
+                    directory
+                        .execute(row, (user, friend))
+                        .expect("a friendship");
+                }
+            }
+        }
+        let base = [("LIMITS__PUBLISH_RATE", "0"), ("PUSH__ENABLED", "false")];
+        let settings = base.iter().chain(settings);
+        let settings = settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self {
+            port: free_port(),
+            folder,
+            settings: settings.collect(),
+        }
+    }
+
+    /// Starts the server and waits until it takes connections.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn start(&mut self) -> Server {
+        for _ in 0..3 {
+            let mut server = self.spawn();
+            if server.wait_until_ready() {
+                return server;
+            }
+            if !self.log().contains("in use") {
+                break;
+            }
+            self.port = free_port();
+        }
+        panic!("the server did not start:\n{}", self.log());
+    }
+
+    /// Starts the server and waits for nothing.
+    ///
+    /// # Panics
+    /// If the binary is not there.
+    #[must_use]
+    pub fn spawn(&self) -> Server {
+        self.spawn_on(self.port)
+    }
+
+    /// A second server on the same directory, with listeners of its own.
+    #[must_use]
+    pub fn spawn_another(&self) -> Server {
+        self.spawn_on(free_port())
+    }
+
+    fn spawn_on(&self, port: u16) -> Server {
+        let log = || {
+            let path = self.folder.path().join("server.log");
+            let file = File::options().create(true).append(true).open(path);
+            Stdio::from(file.expect("a log file"))
+        };
+        let mut command = Command::new(binary());
+        command.arg("serve").arg("--data").arg(self.data());
+        command.args([
+            "--mqtt",
+            &format!("127.0.0.1:{port}"),
+            "--http",
+            "",
+            "--mqtts",
+            "",
+            "--admin",
+            "",
+        ]);
+        let directory = self.folder.path().join("directory.db");
+        command.args(["--directory", &format!("sqlite:{}", directory.display())]);
+        command.env_clear();
+        for name in ["PATH", "HOME"] {
+            command.envs(std::env::var(name).map(|value| (name, value)));
+        }
+        for (name, value) in &self.settings {
+            command.env(format!("JAM_MQTT_{name}"), value);
+        }
+        command.stdin(Stdio::null()).stdout(log()).stderr(log());
+        let child = command.spawn();
+        let child = child.unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
+        Server { child, port }
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// What servers have logged here so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
+    }
+
+    /// Leaves the directory where it is, for a look at it; where that is.
+    #[must_use]
+    pub fn keep(self) -> PathBuf {
+        self.folder.keep()
+    }
+}
+
+/// A server that runs, until it is killed.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    /// Where it takes MQTT.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `kill -9`, and waits for the end.
+    ///
+    /// # Panics
+    /// If it had ended before.
+    pub fn kill(mut self) {
+        let ended = self.child.try_wait().expect("a child can be asked");
+        assert_eq!(ended, None, "the server ended by itself");
+        self.child.kill().expect("a child that runs can be killed");
+        self.child.wait().expect("a child that was killed ends");
+    }
+
+    /// Whether it has ended by itself, and how.
+    ///
+    /// # Panics
+    /// If the system cannot tell.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be asked")
+    }
+
+    /// Waits for its own end.
+    ///
+    /// # Panics
+    /// If that does not come.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server runs on");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Bytes of memory that it has resident.
+    ///
+    /// # Panics
+    /// Where there is no `/proc`.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("the kernel tells");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.expect("a number of KiB") * 1024
+    }
+
+    fn wait_until_ready(&mut self) -> bool {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let deadline = Instant::now() + START_TIMEOUT;
+        while Instant::now() < deadline && self.ended().is_none() {
+            if TcpStream::connect(address).is_ok() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        false
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its own process only; one that has ended already is no matter.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn binary() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::env::var_os("JAM_MQTT_BIN")
+        .map_or_else(|| root.join("target/release/jam-mqtt"), PathBuf::from)
+}
+
+fn free_port() -> u16 {
+    let mut random = Random::new(u64::from(std::process::id()) ^ nanos());
+    loop {
+        let port = random
+            .below(PORTS.1 - PORTS.0)
+            .map_or(0, |port| port + PORTS.0);
+        let port = u16::try_from(port).unwrap_or(0);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Something that differs from call to call.
+#[must_use]
+pub fn nanos() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::from(since.subsec_nanos()) ^ since.as_secs() << 30
+    })
+}
