@@ -224,10 +224,7 @@ impl Loader {
 }
 
 /// Tries a read again as long as another process holds a lock.
-fn patiently<T>(
-    deadline: Instant,
-    read: impl Fn() -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
+fn patiently<T>(deadline: Instant, read: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
     loop {
         match read() {
             Err(error) if is_busy(&error) && Instant::now() < deadline => thread::sleep(RETRY),

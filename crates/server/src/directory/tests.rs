@@ -336,6 +336,40 @@ async fn the_journal_mode_may_change() {
     }
 }
 
+/// A cheap look that was believed where it says nothing would make the directory blind.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn looks_are_cheap_in_wal_mode_and_see_every_commit() {
+    let jam = Jam::new("delete");
+    // What a process has left behind that was killed before the mode was changed back.
+    let mut left_behind = jam.path().into_os_string();
+    left_behind.push("-shm");
+    std::fs::write(&left_behind, [0; 32 * 1024]).unwrap();
+    let directory = jam.open();
+    let block = |blocked: u8| jam.run(&format!("UPDATE user_friends SET blocked = {blocked}"));
+    for mode in ["delete", "wal"] {
+        jam.other
+            .pragma_update_and_check(None, "journal_mode", mode, |_| Ok(()))
+            .unwrap();
+        for _ in 0..50 {
+            for blocked in [1, 0] {
+                block(blocked);
+                std::thread::sleep(AGE);
+                assert_eq!(friends(&directory, "1", "2").await, blocked == 0, "{mode}");
+                // The look that has seen the commit may be the one that found the file.
+                directory.look().await.unwrap();
+                assert_eq!(directory.looks_cheaply(), mode == "wal");
+            }
+        }
+        block(1);
+        assert!(
+            !directory.looks_cheaply(),
+            "{mode}: something was committed"
+        );
+        block(0);
+    }
+}
+
 #[tokio::test]
 async fn commits_without_end_hold_nobody_up() {
     for mode in ["delete", "wal"] {
