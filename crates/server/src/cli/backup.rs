@@ -31,6 +31,11 @@ pub(super) struct Backup {
 impl Backup {
     pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
         let settings = self.common.store.settings()?;
+        self.run_with(&settings, output)
+    }
+
+    /// With settings from elsewhere than the process's environment.
+    pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
         let new = NewData::make(&self.dir)?;
         let with_mailbox = match admin::backup(&settings.mailbox_dir(), &new.mailbox()?) {
             Ok(()) => true,
@@ -38,7 +43,7 @@ impl Backup {
             Err(error) => return Err(error.into()),
         };
         // Second: who was blocked while the messages were copied is blocked in the copy.
-        new.copy_directory(&settings)?;
+        new.copy_directory(settings)?;
         new.keep();
         let shown = self.dir.display();
         if self.common.json {

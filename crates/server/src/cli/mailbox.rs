@@ -65,18 +65,26 @@ pub(super) struct OfUser {
 
 impl MailboxCommand {
     pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
+        let (Self::Show(OfUser { common, .. })
+        | Self::Purge(OfUser { common, .. })
+        | Self::Salvage { common, .. }) = &self;
+        let settings = common.store.settings()?;
+        self.run_with(&settings, output)
+    }
+
+    /// With settings from elsewhere than the process's environment.
+    pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
         match self {
             Self::Show(OfUser { id, common }) => {
-                let overview = overview(&common.store.settings()?, &id)?;
+                let overview = overview(settings, &id)?;
                 if common.json {
                     output.json(&overview_json(&id, &overview))
                 } else {
                     output.text(&overview_text(&id, &overview))
                 }
             }
-            Self::Purge(OfUser { id, common }) => purge(&id, &common, output),
+            Self::Purge(OfUser { id, common }) => purge(&id, settings, common.json, output),
             Self::Salvage { dir, common } => {
-                let settings = common.store.settings()?;
                 let new = NewData::make(&dir)?;
                 let report = salvage::salvage(&settings.mailbox_dir(), &new.mailbox()?)?;
                 if report.is_empty() {
@@ -86,7 +94,7 @@ impl MailboxCommand {
                 }
                 // Where settings name the directory, they do so for the new mailbox too.
                 if !settings.directory.named {
-                    new.copy_directory(&settings)?;
+                    new.copy_directory(settings)?;
                 }
                 new.keep();
                 if common.json {
@@ -109,10 +117,9 @@ fn overview(settings: &Settings, id: &UserId) -> Result<Overview, CliError> {
     Ok(overview)
 }
 
-fn purge(id: &UserId, common: &Common, output: &Output) -> Result<(), CliError> {
-    let settings = common.store.settings()?;
+fn purge(id: &UserId, settings: &Settings, json: bool, output: &Output) -> Result<(), CliError> {
     let dir = settings.mailbox_dir();
-    let before = overview(&settings, id)?.messages;
+    let before = overview(settings, id)?.messages;
     let (removed, by) = match admin::purge(&dir, id)? {
         Purged::Removed(removed) => (removed, "command"),
         Purged::Asked => {
@@ -129,7 +136,7 @@ fn purge(id: &UserId, common: &Common, output: &Output) -> Result<(), CliError> 
             (before, "server")
         }
     };
-    if common.json {
+    if json {
         return output.json(&json!({ "user": id.as_str(), "removed": removed, "by": by }));
     }
     let by = if by == "server" { " by the server" } else { "" };

@@ -51,7 +51,7 @@ fn every_command_has_an_example() {
         );
         commands += 1;
     });
-    assert_eq!(commands, 20);
+    assert_eq!(commands, 25);
 }
 
 #[test]
@@ -163,6 +163,20 @@ fn flags_of(data: &Path) -> Vec<Flag> {
     ]
 }
 
+/// A command on this data directory. The environment is left out: it may have variables of ours.
+fn run_on(data: &Path, line: &str) -> Result<(), CliError> {
+    let settings = Settings::load(&Sources {
+        flags: flags_of(data),
+        ..Sources::default()
+    })
+    .unwrap();
+    match parse(&format!("jam-mqtt {line}")).unwrap() {
+        Command::Mailbox(command) => command.run_with(&settings, &Output),
+        Command::Backup(command) => command.run_with(&settings, &Output),
+        other => panic!("{other:?}"),
+    }
+}
+
 impl Bench {
     async fn start() -> Self {
         let dir = tempfile::TempDir::new().unwrap();
@@ -186,11 +200,7 @@ impl Bench {
 
     /// A command on the server's data directory.
     fn run(&self, line: &str) -> Result<(), CliError> {
-        let data = self.dir.path().display();
-        run(
-            parse(&format!("jam-mqtt {line} --data {data}")).unwrap(),
-            &Output,
-        )
+        run_on(self.dir.path(), line)
     }
 
     async fn connect(&self, user: &str, device: &str, token: &str) -> Result<Client, ClientError> {
@@ -395,12 +405,7 @@ fn what_is_not_complete_is_removed() {
             std::fs::create_dir(&dir).unwrap();
         }
         // There is no directory to copy.
-        let line = format!(
-            "jam-mqtt backup {} --data {}",
-            dir.display(),
-            data.display()
-        );
-        let told = run(parse(&line).unwrap(), &Output);
+        let told = run_on(&data, &format!("backup {}", dir.display()));
         assert!(matches!(told, Err(CliError::Failed(why)) if why.contains("jam-mqtt user add")));
         assert_eq!(dir.exists(), made);
         assert!(!made || snapshot(&dir).is_empty());
