@@ -270,3 +270,24 @@ fn a_refused_qos_2_publish_that_3_1_1_repeats_is_answered_without_another_error(
         one.expect_nothing();
     }
 }
+
+#[test]
+fn a_clean_start_is_not_answered_before_the_old_session_is_gone_for_good() {
+    for version in [V4, V5] {
+        let bench = Bench::new();
+        let one = bench.client("1:phone", version);
+        one.connect_lasting();
+        one.drop_connection();
+        bench.store().hold(true);
+        one.open();
+        one.send(Packet::Connect(Box::new(packets::connect(
+            "1:phone", version,
+        ))));
+        one.send(Packet::PingReq);
+        one.expect_nothing();
+        bench.store().release_all();
+        bench.run();
+        assert!(matches!(one.next(), Some(Packet::ConnAck(ack)) if !ack.session_present));
+        one.expect(Packet::PingResp);
+    }
+}

@@ -111,20 +111,24 @@ impl Connection {
         }));
         let inflight = self.router.rules().inflight;
         let mut established = Established::new(identity, link, connect, attached, inflight, now);
-        if !established.push(&conn_ack, &mut self.output) {
+        let conn_ack = if established.fits(&conn_ack) {
+            conn_ack
+        } else {
             // Better an answer without what the server has not than none to a client that takes little.
             let properties = ConnAckProperties::default();
-            let small = ConnAck {
+            Packet::ConnAck(Box::new(ConnAck {
                 session_present,
                 code,
                 properties,
-            };
-            let _ = self
-                .output
-                .push(&Packet::ConnAck(Box::new(small)), connect.version);
-        }
-        if session_present {
-            established.deliver(&self.router, &mut self.output, now);
+            }))
+        };
+        if attached.ended_stored {
+            established.greet_later(conn_ack, &self.router);
+        } else {
+            let _ = self.output.push(&conn_ack, connect.version);
+            if session_present {
+                established.deliver(&self.router, &mut self.output, now);
+            }
         }
         self.phase = Phase::Established(Box::new(established));
     }

@@ -57,8 +57,10 @@ pub(super) struct Established {
     answers: VecDeque<Answer>,
     /// The number of the first of them.
     first_answer: u64,
-    /// How many of those are SUBACKs: nothing is delivered before them.
-    pub(super) sub_acks: usize,
+    /// How many of those are a CONNACK or SUBACKs: nothing is delivered before them.
+    pub(super) gates: usize,
+    /// Whether the CONNACK has been written.
+    has_greeted: bool,
     /// QoS 2 ids received and not released.
     received: usize,
     /// How many of those at most came on an earlier connection: they take no place in the window of this
@@ -120,7 +122,8 @@ impl Established {
             first_publish: 0,
             answers: VecDeque::new(),
             first_answer: 0,
-            sub_acks: 0,
+            gates: 0,
+            has_greeted: true,
             received: attached.received,
             carried: attached.received,
         }
@@ -129,7 +132,7 @@ impl Established {
     /// Whether another packet may be taken.
     pub(super) fn has_room(&self, router: &Router) -> bool {
         let inflight = usize::from(router.rules().inflight);
-        self.unacknowledged.len() < inflight && self.answers.len() < inflight
+        self.has_greeted && self.unacknowledged.len() < inflight && self.answers.len() < inflight
     }
 
     /// Notes what became of packets, and answers those whose turn it is.
@@ -158,8 +161,9 @@ impl Established {
             let Some(packet) = answer.packet else {
                 continue;
             };
-            if matches!(*packet, Packet::SubAck(_)) {
-                self.sub_acks -= 1;
+            if matches!(*packet, Packet::SubAck(_) | Packet::ConnAck(_)) {
+                self.gates -= 1;
+                self.has_greeted = true;
                 self.has_mail = true;
             }
             self.push(&packet, output);
@@ -198,6 +202,15 @@ impl Established {
             self.tell(&refusal, Some(packet_id.get()), output);
             self.forget_refused(packet_id, qos, router);
         }
+    }
+
+    /// The CONNACK waits until the store knows which session has ended. Nothing is taken before.
+    pub(super) fn greet_later(&mut self, conn_ack: Packet, router: &Router) {
+        let receipt = self.answer_later();
+        self.answer_is(conn_ack);
+        self.gates += 1;
+        self.has_greeted = false;
+        router.barrier(self.identity.user(), receipt);
     }
 
     /// An answer that is written when the receipt is resolved.
@@ -594,7 +607,7 @@ impl Established {
             properties,
             codes,
         })));
-        self.sub_acks += 1;
+        self.gates += 1;
     }
 
     fn unsubscribe(&mut self, unsubscribe: &Unsubscribe, router: &Router) {

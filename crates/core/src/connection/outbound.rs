@@ -18,10 +18,13 @@ const BATCH: usize = 16;
 impl Established {
     /// Appends a packet, unless it is larger than the client takes; whether it was appended.
     pub(super) fn push(&self, packet: &Packet, output: &mut Output) -> bool {
-        let fits = self.max_packet.is_none_or(|max| {
-            encode::encoded_len(packet, self.version).is_ok_and(|len| len <= max)
-        });
-        fits && output.push(packet, self.version).is_ok()
+        self.fits(packet) && output.push(packet, self.version).is_ok()
+    }
+
+    /// Whether the client takes a packet of this size.
+    pub(super) fn fits(&self, packet: &Packet) -> bool {
+        self.max_packet
+            .is_none_or(|max| encode::encoded_len(packet, self.version).is_ok_and(|len| len <= max))
     }
 
     /// Writes an error to the device channel (PROTOCOL.md, section 2).
@@ -42,7 +45,7 @@ impl Established {
     pub(super) fn deliver(&mut self, router: &Router, output: &mut Output, now: Time) {
         let (user, link) = (self.identity.user().clone(), self.link.id());
         self.has_mail = true;
-        if self.sub_acks > 0 {
+        if self.gates > 0 {
             return;
         }
         let room = Room {

@@ -27,6 +27,9 @@ pub(crate) struct Attach {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attached {
     pub(crate) session_present: bool,
+    /// Whether a session that the store has of this user has ended with this: before the store knows that, a
+    /// crash would bring back its packet ids.
+    pub(crate) ended_stored: bool,
     /// The session's number, if it outlives the connection.
     pub(crate) session: Option<SessionId>,
     /// QoS 2 ids that the session has received and not released.
@@ -73,8 +76,11 @@ impl User {
         let record = device.record(&self.id);
         record.into_iter().for_each(|record| effects.write(record));
         let received = device.session.received();
+        let mut writes = effects.writes.iter().flat_map(|(writes, _)| writes);
+        let ended_stored = writes.any(|write| matches!(write, Write::EndSession(_)));
         Some(Attached {
             session_present,
+            ended_stored,
             session: device.id,
             received,
         })

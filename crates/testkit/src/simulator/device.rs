@@ -112,11 +112,6 @@ impl Device {
         }
     }
 
-    /// Whether a connection of this kind ends or shortens the session that is there.
-    pub(super) fn would_end_session(&self, lasting: bool, clean: bool) -> bool {
-        self.session.is_some() && (clean || !lasting)
-    }
-
     pub(super) fn has_session(&self) -> bool {
         self.session.is_some()
     }

@@ -209,10 +209,11 @@ impl Simulator<'_> {
     }
 
     fn let_in(&mut self, which: usize, lasting: bool, clean: bool) {
-        // Such an end is not told to wait for the store: a crash may undo it.
-        let ends = !self.many || self.devices[which].would_end_session(lasting, clean);
+        // The CONNACK of a connection that ends a session waits for the store, and this client for it.
         if let Some(disk) = self.bench.disk() {
-            disk.at_once(ends);
+            disk.at_once(true);
+        } else {
+            self.bench.store().hold(false);
         }
         let now = self.bench.now();
         self.devices[which].connect(lasting, clean, now, &mut self.messages);
