@@ -13,6 +13,7 @@ use std::time::Duration;
 use jam_core::UserLimits;
 use jam_core::link::Eviction;
 use jam_core::router::{Router, Rules};
+use jam_core::store::MailboxStore;
 use jam_core::time::Time;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,10 +33,13 @@ use crate::slots::Slots;
 use crate::tls::{Tls, TlsError, TlsFiles};
 
 /// How long clients may take to be told goodbye. With the rest, a stop takes less than 10 s.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// How long the mailbox may take to keep what is left.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Between a commit and the acknowledgements of what it kept.
+const ANSWER_TIME: Duration = Duration::from_millis(20);
 
 /// Why the server cannot start or go on. Each says what to do.
 #[derive(Debug)]
@@ -227,6 +231,7 @@ impl Running {
             listeners,
         } = self.parts;
         listeners.stop().await;
+        acknowledge(&shared, &mailbox).await;
         shared.router.evict_all(Eviction::ShuttingDown);
         slots.stop();
         if tokio::time::timeout(DRAIN_TIMEOUT, slots.all_free())
@@ -244,6 +249,20 @@ impl Running {
         drop(shared); // the last one closes the directory and the mailbox
         tracing::info!("stopped");
     }
+}
+
+/// Has everything acknowledged that has been taken, if the mailbox can keep it: who has to publish it
+/// again after the restart makes a duplicate of it.
+async fn acknowledge(shared: &Shared, mailbox: &Arc<SqliteMailbox>) {
+    if !mailbox.accepts() {
+        return;
+    }
+    shared.router.hand_over(Time::NEVER);
+    let mailbox = mailbox.clone();
+    let flush = tokio::task::spawn_blocking(move || mailbox.flush(FLUSH_TIMEOUT));
+    let _ = flush.await.expect("waiting for the mailbox does not panic");
+    // The mailbox answers just after that.
+    tokio::time::sleep(ANSWER_TIME).await;
 }
 
 /// Runs the server until SIGTERM or SIGINT; SIGHUP reloads the TLS files.

@@ -335,6 +335,24 @@ async fn stopping_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn what_was_taken_is_acknowledged_before_the_stop() {
+    let house = House::open(|_, _| ()).await;
+    let mut receiver = house.client("2", V4).await;
+    receiver.send(&[subscribe("/2/inbox")]).await;
+    assert!(matches!(receiver.next().await, Some(Packet::SubAck(_))));
+    let mut sender = house.client("1", V5).await;
+    sender
+        .send(&[publish("/2/inbox", HELLO, Some(7)), Packet::PingReq])
+        .await;
+    // The receiver does not acknowledge it: it is in its grace.
+    assert_eq!(sender.next().await, Some(Packet::PingResp));
+    let stop = tokio::spawn(house.running.stop());
+    assert!(is_pub_ack(sender.next().await, 7));
+    assert!(matches!(sender.next().await, Some(Packet::Disconnect(_))));
+    stop.await.unwrap();
+}
+
+#[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let house = House::open(|_, _| ()).await;
     let mut settings = Settings::default();
