@@ -1,0 +1,212 @@
+//! What a connection asks of its user: to be let in and out, to fetch, to acknowledge, to subscribe; and what
+//! the store says of it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use jam_wire::packet::{PacketId, RetainHandling};
+
+use crate::ids::UserId;
+use crate::link::{Link, LinkId};
+use crate::policy::Identity;
+use crate::session::{Received, Session};
+use crate::store::{Receipt, Seq, SessionId, Subscription, Write, Writes};
+use crate::time::Time;
+use crate::user::{Attach, Attached, Fetched, Room};
+
+use super::Router;
+
+/// How a client wants to be let in.
+pub(crate) struct AttachOptions {
+    pub(crate) clean_start: bool,
+    pub(crate) session_expiry: Duration,
+    pub(crate) will: Option<Box<jam_wire::packet::Will>>,
+}
+
+impl Router {
+    /// Lets an authenticated client in. `None` if the user has too many devices.
+    pub(crate) fn attach(
+        &self,
+        identity: &Identity,
+        waker: Waker,
+        options: AttachOptions,
+    ) -> Option<(Arc<Link>, Attached)> {
+        let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        let link = Arc::new(Link::new(id, identity.token().clone(), waker));
+        let attach = Attach {
+            identity: identity.clone(),
+            link: link.clone(),
+            clean_start: options.clean_start,
+            session_expiry: options.session_expiry,
+            will: options.will,
+        };
+        let attached = self.with_user(identity.user(), |user, effects| {
+            user.attach(attach, &self.rules.user, effects, || self.next_seq())
+        })?;
+        Some((link, attached))
+    }
+
+    pub(crate) fn detach(
+        &self,
+        user: &UserId,
+        link: LinkId,
+        goodbye: bool,
+        session_expiry: Option<Duration>,
+        now: Time,
+    ) {
+        self.with_user(user, |user, effects| {
+            user.detach(link, goodbye, session_expiry, now, effects);
+        });
+    }
+
+    /// Resolves the receipt when everything that was written before is kept.
+    pub(crate) fn barrier(&self, user: &UserId, receipt: Receipt) {
+        self.with_user(user, |_, effects| {
+            effects.writes.push((Writes::new(), Some(receipt)));
+        });
+    }
+
+    /// Subscribes to each of the topics. The receipt is resolved when the store has the subscriptions.
+    pub(crate) fn subscribe(
+        &self,
+        user: &UserId,
+        link: LinkId,
+        subscriptions: Vec<(Subscription, RetainHandling)>,
+        receipt: Receipt,
+        now: Time,
+    ) -> Vec<Option<bool>> {
+        let limits = &self.rules.user;
+        let (outcomes, receipt) = self.with_user(user, |user, effects| {
+            let subscribe = |(subscription, handling)| {
+                user.subscribe(link, subscription, handling, now, limits, || {
+                    self.next_seq()
+                })
+            };
+            let outcomes = subscriptions.into_iter().map(subscribe).collect();
+            (outcomes, user.keep_subscriptions(link, receipt, effects))
+        });
+        receipt.into_iter().for_each(Receipt::stored);
+        outcomes
+    }
+
+    /// Whether there was a subscription to each of the topics. The receipt is resolved as above.
+    pub(crate) fn unsubscribe(
+        &self,
+        user: &UserId,
+        link: LinkId,
+        topics: &[ByteString],
+        receipt: Receipt,
+    ) -> Vec<bool> {
+        let (existed, receipt) = self.with_user(user, |user, effects| {
+            let unsubscribe = |topic: &ByteString| user.unsubscribe(link, topic, effects);
+            let existed = topics.iter().map(unsubscribe).collect();
+            (existed, user.keep_subscriptions(link, receipt, effects))
+        });
+        receipt.into_iter().for_each(Receipt::stored);
+        existed
+    }
+
+    pub(crate) fn fetch(&self, user: &UserId, link: LinkId, room: Room, now: Time) -> Fetched {
+        self.with_user(user, |user, effects| {
+            let id = user.id().clone();
+            user.fetch(link, room, now, effects, |session, packet_id| {
+                Receipt::for_device(self.this.clone(), id.clone(), session, packet_id)
+            })
+        })
+    }
+
+    pub(crate) fn skip(&self, user: &UserId, link: LinkId, packet_id: PacketId) {
+        self.with_user(user, |user, effects| user.skip(link, packet_id, effects));
+    }
+
+    pub(crate) fn pub_ack(&self, user: &UserId, link: LinkId, packet_id: PacketId) {
+        self.with_user(user, |user, effects| user.pub_ack(link, packet_id, effects));
+    }
+
+    pub(crate) fn pub_rec(
+        &self,
+        user: &UserId,
+        link: LinkId,
+        packet_id: PacketId,
+        refused: bool,
+    ) -> Received {
+        self.with_user(user, |user, effects| {
+            let id = user.id().clone();
+            user.pub_rec(link, packet_id, refused, effects, |session, packet_id| {
+                Receipt::for_device(self.this.clone(), id, session, packet_id)
+            })
+        })
+    }
+
+    pub(crate) fn pub_comp(&self, user: &UserId, link: LinkId, packet_id: PacketId) {
+        self.with_user(user, |user, effects| {
+            user.pub_comp(link, packet_id, effects);
+        });
+    }
+
+    /// PUBREL: whether the id was known, and how many are left. The receipt is resolved when the store
+    /// knows that the id is free.
+    pub(crate) fn pub_rel(
+        &self,
+        user: &UserId,
+        link: LinkId,
+        packet_id: PacketId,
+        receipt: Receipt,
+    ) -> (bool, usize) {
+        let (released, receipt) = self.with_user(user, |user, effects| {
+            let Some((session, id)) = user.session(link) else {
+                return ((false, 0), Some(receipt));
+            };
+            let known = session.release(packet_id);
+            let released = (known, session.received());
+            match id.filter(|_| known) {
+                Some(id) => {
+                    let writes = Writes::from_iter([Write::Released(id, packet_id)]);
+                    effects.writes.push((writes, Some(receipt)));
+                    (released, None)
+                }
+                None => (released, Some(receipt)),
+            }
+        });
+        receipt.into_iter().for_each(Receipt::stored);
+        released
+    }
+
+    /// Looks at or changes the session behind a connection; `None` if the session is no longer its.
+    pub(crate) fn with_session<T>(
+        &self,
+        user: &UserId,
+        link: LinkId,
+        what: impl FnOnce(&mut Session) -> T,
+    ) -> Option<T> {
+        self.with_user(user, |user, _| {
+            user.session(link).map(|(session, _)| what(session))
+        })
+    }
+
+    /// The store has a message that could not be delivered before.
+    pub(crate) fn message_stored(&self, user: &UserId, seq: Seq) {
+        self.with_user(user, |user, effects| user.message_stored(seq, effects));
+    }
+
+    /// The store could not keep a message.
+    pub(crate) fn message_refused(&self, user: &UserId, seq: Seq) {
+        self.with_user(user, |user, _| user.forget(seq));
+    }
+
+    /// The same, of a message that was published at QoS 2: its id is free, on whatever connection its
+    /// sender is by now.
+    pub(crate) fn publish_refused(&self, sender: &UserId, session: SessionId, id: PacketId) {
+        self.with_user(sender, |user, _| user.publish_refused(session, id));
+    }
+
+    /// The store has what waited for it before it could be sent under a packet id.
+    pub(crate) fn flight_stored(&self, user: &UserId, session: SessionId, packet_id: PacketId) {
+        self.with_user(user, |user, effects| {
+            user.flight_stored(session, packet_id, effects);
+        });
+    }
+}

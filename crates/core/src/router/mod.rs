@@ -1,0 +1,355 @@
+//! Who is where: every user's state, and the hints that connections leave each other.
+//!
+//! A message is appended to its receiver's log, and the receiver's connections are woken: the wake
+//! carries nothing. Each connection fetches for itself, from its own cursor.
+//!
+//! Invariants: no method waits for I/O; a user's state is only touched under the lock of its shard, and
+//! no two of these locks are held at once; receipts are resolved when none is. Users of whom nothing
+//! would be lost are forgotten.
+//!
+//! `shard` has the locks and the graces; `devices` what connections ask for their devices.
+
+mod devices;
+mod shard;
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use jam_wire::packet::{PacketId, Publish, QoS};
+
+use crate::attempts::Attempts;
+use crate::directory::{Account, Directory, Question};
+use crate::ids::{ClientId, UserId};
+use crate::link::{Eviction, LinkId};
+use crate::message::Message;
+use crate::policy::{self, Facts, Permit, Refusal, Stop, refusals};
+use crate::store::{MailboxStore, Receipt, Recovered, Seq, SessionId, Write, Writes};
+use crate::time::Time;
+use crate::user::{Appended, DueWill, New, User, UserLimits};
+
+pub(crate) use devices::AttachOptions;
+pub use shard::{GRACE, GRACE_BYTES};
+use shard::{Graced, SHARDS, Shard, lock};
+
+/// What the operator decides.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Limits of each user.
+    pub user: UserLimits,
+    /// How long a session outlives its connection: the default of 3.1 and 3.1.1 clients that do not
+    /// ask for a clean one, and the maximum of 5.0 clients.
+    pub session_expiry: Duration,
+    /// Bytes of a packet from a client, its fixed header included.
+    pub packet: usize,
+    /// QoS 1 and 2 messages on their way at once, in either direction.
+    pub inflight: u16,
+    /// Between the first byte and the CONNECT.
+    pub connect_timeout: Duration,
+    /// Failed authentications within `failed_auth_window`; more are refused.
+    pub failed_auth: u32,
+    /// See `failed_auth`.
+    pub failed_auth_window: Duration,
+    /// Whether push notifications are sent.
+    pub push_on: bool,
+}
+
+/// Every user's state.
+pub struct Router {
+    rules: Rules,
+    directory: Arc<dyn Directory>,
+    store: Arc<dyn MailboxStore>,
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+    next_seq: AtomicU64,
+    next_link: AtomicU64,
+    attempts: Mutex<Attempts>,
+    /// When a device without a connection has something due.
+    timers: Mutex<BTreeSet<(Time, UserId, ClientId)>>,
+    /// At most one for each session.
+    wills: Mutex<VecDeque<DueWill>>,
+    /// Bytes of messages in their grace.
+    graced_bytes: AtomicU64,
+    /// For receipts that come back here.
+    this: Weak<Self>,
+}
+
+impl Router {
+    /// With no user's state yet.
+    #[must_use]
+    pub fn new(
+        rules: Rules,
+        directory: Arc<dyn Directory>,
+        store: Arc<dyn MailboxStore>,
+    ) -> Arc<Self> {
+        let attempts = Attempts::new(rules.failed_auth, rules.failed_auth_window);
+        Arc::new_cyclic(|this| Self {
+            rules,
+            directory,
+            store,
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::default(),
+            next_seq: AtomicU64::new(1),
+            next_link: AtomicU64::new(1),
+            attempts: Mutex::new(attempts),
+            timers: Mutex::default(),
+            wills: Mutex::default(),
+            graced_bytes: AtomicU64::new(0),
+            this: this.clone(),
+        })
+    }
+
+    /// What the operator decided.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub(crate) fn directory(&self) -> &dyn Directory {
+        &*self.directory
+    }
+
+    pub(crate) fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        lock(&self.attempts)
+    }
+
+    /// `pre_connect` with what is known of the address.
+    pub(crate) fn pre_connect(&self, address: IpAddr, now: Time) -> Result<(), Refusal> {
+        policy::pre_connect(self.attempts().exhausted(address, now))
+    }
+
+    /// `authorize_publish` with the facts that the router has.
+    pub(crate) fn authorize_publish(
+        &self,
+        sender: &UserId,
+        publish: &Publish,
+    ) -> Result<Permit, Stop> {
+        let is_connected = |user: &UserId| self.is_connected(user);
+        let facts = Facts {
+            directory: &*self.directory,
+            push_on: self.rules.push_on,
+            is_connected: &is_connected,
+        };
+        policy::authorize_publish(sender, &publish.topic, &publish.payload, &facts)
+    }
+
+    /// Appends a permitted message and wakes who reads it. The receipt is resolved when the message is
+    /// kept, or when nobody needs it any more. `received` is the session and the packet id of a QoS 2
+    /// PUBLISH, which is kept together with the message.
+    pub(crate) fn publish(
+        &self,
+        permit: &Permit,
+        publish: Publish,
+        origin: Option<LinkId>,
+        receipt: Option<Receipt>,
+        received: Option<(SessionId, PacketId)>,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        if publish.qos != QoS::AtMostOnce && !self.store.accepts() {
+            return Err(refusals::STORE);
+        }
+        let message = Message::new(publish, permit.sender().clone(), now);
+        let sent_under = received.map(|(session, id)| (permit.sender().clone(), session, id));
+        let received = received.map(|(session, packet_id)| Write::Received(session, packet_id));
+        let may_wait = self.graced_bytes.load(Ordering::Relaxed) < GRACE_BYTES;
+        let destination = permit.destination();
+        let new = New {
+            message,
+            destination,
+            origin,
+            may_wait,
+        };
+        let mut receipt = receipt;
+        let mut kept_already = None;
+        let result = self.with_shard(permit.receiver(), |user, graced, effects| {
+            // Taken under the lock: a log's numbers ascend, or a reader's cursor would pass one by.
+            let seq = self.next_seq();
+            let limits = &self.rules.user;
+            match user.append(seq, new, limits, effects)? {
+                Appended::NotKept if effects.writes.is_empty() && received.is_none() => {
+                    kept_already = receipt.take();
+                }
+                Appended::NotKept => {
+                    effects
+                        .writes
+                        .push((received.into_iter().collect(), receipt.take()));
+                }
+                Appended::Grace(bytes) => {
+                    self.graced_bytes.fetch_add(bytes, Ordering::Relaxed);
+                    let (user, receipt) = (permit.receiver().clone(), receipt.take());
+                    let due = now + GRACE;
+                    graced.push_back(Graced {
+                        due,
+                        seq,
+                        user,
+                        bytes,
+                        receipt,
+                        over: false,
+                    });
+                }
+                Appended::Store(append) => {
+                    self.end_graces(user, graced, effects);
+                    let (this, user) = (self.this.clone(), append.user.clone());
+                    let receipt = Receipt::for_message(this, user, seq, receipt.take(), sent_under);
+                    let mut writes: Writes = received.into_iter().collect();
+                    writes.push(Write::Append(append));
+                    effects.writes.push((writes, Some(receipt)));
+                }
+            }
+            Ok(())
+        });
+        kept_already.into_iter().for_each(Receipt::stored);
+        result
+    }
+
+    /// Removes what waits in a user's inbox up to and with a number, as its owner or operator asks.
+    pub fn purge(&self, user: &UserId, up_to: Seq) {
+        self.with_user(user, |user, effects| user.purge(up_to, effects));
+    }
+
+    /// Takes over what a store has found, before anybody is let in.
+    pub fn restore(&self, found: Recovered, now: Time) {
+        self.next_seq
+            .fetch_max(found.last_seq + 1, Ordering::Relaxed);
+        let mut users: HashSet<UserId, RandomState> = HashSet::default();
+        for (record, received, flights) in found.sessions {
+            let id = record.user.clone();
+            self.with_user(&id, |user, effects| {
+                user.restore_session(record, received, flights, now, effects);
+            });
+            users.insert(id);
+        }
+        for entry in found.entries {
+            self.with_user(&entry.user, |user, _| {
+                user.restore_entry(&entry, &self.rules.user);
+            });
+            if !users.contains(&entry.user) {
+                users.insert(entry.user);
+            }
+        }
+        for (id, message) in found.retained {
+            self.with_user(&id, |user, _| user.restore_retained(message));
+        }
+        for id in users {
+            let timers = self.with_user(&id, |user, effects| user.restored(now, effects));
+            let timers = timers
+                .into_iter()
+                .map(|(due, client)| (due, id.clone(), client));
+            lock(&self.timers).extend(timers);
+        }
+        // A session that ended with its connection, or while the server was down, is not taken up again.
+        self.handle_timeout(now);
+    }
+
+    /// Ends sessions and makes wills due whose time has come. To be called a few times a second.
+    pub fn handle_timeout(&self, now: Time) {
+        loop {
+            let (user, client) = {
+                let mut timers = lock(&self.timers);
+                match timers.first() {
+                    Some((due, _, _)) if *due <= now => {}
+                    _ => return,
+                }
+                let Some((_, user, client)) = timers.pop_first() else {
+                    return;
+                };
+                (user, client)
+            };
+            self.with_user(&user, |user, effects| {
+                user.handle_timeout(&client, now, effects);
+            });
+        }
+    }
+
+    /// Takes a will that is due.
+    #[must_use]
+    pub fn next_will(&self) -> Option<DueWill> {
+        lock(&self.wills).pop_front()
+    }
+
+    /// Judges a due will as any PUBLISH of its client and publishes it; a refused one is dropped.
+    ///
+    /// # Errors
+    /// The fact that has to be loaded before the will can be judged.
+    pub fn publish_will(&self, due: &DueWill, now: Time) -> Result<(), Question> {
+        let will = &due.will;
+        let publish = Publish {
+            dup: false,
+            qos: will.qos,
+            retain: will.retain,
+            topic: will.topic.clone(),
+            packet_id: None,
+            properties: will.properties.clone(),
+            payload: will.payload.clone(),
+        };
+        match self.authorize_publish(&due.user, &publish) {
+            Ok(permit) => {
+                // A mailbox without room drops a will, which nobody waits for an answer to.
+                let _ = self.publish(&permit, publish, None, None, None, now);
+                Ok(())
+            }
+            Err(Stop::Refused(_)) => Ok(()),
+            Err(Stop::Ask(question)) => Err(question),
+        }
+    }
+
+    /// Users with a device connected.
+    #[must_use]
+    pub fn connected_users(&self) -> Vec<UserId> {
+        let mut connected = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let users = shard.users.iter().filter(|user| user.is_connected());
+            connected.extend(users.map(|user| user.id().clone()));
+        }
+        connected
+    }
+
+    /// How many users anything is remembered of: devices, mail or retained messages.
+    #[must_use]
+    pub fn known_users(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| lock(shard).users.len())
+            .sum()
+    }
+
+    /// How many devices without a connection have something due: a session's end or a will.
+    #[must_use]
+    pub fn pending_timers(&self) -> usize {
+        lock(&self.timers).len()
+    }
+
+    /// Ends the connections of a user that were let in with what is no longer his token (PROTOCOL.md,
+    /// section 6), all of them if the account is gone.
+    pub fn recheck(&self, user: &UserId, account: Option<&Account>) {
+        let token = account.and_then(|account| account.token.as_ref());
+        let hash = self.hash(user);
+        if let Some(user) = lock(self.shard(hash)).find(user, hash) {
+            user.links()
+                .filter(|link| !token.is_some_and(|token| token.matches(link.token())))
+                .for_each(|link| link.evict(Eviction::NotAuthorized));
+        }
+    }
+
+    /// Ends every connection.
+    pub fn evict_all(&self, why: Eviction) {
+        for shard in &self.shards {
+            lock(shard)
+                .users
+                .iter()
+                .flat_map(|user| user.links())
+                .for_each(|link| link.evict(why));
+        }
+    }
+
+    fn is_connected(&self, user: &UserId) -> bool {
+        let hash = self.hash(user);
+        lock(self.shard(hash))
+            .find(user, hash)
+            .is_some_and(User::is_connected)
+    }
+}

@@ -1,0 +1,248 @@
+//! The locks over the users, and the messages that are in their grace.
+//!
+//! A user is found by one hash, which says both the shard and the place in it. Writes go to the store under
+//! the lock, so that they are in the order of what happened; everything else that follows from a change is
+//! done when the lock is free.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use crate::ids::UserId;
+use crate::store::{Receipt, Seq};
+use crate::time::Time;
+use crate::user::{Effects, User};
+
+use super::Router;
+
+/// Locks over the users; a power of two.
+pub(super) const SHARDS: usize = 256;
+
+/// How long a message whose devices are all connected and keep up may wait for their acknowledgement
+/// before it is stored: what they acknowledge in that time need not be written at all.
+pub const GRACE: Duration = Duration::from_millis(25);
+/// Bytes of messages in their grace; beyond, messages are stored at once.
+pub const GRACE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Users, and the messages of theirs that are in their grace.
+#[derive(Default)]
+pub(super) struct Shard {
+    /// By the hash of their ids, which also says the shard.
+    pub(super) users: HashTable<Box<User>>,
+    /// In the order of their numbers, which are taken under the lock.
+    graced: VecDeque<Graced>,
+}
+
+/// A message that may be acknowledged before it has to be stored.
+pub(super) struct Graced {
+    pub(super) due: Time,
+    pub(super) seq: Seq,
+    pub(super) user: UserId,
+    pub(super) bytes: u64,
+    /// The publisher's; gone when it is resolved or handed to the store.
+    pub(super) receipt: Option<Receipt>,
+    pub(super) over: bool,
+}
+
+impl Shard {
+    pub(super) fn find(&self, id: &UserId, hash: u64) -> Option<&User> {
+        self.users
+            .find(hash, |user| user.id() == id)
+            .map(|user| &**user)
+    }
+
+    fn find_mut(&mut self, id: &UserId, hash: u64) -> Option<&mut User> {
+        self.users
+            .find_mut(hash, |user| user.id() == id)
+            .map(|user| &mut **user)
+    }
+
+    /// Makes sure that the user is there.
+    fn insert(&mut self, id: &UserId, hash: u64, rehash: impl Fn(&UserId) -> u64) {
+        if self.find(id, hash).is_none() {
+            let user = Box::new(User::new(id.detached()));
+            self.users
+                .insert_unique(hash, user, |user| rehash(user.id()));
+        }
+    }
+
+    fn remove(&mut self, id: &UserId, hash: u64) {
+        if let Ok(entry) = self.users.find_entry(hash, |user| user.id() == id) {
+            entry.remove();
+        }
+    }
+
+    /// The message need not be stored: the receipt of who published it.
+    fn spare(&mut self, seq: Seq) -> Option<(u64, Option<Receipt>)> {
+        let index = self
+            .graced
+            .binary_search_by_key(&seq, |graced| graced.seq)
+            .ok()?;
+        let graced = &mut self.graced[index];
+        let receipt = graced.receipt.take();
+        let bytes = std::mem::take(&mut graced.bytes);
+        graced.over = true;
+        while self.graced.front().is_some_and(|front| front.over) {
+            self.graced.pop_front();
+        }
+        Some((bytes, receipt))
+    }
+}
+
+/// The locks here guard plain data; after a panic the process is gone.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("a panic under a lock ends the process")
+}
+
+impl Router {
+    pub(super) fn next_seq(&self) -> Seq {
+        self.next_seq.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn hash(&self, user: &UserId) -> u64 {
+        self.hasher.hash_one(user)
+    }
+
+    /// By bits in the middle of the hash: a table uses those at both ends.
+    pub(super) fn shard(&self, hash: u64) -> &Mutex<Shard> {
+        let index = usize::try_from((hash >> 32) % SHARDS as u64).expect("below SHARDS");
+        &self.shards[index]
+    }
+
+    pub(super) fn with_user<T>(
+        &self,
+        id: &UserId,
+        what: impl FnOnce(&mut User, &mut Effects) -> T,
+    ) -> T {
+        self.with_shard(id, |user, _, effects| what(user, effects))
+    }
+
+    /// Runs `what` under the lock of the user's shard. What is to be written is handed to the store
+    /// under the lock, so that it is in the order of what happened; the other effects follow after it.
+    pub(super) fn with_shard<T>(
+        &self,
+        id: &UserId,
+        what: impl FnOnce(&mut User, &mut VecDeque<Graced>, &mut Effects) -> T,
+    ) -> T {
+        let mut effects = Effects::default();
+        let mut spared: SmallVec<[Receipt; 4]> = SmallVec::new();
+        let (result, wrote) = {
+            let hash = self.hash(id);
+            let mut shard = lock(self.shard(hash));
+            let shard = &mut *shard;
+            shard.insert(id, hash, |id| self.hash(id));
+            let user = shard.users.find_mut(hash, |user| user.id() == id);
+            let user = user.expect("it was put there a moment ago");
+            let result = what(user, &mut shard.graced, &mut effects);
+            if user.is_idle() {
+                shard.remove(id, hash);
+            }
+            for seq in effects.spared.drain(..) {
+                if let Some((bytes, receipt)) = shard.spare(seq) {
+                    self.graced_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    spared.extend(receipt);
+                }
+            }
+            let wrote = !effects.writes.is_empty();
+            for (writes, receipt) in effects.writes.drain(..) {
+                self.store.write(writes, receipt);
+            }
+            (result, wrote)
+        };
+        if wrote {
+            self.store.settle();
+        }
+        spared.into_iter().for_each(Receipt::stored);
+        self.apply(id, effects);
+        result
+    }
+
+    fn apply(&self, id: &UserId, effects: Effects) {
+        effects.wake.iter().for_each(|link| link.wake());
+        if let Some((link, seqs)) = effects.load {
+            let (this, id, asked) = (self.this.clone(), id.clone(), seqs.clone());
+            let then = Box::new(move |found| {
+                if let Some(router) = this.upgrade() {
+                    let loaded = |user: &mut User, effects: &mut Effects| {
+                        user.loaded(link, &asked, found, effects);
+                    };
+                    router.with_user(&id, loaded);
+                }
+            });
+            self.store.load(seqs, then);
+        }
+        if !effects.unset.is_empty() || effects.set.is_some() {
+            let mut timers = lock(&self.timers);
+            for (due, client) in effects.unset {
+                timers.remove(&(due, id.clone(), client));
+            }
+            timers.extend(effects.set.map(|(due, client)| (due, id.clone(), client)));
+        }
+        if !effects.wills.is_empty() {
+            lock(&self.wills).extend(effects.wills);
+        }
+    }
+
+    /// What is in its grace goes to the store before what is stored at once: after a crash the log is a
+    /// prefix of what was published, and redeliveries are in the order in which they were sent.
+    pub(super) fn end_graces(
+        &self,
+        user: &mut User,
+        graced: &mut VecDeque<Graced>,
+        effects: &mut Effects,
+    ) {
+        for graced in graced.iter_mut() {
+            if graced.over || graced.user != *user.id() {
+                continue;
+            }
+            graced.over = true;
+            let bytes = std::mem::take(&mut graced.bytes);
+            self.graced_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let receipt = graced.receipt.take();
+            if let Some(writes) = user.hand_over(graced.seq) {
+                let (this, id) = (self.this.clone(), graced.user.clone());
+                let receipt = Receipt::for_message(this, id, graced.seq, receipt, None);
+                effects.writes.push((writes, Some(receipt)));
+            }
+        }
+        while graced.front().is_some_and(|front| front.over) {
+            graced.pop_front();
+        }
+    }
+
+    /// Hands to the store what has been in its grace for long enough. To be called every few
+    /// milliseconds; [`Time::NEVER`] hands over everything.
+    pub fn hand_over(&self, now: Time) {
+        if self.graced_bytes.load(Ordering::Relaxed) == 0 && now != Time::NEVER {
+            return;
+        }
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            while let Some(front) = shard.graced.front()
+                && (front.over || front.due <= now)
+            {
+                let Some(graced) = shard.graced.pop_front() else {
+                    break;
+                };
+                if graced.over {
+                    continue;
+                }
+                self.graced_bytes.fetch_sub(graced.bytes, Ordering::Relaxed);
+                let user = shard.find_mut(&graced.user, self.hash(&graced.user));
+                let writes = user.and_then(|user| user.hand_over(graced.seq));
+                if let Some(writes) = writes {
+                    let (this, user) = (self.this.clone(), graced.user);
+                    let receipt =
+                        Receipt::for_message(this, user, graced.seq, graced.receipt, None);
+                    self.store.write(writes, Some(receipt));
+                }
+            }
+        }
+        self.store.settle();
+    }
+}
