@@ -214,6 +214,10 @@ class Rmqttd:
     does = EVERYTHING
 
     def install(self, offline):
+        if not offline and not shutil.which("protoc"):
+            # Its build reads protocol descriptions.
+            as_root = [] if os.geteuid() == 0 else ["sudo"]
+            subprocess.run([*as_root, "apt-get", "install", "-qy", "protobuf-compiler"], check=True)
         self.binary = install_crate("rmqttd", self.version, offline)
 
     def start(self, _generator, data, _pairs, core):
