@@ -481,3 +481,27 @@ fn a_shutdown_is_said() {
     ))));
     client.expect_closed();
 }
+
+#[test]
+fn a_store_in_trouble_keeps_nobody_from_what_waits() {
+    let bench = Bench::new();
+    let (one, two) = (bench.client("1:phone", V4), bench.client("2:phone", V4));
+    one.connect();
+    two.connect_lasting();
+    let publish = |content: &str| {
+        let id = one.publish("/2/inbox", packets::message("1", content), AtLeastOnce);
+        one.expect_accepted(AtLeastOnce, id);
+    };
+    publish("a");
+    publish("b");
+    bench.store().trouble(true);
+    bench.store().hold(true);
+    two.send_subscribe(vec![packets::filter("/2/inbox", AtLeastOnce)]);
+    two.read("1", "a");
+    two.read("1", "b");
+    two.expect_nothing();
+    bench.store().trouble(false);
+    bench.store().release_all();
+    bench.run();
+    assert_eq!(two.expect_sub_ack(), [ReasonCode::GrantedQoS1]);
+}

@@ -16,6 +16,7 @@ pub struct FaultyStore {
 #[derive(Debug, Default)]
 struct State {
     holding: bool,
+    in_trouble: bool,
     held: Vec<Receipt>,
     /// Appended and not removed.
     kept: BTreeMap<Seq, Arc<Message>>,
@@ -28,6 +29,11 @@ impl FaultyStore {
     /// Whether answers are held back from now on. Those that are held stay so.
     pub fn hold(&self, holding: bool) {
         self.state().holding = holding;
+    }
+
+    /// Whether appends are refused before they are tried from now on.
+    pub fn trouble(&self, in_trouble: bool) {
+        self.state().in_trouble = in_trouble;
     }
 
     /// How many answers are held back.
@@ -104,6 +110,10 @@ impl MailboxStore for FaultyStore {
             seqs.into_iter().filter_map(find).collect()
         };
         then(found);
+    }
+
+    fn accepts(&self) -> bool {
+        !self.state().in_trouble
     }
 
     fn settle(&self) {

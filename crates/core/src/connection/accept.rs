@@ -122,7 +122,8 @@ impl Connection {
                 properties,
             }))
         };
-        if attached.ended_stored {
+        // Nobody is kept out by a store in trouble.
+        if attached.ended_stored && self.router.can_store() {
             established.greet_later(conn_ack, &self.router);
         } else {
             let _ = self.output.push(&conn_ack, connect.version);

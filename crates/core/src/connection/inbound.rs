@@ -60,7 +60,7 @@ pub(super) struct Established {
     /// How many of those are a CONNACK or SUBACKs: nothing is delivered before them.
     pub(super) gates: usize,
     /// Whether the CONNACK has been written.
-    has_greeted: bool,
+    pub(super) has_greeted: bool,
     /// QoS 2 ids received and not released.
     received: usize,
     /// How many of those at most came on an earlier connection: they take no place in the window of this
@@ -393,6 +393,10 @@ impl Connection {
             }
             Packet::PingReq => {
                 established.push(&Packet::PingResp, &mut self.output);
+                if established.gates > 0 {
+                    // The store may have come into trouble meanwhile.
+                    established.deliver(&self.router, &mut self.output, now);
+                }
                 Ok(())
             }
             Packet::Disconnect(disconnect) => {
@@ -608,6 +612,9 @@ impl Established {
             codes,
         })));
         self.gates += 1;
+        if !router.can_store() {
+            self.deliver(router, output, now);
+        }
     }
 
     fn unsubscribe(&mut self, unsubscribe: &Unsubscribe, router: &Router) {

@@ -45,7 +45,9 @@ impl Established {
     pub(super) fn deliver(&mut self, router: &Router, output: &mut Output, now: Time) {
         let (user, link) = (self.identity.user().clone(), self.link.id());
         self.has_mail = true;
-        if self.gates > 0 {
+        // A SUBACK that waits for a store in trouble holds nothing up: MQTT allows messages before it (5.0,
+        // section 3.8.4), and what is there is to be delivered whatever the disk does.
+        if !self.has_greeted || (self.gates > 0 && router.can_store()) {
             return;
         }
         let room = Room {

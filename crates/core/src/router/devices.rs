@@ -62,6 +62,11 @@ impl Router {
         });
     }
 
+    /// Whether the store can keep anything at the moment.
+    pub(crate) fn can_store(&self) -> bool {
+        self.store.accepts()
+    }
+
     /// Resolves the receipt when everything that was written before is kept.
     pub(crate) fn barrier(&self, user: &UserId, receipt: Receipt) {
         self.with_user(user, |_, effects| {
