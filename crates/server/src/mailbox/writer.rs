@@ -180,6 +180,13 @@ impl Writer {
                 on_purge.0(user, up_to);
             }
         }
+        if !purges.is_empty() {
+            // The request is forgotten after what it asked for is kept, or a crash would undo it.
+            let batch = self.shared.take();
+            if !self.write(batch, false) {
+                return;
+            }
+        }
         for (user, up_to) in &purges {
             let sql = "DELETE FROM purge WHERE user = ?1 AND up_to = ?2";
             if self.connection.execute(sql, (user, up_to)).is_err() {
