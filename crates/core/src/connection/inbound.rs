@@ -12,9 +12,9 @@ use jam_wire::packet::{
 };
 
 use super::{Connection, Phase, Progress};
-use crate::link::{Link, Outcome, Ticket};
+use crate::link::Link;
 use crate::output::Output;
-use crate::policy::{self, Identity, Refusal, Stop, refusals};
+use crate::policy::{self, Identity, Stop};
 use crate::router::Router;
 use crate::session::{MAX_SUBSCRIPTIONS, Received};
 use crate::store::{Receipt, SessionId, Subscription};
@@ -44,46 +44,46 @@ pub(super) struct Established {
     /// Something may wait for the device.
     pub(super) has_mail: bool,
     /// Whether the client asked for a session that ends with the connection.
-    ends_with_connection: bool,
+    pub(super) ends_with_connection: bool,
     /// By alias less one.
-    aliases: Vec<Option<ByteString>>,
+    pub(super) aliases: Vec<Option<ByteString>>,
     /// The number of a session that outlives the connection.
-    session: Option<SessionId>,
+    pub(super) session: Option<SessionId>,
     /// Publishes in their order, until they are acknowledged.
-    unacknowledged: VecDeque<Unacknowledged>,
+    pub(super) unacknowledged: VecDeque<Unacknowledged>,
     /// The number of the first of them.
-    first_publish: u64,
+    pub(super) first_publish: u64,
     /// Other answers that wait for the store, in the order of the packets they answer.
-    answers: VecDeque<Answer>,
+    pub(super) answers: VecDeque<Answer>,
     /// The number of the first of them.
-    first_answer: u64,
+    pub(super) first_answer: u64,
     /// How many of those are a CONNACK or SUBACKs: nothing is delivered before them.
     pub(super) gates: usize,
     /// Whether the CONNACK has been written.
     pub(super) has_greeted: bool,
     /// QoS 2 ids received and not released.
-    received: usize,
+    pub(super) received: usize,
     /// How many of those at most came on an earlier connection: they take no place in the window of this
     /// one (MQTT 5.0, section 4.9).
-    carried: usize,
+    pub(super) carried: usize,
 }
 
 /// A publish that has not been acknowledged.
-struct Unacknowledged {
-    packet_id: PacketId,
-    qos: QoS,
+pub(super) struct Unacknowledged {
+    pub(super) packet_id: PacketId,
+    pub(super) qos: QoS,
     /// `None` as long as it is not decided.
-    outcome: Option<ReasonCode>,
+    pub(super) outcome: Option<ReasonCode>,
     /// It was received on an earlier connection: what has become of it is for the session to say.
-    again: bool,
+    pub(super) again: bool,
 }
 
 /// An answer that waits for the store.
-struct Answer {
-    packet: Option<Box<Packet>>,
-    ready: bool,
+pub(super) struct Answer {
+    pub(super) packet: Option<Box<Packet>>,
+    pub(super) ready: bool,
     /// The first publish that may still be unacknowledged when this is written.
-    not_before: u64,
+    pub(super) not_before: u64,
 }
 
 /// Why a connection must end.
@@ -133,163 +133,6 @@ impl Established {
     pub(super) fn has_room(&self, router: &Router) -> bool {
         let inflight = usize::from(router.rules().inflight);
         self.has_greeted && self.unacknowledged.len() < inflight && self.answers.len() < inflight
-    }
-
-    /// Notes what became of packets, and answers those whose turn it is.
-    pub(super) fn settle(
-        &mut self,
-        outcomes: Vec<(Ticket, Outcome)>,
-        router: &Router,
-        output: &mut Output,
-    ) {
-        for (ticket, outcome) in outcomes {
-            match ticket {
-                Ticket::Publish(number) => self.settle_publish(number, outcome, router, output),
-                Ticket::Answer(number) => {
-                    let index = index(number, self.first_answer);
-                    if let Some(answer) = index.and_then(|index| self.answers.get_mut(index)) {
-                        answer.ready = true;
-                    }
-                }
-            }
-        }
-        self.acknowledge(output);
-        let acknowledged = self.first_publish;
-        let is_due = |answer: &mut Answer| answer.ready && answer.not_before <= acknowledged;
-        while let Some(answer) = self.answers.pop_front_if(is_due) {
-            self.first_answer += 1;
-            let Some(packet) = answer.packet else {
-                continue;
-            };
-            if matches!(*packet, Packet::SubAck(_) | Packet::ConnAck(_)) {
-                self.gates -= 1;
-                self.has_greeted = true;
-                self.has_mail = true;
-            }
-            self.push(&packet, output);
-        }
-        if self.answers.is_empty() {
-            // A connection that goes idle keeps no room for what is rare.
-            self.answers = VecDeque::new();
-        }
-    }
-
-    fn settle_publish(
-        &mut self,
-        number: u64,
-        outcome: Outcome,
-        router: &Router,
-        output: &mut Output,
-    ) {
-        let index = index(number, self.first_publish);
-        let Some(publish) = index.and_then(|index| self.unacknowledged.get_mut(index)) else {
-            return;
-        };
-        let (packet_id, qos) = (publish.packet_id, publish.qos);
-        let mut outcome = outcome;
-        if publish.again {
-            let (user, link) = (self.identity.user(), self.link.id());
-            let has = router.with_session(user, link, |session| session.has_received(packet_id));
-            if has == Some(false) {
-                outcome = Err(refusals::STORE);
-            }
-        }
-        let reason = outcome
-            .as_ref()
-            .map_or_else(|refusal| refusal.reason, |()| ReasonCode::Success);
-        publish.outcome = Some(reason);
-        if let Err(refusal) = outcome {
-            self.tell(&refusal, Some(packet_id.get()), output);
-            self.forget_refused(packet_id, qos, router);
-        }
-    }
-
-    /// The CONNACK waits until the store knows which session has ended. Nothing is taken before.
-    pub(super) fn greet_later(&mut self, conn_ack: Packet, router: &Router) {
-        let receipt = self.answer_later();
-        self.answer_is(conn_ack);
-        self.gates += 1;
-        self.has_greeted = false;
-        router.barrier(self.identity.user(), receipt);
-    }
-
-    /// An answer that is written when the receipt is resolved.
-    fn answer_later(&mut self) -> Receipt {
-        let number = self.first_answer + self.answers.len() as u64;
-        self.answers.push_back(Answer {
-            packet: None,
-            ready: false,
-            not_before: 0,
-        });
-        Receipt::for_client(self.link.clone(), Ticket::Answer(number))
-    }
-
-    /// What the last answer says.
-    fn answer_is(&mut self, packet: Packet) {
-        if let Some(answer) = self.answers.back_mut() {
-            answer.packet = Some(Box::new(packet));
-        }
-    }
-
-    fn acknowledge(&mut self, output: &mut Output) {
-        while let Some(first) = self.unacknowledged.front()
-            && let Some(reason) = first.outcome
-        {
-            let ack = Ack::with_reason(first.packet_id, reason);
-            let packet = match first.qos {
-                QoS::ExactlyOnce => Packet::PubRec(ack),
-                QoS::AtMostOnce | QoS::AtLeastOnce => Packet::PubAck(ack),
-            };
-            self.push(&packet, output);
-            self.unacknowledged.pop_front();
-            self.first_publish += 1;
-        }
-    }
-
-    /// Takes the place of a publish in the order of acknowledgements.
-    fn enqueue(&mut self, publish: &Publish, outcome: Option<ReasonCode>) -> Option<Ticket> {
-        let packet_id = publish.packet_id?;
-        let number = self.first_publish + self.unacknowledged.len() as u64;
-        self.unacknowledged.push_back(Unacknowledged {
-            packet_id,
-            qos: publish.qos,
-            outcome,
-            again: false,
-        });
-        Some(Ticket::Publish(number))
-    }
-
-    /// Refuses a publish: the error, then the acknowledgement as its QoS requires. In 5.0 a PUBREC with
-    /// an error ends the exchange; in 3.1.1 a PUBREL follows, so the id is remembered.
-    pub(super) fn refuse(
-        &mut self,
-        publish: &Publish,
-        refusal: &Refusal,
-        router: &Router,
-        output: &mut Output,
-    ) {
-        self.tell(refusal, publish.packet_id.map(PacketId::get), output);
-        if publish.qos == QoS::ExactlyOnce && self.version != Version::V5 {
-            self.receive(publish, router);
-        }
-        self.enqueue(publish, Some(refusal.reason));
-        self.acknowledge(output);
-    }
-
-    /// Remembers the id of a QoS 2 publish until its PUBREL.
-    fn receive(&mut self, publish: &Publish, router: &Router) {
-        let Some(packet_id) = publish
-            .packet_id
-            .filter(|_| publish.qos == QoS::ExactlyOnce)
-        else {
-            return;
-        };
-        let (user, link) = (self.identity.user(), self.link.id());
-        let received = router.with_session(user, link, |session| {
-            session.receive(packet_id);
-            session.received()
-        });
-        self.received = received.unwrap_or(self.received);
     }
 
     /// Puts the topic in place of its alias (MQTT 5.0, section 3.3.2.3.4).
@@ -481,36 +324,6 @@ impl Connection {
 }
 
 impl Established {
-    /// What was permitted could not be appended.
-    fn not_appended(
-        &mut self,
-        refusal: &Refusal,
-        packet_id: Option<u16>,
-        router: &Router,
-        output: &mut Output,
-    ) {
-        self.tell(refusal, packet_id, output);
-        if packet_id.is_none() {
-            return;
-        }
-        let Some(last) = self.unacknowledged.back_mut() else {
-            return;
-        };
-        last.outcome = Some(refusal.reason);
-        let (packet_id, qos) = (last.packet_id, last.qos);
-        self.forget_refused(packet_id, qos, router);
-        self.acknowledge(output);
-    }
-
-    /// In 5.0 a PUBREC with an error ends the exchange: the client may use the id for something new.
-    fn forget_refused(&mut self, packet_id: PacketId, qos: QoS, router: &Router) {
-        if qos == QoS::ExactlyOnce && self.version == Version::V5 {
-            let (user, link) = (self.identity.user(), self.link.id());
-            router.with_session(user, link, |session| session.release(packet_id));
-            self.received = self.received.saturating_sub(1);
-        }
-    }
-
     /// The client's part of the handshakes of QoS 1 and 2.
     fn handle_ack(&mut self, packet: &Packet, router: &Router, output: &mut Output, now: Time) {
         let (user, link) = (self.identity.user().clone(), self.link.id());
@@ -639,11 +452,4 @@ impl Established {
             codes,
         })));
     }
-}
-
-/// The place of a number in a queue whose first has the number `first`.
-fn index(number: u64, first: u64) -> Option<usize> {
-    number
-        .checked_sub(first)
-        .and_then(|index| index.try_into().ok())
 }

@@ -14,6 +14,7 @@
 //!   says of devices that have authenticated.
 
 mod accept;
+mod answers;
 mod inbound;
 mod outbound;
 
