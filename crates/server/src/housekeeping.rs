@@ -20,7 +20,7 @@ use crate::tls::Tls;
 const TICK: Duration = Duration::from_millis(250);
 
 /// How often messages are handed to the store whose grace is over: a part of the grace.
-const GRACE_TICK: Duration = Duration::from_millis(10);
+const GRACE_TICK: Duration = Duration::from_millis(20);
 
 /// How often the TLS files are looked at.
 const TLS_TICK: Duration = Duration::from_secs(5);
