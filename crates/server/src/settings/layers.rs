@@ -302,6 +302,10 @@ impl Place<'_> {
     }
 }
 
+/// A variable without a section that is no setting, but this few letters from one, is a slip; any other is
+/// somebody else's, such as a script's `JAM_MQTT_BIN`.
+const SLIP: usize = 2;
+
 /// The setting an environment variable names; `None` if it is none of ours.
 fn variable_key(variable: &str, place: &str) -> Result<Option<&'static Key>, SettingsError> {
     if !variable.starts_with(PREFIX) || is_service_link(variable) {
@@ -312,6 +316,9 @@ fn variable_key(variable: &str, place: &str) -> Result<Option<&'static Key>, Set
     }
     let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
     let nearest = keys::nearest(variable, known.iter().map(String::as_str)).unwrap_or_default();
+    if !variable.contains("__") && strsim::damerau_levenshtein(variable, nearest) > SLIP {
+        return Ok(None);
+    }
     Err(SettingsError::new(format!(
         "unknown variable {variable} in {place}; did you mean {nearest}?"
     )))

@@ -206,6 +206,8 @@ fn foreign_variables_are_left_alone() {
         ("JAM_MQTT_PORT_1883_TCP_ADDR", "10.0.0.1"),
         ("JAM_MQTT_PORT", "tcp://10.0.0.1:1883"),
         ("JAM_MQTT_SERVICE_HOST", "10.0.0.1"),
+        ("JAM_MQTT_BIN", "/usr/local/bin/jam-mqtt"),
+        ("JAM_MQTT_TEST_DIR", "/tmp"),
     ]))
     .unwrap();
 }
