@@ -1,11 +1,12 @@
 //! Failed authentications (PROTOCOL.md, section 8, first bullet).
 //!
-//! A failure counts for its client id at its source address, and for the address. Both have the same
-//! limit, so the address's log of failures, each with its client id, is all there is to keep. A success
-//! clears the failures of its own client id at its own address: nobody can clear what he piled up under
-//! other names by logging in under his own, and nobody is held up by failures at another address.
+//! A failure counts for its client id at its source address, and for the address; both have the same limit.
+//! So each address has one log of failures, each with its client id. A success clears the count of its
+//! address and the count of its client id there. The count of every other client id stays: who has a token
+//! of his own cannot win more guesses at somebody else's by logging in between, and nobody is held up by
+//! failures at another address.
 //!
-//! Bounds: [`MAX_ADDRESSES`] logs of at most `limit + 1` failures.
+//! Bounds: [`MAX_ADDRESSES`] logs of at most [`LOGS`] times `limit + 1` failures.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
@@ -21,7 +22,10 @@ use crate::time::Time;
 mod tests;
 
 /// Source addresses whose failures are remembered; beyond, the one that failed longest ago is forgotten.
-pub const MAX_ADDRESSES: usize = 65_536;
+pub const MAX_ADDRESSES: usize = 16_384;
+
+/// How many client ids' worth of failures one address's log holds; beyond, the oldest is forgotten.
+const LOGS: usize = 4;
 
 /// The log of failed authentications.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ struct Failure {
     at: Time,
     /// A hash under this process's key.
     client: u64,
+    /// Whether it still counts for the address: there was no success since.
+    counts_for_address: bool,
 }
 
 impl Attempts {
@@ -49,14 +55,17 @@ impl Attempts {
         }
     }
 
-    /// Whether attempts from this address are refused for now.
-    pub fn exhausted(&mut self, address: IpAddr, now: Time) -> bool {
-        let window = self.window;
+    /// Whether an attempt under this client id from this address is refused for now.
+    pub fn exhausted(&mut self, client: &ClientId, address: IpAddr, now: Time) -> bool {
+        let (window, client) = (self.window, self.hash(client));
         let Some(failures) = self.failures.get_mut(&source(address)) else {
             return false;
         };
         failures.retain(|failure| now.since(failure.at) < window);
-        failures.len() > self.limit
+        let count =
+            |counts: &dyn Fn(&Failure) -> bool| failures.iter().filter(|it| counts(it)).count();
+        count(&|it| it.counts_for_address) > self.limit
+            || count(&|it| it.client == client) > self.limit
     }
 
     /// An authentication has failed.
@@ -67,10 +76,14 @@ impl Attempts {
         }
         let client = self.hash(client);
         let failures = self.failures.entry(address).or_default();
-        if failures.len() > self.limit {
+        if failures.len() >= LOGS * (self.limit + 1) {
             failures.pop_front();
         }
-        failures.push_back(Failure { at: now, client });
+        failures.push_back(Failure {
+            at: now,
+            client,
+            counts_for_address: true,
+        });
     }
 
     /// An authentication has succeeded.
@@ -78,6 +91,9 @@ impl Attempts {
         let (address, client) = (source(address), self.hash(client));
         if let Some(failures) = self.failures.get_mut(&address) {
             failures.retain(|failure| failure.client != client);
+            failures
+                .iter_mut()
+                .for_each(|failure| failure.counts_for_address = false);
             if failures.is_empty() {
                 self.failures.remove(&address);
             }

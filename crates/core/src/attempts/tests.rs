@@ -26,18 +26,22 @@ fn fail(attempts: &mut Attempts, times: usize, id: &str, from: IpAddr, now: Time
 fn more_than_the_limit_is_refused_until_the_window_has_passed() {
     let mut attempts = Attempts::new(10, WINDOW);
     fail(&mut attempts, 10, "1:a", address(1), START);
-    assert!(!attempts.exhausted(address(1), START));
+    assert!(!attempts.exhausted(&client("1:a"), address(1), START));
     fail(&mut attempts, 1, "1:a", address(1), START);
-    assert!(attempts.exhausted(address(1), START));
-    assert!(attempts.exhausted(address(1), START + WINDOW - Duration::from_millis(1)));
-    assert!(!attempts.exhausted(address(1), START + WINDOW));
+    assert!(attempts.exhausted(&client("1:a"), address(1), START));
+    assert!(attempts.exhausted(
+        &client("1:a"),
+        address(1),
+        START + WINDOW - Duration::from_millis(1)
+    ));
+    assert!(!attempts.exhausted(&client("1:a"), address(1), START + WINDOW));
 }
 
 #[test]
 fn another_address_is_not_held_up() {
     let mut attempts = Attempts::new(10, WINDOW);
     fail(&mut attempts, 100, "1:a", address(1), START);
-    assert!(!attempts.exhausted(address(2), START));
+    assert!(!attempts.exhausted(&client("1:a"), address(2), START));
 }
 
 #[test]
@@ -46,19 +50,24 @@ fn many_client_ids_at_one_address_count_together() {
     for n in 0..11 {
         fail(&mut attempts, 1, &format!("{n}:a"), address(1), START);
     }
-    assert!(attempts.exhausted(address(1), START));
+    assert!(attempts.exhausted(&client("1:a"), address(1), START));
 }
 
 #[test]
-fn a_success_clears_its_own_failures_and_no_others() {
+fn a_success_clears_the_address_and_its_own_client_id_and_no_other() {
     let mut attempts = Attempts::new(10, WINDOW);
+    let other = client("3:b");
     fail(&mut attempts, 10, "1:a", address(1), START);
     attempts.succeeded(&client("1:a"), address(1));
     fail(&mut attempts, 10, "1:a", address(1), START);
-    assert!(!attempts.exhausted(address(1), START));
+    assert!(!attempts.exhausted(&client("1:a"), address(1), START));
+    // Somebody who has a token of his own logs in between his guesses.
     attempts.succeeded(&client("2:mine"), address(1));
     fail(&mut attempts, 1, "1:a", address(1), START);
-    assert!(attempts.exhausted(address(1), START));
+    assert!(attempts.exhausted(&client("1:a"), address(1), START));
+    assert!(!attempts.exhausted(&other, address(1), START));
+    fail(&mut attempts, 10, "3:b", address(1), START);
+    assert!(attempts.exhausted(&client("4:c"), address(1), START));
 }
 
 #[test]
@@ -67,10 +76,10 @@ fn the_window_slides() {
     let half = WINDOW / 2;
     fail(&mut attempts, 2, "1:a", address(1), START);
     fail(&mut attempts, 1, "1:a", address(1), START + half);
-    assert!(attempts.exhausted(address(1), START + half));
-    assert!(!attempts.exhausted(address(1), START + WINDOW));
+    assert!(attempts.exhausted(&client("1:a"), address(1), START + half));
+    assert!(!attempts.exhausted(&client("1:a"), address(1), START + WINDOW));
     fail(&mut attempts, 2, "1:a", address(1), START + WINDOW);
-    assert!(attempts.exhausted(address(1), START + WINDOW));
+    assert!(attempts.exhausted(&client("1:a"), address(1), START + WINDOW));
 }
 
 #[test]
@@ -83,8 +92,8 @@ fn one_ipv6_host_is_one_source_and_mapped_ipv4_is_ipv4() {
         "2001:db8::1".parse().unwrap(),
         START,
     );
-    assert!(attempts.exhausted("2001:db8::ffff:2".parse().unwrap(), START));
-    assert!(!attempts.exhausted("2001:db8:0:1::1".parse().unwrap(), START));
+    assert!(attempts.exhausted(&client("1:a"), "2001:db8::ffff:2".parse().unwrap(), START));
+    assert!(!attempts.exhausted(&client("1:a"), "2001:db8:0:1::1".parse().unwrap(), START));
     fail(
         &mut attempts,
         1,
@@ -92,7 +101,7 @@ fn one_ipv6_host_is_one_source_and_mapped_ipv4_is_ipv4() {
         "::ffff:10.0.0.1".parse().unwrap(),
         START,
     );
-    assert!(attempts.exhausted(address(1), START));
+    assert!(attempts.exhausted(&client("1:a"), address(1), START));
 }
 
 #[test]
@@ -110,5 +119,5 @@ fn memory_is_bounded() {
     }
     assert_eq!(attempts.failures.len(), MAX_ADDRESSES);
     fail(&mut attempts, 1000, "1:a", address(1), START + WINDOW);
-    assert!(attempts.failures[&address(1)].len() <= 11);
+    assert!(attempts.failures[&address(1)].len() <= 4 * 11);
 }

@@ -25,7 +25,8 @@ impl Connection {
         deadline: Time,
         now: Time,
     ) -> Progress {
-        if let Err(refusal) = self.router.pre_connect(self.address, now) {
+        let client = ClientId::new(connect.client_id.clone());
+        if let Err(refusal) = self.router.pre_connect(&client, self.address, now) {
             self.refuse_connect(&connect, &refusal);
             return Progress::Ready;
         }

@@ -117,8 +117,13 @@ impl Router {
     }
 
     /// `pre_connect` with what is known of the address.
-    pub(crate) fn pre_connect(&self, address: IpAddr, now: Time) -> Result<(), Refusal> {
-        policy::pre_connect(self.attempts().exhausted(address, now))
+    pub(crate) fn pre_connect(
+        &self,
+        client: &ClientId,
+        address: IpAddr,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        policy::pre_connect(self.attempts().exhausted(client, address, now))
     }
 
     /// `authorize_publish` with the facts that the router has.
