@@ -6,7 +6,7 @@
 //! of his own cannot win more guesses at somebody else's by logging in between, and nobody is held up by
 //! failures at another address.
 //!
-//! Bounds: [`MAX_ADDRESSES`] logs of at most [`LOGS`] times `limit + 1` failures.
+//! Bounds: [`MAX_ADDRESSES`] logs of at most `LOGS` times `limit + 1` failures.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
