@@ -6,12 +6,10 @@
 //! Invariants: writes of one call are kept together or not at all, and calls are kept in their order; a
 //! receipt is resolved when no lock of the router is held.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
 use jam_wire::packet::{PacketId, QoS, Will};
 use smallvec::SmallVec;
 
@@ -307,61 +305,5 @@ pub trait MailboxStore: Send + Sync + fmt::Debug {
     /// Whether appends can be kept at the moment; if not, they are refused before they are tried.
     fn accepts(&self) -> bool {
         true
-    }
-}
-
-/// Keeps messages as long as the process lives.
-#[derive(Debug, Default)]
-pub struct MemoryStore {
-    kept: Mutex<Memory>,
-}
-
-#[derive(Debug, Default)]
-struct Memory {
-    messages: HashMap<Seq, Arc<Message>, RandomState>,
-    resolved: Vec<Receipt>,
-}
-
-impl MemoryStore {
-    fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.kept
-            .lock()
-            .expect("no code that holds this lock can panic")
-    }
-}
-
-impl MailboxStore for MemoryStore {
-    fn write(&self, writes: Writes, receipt: Option<Receipt>) {
-        let mut kept = self.lock();
-        for write in writes {
-            match write {
-                Write::Append(append) => {
-                    kept.messages.insert(append.seq, append.message);
-                }
-                Write::Remove(seq) => {
-                    kept.messages.remove(&seq);
-                }
-                _ => {}
-            }
-        }
-        kept.resolved.extend(receipt);
-    }
-
-    fn load(&self, seqs: Vec<Seq>, then: OnLoaded) {
-        let found = {
-            let kept = self.lock();
-            let find = |seq| {
-                kept.messages
-                    .get(&seq)
-                    .map(|message| (seq, message.clone()))
-            };
-            seqs.into_iter().filter_map(find).collect()
-        };
-        then(found);
-    }
-
-    fn settle(&self) {
-        let resolved = std::mem::take(&mut self.lock().resolved);
-        resolved.into_iter().for_each(Receipt::stored);
     }
 }

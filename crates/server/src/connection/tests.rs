@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use jam_core::UserLimits;
 use jam_core::router::Rules;
-use jam_core::store::MemoryStore;
+use jam_testkit::store::FaultyStore;
 use tokio::net::TcpStream;
 
 use crate::slots::Slots;
@@ -27,7 +27,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         failed_auth_window: Duration::from_secs(600),
         push_on: false,
     };
-    let router = Router::new(rules, directory.clone(), Arc::new(MemoryStore::default()));
+    let router = Router::new(rules, directory.clone(), Arc::new(FaultyStore::default()));
     Arc::new(Shared {
         clock: Clock::start(),
         router,
