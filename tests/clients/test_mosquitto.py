@@ -60,7 +60,8 @@ class Command:
             stderr=subprocess.STDOUT,
         )
         self.lines = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self):
         for line in self.process.stdout:
@@ -93,9 +94,10 @@ class Command:
         return status, rest
 
     def end(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(PATIENCE)
+        """By SIGKILL: at SIGTERM they disconnect in the signal's handler, and hang if it came amid a write."""
+        self.process.kill()
+        self.process.wait()
+        self.reader.join()
         self.process.stdin.close()
         self.process.stdout.close()
 
@@ -215,6 +217,8 @@ def test_an_inbox_of_another_cannot_be_read(home, mosquitto, version):
     subscribed = one.until(b"Subscribed").rsplit(b":", 1)[1]
     codes = [int(code) for code in subscribed.split(b",")]
     assert codes == ([0x87, 0xA2] if version == "mqttv5" else [128, 128])
+    status, lines = one.wait()
+    assert status == 0 and b"All subscription requests were denied." in lines
 
 
 def test_a_picture(home, mosquitto, tmp_path):
