@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 from harness import Server, run_cli, streams
-from harness.process import BINARY, CERTIFICATE, environment, free_ports
+from harness.process import ANY_PORT, BINARY, CERTIFICATE, START_SECONDS, environment, ports
 
 DEFAULTS = {
     "listen": {"mqtt": "0.0.0.0:1883", "mqtts": "", "http": "127.0.0.1:8080", "admin": "127.0.0.1:8081"},
@@ -151,23 +151,25 @@ def test_check_changes_nothing(tmp_path):
 
 def test_a_data_directory_is_created(tmp_path):
     """With nothing but addresses: the directory is made, users added to it get in."""
-    mqtt, http = free_ports(2)
-    process = subprocess.Popen(
-        [BINARY, "serve", "--mqtt", f"127.0.0.1:{mqtt}", "--http", f"127.0.0.1:{http}", "--admin", ""],
-        env=environment({}),
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(
+            [BINARY, "serve", "--mqtt", ANY_PORT, "--http", ANY_PORT, "--admin", ""],
+            env=environment({}),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
     try:
-        deadline = time.monotonic() + 10
-        while not (tmp_path / "jam-data/jam.db").exists():
+        deadline = time.monotonic() + START_SECONDS
+        while "http" not in (found := ports((tmp_path / "log").read_text())):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        assert (tmp_path / "jam-data/jam.db").exists()
         assert run_cli("user", "add", "7", "--token", "t", cwd=tmp_path).returncode == 0
         done = run_cli(
             "send", "--user", "7", "--token", "t", "--to", "7", "note",
-            "--server", f"127.0.0.1:{mqtt}",
+            "--server", f"127.0.0.1:{found['mqtt']}",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     finally:

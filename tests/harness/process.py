@@ -1,9 +1,8 @@
 """The release binary as a process: started on free ports, stopped, killed, its log kept."""
 
 import os
-import random
+import re
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from .raw import Client
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("JAM_MQTT_BIN") or ROOT / "target/release/jam-mqtt")
 CERTIFICATE = Path(__file__).parent / "certificate"
+ANY_PORT = "127.0.0.1:0"
 START_SECONDS = 20
 STOP_SECONDS = 12
 
@@ -41,18 +41,10 @@ def run_cli(*arguments, settings=None, stdin=None, timeout=30, cwd=None, env=Non
     )
 
 
-def free_ports(count):
-    """Free ports from below the range that the kernel gives to outgoing connections."""
-    found = []
-    while len(found) < count:
-        port = random.SystemRandom().randrange(12000, 32000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-    return found
+def ports(log):
+    """{"mqtt": 1883, ...}: where a server listens that was told port 0, as it logged."""
+    said = re.findall(r'"serving (\w+)","address":"[^"]*:(\d+)"', log)
+    return {name: int(port) for name, port in said}
 
 
 class Server:
@@ -77,43 +69,39 @@ class Server:
         self.process = None
 
     def start(self):
-        for _ in range(3):
-            self.mqtt, self.mqtts, self.http = free_ports(3)
-            command = [BINARY, "serve", "--data", self.folder / "data"]
-            command += ["--mqtt", f"127.0.0.1:{self.mqtt}", "--http", f"127.0.0.1:{self.http}"]
-            command += ["--mqtts", f"127.0.0.1:{self.mqtts}" if self.certificate else ""]
-            command += ["--admin", "", "--directory", f"sqlite:{self.directory.path}"]
-            with open(self.log_path, "ab") as log:
-                self.process = subprocess.Popen(
-                    [*map(str, command), *self.arguments],
-                    env=environment(self.settings),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                )
-            if self._ready():
+        command = [BINARY, "serve", "--data", self.folder / "data"]
+        command += ["--mqtt", ANY_PORT, "--mqtts", ANY_PORT if self.certificate else ""]
+        command += ["--http", ANY_PORT, "--admin", "", "--directory", f"sqlite:{self.directory.path}"]
+        before = len(self.log()) if self.log_path.exists() else 0
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [*map(str, command), *self.arguments],
+                env=environment(self.settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            found = ports(self.log()[before:])
+            names = ("mqtt", "mqtts", "https" if self.certificate else "http")
+            self.mqtt, self.mqtts, self.http = map(found.get, names)
+            if self.http and self._ready():
                 return self
-            if "in use" not in self.log():
-                break
+            time.sleep(0.02)
+        self.kill()
         raise AssertionError(f"the server did not start:\n{self.log()[-4000:]}")
 
     def _ready(self):
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                stream = streams.Tcp(
-                    ("127.0.0.1", self.http),
-                    tls_ca=self.certificate and self.certificate / "ca.pem",
-                )
-                stream.send(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-                status = stream.receive(5)
-                stream.close()
-                if b" 200 " in status.split(b"\r\n")[0]:
-                    return True
-            except OSError:
-                pass
-            time.sleep(0.02)
-        return False
+        ca = self.certificate and self.certificate / "ca.pem"
+        try:
+            stream = streams.Tcp(("127.0.0.1", self.http), tls_ca=ca)
+            stream.send(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            status = stream.receive(5)
+            stream.close()
+        except OSError:
+            return False
+        return b" 200 " in status.split(b"\r\n")[0]
 
     def log(self):
         return self.log_path.read_text(errors="replace")

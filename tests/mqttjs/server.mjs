@@ -3,26 +3,17 @@
 
 import { execFileSync, spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, openSync } from 'node:fs'
-import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const binary = process.env.JAM_MQTT_BIN || resolve(here, '../../target/release/jam-mqtt')
+const anyPort = '127.0.0.1:0'
 const startMs = 20_000
 const stopMs = 12_000
 
-// Below the range that the kernel gives to outgoing connections.
-const port = () => 12_000 + Math.floor(Math.random() * 20_000)
-
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms))
-
-const accepts = (number) => new Promise((done) => {
-  const socket = connect(number, '127.0.0.1')
-  socket.once('connect', () => { socket.destroy(); done(true) })
-  socket.once('error', () => done(false))
-})
 
 class User {
   constructor (id, token) {
@@ -51,30 +42,27 @@ export class Server {
 
   // `tls`: mqtt, mqtts and wss; without it mqtt and ws.
   async start (tls) {
-    this.tls = tls
-    for (let tries = 0; tries < 3; tries++) {
-      this.ports = { tcp: port(), tls: port(), ws: port() }
-      this.ports.wss = this.ports.ws
-      const { tcp, tls: mqtts, ws } = this.ports
-      this.logFile = join(this.folder, 'server.log')
-      const log = openSync(this.logFile, 'a')
-      const certificate = tls
-        ? { JAM_MQTT_TLS__CERT: join(this.folder, 'server.pem'), JAM_MQTT_TLS__KEY: join(this.folder, 'server.key') }
-        : {}
-      this.process = spawn(binary, [
-        'serve', '--data', join(this.folder, 'data'), '--mqtt', `127.0.0.1:${tcp}`,
-        '--mqtts', tls ? `127.0.0.1:${mqtts}` : '', '--http', `127.0.0.1:${ws}`,
-        '--admin', '', '--directory', `sqlite:${this.database}`
-      ], {
-        stdio: ['ignore', log, log],
-        env: { PATH: process.env.PATH, HOME: process.env.HOME, JAM_MQTT_LIMITS__FAILED_AUTH: '1000000', ...certificate }
-      })
-      this.ended = new Promise((done) => this.process.once('exit', (code) => done(code)))
-      for (const end = Date.now() + startMs; Date.now() < end && this.process.exitCode === null; await sleep(20)) {
-        if (await accepts(tcp) && await accepts(ws)) return this
-      }
-      this.process.kill('SIGKILL')
+    this.logFile = join(this.folder, 'server.log')
+    const log = openSync(this.logFile, 'a')
+    const certificate = tls
+      ? { JAM_MQTT_TLS__CERT: join(this.folder, 'server.pem'), JAM_MQTT_TLS__KEY: join(this.folder, 'server.key') }
+      : {}
+    this.process = spawn(binary, [
+      'serve', '--data', join(this.folder, 'data'), '--mqtt', anyPort, '--mqtts', tls ? anyPort : '',
+      '--http', anyPort, '--admin', '', '--directory', `sqlite:${this.database}`
+    ], {
+      stdio: ['ignore', log, log],
+      env: { PATH: process.env.PATH, HOME: process.env.HOME, JAM_MQTT_LIMITS__FAILED_AUTH: '1000000', ...certificate }
+    })
+    this.ended = new Promise((done) => this.process.once('exit', (code) => done(code)))
+    for (const end = Date.now() + startMs; Date.now() < end && this.process.exitCode === null; await sleep(20)) {
+      // Logged when all of them listen, the last of them last.
+      const said = readFileSync(this.logFile, 'utf8').matchAll(/"serving (\w+)","address":"[^"]*:(\d+)"/g)
+      const ports = Object.fromEntries([...said].map(([, name, port]) => [name, Number(port)]))
+      this.ports = { tcp: ports.mqtt, tls: ports.mqtts, ws: ports.http, wss: ports.https }
+      if (tls ? ports.https : ports.http) return this
     }
+    this.process.kill('SIGKILL')
     throw new Error(`the server did not start:\n${readFileSync(this.logFile)}`)
   }
 

@@ -5,7 +5,6 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::fs;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -17,8 +16,7 @@ use tempfile::TempDir;
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Below the range that the kernel gives to outgoing connections.
-const PORTS: std::ops::Range<u32> = 12_000..32_000;
+const ANY_PORT: &str = "127.0.0.1:0";
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -76,13 +74,11 @@ impl Server {
             .success();
         assert!(made, "openssl made no certificate");
 
-        let [mqtt, mqtts, http] = [free_port()?, free_port()?, free_port()?];
         let log = fs::File::create(folder.path().join("server.log"))?;
         let mut command = Command::new(binary()?);
         command
             .arg("serve")
-            .args(["--mqtt", &format!("127.0.0.1:{mqtt}")])
-            .args(["--http", &format!("127.0.0.1:{http}"), "--admin", ""])
+            .args(["--mqtt", ANY_PORT, "--http", ANY_PORT, "--admin", ""])
             .args([
                 "--directory",
                 &format!("sqlite:{}/directory.db", folder.path().display()),
@@ -97,7 +93,7 @@ impl Server {
             .stderr(log);
         if tls {
             command
-                .args(["--mqtts", &format!("127.0.0.1:{mqtts}")])
+                .args(["--mqtts", ANY_PORT])
                 .env("JAM_MQTT_TLS__CERT", folder.path().join("server.pem"))
                 .env("JAM_MQTT_TLS__KEY", folder.path().join("server.key"));
         }
@@ -105,26 +101,30 @@ impl Server {
         let mut server = Self {
             process,
             folder,
-            mqtt,
-            mqtts,
-            http,
+            mqtt: 0,
+            mqtts: 0,
+            http: 0,
         };
-        server.wait_until_ready(if tls { mqtts } else { http })?;
+        server.wait_until_ready(tls)?;
         Ok(server)
     }
 
-    fn wait_until_ready(&mut self, port: u16) -> Outcome {
+    /// Until it has logged where it listens; the last of the listeners comes last.
+    fn wait_until_ready(&mut self, tls: bool) -> Outcome {
+        let path = self.folder.path().join("server.log");
         let deadline = Instant::now() + START_TIMEOUT;
         while Instant::now() < deadline && self.process.try_wait()?.is_none() {
-            if [self.mqtt, port]
-                .iter()
-                .all(|&port| TcpStream::connect(("127.0.0.1", port)).is_ok())
-            {
+            let log = fs::read_to_string(&path)?;
+            let port = |name| port(&log, name);
+            if let Some(http) = port(if tls { "https" } else { "http" }) {
+                self.http = http;
+                self.mqtt = port("mqtt").ok_or("no port for MQTT")?;
+                self.mqtts = port("mqtts").unwrap_or(0);
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(20));
         }
-        let log = fs::read_to_string(self.folder.path().join("server.log"))?;
+        let log = fs::read_to_string(path)?;
         Err(format!("the server did not start:\n{log}").into())
     }
 
@@ -214,14 +214,9 @@ fn binary() -> Outcome<PathBuf> {
     .into())
 }
 
-fn free_port() -> Outcome<u16> {
-    use std::hash::{BuildHasher, RandomState};
-    for attempt in 0..100u32 {
-        let random = RandomState::new().hash_one(attempt) % u64::from(PORTS.end - PORTS.start);
-        let port = u16::try_from(u64::from(PORTS.start) + random)?;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err("no free port".into())
+/// Where it listens that was told port 0.
+fn port(log: &str, name: &str) -> Option<u16> {
+    let said = format!(r#""serving {name}","address":"127.0.0.1:"#);
+    let (_, rest) = log.split_once(&said)?;
+    rest.split_once('"')?.0.parse().ok()
 }
