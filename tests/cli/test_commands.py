@@ -252,7 +252,7 @@ def test_listen_shows_errors_and_ends_at_a_logout(server):
     )
     assert "listening to" in listening.stderr.readline()
     server.connect(me, device="another").leave()
-    out, err = listening.communicate(timeout=10)
+    out, err = listening.communicate(timeout=20)
     assert listening.returncode == 1
     assert "a new device has connected" in out + err
 

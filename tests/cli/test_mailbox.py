@@ -270,7 +270,7 @@ def test_where_there_is_no_mailbox(command, tmp_path):
 
 
 def ready(server):
-    connection = HTTPConnection("127.0.0.1", server.http, timeout=5)
+    connection = HTTPConnection("127.0.0.1", server.http, timeout=20)
     connection.request("GET", "/readyz")
     answer = connection.getresponse()
     return answer.status, answer.read().decode().strip()
@@ -293,7 +293,7 @@ def test_a_disk_that_takes_no_more(own, version, monkeypatch):
             assert ready(own) == (503, "the mailbox cannot be written")
             assert drain(own, friend, 5, quiet=False) == payloads
             resource.prlimit(own.process.pid, resource.RLIMIT_FSIZE, limits)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 20
             while ready(own) != (200, "ready"):
                 assert time.monotonic() < deadline, own.log()
                 time.sleep(0.05)

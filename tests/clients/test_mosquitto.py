@@ -12,7 +12,7 @@ import pytest
 from harness import error
 from harness.raw import LOGOUT
 
-PATIENCE = 10
+PATIENCE = 20
 
 
 @pytest.fixture(params=["tcp", "tls"])

@@ -17,7 +17,10 @@ from .packets import (
     UNSUBACK,
 )
 
-PATIENCE = 5
+# For what must come. A machine with other work may take long.
+PATIENCE = 20
+# For an end that must come: below `limits.connect_timeout`, which ends whoever says nothing.
+END_PATIENCE = 8
 
 
 class Closed(Exception):
@@ -131,7 +134,7 @@ class Client:
                 return got
             kept.append(got)
 
-    def closed(self, reason=None, timeout=PATIENCE):
+    def closed(self, reason=None, timeout=END_PATIENCE):
         """The server ends the connection: nothing more but, in 5.0, DISCONNECT with `reason`."""
         if self.version == 5 and reason is not None:
             self.expect(DISCONNECT, timeout=timeout, reason=reason)

@@ -8,7 +8,7 @@ import mqtt from 'mqtt'
 import mqtt4 from 'mqtt4'
 import { Server } from './server.mjs'
 
-const patienceMs = 10_000
+const patienceMs = 20_000
 
 const error = (category, message, messageId = null, handler = 'authorizePublish') =>
   JSON.stringify({ type: 'error', handler, category, message, messageId })
@@ -124,7 +124,7 @@ for (const [name, library] of [['mqtt.js 4.3.7', mqtt4], ['mqtt.js 5', mqtt]]) {
           return one
         }
 
-        const story = (title, body) => test(title, { timeout: 30_000 }, async () => {
+        const story = (title, body) => test(title, { timeout: 60_000 }, async () => {
           try {
             await body()
           } finally {

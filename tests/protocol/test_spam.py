@@ -1,6 +1,6 @@
 """PROTOCOL.md, section 8, first bullet: nobody locks out anybody else.
 
-Here more than 3 failures in 2 seconds are too many.
+Here more than 3 failures are too many, in a minute or, where a test waits for its end, in 4 seconds.
 """
 
 import time
@@ -8,11 +8,16 @@ import time
 import pytest
 from harness import error
 
-LIMIT, WINDOW = 3, 2
+LIMIT, WINDOW = 3, 4
 
 
 @pytest.fixture
 def strict(start):
+    return start(settings={"limits.failed_auth": LIMIT, "limits.failed_auth_window": "1m"})
+
+
+@pytest.fixture
+def brief(start):
     return start(
         settings={"limits.failed_auth": LIMIT, "limits.failed_auth_window": f"{WINDOW}s"}
     )
@@ -37,19 +42,19 @@ def wrong(server, owner, /, version=4, **options):
     return attempt(server, owner, version, password="wrong", **options)
 
 
-def test_over_the_limit(strict, version):
+def test_over_the_limit(brief, version):
     """More failures than allowed: the right token is refused too, until the window has passed."""
-    me = strict.user()
+    me = brief.user()
     for _ in range(LIMIT + 1):
-        assert wrong(strict, me, version).reason == (0x87 if version == 5 else 5)
+        assert wrong(brief, me, version).reason == (0x87 if version == 5 else 5)
     last = time.monotonic()
-    assert is_spam(wrong(strict, me, version), version)
-    assert is_spam(attempt(strict, me, version), version)
-    while is_spam(attempt(strict, me, version), version):
+    assert is_spam(wrong(brief, me, version), version)
+    assert is_spam(attempt(brief, me, version), version)
+    while is_spam(attempt(brief, me, version), version):
         assert time.monotonic() < last + 2 * WINDOW
         time.sleep(0.1)
     assert time.monotonic() >= last
-    strict.connect(me, version).leave()
+    brief.connect(me, version).leave()
 
 
 def test_at_the_limit(strict, version):
@@ -115,14 +120,14 @@ def test_a_success_clears_the_count(strict, version):
         strict.connect(me, version).leave()
 
 
-def test_the_window_passes(strict, version):
-    me = strict.user()
+def test_the_window_passes(brief, version):
+    me = brief.user()
     for _ in range(LIMIT + 1):
-        wrong(strict, me, version)
+        wrong(brief, me, version)
     time.sleep(WINDOW + 0.5)
     for _ in range(LIMIT + 1):
-        assert wrong(strict, me, version).reason == (0x87 if version == 5 else 5)
-    assert is_spam(wrong(strict, me, version), version)
+        assert wrong(brief, me, version).reason == (0x87 if version == 5 else 5)
+    assert is_spam(wrong(brief, me, version), version)
 
 
 def test_the_default_is_more_than_ten(start, version):

@@ -96,19 +96,20 @@ def test_delay(server):
     me, friend = server.friends()
     will = Will(friend.inbox, me.message(), 1, properties={"will_delay": 1})
     with server.listener(friend, 5) as reader:
-        server.connect(me, 5, will=will, **SESSION).close()
+        client = server.connect(me, 5, will=will, **SESSION)
         gone = time.monotonic()
+        client.close()
         assert reader.message().payload == me.message()
         assert 0.9 <= time.monotonic() - gone <= 2.5
 
 
 def test_who_is_back_in_time_sends_no_will(server):
     me, friend = server.friends()
-    will = Will(friend.inbox, me.message(), 1, properties={"will_delay": 1})
+    will = Will(friend.inbox, me.message(), 1, properties={"will_delay": 3})
     with server.listener(friend, 5) as reader:
         server.connect(me, 5, will=will, **SESSION).close()
         with server.connect(me, 5, **SESSION):
-            time.sleep(1.8)
+            time.sleep(3.8)
             reader.quiet()
 
 
