@@ -169,6 +169,12 @@ impl Campaign {
 
     /// Start, load, kill; if it `settles`, everybody fetches what is his before the kill.
     fn round(&mut self, settles: bool) {
+        if self.world.below(5) == 0 {
+            // Now and then one is killed while it starts.
+            let server = self.house.spawn();
+            thread::sleep(Duration::from_micros(self.world.below(30_000) as u64));
+            server.kill();
+        }
         let server = self.house.start();
         self.world.port = server.port();
         for person in &mut self.people {

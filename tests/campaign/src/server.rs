@@ -2,23 +2,20 @@
 //!
 //! A [`House`] stays when the server is killed; a [`Server`] dies with its handle.
 
-use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jam_testkit::random::{Random, Source};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-/// How long a server may take from its start to its first connection.
+/// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// The jam database as the first implementation creates it.
 const SCHEMA: &str = include_str!("../../harness/jam.sql");
-/// Ports below the range that kernels give to outgoing connections.
-const PORTS: (usize, usize) = (12_000, 32_000);
 
 /// The token of a user's account.
 #[must_use]
@@ -30,7 +27,6 @@ pub fn token(user: u16) -> String {
 #[derive(Debug)]
 pub struct House {
     folder: TempDir,
-    port: u16,
     settings: Vec<(String, String)>,
 }
 
@@ -68,57 +64,48 @@ impl House {
         let settings = base.iter().chain(settings);
         let settings = settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Self {
-            port: free_port(),
             folder,
             settings: settings.collect(),
         }
     }
 
-    /// Starts the server and waits until it takes connections.
+    /// Starts the server and waits until it serves: it is bound before it has opened the mailbox.
     ///
     /// # Panics
     /// If it does not.
     #[must_use]
-    pub fn start(&mut self) -> Server {
-        for _ in 0..3 {
-            let mut server = self.spawn();
-            if server.wait_until_ready() {
+    pub fn start(&self) -> Server {
+        let before = fs::metadata(self.log_path()).map_or(0, |file| file.len());
+        let mut server = self.spawn();
+        let deadline = Instant::now() + START_TIMEOUT;
+        while Instant::now() < deadline && server.ended().is_none() {
+            if let Some(port) = port(&self.log_from(before)) {
+                server.port = port;
                 return server;
             }
-            if !self.log().contains("in use") {
-                break;
-            }
-            self.port = free_port();
+            thread::sleep(Duration::from_millis(2));
         }
         panic!("the server did not start:\n{}", self.log());
     }
 
-    /// Starts the server and waits for nothing.
+    /// Starts a server and waits for nothing: where it listens is not known.
     ///
     /// # Panics
     /// If the binary is not there.
     #[must_use]
     pub fn spawn(&self) -> Server {
-        self.spawn_on(self.port)
-    }
-
-    /// A second server on the same directory, with listeners of its own.
-    #[must_use]
-    pub fn spawn_another(&self) -> Server {
-        self.spawn_on(free_port())
-    }
-
-    fn spawn_on(&self, port: u16) -> Server {
         let log = || {
-            let path = self.folder.path().join("server.log");
-            let file = File::options().create(true).append(true).open(path);
+            let file = File::options()
+                .create(true)
+                .append(true)
+                .open(self.log_path());
             Stdio::from(file.expect("a log file"))
         };
         let mut command = Command::new(binary());
         command.arg("serve").arg("--data").arg(self.data());
         command.args([
             "--mqtt",
-            &format!("127.0.0.1:{port}"),
+            "127.0.0.1:0",
             "--http",
             "",
             "--mqtts",
@@ -138,7 +125,7 @@ impl House {
         command.stdin(Stdio::null()).stdout(log()).stderr(log());
         let child = command.spawn();
         let child = child.unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
-        Server { child, port }
+        Server { child, port: 0 }
     }
 
     /// The data directory.
@@ -150,7 +137,20 @@ impl House {
     /// What servers have logged here so far.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
+        self.log_from(0)
+    }
+
+    fn log_from(&self, bytes: u64) -> String {
+        let mut log = String::new();
+        let read = File::open(self.log_path()).and_then(|mut file| {
+            file.seek(SeekFrom::Start(bytes))?;
+            file.read_to_string(&mut log)
+        });
+        read.map_or_else(|error| error.to_string(), |_| log)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("server.log")
     }
 
     /// Leaves the directory where it is, for a look at it; where that is.
@@ -168,7 +168,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Where it takes MQTT.
+    /// Where it takes MQTT; 0 if nobody waited for it.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -214,23 +214,11 @@ impl Server {
     /// Where there is no `/proc`.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.expect("the kernel tells");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
         kib.expect("a number of KiB") * 1024
-    }
-
-    fn wait_until_ready(&mut self) -> bool {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let deadline = Instant::now() + START_TIMEOUT;
-        while Instant::now() < deadline && self.ended().is_none() {
-            if TcpStream::connect(address).is_ok() {
-                return true;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-        false
     }
 }
 
@@ -248,17 +236,10 @@ fn binary() -> PathBuf {
         .map_or_else(|| root.join("target/release/jam-mqtt"), PathBuf::from)
 }
 
-fn free_port() -> u16 {
-    let mut random = Random::new(u64::from(std::process::id()) ^ nanos());
-    loop {
-        let port = random
-            .below(PORTS.1 - PORTS.0)
-            .map_or(0, |port| port + PORTS.0);
-        let port = u16::try_from(port).unwrap_or(0);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
+/// Where it listens that was told port 0, as it logged.
+fn port(log: &str) -> Option<u16> {
+    let (_, rest) = log.split_once(r#""serving mqtt","address":"127.0.0.1:"#)?;
+    rest.split_once('"')?.0.parse().ok()
 }
 
 /// Something that differs from call to call.

@@ -74,7 +74,7 @@ fn a_moment() {
 #[test]
 fn sender_s_leg_between_publish_and_pubrec() {
     for version in VERSIONS.repeat(TRIES) {
-        let mut house = two();
+        let house = two();
         let server = house.start();
         let (mut wire, _) = sender(&server, version);
         wire.send(&message_seven(false));
@@ -93,7 +93,7 @@ fn sender_s_leg_between_publish_and_pubrec() {
 fn sender_s_leg_between_pubrec_and_pubrel() {
     for version in VERSIONS {
         for repeats in [false, true] {
-            let mut house = two();
+            let house = two();
             let server = house.start();
             let (mut wire, _) = sender(&server, version);
             wire.send(&message_seven(false));
@@ -117,7 +117,7 @@ fn sender_s_leg_between_pubrec_and_pubrel() {
 #[test]
 fn sender_s_leg_between_pubrel_and_pubcomp() {
     for version in VERSIONS.repeat(TRIES) {
-        let mut house = two();
+        let house = two();
         let server = house.start();
         let (mut wire, _) = sender(&server, version);
         wire.send(&message_seven(false));
@@ -134,7 +134,7 @@ fn sender_s_leg_between_pubrel_and_pubcomp() {
 }
 
 /// A receiver with a session, and message 7 on its way to it.
-fn seven_is_on_its_way(house: &mut House, version: Version) -> (Server, Wire, Publish) {
+fn seven_is_on_its_way(house: &House, version: Version) -> (Server, Wire, Publish) {
     let server = house.start();
     let (mut reader, _) = receiver(&server, version);
     reader.subscribe(&inbox(2), QoS::ExactlyOnce);
@@ -151,8 +151,8 @@ fn seven_is_on_its_way(house: &mut House, version: Version) -> (Server, Wire, Pu
 #[test]
 fn receiver_s_leg_between_publish_and_pubrec() {
     for version in VERSIONS {
-        let mut house = two();
-        let (server, _reader, first) = seven_is_on_its_way(&mut house, version);
+        let house = two();
+        let (server, _reader, first) = seven_is_on_its_way(&house, version);
         server.kill();
         let server = house.start();
         let (mut reader, present) = receiver(&server, version);
@@ -171,8 +171,8 @@ fn receiver_s_leg_between_publish_and_pubrec() {
 #[test]
 fn receiver_s_leg_between_pubrec_and_pubrel() {
     for version in VERSIONS.repeat(TRIES) {
-        let mut house = two();
-        let (server, mut reader, first) = seven_is_on_its_way(&mut house, version);
+        let house = two();
+        let (server, mut reader, first) = seven_is_on_its_way(&house, version);
         let ack = Ack::success(first.packet_id.expect("a packet id"));
         reader.send(&Packet::PubRec(ack.clone()));
         a_moment();
@@ -200,8 +200,8 @@ fn receiver_s_leg_between_pubrec_and_pubrel() {
 #[test]
 fn receiver_s_leg_between_pubrel_and_pubcomp() {
     for version in VERSIONS {
-        let mut house = two();
-        let (server, mut reader, first) = seven_is_on_its_way(&mut house, version);
+        let house = two();
+        let (server, mut reader, first) = seven_is_on_its_way(&house, version);
         let ack = Ack::success(first.packet_id.expect("a packet id"));
         reader.send(&Packet::PubRec(ack.clone()));
         reader.expect(&Packet::PubRel(ack.clone()));

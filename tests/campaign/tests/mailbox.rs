@@ -38,7 +38,7 @@ fn read(wire: &mut Wire, from: u64, to: u64) {
 
 #[test]
 fn five_hundred_to_a_user_who_never_connected() {
-    let mut house = House::new(2, &[], &[]);
+    let house = House::new(2, &[], &[]);
     let server = house.start();
     let (mut wire, _) = Wire::connect(server.port(), 1, "phone", Version::V4);
     write(&mut wire, 1, 500, 300);
@@ -53,7 +53,7 @@ fn five_hundred_to_a_user_who_never_connected() {
 
 #[test]
 fn the_new_phone_gets_what_the_old_one_has_not_acknowledged() {
-    let mut house = House::new(2, &[], &[]);
+    let house = House::new(2, &[], &[]);
     let server = house.start();
     let (mut old, _) = Wire::connect(server.port(), 2, "old", Version::V4);
     old.subscribe(&inbox(2), QoS::AtLeastOnce);
@@ -93,7 +93,7 @@ fn the_new_phone_gets_what_the_old_one_has_not_acknowledged() {
 
 #[test]
 fn a_receiver_that_never_reads_costs_no_memory() {
-    let mut house = House::new(2, &[], &[]);
+    let house = House::new(2, &[], &[]);
     let server = house.start();
     let (mut reader, _) = Wire::connect(server.port(), 2, "phone", Version::V4);
     reader.subscribe(&inbox(2), QoS::AtLeastOnce);
@@ -106,7 +106,7 @@ fn a_receiver_that_never_reads_costs_no_memory() {
 
 #[test]
 fn a_full_mailbox_refuses_and_takes_again() {
-    let mut house = House::new(2, &[], &[("MAILBOX__MAX_MESSAGES", "50")]);
+    let house = House::new(2, &[], &[("MAILBOX__MAX_MESSAGES", "50")]);
     let server = house.start();
     let (mut writer, _) = Wire::connect(server.port(), 1, "phone", Version::V5);
     write(&mut writer, 1, 50, 0);
@@ -144,7 +144,7 @@ fn a_full_mailbox_refuses_and_takes_again() {
 
 #[test]
 fn a_retained_message_survives() {
-    let mut house = House::new(1, &[], &[]);
+    let house = House::new(1, &[], &[]);
     let server = house.start();
     let (mut wire, _) = Wire::connect(server.port(), 1, "phone", Version::V4);
     wire.subscribe("/1/mood", QoS::AtLeastOnce);
@@ -170,7 +170,7 @@ fn a_retained_message_survives() {
 
 #[test]
 fn a_delayed_will_survives() {
-    let mut house = House::new(2, &[], &[]);
+    let house = House::new(2, &[], &[]);
     let server = house.start();
     let (mut reader, _) = Wire::connect(server.port(), 2, "phone", Version::V4);
     reader.subscribe(&inbox(2), QoS::AtLeastOnce);
@@ -196,7 +196,7 @@ fn a_delayed_will_survives() {
 
 #[test]
 fn message_expiry_goes_on_while_the_server_is_down() {
-    let mut house = House::new(2, &[], &[]);
+    let house = House::new(2, &[], &[]);
     let server = house.start();
     let (mut writer, _) = Wire::connect(server.port(), 1, "phone", Version::V5);
     for (id, expiry_secs) in [(1, 1), (2, 100)] {
@@ -224,10 +224,10 @@ fn message_expiry_goes_on_while_the_server_is_down() {
 
 #[test]
 fn a_second_server_on_the_same_data_refuses_to_start() {
-    let mut house = House::new(1, &[], &[]);
+    let house = House::new(1, &[], &[]);
     let server = house.start();
     let before = house.log().len();
-    let mut second = house.spawn_another();
+    let mut second = house.spawn();
     let status = second.wait();
     assert!(!status.success());
     let log = house.log().split_off(before);
