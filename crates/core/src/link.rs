@@ -56,6 +56,7 @@ pub struct Link {
     token: Token,
     waker: Waker,
     left: Mutex<(bool, Left)>,
+    receiving: Mutex<()>,
 }
 
 impl Link {
@@ -65,6 +66,7 @@ impl Link {
             token,
             waker,
             left: Mutex::default(),
+            receiving: Mutex::default(),
         }
     }
 
@@ -90,6 +92,14 @@ impl Link {
     /// A publish has been stored or refused.
     pub(crate) fn resolve(&self, ticket: Ticket, outcome: Outcome) {
         self.leave(|left| left.outcomes.push((ticket, outcome)));
+    }
+
+    /// Held by the connection from when its session knows the id of a QoS 2 PUBLISH until the message is
+    /// with the store. Whoever takes the session over waits for that: it answers for the id from then on.
+    pub(crate) fn receiving(&self) -> MutexGuard<'_, ()> {
+        self.receiving
+            .lock()
+            .expect("a panic of a connection ends the process")
     }
 
     /// Takes what was left.

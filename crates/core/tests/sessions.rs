@@ -1,11 +1,14 @@
 //! What outlives a connection (PROTOCOL.md, section 7.5 as far as memory goes), redelivery (7.3, 7.4), and
 //! the windows of both directions.
 
+use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::task::Waker;
 use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
+use jam_core::connection::{Connection, Progress};
 use jam_testkit::client::lasting;
 use jam_testkit::{Bench, Client, packets};
 use jam_wire::ReasonCode;
@@ -502,6 +505,52 @@ fn a_takeover_hands_the_session_on_in_the_middle_of_things() {
         two.expect_nothing();
         two.subscribe_inbox();
         two.read("1", "c");
+        two.expect_nothing();
+    }
+}
+
+#[test]
+fn what_is_taken_up_late_on_a_connection_that_was_taken_over_is_not_looked_at() {
+    for version in [V4, V5] {
+        let bench = Bench::on_disk(|_| ());
+        let disk = bench.disk().expect("a store with a file");
+        disk.at_once(true);
+        let two = bench.at_inbox("2:phone", version);
+        // By hand: a bench lets a connection know at once that it has been taken over.
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let mut old = Connection::new(bench.router(), address, Waker::noop().clone(), bench.now());
+        let mut connect = packets::connect("1:phone", version);
+        lasting(&mut connect);
+        assert_eq!(
+            old.handle_packet(Packet::Connect(Box::new(connect)), bench.now()),
+            Progress::Ready
+        );
+        let again = bench.client("1:phone", version);
+        assert!(again.connect_lasting().session_present);
+        let send = |content: &str| {
+            let payload = packets::message("1", content);
+            packets::publish("/2/inbox", payload, ExactlyOnce, Some(packets::id(7)))
+        };
+        let mut publish = send("a");
+        publish.dup = true;
+        again.send(Packet::Publish(publish));
+        again.expect_accepted(ExactlyOnce, Some(7));
+        two.read("1", "a");
+        assert_eq!(
+            old.handle_packet(Packet::Publish(send("a")), bench.now()),
+            Progress::Ready
+        );
+        bench.pass(Duration::ZERO);
+        two.expect_nothing();
+        disk.flush();
+        // Nor has the store heard of it: the id is free.
+        bench.crash();
+        again.connect_lasting();
+        two.connect();
+        two.subscribe_inbox();
+        again.send(Packet::Publish(send("b")));
+        again.expect_accepted(ExactlyOnce, Some(7));
+        two.read("1", "b");
         two.expect_nothing();
     }
 }

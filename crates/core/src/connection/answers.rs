@@ -159,13 +159,14 @@ impl Established {
         self.acknowledge(output);
     }
 
-    /// Remembers the id of a QoS 2 publish until its PUBREL.
-    pub(super) fn receive(&mut self, publish: &Publish, router: &Router) {
+    /// Remembers the id of a QoS 2 publish until its PUBREL; `false` if the session is no longer this
+    /// connection's.
+    pub(super) fn receive(&mut self, publish: &Publish, router: &Router) -> bool {
         let Some(packet_id) = publish
             .packet_id
             .filter(|_| publish.qos == QoS::ExactlyOnce)
         else {
-            return;
+            return true;
         };
         let (user, link) = (self.identity.user(), self.link.id());
         let received = router.with_session(user, link, |session| {
@@ -173,6 +174,7 @@ impl Established {
             session.received()
         });
         self.received = received.unwrap_or(self.received);
+        received.is_some()
     }
 
     /// What was permitted could not be appended.

@@ -272,14 +272,20 @@ impl Connection {
             .authorize_publish(established.identity.user(), &publish)
         {
             Ok(permit) => {
-                established.receive(&publish, &self.router);
                 let link = established.link.clone();
+                let is_once = publish.qos == QoS::ExactlyOnce;
+                let _receiving = is_once.then(|| link.receiving());
+                if !established.receive(&publish, &self.router) {
+                    // Another connection has the session by now: there the client says it again.
+                    self.phase = Phase::Established(established);
+                    return Progress::Ready;
+                }
                 let origin = Some(link.id());
                 let ticket = established.enqueue(&publish, None);
-                let receipt = ticket.map(|ticket| Receipt::for_client(link, ticket));
+                let receipt = ticket.map(|ticket| Receipt::for_client(link.clone(), ticket));
                 let packet_id = publish.packet_id.map(PacketId::get);
                 let received = established.session.zip(publish.packet_id);
-                let received = received.filter(|_| publish.qos == QoS::ExactlyOnce);
+                let received = received.filter(|_| is_once);
                 let published = self
                     .router
                     .publish(&permit, publish, origin, receipt, received, now);

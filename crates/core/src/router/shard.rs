@@ -164,6 +164,9 @@ impl Router {
 
     fn apply(&self, id: &UserId, effects: Effects) {
         effects.wake.iter().for_each(|link| link.wake());
+        if let Some(link) = effects.displaced {
+            drop(link.receiving());
+        }
         if let Some((link, seqs)) = effects.load {
             let (this, id, asked) = (self.this.clone(), id.clone(), seqs.clone());
             let then = Box::new(move |found| {

@@ -97,6 +97,7 @@ impl User {
         }
         if let Some(old) = device.link.take() {
             old.evict(Eviction::TakenOver);
+            effects.displaced = Some(old);
             // MQTT 5.0, section 3.1.2.5: with a delay, the will of a client that is back is not sent.
             let will = device
                 .will

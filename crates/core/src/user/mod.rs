@@ -71,6 +71,8 @@ impl DueWill {
 pub(crate) struct Effects {
     pub(crate) writes: SmallVec<[(Writes, Option<Receipt>); 1]>,
     pub(crate) wake: SmallVec<[Arc<Link>; 2]>,
+    /// The connection whose session another one has taken over.
+    pub(crate) displaced: Option<Arc<Link>>,
     pub(crate) wills: Vec<DueWill>,
     /// Entries that left the log within their grace: whoever published them need not wait any longer.
     pub(crate) spared: SmallVec<[Seq; 4]>,
