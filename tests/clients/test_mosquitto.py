@@ -12,7 +12,7 @@ import pytest
 from harness import error
 from harness.raw import LOGOUT
 
-PATIENCE = 20
+PATIENCE = 30
 
 
 @pytest.fixture(params=["tcp", "tls"])

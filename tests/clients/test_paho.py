@@ -10,7 +10,7 @@ from harness.raw import LOGOUT
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-PATIENCE = 20
+PATIENCE = 30
 
 
 class Phone:

@@ -18,7 +18,7 @@ from .packets import (
 )
 
 # For what must come. A machine with other work may take long.
-PATIENCE = 20
+PATIENCE = 30
 # For an end that must come: below `limits.connect_timeout`, which ends whoever says nothing.
 END_PATIENCE = 8
 

@@ -8,7 +8,7 @@ import mqtt from 'mqtt'
 import mqtt4 from 'mqtt4'
 import { Server } from './server.mjs'
 
-const patienceMs = 20_000
+const patienceMs = 30_000
 
 const error = (category, message, messageId = null, handler = 'authorizePublish') =>
   JSON.stringify({ type: 'error', handler, category, message, messageId })

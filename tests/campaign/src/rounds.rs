@@ -12,8 +12,9 @@ use crate::ledger::{Counts, Ledger};
 use crate::person::{Habits, Person, World};
 use crate::server::House;
 
-/// How long everybody may take to fetch what is his, without any progress.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long everybody may take to fetch what is his, without any progress. A busy disk has kept one
+/// fsync waiting for 15 seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Nothing more has come for so long: what clients have said last is with the server.
 const QUIET: Duration = Duration::from_millis(250);
 /// Users who may not write to each other.

@@ -20,7 +20,7 @@ use crate::server::token;
 /// What a client takes.
 const MAX_PACKET: usize = 16 * 1024 * 1024;
 /// How long a step of a told case may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One connection.
 #[derive(Debug)]

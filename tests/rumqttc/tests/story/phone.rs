@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::server::{Outcome, Server, User};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 const EVENTS: usize = 4096;
 const PACKET_BYTES: u32 = 4 * 1024 * 1024;
 
