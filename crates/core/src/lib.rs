@@ -23,6 +23,7 @@ pub mod message;
 pub mod output;
 pub mod payload;
 pub mod policy;
+pub mod push;
 pub mod router;
 mod session;
 pub mod store;

@@ -10,6 +10,7 @@
 //! `shard` has the locks and the graces; `devices` what connections ask for their devices.
 
 mod devices;
+mod pushes;
 mod shard;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -32,6 +33,7 @@ use crate::time::Time;
 use crate::user::{Appended, DueWill, New, User, UserLimits};
 
 pub(crate) use devices::AttachOptions;
+use pushes::Pushes;
 pub use shard::{GRACE, GRACE_BYTES};
 use shard::{Graced, SHARDS, Shard, lock};
 
@@ -73,6 +75,7 @@ pub struct Router {
     wills: Mutex<VecDeque<DueWill>>,
     /// Bytes of messages in their grace.
     graced_bytes: AtomicU64,
+    pushes: Mutex<Pushes>,
     /// For receipts that come back here.
     this: Weak<Self>,
 }
@@ -98,6 +101,7 @@ impl Router {
             timers: Mutex::default(),
             wills: Mutex::default(),
             graced_bytes: AtomicU64::new(0),
+            pushes: Mutex::default(),
             this: this.clone(),
         })
     }
