@@ -13,6 +13,7 @@ use jam_wire::{ConnectReturnCode, ReasonCode};
 use crate::directory::{Directory, Friendship, Lookup, NotificationToken, Question, Token};
 use crate::ids::{ClientId, UserId};
 use crate::payload::{self, PayloadError};
+use crate::push::Reach;
 
 #[cfg(test)]
 mod tests;
@@ -371,6 +372,7 @@ pub struct Permit {
     sender: UserId,
     receiver: UserId,
     destination: Destination,
+    may_push: bool,
 }
 
 impl Permit {
@@ -391,6 +393,12 @@ impl Permit {
     pub fn destination(&self) -> Destination {
         self.destination
     }
+
+    /// Whether the receiver may be told of it by a push, as far as is known.
+    #[must_use]
+    pub(crate) fn may_push(&self) -> bool {
+        self.may_push
+    }
 }
 
 /// What the rules for publishing may look at.
@@ -400,14 +408,16 @@ pub struct PublishAttempt<'a> {
     payload: &'a [u8],
     facts: &'a Facts<'a>,
     target: Target,
+    /// The receiver is away and has no notification token.
+    no_token: bool,
 }
 
 /// What the rules ask others for.
 pub struct Facts<'a> {
     /// Accounts and friendships.
     pub directory: &'a dyn Directory,
-    /// Whether push notifications are on.
-    pub push_on: bool,
+    /// Whom pushes can reach.
+    pub reach: Reach,
     /// Whether a user has a device connected.
     pub is_connected: &'a dyn Fn(&UserId) -> bool,
 }
@@ -442,7 +452,7 @@ impl Target {
 }
 
 /// A rule for publishing: nothing, or why not.
-type PublishRule = fn(&PublishAttempt<'_>) -> Result<(), Stop>;
+type PublishRule = fn(&mut PublishAttempt<'_>) -> Result<(), Stop>;
 
 /// The rows of section 4, in their order.
 const PUBLISH_RULES: &[PublishRule] = &[
@@ -465,44 +475,46 @@ pub fn authorize_publish(
     facts: &Facts<'_>,
 ) -> Result<Permit, Stop> {
     let target = Target::of(topic, sender);
-    let attempt = PublishAttempt {
+    let mut attempt = PublishAttempt {
         sender,
         topic,
         payload,
         facts,
         target,
+        no_token: false,
     };
     for rule in PUBLISH_RULES {
-        rule(&attempt)?;
+        rule(&mut attempt)?;
     }
-    let (receiver, destination) = match attempt.target {
-        Target::OwnChannel => (sender.clone(), Destination::OwnChannel),
-        Target::OwnInbox => (sender.clone(), Destination::Inbox),
-        Target::FriendInbox(receiver) => (receiver, Destination::Inbox),
+    let (receiver, destination, may_push) = match attempt.target {
+        Target::OwnChannel => (sender.clone(), Destination::OwnChannel, false),
+        Target::OwnInbox => (sender.clone(), Destination::Inbox, false),
+        Target::FriendInbox(receiver) => (receiver, Destination::Inbox, !attempt.no_token),
         Target::Foreign => return Err(refusals::TOPIC_FOREIGN.into()),
     };
     Ok(Permit {
         sender: sender.clone(),
         receiver,
         destination,
+        may_push,
     })
 }
 
-fn topic_has_levels(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+fn topic_has_levels(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     if attempt.topic.split('/').nth(2).is_none() {
         return Err(refusals::TOPIC_LEVELS.into());
     }
     Ok(())
 }
 
-fn topic_has_no_wildcards(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+fn topic_has_no_wildcards(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     if has_wildcard(attempt.topic) {
         return Err(refusals::TOPIC_WILDCARDS.into());
     }
     Ok(())
 }
 
-fn topic_is_own_or_an_inbox(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+fn topic_is_own_or_an_inbox(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     if attempt.target == Target::Foreign {
         return Err(refusals::TOPIC_FOREIGN.into());
     }
@@ -510,7 +522,7 @@ fn topic_is_own_or_an_inbox(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
 }
 
 /// Two rows of the table, for the payload is read once.
-fn payload_bears_the_sender(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+fn payload_bears_the_sender(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     if attempt.target == Target::OwnChannel {
         return Ok(());
     }
@@ -522,7 +534,7 @@ fn payload_bears_the_sender(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
     })
 }
 
-fn sender_is_a_friend(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+fn sender_is_a_friend(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     let Target::FriendInbox(receiver) = &attempt.target else {
         return Ok(());
     };
@@ -539,18 +551,22 @@ fn sender_is_a_friend(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
     }
 }
 
-fn push_can_be_addressed(attempt: &PublishAttempt<'_>) -> Result<(), Stop> {
+fn push_can_be_addressed(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     let Target::FriendInbox(receiver) = &attempt.target else {
         return Ok(());
     };
-    if !attempt.facts.push_on || (attempt.facts.is_connected)(receiver) {
+    if !attempt.facts.reach.asks_for_token() || (attempt.facts.is_connected)(receiver) {
         return Ok(());
     }
     let token = known(attempt.facts.directory.notification_token(receiver), || {
         Question::NotificationToken(receiver.detached())
     })?;
     match token {
-        NotificationToken::Present | NotificationToken::Absent => Ok(()),
+        NotificationToken::Present => Ok(()),
+        NotificationToken::Absent => {
+            attempt.no_token = true;
+            Ok(())
+        }
         NotificationToken::Unreadable => Err(refusals::NOTIFICATION_TOKEN.into()),
     }
 }

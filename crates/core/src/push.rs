@@ -2,8 +2,50 @@
 //!
 //! The router says that a push is due and is told what came of it; who sends it, and how, it does not know.
 
+use std::time::Duration;
+
 use crate::ids::UserId;
+use crate::store::Seq;
 use crate::time::Time;
+
+/// Receivers and senders, in pairs, of whom it is remembered that a push is owed or has been sent. What
+/// would go beyond is not pushed.
+pub const MAX_PUSHES: usize = 100_000;
+
+/// Whom pushes can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Nobody: push is switched off.
+    Off,
+    /// Nobody: push is on, but nothing is there to send them.
+    Unserved,
+    /// Who has a notification token.
+    Tokens,
+    /// Everybody.
+    Everybody,
+}
+
+impl Reach {
+    /// Whether the directory has to say what the token of an absent receiver is (section 4, last row).
+    pub(crate) fn asks_for_token(self) -> bool {
+        matches!(self, Self::Unserved | Self::Tokens)
+    }
+
+    pub(crate) fn is_served(self) -> bool {
+        matches!(self, Self::Tokens | Self::Everybody)
+    }
+}
+
+/// What the operator decides about pushes.
+#[derive(Debug, Clone, Copy)]
+pub struct PushRules {
+    /// Whom they can reach.
+    pub reach: Reach,
+    /// How long a connected device may take to acknowledge a message.
+    pub deadline: Duration,
+    /// After a push, how long there is no other for the same sender while the receiver stays away.
+    pub collapse: Duration,
+}
 
 /// A push that is due. To be given back with [`Router::push_settled`](crate::router::Router::push_settled).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +57,15 @@ pub struct DuePush {
 }
 
 impl DuePush {
+    pub(crate) fn new(receiver: &UserId, sender: &UserId, since: Time) -> Self {
+        Self {
+            receiver: receiver.clone(),
+            sender: sender.detached(),
+            since,
+            attempts: 0,
+        }
+    }
+
     /// Who is to be told.
     #[must_use]
     pub fn receiver(&self) -> &UserId {
@@ -49,4 +100,19 @@ pub enum PushOutcome {
     Dropped,
     /// It is to be tried again, not before then.
     Later(Time),
+}
+
+/// What is kept of the pushes from one sender to one receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushRecord {
+    /// Who is to be told, or has been.
+    pub receiver: UserId,
+    /// Who wrote.
+    pub sender: UserId,
+    /// The newest message that the push is about; 0 if that is not kept (QoS 0).
+    pub seq: Seq,
+    /// Whether it has been sent; otherwise it is owed, at the latest when the receiver is gone.
+    pub sent: bool,
+    /// Since when it is owed, or when it was sent.
+    pub at: Time,
 }

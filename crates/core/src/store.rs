@@ -17,6 +17,7 @@ use crate::ids::{ClientId, UserId};
 use crate::link::{Link, Ticket};
 use crate::message::Message;
 use crate::policy::Refusal;
+use crate::push::PushRecord;
 use crate::router::Router;
 use crate::time::Time;
 
@@ -56,6 +57,10 @@ pub enum Write {
     Retain(UserId, Arc<Message>),
     /// They no longer are.
     Unretain(UserId, bytestring::ByteString),
+    /// A push is owed or has been sent; takes the place of what was there for the same receiver and sender.
+    Push(Box<PushRecord>),
+    /// Nothing is known any more of pushes to the first user from the second.
+    EndPush(UserId, UserId),
 }
 
 /// What a packet id on its way to a device stands for.
@@ -134,6 +139,8 @@ pub struct Recovered {
     pub entries: Vec<RecoveredEntry>,
     /// Retained messages.
     pub retained: Vec<(UserId, Arc<Message>)>,
+    /// Pushes owed or sent.
+    pub pushes: Vec<PushRecord>,
     /// The highest number ever used, or higher.
     pub last_seq: Seq,
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jam_core::UserLimits;
 use jam_core::link::Eviction;
+use jam_core::push::{PushRules, Reach};
 use jam_core::router::{Router, Rules};
 use jam_core::store::MailboxStore;
 use jam_core::time::Time;
@@ -416,6 +417,15 @@ fn rules(settings: &Settings) -> Rules {
             max_messages: mailbox.max_messages as usize,
             max_bytes: mailbox.max_bytes,
             max_age: mailbox.max_age,
+            push: PushRules {
+                reach: if push.enabled {
+                    Reach::Unserved
+                } else {
+                    Reach::Off
+                },
+                deadline: push.deadline,
+                collapse: push.collapse,
+            },
         },
         session_expiry: sessions.expiry,
         packet: limits.packet as usize,
@@ -423,7 +433,6 @@ fn rules(settings: &Settings) -> Rules {
         connect_timeout: limits.connect_timeout,
         failed_auth: limits.failed_auth,
         failed_auth_window: limits.failed_auth_window,
-        push_on: push.enabled,
     }
 }
 

@@ -9,13 +9,14 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use jam_core::UserLimits;
 use jam_core::connection::{Connection, Progress};
 use jam_core::ids::UserId;
+use jam_core::push::{DuePush, PushOutcome, PushRules, Reach};
 use jam_core::router::{Router, Rules};
 use jam_core::time::Time;
 use jam_wire::Decoder;
@@ -88,6 +89,11 @@ pub fn rules() -> Rules {
             max_messages: 1000,
             max_bytes: 4 * 1024 * 1024,
             max_age: Duration::from_secs(30 * 24 * 3600),
+            push: PushRules {
+                reach: Reach::Off,
+                deadline: Duration::from_secs(10),
+                collapse: Duration::from_secs(30),
+            },
         },
         session_expiry: Duration::from_secs(24 * 3600),
         packet: 1024 * 1024,
@@ -95,7 +101,6 @@ pub fn rules() -> Rules {
         connect_timeout: Duration::from_secs(10),
         failed_auth: 10,
         failed_auth_window: Duration::from_secs(600),
-        push_on: false,
     }
 }
 
@@ -172,6 +177,32 @@ impl Bench {
     #[must_use]
     pub fn disk(&self) -> Option<&CrashingStore> {
         self.0.disk.as_deref()
+    }
+
+    /// The push that is due first, if there is one.
+    #[must_use]
+    pub fn next_push(&self) -> Option<DuePush> {
+        let context = Context::from_waker(Waker::noop());
+        match self.router().poll_push(&context, self.now()) {
+            Poll::Ready(push) => Some(push),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Sends what is due: receivers and senders.
+    pub fn send_pushes(&self) -> Vec<(String, String)> {
+        let mut sent = Vec::new();
+        while let Some(push) = self.next_push() {
+            sent.push((push.receiver().to_string(), push.sender().to_string()));
+            self.settle_push(push, PushOutcome::Sent);
+        }
+        sent
+    }
+
+    /// Says what came of a push.
+    pub fn settle_push(&self, push: DuePush, outcome: PushOutcome) {
+        self.router().push_settled(push, outcome, self.now());
+        self.run();
     }
 
     /// The server is killed and started again, a second later, on what its store has kept.

@@ -13,6 +13,7 @@ use bytestring::ByteString;
 use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::policy::refusals;
+use jam_core::push::PushRecord;
 use jam_core::store::{
     Append, Flights, MailboxStore, OnLoaded, Receipt, Recovered, RecoveredEntry, Seq, SessionId,
     SessionRecord, Write, Writes,
@@ -49,6 +50,8 @@ struct File {
     /// With whether anybody has acknowledged it.
     entries: BTreeMap<Seq, (Append, bool)>,
     retained: BTreeMap<(String, String), (UserId, Arc<Message>)>,
+    /// By receiver and sender.
+    pushes: BTreeMap<(UserId, UserId), PushRecord>,
     last: u64,
 }
 
@@ -72,6 +75,11 @@ impl CrashingStore {
     pub fn at_once(&self, at_once: bool) {
         self.state().at_once = at_once;
         self.settle();
+    }
+
+    /// Pushes in the file, owed or sent.
+    pub fn pushes(&self) -> Vec<PushRecord> {
+        self.state().file.pushes.values().cloned().collect()
     }
 
     /// Commits the first `count` calls.
@@ -242,6 +250,13 @@ impl File {
                 self.retained
                     .remove(&(user.to_string(), ByteString::to_string(&topic)));
             }
+            Write::Push(record) => {
+                let key = (record.receiver.clone(), record.sender.clone());
+                self.pushes.insert(key, *record);
+            }
+            Write::EndPush(receiver, sender) => {
+                self.pushes.remove(&(receiver, sender));
+            }
         }
     }
 
@@ -267,6 +282,7 @@ impl File {
             sessions: sessions.collect(),
             entries: self.entries.values().map(entry).collect(),
             retained: self.retained.values().cloned().collect(),
+            pushes: self.pushes.values().cloned().collect(),
             last_seq: self.last,
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jam_core::connection::OUTPUT_ENOUGH;
 use jam_core::policy::refusals;
+use jam_core::push::Reach;
 use jam_wire::ReasonCode;
 use jam_wire::packet::{Ack, Connect, Disconnect, Packet, PacketId, Publish, QoS, Version};
 
@@ -50,7 +51,9 @@ pub fn run(source: &mut dyn Source, steps: usize) {
         rules.user.max_messages = 20;
         rules.inflight = 3;
         rules.packet = 4096;
-        rules.push_on = many;
+        if many {
+            rules.user.push.reach = Reach::Tokens;
+        }
         rules.failed_auth = u32::MAX;
     });
     let victim = bench.at_inbox("3:phone", Version::V5);

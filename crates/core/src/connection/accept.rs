@@ -91,7 +91,7 @@ impl Connection {
             session_expiry,
             will,
         };
-        let Some((link, attached)) = self.router.attach(&identity, waker, options) else {
+        let Some((link, attached)) = self.router.attach(&identity, waker, options, now) else {
             self.deny(
                 connect,
                 ReasonCode::QuotaExceeded,

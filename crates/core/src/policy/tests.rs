@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::directory::Account;
+use crate::push::Reach;
 
 /// What the directory knows of one question; what is missing is not in memory.
 #[derive(Default)]
@@ -95,7 +96,7 @@ fn who_connects() {
 /// What user 1 hears when he publishes; `online` are those who are connected.
 fn publish(
     memory: &Memory,
-    push_on: bool,
+    reach: Reach,
     online: &[&str],
     topic: &'static str,
     payload: &str,
@@ -103,7 +104,7 @@ fn publish(
     let is_connected = |user: &UserId| online.contains(&user.as_str());
     let facts = Facts {
         directory: memory,
-        push_on,
+        reach,
         is_connected: &is_connected,
     };
     let topic = ByteString::from_static(topic);
@@ -123,7 +124,7 @@ fn a_permit_says_where_to() {
         ("/1/devices/1:a", "1", Destination::OwnChannel),
         ("/1/", "1", Destination::OwnChannel),
     ] {
-        let permit = publish(&memory, false, &[], topic, OK).unwrap();
+        let permit = publish(&memory, Reach::Off, &[], topic, OK).unwrap();
         assert_eq!(permit.receiver().as_str(), receiver);
         assert_eq!(permit.sender().as_str(), "1");
         assert_eq!(permit.destination(), destination);
@@ -134,7 +135,8 @@ fn a_permit_says_where_to() {
 fn a_rule_asks_for_nothing_that_an_earlier_one_makes_needless() {
     // A directory that knows nothing: whatever is answered was answered without it.
     let nothing = Memory::default();
-    let hear = |topic, payload| publish(&nothing, true, &[], topic, payload).unwrap_err();
+    let hear =
+        |topic, payload| publish(&nothing, Reach::Unserved, &[], topic, payload).unwrap_err();
     assert_eq!(hear("/2", OK), refusals::TOPIC_LEVELS.into());
     assert_eq!(hear("/2/#", OK), refusals::TOPIC_WILDCARDS.into());
     assert_eq!(hear("/2/x", OK), refusals::TOPIC_FOREIGN.into());
@@ -145,8 +147,8 @@ fn a_rule_asks_for_nothing_that_an_earlier_one_makes_needless() {
         receiver: user("2"),
     };
     assert_eq!(hear("/2/inbox", OK), Stop::Ask(friendship));
-    assert!(publish(&nothing, true, &[], "/1/inbox", OK).is_ok());
-    assert!(publish(&nothing, true, &[], "/1/x", "anything").is_ok());
+    assert!(publish(&nothing, Reach::Unserved, &[], "/1/inbox", OK).is_ok());
+    assert!(publish(&nothing, Reach::Unserved, &[], "/1/x", "anything").is_ok());
 }
 
 #[test]
@@ -156,12 +158,12 @@ fn the_notification_token_is_asked_for_only_when_a_push_is_due() {
     memory.friends.insert(("1", "3"), Friendship::NotFriends);
     let asks = Stop::Ask(Question::NotificationToken(user("2")));
     assert_eq!(
-        publish(&memory, true, &["1"], "/2/inbox", OK).unwrap_err(),
+        publish(&memory, Reach::Unserved, &["1"], "/2/inbox", OK).unwrap_err(),
         asks
     );
-    assert!(publish(&memory, false, &[], "/2/inbox", OK).is_ok());
-    assert!(publish(&memory, true, &["2"], "/2/inbox", OK).is_ok());
-    let stranger = publish(&memory, true, &[], "/3/inbox", OK).unwrap_err();
+    assert!(publish(&memory, Reach::Off, &[], "/2/inbox", OK).is_ok());
+    assert!(publish(&memory, Reach::Unserved, &["2"], "/2/inbox", OK).is_ok());
+    let stranger = publish(&memory, Reach::Unserved, &[], "/3/inbox", OK).unwrap_err();
     assert_eq!(stranger, refusals::NOT_FRIENDS.into());
     for (token, allowed) in [
         (NotificationToken::Present, true),
@@ -169,7 +171,7 @@ fn the_notification_token_is_asked_for_only_when_a_push_is_due() {
         (NotificationToken::Unreadable, false),
     ] {
         memory.tokens.insert("2", token);
-        let verdict = publish(&memory, true, &[], "/2/inbox", OK);
+        let verdict = publish(&memory, Reach::Unserved, &[], "/2/inbox", OK);
         assert_eq!(verdict.is_ok(), allowed);
         if let Err(stop) = verdict {
             assert_eq!(stop, refusals::NOTIFICATION_TOKEN.into());
@@ -189,7 +191,7 @@ fn a_receiver_that_cannot_be_is_no_receiver() {
         "2/inbox/",
         long,
     ] {
-        let stop = publish(&nothing, false, &[], topic, OK).unwrap_err();
+        let stop = publish(&nothing, Reach::Off, &[], topic, OK).unwrap_err();
         assert_eq!(stop, refusals::TOPIC_FOREIGN.into(), "{topic}");
     }
 }

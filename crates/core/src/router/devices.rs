@@ -33,6 +33,7 @@ impl Router {
         identity: &Identity,
         waker: Waker,
         options: AttachOptions,
+        now: Time,
     ) -> Option<(Arc<Link>, Attached)> {
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let link = Arc::new(Link::new(id, identity.token().clone(), waker));
@@ -44,7 +45,8 @@ impl Router {
             will: options.will,
         };
         let attached = self.with_user(identity.user(), |user, effects| {
-            user.attach(attach, &self.rules.user, effects, || self.next_seq())
+            let limits = &self.rules.user;
+            user.attach(attach, limits, now, effects, || self.next_seq())
         })?;
         Some((link, attached))
     }
@@ -59,6 +61,7 @@ impl Router {
     ) {
         self.with_user(user, |user, effects| {
             user.detach(link, goodbye, session_expiry, now, effects);
+            user.has_gone(now, &self.rules.user.push, effects);
         });
     }
 
@@ -199,7 +202,7 @@ impl Router {
 
     /// The store could not keep a message.
     pub(crate) fn message_refused(&self, user: &UserId, seq: Seq) {
-        self.with_user(user, |user, _| user.forget(seq));
+        self.with_user(user, |user, effects| user.forget(seq, effects));
     }
 
     /// The same, of a message that was published at QoS 2: its id is free, on whatever connection its

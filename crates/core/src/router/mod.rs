@@ -15,7 +15,7 @@ mod shard;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::message::Message;
 use crate::policy::{self, Facts, Permit, Refusal, Stop, refusals};
 use crate::store::{MailboxStore, Receipt, Recovered, Seq, SessionId, Write, Writes};
 use crate::time::Time;
-use crate::user::{Appended, DueWill, New, User, UserLimits};
+use crate::user::{Alarm, Appended, DueWill, New, User, UserLimits};
 
 pub(crate) use devices::AttachOptions;
 use pushes::Pushes;
@@ -55,8 +55,6 @@ pub struct Rules {
     pub failed_auth: u32,
     /// See `failed_auth`.
     pub failed_auth_window: Duration,
-    /// Whether push notifications are sent.
-    pub push_on: bool,
 }
 
 /// Every user's state.
@@ -69,13 +67,15 @@ pub struct Router {
     next_seq: AtomicU64,
     next_link: AtomicU64,
     attempts: Mutex<Attempts>,
-    /// When a device without a connection has something due.
-    timers: Mutex<BTreeSet<(Time, UserId, ClientId)>>,
+    /// When a user has something due.
+    timers: Mutex<BTreeSet<(Time, UserId, Alarm)>>,
     /// At most one for each session.
     wills: Mutex<VecDeque<DueWill>>,
     /// Bytes of messages in their grace.
     graced_bytes: AtomicU64,
     pushes: Mutex<Pushes>,
+    /// Senders and receivers of whom something is known of pushes, in pairs.
+    push_pairs: AtomicUsize,
     /// For receipts that come back here.
     this: Weak<Self>,
 }
@@ -102,6 +102,7 @@ impl Router {
             wills: Mutex::default(),
             graced_bytes: AtomicU64::new(0),
             pushes: Mutex::default(),
+            push_pairs: AtomicUsize::new(0),
             this: this.clone(),
         })
     }
@@ -139,7 +140,7 @@ impl Router {
         let is_connected = |user: &UserId| self.is_connected(user);
         let facts = Facts {
             directory: &*self.directory,
-            push_on: self.rules.push_on,
+            reach: self.rules.user.push.reach,
             is_connected: &is_connected,
         };
         policy::authorize_publish(sender, &publish.topic, &publish.payload, &facts)
@@ -165,11 +166,13 @@ impl Router {
         let received = received.map(|(session, packet_id)| Write::Received(session, packet_id));
         let may_wait = self.graced_bytes.load(Ordering::Relaxed) < GRACE_BYTES;
         let destination = permit.destination();
+        let may_push = permit.may_push() && self.push_rules().is_some();
         let new = New {
             message,
             destination,
             origin,
             may_wait,
+            may_push,
         };
         let mut receipt = receipt;
         let mut kept_already = None;
@@ -199,12 +202,13 @@ impl Router {
                         over: false,
                     });
                 }
-                Appended::Store(append) => {
+                Appended::Store(append, push) => {
                     self.end_graces(user, graced, effects);
                     let (this, user) = (self.this.clone(), append.user.clone());
                     let receipt = Receipt::for_message(this, user, seq, receipt.take(), sent_under);
                     let mut writes: Writes = received.into_iter().collect();
                     writes.push(Write::Append(append));
+                    writes.extend(push);
                     effects.writes.push((writes, Some(receipt)));
                 }
             }
@@ -246,29 +250,35 @@ impl Router {
             let timers = self.with_user(&id, |user, effects| user.restored(now, effects));
             let timers = timers
                 .into_iter()
-                .map(|(due, client)| (due, id.clone(), client));
+                .map(|(due, alarm)| (due, id.clone(), alarm));
             lock(&self.timers).extend(timers);
+        }
+        for push in found.pushes {
+            let receiver = push.receiver.clone();
+            self.with_user(&receiver, |user, effects| {
+                user.restore_push(push, now, &self.rules.user.push, effects);
+            });
         }
         // A session that ended with its connection, or while the server was down, is not taken up again.
         self.handle_timeout(now);
     }
 
-    /// Ends sessions and makes wills due whose time has come. To be called a few times a second.
+    /// Ends sessions, and makes wills and pushes due whose time has come. To be called a few times a second.
     pub fn handle_timeout(&self, now: Time) {
         loop {
-            let (user, client) = {
+            let (user, alarm) = {
                 let mut timers = lock(&self.timers);
                 match timers.first() {
                     Some((due, _, _)) if *due <= now => {}
                     _ => return,
                 }
-                let Some((_, user, client)) = timers.pop_first() else {
+                let Some((_, user, alarm)) = timers.pop_first() else {
                     return;
                 };
-                (user, client)
+                (user, alarm)
             };
             self.with_user(&user, |user, effects| {
-                user.handle_timeout(&client, now, effects);
+                user.handle_timeout(&alarm, now, &self.rules.user, effects);
             });
         }
     }
@@ -326,7 +336,7 @@ impl Router {
             .sum()
     }
 
-    /// How many devices without a connection have something due: a session's end or a will.
+    /// How many times something is due: a session's end, a will, a push.
     #[must_use]
     pub fn pending_timers(&self) -> usize {
         lock(&self.timers).len()

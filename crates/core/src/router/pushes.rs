@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use super::Router;
 use super::shard::lock;
-use crate::push::{DuePush, PushOutcome};
+use crate::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules};
 use crate::time::Time;
 
 /// Pushes that nobody is sending yet. No larger than the number of those owed, which has a bound.
@@ -35,19 +36,31 @@ impl Router {
     /// The push that has waited for longest. `Pending` wakes when a new one is due; for one that is to be
     /// tried again later, ask again when it is time.
     pub fn poll_push(&self, context: &Context<'_>, now: Time) -> Poll<DuePush> {
-        let mut pushes = self.pushes();
-        match pushes.take(now) {
-            Some(push) => Poll::Ready(push),
-            None => {
-                pushes.waker = Some(context.waker().clone());
-                Poll::Pending
+        loop {
+            let push = {
+                let mut pushes = self.pushes();
+                let Some(push) = pushes.take(now) else {
+                    pushes.waker = Some(context.waker().clone());
+                    return Poll::Pending;
+                };
+                push
+            };
+            let receiver = push.receiver.clone();
+            if self.with_user(&receiver, |user, effects| user.is_push_due(&push, effects)) {
+                return Poll::Ready(push);
             }
         }
     }
 
     /// What came of a push.
-    pub fn push_settled(&self, mut push: DuePush, outcome: PushOutcome) {
-        if let PushOutcome::Later(not_before) = outcome {
+    pub fn push_settled(&self, mut push: DuePush, outcome: PushOutcome, now: Time) {
+        let receiver = push.receiver.clone();
+        let again = self.with_user(&receiver, |user, effects| {
+            user.push_settled(&push, outcome, now, &self.rules.user.push, effects)
+        });
+        if let PushOutcome::Later(not_before) = outcome
+            && again
+        {
             push.attempts += 1;
             self.pushes().insert(push, not_before);
         }
@@ -59,15 +72,36 @@ impl Router {
         self.pushes().waiting.len()
     }
 
-    /// A push is due.
-    pub(super) fn owe_push(&self, push: DuePush) {
+    /// Senders and receivers of whom something is known of pushes, in pairs.
+    #[must_use]
+    pub fn remembered_pushes(&self) -> usize {
+        self.push_pairs.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is no room to remember another push: who is away is not told.
+    #[must_use]
+    pub fn pushes_are_full(&self) -> bool {
+        self.remembered_pushes() >= MAX_PUSHES
+    }
+
+    /// Pushes that have come to be due.
+    pub(super) fn push_soon(&self, due: Vec<DuePush>) {
         let waker = {
             let mut pushes = self.pushes();
-            let since = push.since;
-            pushes.insert(push, since);
+            for push in due {
+                let since = push.since;
+                pushes.insert(push, since);
+            }
             pushes.waker.take()
         };
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// The rules by which the receiver of a message is told, if he can be told and there is room to remember
+    /// it.
+    pub(super) fn push_rules(&self) -> Option<&PushRules> {
+        let rules = &self.rules.user.push;
+        (rules.reach.is_served() && !self.pushes_are_full()).then_some(rules)
     }
 
     fn pushes(&self) -> MutexGuard<'_, Pushes> {

@@ -138,7 +138,9 @@ impl Router {
             shard.insert(id, hash, |id| self.hash(id));
             let user = shard.users.find_mut(hash, |user| user.id() == id);
             let user = user.expect("it was put there a moment ago");
+            let pairs = user.push_pairs();
             let result = what(user, &mut shard.graced, &mut effects);
+            self.count_push_pairs(pairs, user.push_pairs());
             if user.is_idle() {
                 shard.remove(id, hash);
             }
@@ -162,6 +164,14 @@ impl Router {
         result
     }
 
+    fn count_push_pairs(&self, before: usize, after: usize) {
+        if after > before {
+            self.push_pairs.fetch_add(after - before, Ordering::Relaxed);
+        } else if before > after {
+            self.push_pairs.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
     fn apply(&self, id: &UserId, effects: Effects) {
         effects.wake.iter().for_each(|link| link.wake());
         if let Some(link) = effects.displaced {
@@ -179,12 +189,16 @@ impl Router {
             });
             self.store.load(seqs, then);
         }
-        if !effects.unset.is_empty() || effects.set.is_some() {
+        if !effects.unset.is_empty() || !effects.set.is_empty() {
             let mut timers = lock(&self.timers);
-            for (due, client) in effects.unset {
-                timers.remove(&(due, id.clone(), client));
+            for (due, alarm) in effects.unset {
+                timers.remove(&(due, id.clone(), alarm));
             }
-            timers.extend(effects.set.map(|(due, client)| (due, id.clone(), client)));
+            let set = effects.set.into_iter();
+            timers.extend(set.map(|(due, alarm)| (due, id.clone(), alarm)));
+        }
+        if !effects.pushes.is_empty() {
+            self.push_soon(effects.pushes);
         }
         if !effects.wills.is_empty() {
             lock(&self.wills).extend(effects.wills);
@@ -207,7 +221,8 @@ impl Router {
             let bytes = std::mem::take(&mut graced.bytes);
             self.graced_bytes.fetch_sub(bytes, Ordering::Relaxed);
             let receipt = graced.receipt.take();
-            if let Some(writes) = user.hand_over(graced.seq) {
+            let push = self.push_rules();
+            if let Some(writes) = user.hand_over(graced.seq, push, effects) {
                 let (this, id) = (self.this.clone(), graced.user.clone());
                 let receipt = Receipt::for_message(this, id, graced.seq, receipt, None);
                 effects.writes.push((writes, Some(receipt)));
@@ -224,6 +239,7 @@ impl Router {
         if self.graced_bytes.load(Ordering::Relaxed) == 0 && now != Time::NEVER {
             return;
         }
+        let mut others = Vec::new();
         for shard in &self.shards {
             let mut shard = lock(shard);
             while let Some(front) = shard.graced.front()
@@ -236,15 +252,26 @@ impl Router {
                     continue;
                 }
                 self.graced_bytes.fetch_sub(graced.bytes, Ordering::Relaxed);
-                let user = shard.find_mut(&graced.user, self.hash(&graced.user));
-                let writes = user.and_then(|user| user.hand_over(graced.seq));
+                let Some(user) = shard.find_mut(&graced.user, self.hash(&graced.user)) else {
+                    continue;
+                };
+                let mut effects = Effects::default();
+                let pairs = user.push_pairs();
+                let writes = user.hand_over(graced.seq, self.push_rules(), &mut effects);
+                self.count_push_pairs(pairs, user.push_pairs());
                 if let Some(writes) = writes {
-                    let (this, user) = (self.this.clone(), graced.user);
+                    let (this, user) = (self.this.clone(), graced.user.clone());
                     let receipt =
                         Receipt::for_message(this, user, graced.seq, graced.receipt, None);
                     self.store.write(writes, Some(receipt));
                 }
+                if !effects.set.is_empty() {
+                    others.push((graced.user, effects));
+                }
             }
+        }
+        for (user, effects) in others {
+            self.apply(&user, effects);
         }
         self.store.settle();
     }

@@ -10,6 +10,7 @@ use crate::link::LinkId;
 use crate::mailbox::{Kind, Mailbox, Place, Slots};
 use crate::message::Message;
 use crate::policy::{Destination, Refusal, refusals};
+use crate::push::PushRules;
 use crate::store::{Append, Seq, SessionId, Write, Writes};
 
 /// Devices that are further behind than this do not keep up: what is for them goes to the store at once.
@@ -24,6 +25,8 @@ pub(crate) struct New {
     pub(crate) origin: Option<LinkId>,
     /// Whether it may stay in memory for a grace.
     pub(crate) may_wait: bool,
+    /// Whether the receiver is to be told if he does not get it soon.
+    pub(crate) may_push: bool,
 }
 
 /// What became of a message.
@@ -33,8 +36,8 @@ pub(crate) enum Appended {
     NotKept,
     /// It is in the log for a grace, with this many bytes.
     Grace(u64),
-    /// It is to be stored.
-    Store(Append),
+    /// It is to be stored, together with what is said of pushes for it.
+    Store(Append, Option<Write>),
 }
 
 impl User {
@@ -51,7 +54,9 @@ impl User {
             destination,
             origin,
             may_wait,
+            may_push,
         } = new;
+        let (sender, now) = (message.sender.clone(), message.received_at);
         let kept = message.qos != QoS::AtMostOnce;
         let kind = match destination {
             Destination::Inbox => {
@@ -73,6 +78,10 @@ impl User {
         if message.retain {
             self.retain(&message, limits, effects)?;
         }
+        if !kept && may_push && !self.is_connected() {
+            let push = self.expect_ack(&sender, 0, now, &limits.push, effects);
+            push.into_iter().for_each(|push| effects.write(push));
+        }
         if !wanted || (!kept && !self.has_room_for_ephemeral(&message)) {
             return Ok(Appended::NotKept);
         }
@@ -88,7 +97,11 @@ impl User {
             Place::Ephemeral => Appended::NotKept,
             Place::Grace => Appended::Grace(message.size().max(1)),
             Place::Storing | Place::Store => {
-                Appended::Store(Mailbox::to_append(seq, &self.id, message, kind, readers))
+                let append = Mailbox::to_append(seq, &self.id, message, kind, readers);
+                let push = may_push
+                    .then(|| self.expect_ack(&sender, seq, now, &limits.push, effects))
+                    .flatten();
+                Appended::Store(append, push)
             }
         })
     }
@@ -168,11 +181,18 @@ impl User {
         Ok(())
     }
 
-    /// The grace of a message is over: what is to be stored of it and of its being on its way.
-    pub(crate) fn hand_over(&mut self, seq: Seq) -> Option<Writes> {
+    /// The grace of a message is over: what is to be stored of it and of its being on its way. The user is
+    /// told, by `push`, if he does not get it soon.
+    pub(crate) fn hand_over(
+        &mut self,
+        seq: Seq,
+        push: Option<&PushRules>,
+        effects: &mut Effects,
+    ) -> Option<Writes> {
         let message = self.mailbox.move_to(seq, Place::Store)?;
         let entry = self.mailbox.get(seq)?;
         let (kind, waits_for) = (entry.kind, entry.waits_for());
+        let (sender, received_at) = (message.sender.clone(), message.received_at);
         let append = Mailbox::to_append(seq, &self.id, message, kind, waits_for);
         let mut writes: Writes = SmallVec::from_iter([Write::Append(append)]);
         if entry.is_acknowledged() {
@@ -187,11 +207,19 @@ impl User {
                 writes.push(Write::InFlight(id, packet_id, flight));
             }
         }
+        if let Some(rules) = push
+            && kind == Kind::Inbox
+            && sender != self.id
+            && !entry.is_acknowledged()
+        {
+            writes.extend(self.expect_ack(&sender, seq, received_at, rules, effects));
+        }
         Some(writes)
     }
 
     /// The store has a message that could not be delivered before.
     pub(crate) fn message_stored(&mut self, seq: Seq, effects: &mut Effects) {
+        self.push_when_stored(seq, effects);
         let Some(entry) = self
             .mailbox
             .get(seq)
@@ -232,8 +260,9 @@ impl User {
     }
 
     /// The store could not keep a message, or no longer has it: it was never here.
-    pub(crate) fn forget(&mut self, seq: Seq) {
+    pub(crate) fn forget(&mut self, seq: Seq, effects: &mut Effects) {
         self.mailbox.remove(seq);
+        self.no_push_for(seq, effects);
         for device in &mut self.devices {
             if let Some((packet_id, _)) = device.session.flight_of(seq) {
                 device.session.landed(packet_id);

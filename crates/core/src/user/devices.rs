@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jam_wire::packet::{PacketId, Will};
 
-use super::{Device, DueWill, Effects, User, UserLimits};
+use super::{Alarm, Device, DueWill, Effects, User, UserLimits};
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::mailbox::Slots;
@@ -43,6 +43,7 @@ impl User {
         &mut self,
         new: Attach,
         limits: &UserLimits,
+        now: Time,
         effects: &mut Effects,
         next_id: impl FnOnce() -> SessionId,
     ) -> Option<Attached> {
@@ -78,10 +79,12 @@ impl User {
         let received = device.session.received();
         let mut writes = effects.writes.iter().flat_map(|(writes, _)| writes);
         let ended_stored = writes.any(|write| matches!(write, Write::EndSession(_)));
+        let session = device.id;
+        self.has_come(now, &limits.push, effects);
         Some(Attached {
             session_present,
             ended_stored,
-            session: device.id,
+            session,
             received,
         })
     }
@@ -283,14 +286,27 @@ impl User {
                 }));
             }
         }
-        effects.set = device.timer();
+        effects.set.extend(device.timer());
         let record = device.record(&self.id);
         record.into_iter().for_each(|record| effects.write(record));
         self.disconnected(index, effects);
     }
 
-    /// A timer of a device has run out.
-    pub(crate) fn handle_timeout(&mut self, client: &ClientId, now: Time, effects: &mut Effects) {
+    /// A timer has run out.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        alarm: &Alarm,
+        now: Time,
+        limits: &UserLimits,
+        effects: &mut Effects,
+    ) {
+        match alarm {
+            Alarm::Device(client) => self.device_timeout(client, now, effects),
+            Alarm::Pushes => self.look_at_pushes(now, &limits.push, effects),
+        }
+    }
+
+    fn device_timeout(&mut self, client: &ClientId, now: Time, effects: &mut Effects) {
         let Some(index) = self
             .devices
             .iter()
@@ -308,7 +324,7 @@ impl User {
                 user: self.id.clone(),
                 will,
             }));
-            effects.set = device.timer();
+            effects.set.extend(device.timer());
             let record = device.record(&self.id);
             record.into_iter().for_each(|record| effects.write(record));
         }
@@ -325,7 +341,7 @@ impl User {
         let missing = asked
             .iter()
             .filter(|seq| !found.iter().any(|(other, _)| other == *seq));
-        missing.for_each(|seq| self.forget(*seq));
+        missing.for_each(|seq| self.forget(*seq, effects));
         if let Some(device) = self
             .devices
             .iter_mut()

@@ -112,6 +112,7 @@ impl User {
         {
             let writes = acked(device, &mut self.mailbox, seq, Some(packet_id), effects);
             effects.write_all(writes);
+            self.was_heard_of(effects);
         }
     }
 
@@ -143,12 +144,14 @@ impl User {
         let Some(id) = device.id.filter(|_| !refused) else {
             let writes = acked(device, &mut self.mailbox, seq, Some(packet_id), effects);
             effects.write_all(writes);
+            self.was_heard_of(effects);
             return received;
         };
         // Together: the device waits for PUBREL from the moment on at which the message is gone.
         let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
         writes.push(Write::InFlight(id, packet_id, Flight::AwaitsPubComp));
         effects.writes.push((writes, Some(receipt(id, packet_id))));
+        self.was_heard_of(effects);
         received
     }
 

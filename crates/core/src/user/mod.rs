@@ -10,6 +10,7 @@
 mod appending;
 mod devices;
 mod fetching;
+mod pushing;
 mod subscribing;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId};
 use crate::mailbox::{Gone, Mailbox, Slot, Slots};
 use crate::message::Message;
+use crate::push::{DuePush, PushRules};
 use crate::session::Session;
 use crate::store::{Receipt, RecoveredEntry, Seq, SessionId, SessionRecord, Write, Writes};
 use crate::time::Time;
@@ -30,6 +32,7 @@ use crate::time::Time;
 pub(crate) use appending::{Appended, New};
 pub(crate) use devices::{Attach, Attached};
 pub(crate) use fetching::{Delivery, Fetched, Room};
+use pushing::Pushes;
 
 /// Topics with a retained message, for each user.
 pub const MAX_RETAINED: usize = 256;
@@ -49,6 +52,8 @@ pub struct UserLimits {
     pub max_bytes: u64,
     /// Age of a kept message.
     pub max_age: Duration,
+    /// When somebody who is away is told.
+    pub push: PushRules,
 }
 
 /// A will that is due: to be judged and published as any PUBLISH of that client.
@@ -79,8 +84,19 @@ pub(crate) struct Effects {
     /// Messages that a connection needs before it can go on.
     pub(crate) load: Option<(LinkId, Vec<Seq>)>,
     /// Timers that are no longer wanted, and new ones.
-    pub(crate) unset: Vec<(Time, ClientId)>,
-    pub(crate) set: Option<(Time, ClientId)>,
+    pub(crate) unset: Vec<(Time, Alarm)>,
+    pub(crate) set: Vec<(Time, Alarm)>,
+    /// Pushes that are due.
+    pub(crate) pushes: Vec<DuePush>,
+}
+
+/// What a user's timer is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Alarm {
+    /// A will, or the end of a session.
+    Device(ClientId),
+    /// The deadline of a message, or the end of a collapse window.
+    Pushes,
 }
 
 impl Effects {
@@ -144,9 +160,9 @@ impl Device {
             })
     }
 
-    fn timer(&self) -> Option<(Time, ClientId)> {
+    fn timer(&self) -> Option<(Time, Alarm)> {
         let due = self.will_at.min(self.ends_at);
-        (due != Time::NEVER).then(|| (due, self.client.clone()))
+        (due != Time::NEVER).then(|| (due, Alarm::Device(self.client.clone())))
     }
 
     /// What the store is to keep of the session, if it outlives its connection.
@@ -175,6 +191,8 @@ pub(crate) struct User {
     mailbox: Mailbox,
     retained: Vec<Arc<Message>>,
     devices: SmallVec<[Device; 1]>,
+    /// `None` if nothing is known of any sender.
+    pushes: Option<Box<Pushes>>,
 }
 
 impl User {
@@ -186,6 +204,7 @@ impl User {
             mailbox: Mailbox::default(),
             retained: Vec::new(),
             devices: SmallVec::new(),
+            pushes: None,
         }
     }
 
@@ -195,7 +214,10 @@ impl User {
 
     /// Whether nothing would be lost if this were forgotten.
     pub(crate) fn is_idle(&self) -> bool {
-        self.devices.is_empty() && self.mailbox.is_empty() && self.retained.is_empty()
+        self.devices.is_empty()
+            && self.mailbox.is_empty()
+            && self.retained.is_empty()
+            && self.pushes.is_none()
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -238,7 +260,7 @@ impl User {
         &mut self,
         now: Time,
         effects: &mut Effects,
-    ) -> SmallVec<[(Time, ClientId); 1]> {
+    ) -> SmallVec<[(Time, Alarm); 1]> {
         let mut gone = Vec::new();
         self.restore_flights(effects);
         self.mailbox.expire(now, &mut gone);

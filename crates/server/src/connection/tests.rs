@@ -3,6 +3,7 @@ use super::*;
 use std::net::Ipv4Addr;
 
 use jam_core::UserLimits;
+use jam_core::push::{PushRules, Reach};
 use jam_core::router::Rules;
 use jam_testkit::store::FaultyStore;
 use tokio::net::TcpStream;
@@ -16,6 +17,11 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         max_messages: 10,
         max_bytes: 1_000,
         max_age: Duration::from_secs(60),
+        push: PushRules {
+            reach: Reach::Off,
+            deadline: Duration::from_secs(10),
+            collapse: Duration::from_secs(30),
+        },
     };
     let rules = Rules {
         user,
@@ -25,7 +31,6 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         connect_timeout: Duration::from_secs(10),
         failed_auth: 10,
         failed_auth_window: Duration::from_secs(600),
-        push_on: false,
     };
     let router = Router::new(rules, directory.clone(), Arc::new(FaultyStore::default()));
     Arc::new(Shared {

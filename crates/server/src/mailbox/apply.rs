@@ -229,6 +229,22 @@ impl Applier {
                      expires_at, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
                 execute(connection, sql, row)
             }
+            Write::Push(push) => {
+                let row = params![
+                    push.receiver.as_str(),
+                    push.sender.as_str(),
+                    rec::number(push.seq),
+                    push.sent,
+                    rec::number(push.at.as_millis()),
+                ];
+                let sql = "INSERT OR REPLACE INTO push (user, sender, message, sent, at)
+                     VALUES (?1, ?2, ?3, ?4, ?5)";
+                execute(connection, sql, row)
+            }
+            Write::EndPush(user, sender) => {
+                let sql = "DELETE FROM push WHERE user = ?1 AND sender = ?2";
+                execute(connection, sql, params![user.as_str(), sender.as_str()])
+            }
             Write::Unretain(user, topic) => {
                 let sql = "DELETE FROM retained WHERE user = ?1 AND topic = ?2";
                 execute(

@@ -153,6 +153,7 @@ pub(super) struct Pending {
     by_packet: Map<PacketKey, u32>,
     by_session: Map<SessionId, u32>,
     by_topic: Map<(UserId, ByteString), u32>,
+    by_push: Map<(UserId, UserId), u32>,
     bytes: usize,
     highest: u64,
 }
@@ -320,6 +321,7 @@ impl Pending {
         self.by_packet.clear();
         self.by_session.clear();
         self.by_topic.clear();
+        self.by_push.clear();
         self.live = 0;
         self.bytes = 0;
         self.highest = 0;
@@ -375,6 +377,14 @@ impl Pending {
             Write::Unretain(ref user, ref topic) => {
                 let key = (user.clone(), topic.clone());
                 self.retained(key, write, call);
+            }
+            Write::Push(ref push) => {
+                let key = (push.receiver.clone(), push.sender.clone());
+                self.pushed(key, write, call);
+            }
+            Write::EndPush(ref receiver, ref sender) => {
+                let key = (receiver.clone(), sender.clone());
+                self.pushed(key, write, call);
             }
         }
     }
@@ -475,6 +485,13 @@ impl Pending {
     fn retained(&mut self, key: (UserId, ByteString), write: Write, call: u32) {
         let at = self.next();
         let before = self.by_topic.insert(key, at);
+        self.supersede(before);
+        self.add(write, call);
+    }
+
+    fn pushed(&mut self, key: (UserId, UserId), write: Write, call: u32) {
+        let at = self.next();
+        let before = self.by_push.insert(key, at);
         self.supersede(before);
         self.add(write, call);
     }

@@ -12,6 +12,7 @@ use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
+use jam_core::push::PushRecord;
 use jam_core::store::{Flight, Recovered, RecoveredEntry, Seq, SessionId, SessionRecord};
 use jam_core::time::Time;
 use jam_wire::packet::PacketId;
@@ -57,10 +58,12 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     let entries = all_entries(path, connection)?;
     last_seq = last_seq.max(entries.last().map_or(0, |entry| entry.seq));
     let retained = retained(connection)?;
+    let pushes = pushes(connection)?;
     let recovered = Recovered {
         sessions: sessions.into_values().collect(),
         entries,
         retained,
+        pushes,
         last_seq,
     };
     Ok(Found {
@@ -238,6 +241,22 @@ fn entry(row: &Row<'_>, users: &mut HashSet<UserId, RandomState>) -> Result<Reco
     })
 }
 
+fn pushes(connection: &Connection) -> Result<Vec<PushRecord>, Error> {
+    let mut select = connection.prepare("SELECT user, sender, message, sent, at FROM push")?;
+    let rows = select.query_map([], push)?;
+    rows.collect()
+}
+
+pub(super) fn push(row: &Row<'_>) -> Result<PushRecord, Error> {
+    Ok(PushRecord {
+        receiver: rec::user(row.get_ref(0)?.as_str()?)?,
+        sender: rec::user(row.get_ref(1)?.as_str()?)?,
+        seq: rec::from_number(row.get(2)?)?,
+        sent: row.get(3)?,
+        at: Time::from_millis(rec::from_number(row.get(4)?)?),
+    })
+}
+
 fn retained(connection: &Connection) -> Result<Vec<(UserId, Arc<Message>)>, Error> {
     let mut select = connection
         .prepare("SELECT user, topic, sender, received_at, expires_at, body FROM retained")?;
@@ -259,6 +278,7 @@ pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
     in_flight(connection, &mut sessions, &mut Kept::default())?;
     entries(connection, i64::MIN, i64::MAX)?;
     retained(connection)?;
+    pushes(connection)?;
     let mut select =
         connection.prepare("SELECT sender, received_at, expires_at, body FROM message")?;
     let mut rows = select.query([])?;

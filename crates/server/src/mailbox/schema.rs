@@ -68,6 +68,14 @@ const MIGRATIONS: [&str; 1] = ["
         body BLOB NOT NULL,
         PRIMARY KEY (user, topic)
     ) WITHOUT ROWID;
+    CREATE TABLE push (
+        user TEXT NOT NULL,
+        sender TEXT NOT NULL,
+        message INTEGER NOT NULL,
+        sent INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (user, sender)
+    ) WITHOUT ROWID;
     CREATE TABLE purge (
         user TEXT PRIMARY KEY,
         up_to INTEGER NOT NULL

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use jam_core::ids::UserId;
+use jam_core::push::PushRecord;
 use jam_core::store::{Append, Flight, Recovered, Write};
+use jam_core::time::Time;
 use proptest::prelude::*;
 
 use super::setting::{Setting, append_of, message, record, user};
@@ -24,6 +27,7 @@ struct Model {
     received: BTreeMap<(u64, u16), ()>,
     flights: Vec<(u64, u16, Flight)>,
     retained: BTreeMap<String, Vec<u8>>,
+    pushes: BTreeMap<(UserId, UserId), PushRecord>,
 }
 
 impl Model {
@@ -60,6 +64,13 @@ impl Model {
                 self.retained.insert(message.topic().to_string(), payload);
             }
             Write::Unretain(_, topic) => drop(self.retained.remove(&topic.to_string())),
+            Write::Push(push) => {
+                let key = (push.receiver.clone(), push.sender.clone());
+                self.pushes.insert(key, (**push).clone());
+            }
+            Write::EndPush(receiver, sender) => {
+                self.pushes.remove(&(receiver.clone(), sender.clone()));
+            }
         }
     }
 
@@ -83,6 +94,10 @@ impl Model {
         for (_, message) in &recovered.retained {
             let payload = message.to_stored().payload.to_vec();
             model.retained.insert(message.topic().to_string(), payload);
+        }
+        for push in &recovered.pushes {
+            let key = (push.receiver.clone(), push.sender.clone());
+            model.pushes.insert(key, push.clone());
         }
         model
     }
@@ -124,6 +139,16 @@ fn write() -> impl Strategy<Value = Write> {
         1 => (0_u8..3, 0_u8..9).prop_map(|(topic, payload)| {
             Write::Retain(user("1"), message(&format!("/1/{topic}"), payload.to_string()))
         }),
+        2 => (1_u8..4, any::<bool>(), 0_u64..99).prop_map(|(sender, sent, number)| {
+            Write::Push(Box::new(PushRecord {
+                receiver: user("1"),
+                sender: user(&sender.to_string()),
+                seq: number,
+                sent,
+                at: Time::from_millis(number),
+            }))
+        }),
+        1 => (1_u8..4).prop_map(|sender| Write::EndPush(user("1"), user(&sender.to_string()))),
         1 => (0_u8..3).prop_map(|topic| Write::Unretain(user("1"), format!("/1/{topic}").into())),
     ]
 }
@@ -163,7 +188,7 @@ impl Numbers {
             | Write::Released(session, _)
             | Write::InFlight(session, ..)
             | Write::Landed(session, _) => *session = self.session(*session),
-            Write::Retain(..) | Write::Unretain(..) => {}
+            Write::Retain(..) | Write::Unretain(..) | Write::Push(_) | Write::EndPush(..) => {}
         }
     }
 

@@ -1,0 +1,366 @@
+//! Whether somebody has to be told that there is a message for this user (PROTOCOL.md, section 9).
+//!
+//! For each sender there may be messages whose *deadline* runs, because the user is connected and has
+//! not acknowledged them; a push that is *owed*; and one that was *sent* a short time ago. A message that
+//! is acknowledged within its grace leaves no trace here, and neither does a sender of whom there is
+//! nothing of these.
+//!
+//! Invariants, checked by `tests/pushing.rs`: a push is owed for a message that is kept only when it is
+//! kept; what the store has of a pair is owed, or sent, or nothing, as it is here; senders of whom nothing
+//! is known any more are forgotten, at the latest at the alarm.
+
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::fast::RandomState;
+
+use super::{Alarm, Effects, User};
+use crate::ids::UserId;
+use crate::mailbox::Mailbox;
+use crate::push::{DuePush, PushOutcome, PushRecord, PushRules};
+use crate::store::{Seq, Write};
+use crate::time::Time;
+
+/// Messages of one sender that come within this part of the deadline are looked at together.
+const TOGETHER: u32 = 40;
+
+/// What is known of pushes to one user.
+#[derive(Debug)]
+pub(super) struct Pushes {
+    by_sender: HashMap<UserId, Pair, RandomState>,
+    /// Owed for messages that the store does not have yet.
+    unstored: Vec<(Seq, UserId)>,
+    /// Whether something was sent since the user was last heard of.
+    seemed_away: bool,
+    /// For when the router's timer is set.
+    alarm: Time,
+}
+
+/// What is known of pushes from one sender to one receiver.
+#[derive(Debug, Default)]
+struct Pair {
+    /// Messages whose deadline runs, together if they came together: when the first of them came, and the
+    /// number of the last. Per sender they are acknowledged in order.
+    running: VecDeque<(Time, Seq)>,
+    /// Since when a push is owed.
+    owed: Option<Time>,
+    /// When one was sent.
+    sent: Option<Time>,
+    /// The newest message that is to be told of; 0 if it is not kept.
+    last: Seq,
+}
+
+impl Default for Pushes {
+    fn default() -> Self {
+        Self {
+            by_sender: HashMap::default(),
+            unstored: Vec::new(),
+            seemed_away: false,
+            alarm: Time::NEVER,
+        }
+    }
+}
+
+fn waits(mailbox: &Mailbox, seq: Seq) -> bool {
+    mailbox
+        .get(seq)
+        .is_some_and(|entry| !entry.is_acknowledged())
+}
+
+impl Pair {
+    fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.owed.is_none() && self.sent.is_none()
+    }
+
+    fn was_just_sent(&self, now: Time, rules: &PushRules) -> bool {
+        self.sent.is_some_and(|sent| now < sent + rules.collapse)
+    }
+
+    /// Whether the newest message still waits for somebody to acknowledge it.
+    fn is_wanted(&self, mailbox: &Mailbox) -> bool {
+        self.last == 0 || waits(mailbox, self.last)
+    }
+
+    /// When something changes by itself.
+    fn due(&self, rules: &PushRules) -> Time {
+        let running = self.running.front().map(|(at, _)| *at + rules.deadline);
+        let sent = self.sent.map(|sent| sent + rules.collapse);
+        running.into_iter().chain(sent).min().unwrap_or(Time::NEVER)
+    }
+
+    /// What the store is to keep of it.
+    fn record(&self, receiver: &UserId, sender: &UserId) -> Write {
+        let running = self.running.front().map(|(at, _)| *at);
+        let (sent, at) = match (self.owed.or(running), self.sent) {
+            (_, Some(at)) => (true, at),
+            (Some(at), None) => (false, at),
+            (None, None) => return Write::EndPush(receiver.clone(), sender.clone()),
+        };
+        Write::Push(Box::new(PushRecord {
+            receiver: receiver.clone(),
+            sender: sender.clone(),
+            seq: self.last,
+            sent,
+            at,
+        }))
+    }
+}
+
+impl Pushes {
+    /// The pair whose push this is, if it is still owed.
+    fn pair_of(&mut self, push: &DuePush) -> Option<&mut Pair> {
+        let pair = self.by_sender.get_mut(&push.sender)?;
+        (pair.owed == Some(push.since)).then_some(pair)
+    }
+
+    /// The pair that a push is owed to for a message that the store does not have yet; no longer so.
+    fn unstored(&mut self, seq: Seq) -> Option<(UserId, &mut Pair)> {
+        let index = self.unstored.iter().position(|(of, _)| *of == seq)?;
+        let (_, sender) = self.unstored.swap_remove(index);
+        let pair = self.by_sender.get_mut(&sender)?;
+        Some((sender, pair))
+    }
+
+    /// Has the alarm ring at `due` at the latest; [`Time::NEVER`] stops it.
+    fn ring_at(&mut self, due: Time, effects: &mut Effects) {
+        if due >= self.alarm && due != Time::NEVER {
+            return;
+        }
+        if self.alarm != Time::NEVER {
+            effects.unset.push((self.alarm, Alarm::Pushes));
+        }
+        if due != Time::NEVER {
+            effects.set.push((due, Alarm::Pushes));
+        }
+        self.alarm = due;
+    }
+}
+
+impl User {
+    /// How many senders something is known of.
+    pub(crate) fn push_pairs(&self) -> usize {
+        self.pushes
+            .as_ref()
+            .map_or(0, |pushes| pushes.by_sender.len())
+    }
+
+    /// A message of another user goes to the store (or, with number 0, nowhere): its deadline runs, or a
+    /// push is owed if nobody is connected. What is to be kept of that together with the message.
+    pub(super) fn expect_ack(
+        &mut self,
+        sender: &UserId,
+        seq: Seq,
+        now: Time,
+        rules: &PushRules,
+        effects: &mut Effects,
+    ) -> Option<Write> {
+        let connected = self.is_connected();
+        let pushes = self.pushes.get_or_insert_default();
+        if !pushes.by_sender.contains_key(sender) {
+            pushes.by_sender.insert(sender.detached(), Pair::default());
+        }
+        let pair = pushes.by_sender.get_mut(sender)?;
+        if connected {
+            pair.last = seq;
+            match pair.running.back_mut() {
+                Some((first, last)) if now.since(*first) < rules.deadline / TOGETHER => *last = seq,
+                _ => pair.running.push_back((now, seq)),
+            }
+            let record = pair.record(&self.id, sender);
+            pushes.ring_at(now + rules.deadline, effects);
+            return Some(record);
+        }
+        if pair.owed.is_some() || pair.was_just_sent(now, rules) {
+            return None;
+        }
+        (pair.owed, pair.sent, pair.last) = (Some(now), None, seq);
+        let record = pair.record(&self.id, sender);
+        if seq == 0 {
+            effects.pushes.push(DuePush::new(&self.id, sender, now));
+        } else {
+            pushes.unstored.push((seq, sender.detached()));
+        }
+        Some(record)
+    }
+
+    /// The store has a message: the push that is owed for it may go out.
+    pub(super) fn push_when_stored(&mut self, seq: Seq, effects: &mut Effects) {
+        let Some((sender, pair)) = self.pushes.as_mut().and_then(|it| it.unstored(seq)) else {
+            return;
+        };
+        if let Some(since) = pair.owed {
+            let push = DuePush::new(&self.id, &sender, since);
+            effects.pushes.push(push);
+        }
+    }
+
+    /// The store could not keep a message: there is nothing to tell.
+    pub(super) fn no_push_for(&mut self, seq: Seq, effects: &mut Effects) {
+        let Some((sender, pair)) = self.pushes.as_mut().and_then(|it| it.unstored(seq)) else {
+            return;
+        };
+        pair.owed = None;
+        effects.write(pair.record(&self.id, &sender));
+        self.forget_idle_pairs(effects);
+    }
+
+    /// A device has connected. What was sent was for who was away; what is owed has a deadline again, for
+    /// the device may get the message now.
+    pub(super) fn has_come(&mut self, now: Time, rules: &PushRules, effects: &mut Effects) {
+        let Some(pushes) = self.pushes.as_mut() else {
+            return;
+        };
+        for pair in pushes.by_sender.values_mut() {
+            if pair.last != 0 && pair.owed.take().is_some() {
+                pair.running = VecDeque::from([(now, pair.last)]);
+            }
+        }
+        pushes.ring_at(now + rules.deadline, effects);
+        self.was_heard_of(effects);
+    }
+
+    /// A device has connected or acknowledged a message: the user is not away.
+    pub(super) fn was_heard_of(&mut self, effects: &mut Effects) {
+        let Some(pushes) = self.pushes.as_mut().filter(|pushes| pushes.seemed_away) else {
+            return;
+        };
+        pushes.seemed_away = false;
+        for (sender, pair) in &mut pushes.by_sender {
+            if pair.sent.take().is_some() {
+                effects.write(pair.record(&self.id, sender));
+            }
+        }
+        self.forget_idle_pairs(effects);
+    }
+
+    /// A connection has ended. If it was the last, what is not acknowledged will not be.
+    pub(crate) fn has_gone(&mut self, now: Time, rules: &PushRules, effects: &mut Effects) {
+        if !self.is_connected() {
+            self.end_deadlines(now, now, rules, effects);
+        }
+    }
+
+    /// The alarm rings.
+    pub(super) fn look_at_pushes(&mut self, now: Time, rules: &PushRules, effects: &mut Effects) {
+        if let Some(pushes) = self.pushes.as_mut() {
+            pushes.alarm = Time::NEVER;
+        }
+        self.end_deadlines(now, now - rules.deadline, rules, effects);
+        if let Some(pushes) = self.pushes.as_mut() {
+            let due = pushes.by_sender.values().map(|pair| pair.due(rules)).min();
+            pushes.ring_at(due.unwrap_or(Time::NEVER), effects);
+        }
+    }
+
+    /// A push is owed for what came before `before` and is not acknowledged.
+    fn end_deadlines(&mut self, now: Time, before: Time, rules: &PushRules, effects: &mut Effects) {
+        let Some(pushes) = self.pushes.as_mut() else {
+            return;
+        };
+        for (sender, pair) in &mut pushes.by_sender {
+            let was = (pair.running.len(), pair.owed, pair.sent);
+            let mut silent = false;
+            while let Some((_, seq)) = pair.running.pop_front_if(|(first, _)| *first <= before) {
+                silent |= waits(&self.mailbox, seq);
+            }
+            if !pair.was_just_sent(now, rules) {
+                pair.sent = None;
+                if silent && pair.owed.is_none() {
+                    // It tells of everything that is there.
+                    pair.running.clear();
+                    pair.owed = Some(now);
+                    let push = DuePush::new(&self.id, sender, now);
+                    effects.pushes.push(push);
+                }
+            }
+            if was != (pair.running.len(), pair.owed, pair.sent) {
+                effects.write(pair.record(&self.id, sender));
+            }
+        }
+        self.forget_idle_pairs(effects);
+    }
+
+    /// Whether a push that was due still is: not if the message has been acknowledged, or is gone.
+    pub(crate) fn is_push_due(&mut self, push: &DuePush, effects: &mut Effects) -> bool {
+        let Some(pair) = self.pushes.as_mut().and_then(|it| it.pair_of(push)) else {
+            return false;
+        };
+        if pair.is_wanted(&self.mailbox) {
+            return true;
+        }
+        pair.owed = None;
+        effects.write(pair.record(&self.id, &push.sender));
+        self.forget_idle_pairs(effects);
+        false
+    }
+
+    /// What came of a push: whether it is to be tried again.
+    pub(crate) fn push_settled(
+        &mut self,
+        push: &DuePush,
+        outcome: PushOutcome,
+        now: Time,
+        rules: &PushRules,
+        effects: &mut Effects,
+    ) -> bool {
+        let Some(pushes) = self.pushes.as_mut() else {
+            return false;
+        };
+        let Some(pair) = pushes.pair_of(push) else {
+            return false;
+        };
+        match outcome {
+            PushOutcome::Later(_) => return true,
+            PushOutcome::Sent => (pair.owed, pair.sent) = (None, Some(now)),
+            PushOutcome::Dropped => pair.owed = None,
+        }
+        effects.write(pair.record(&self.id, &push.sender));
+        if outcome == PushOutcome::Sent {
+            pushes.seemed_away = true;
+            pushes.ring_at(now + rules.collapse, effects);
+        }
+        self.forget_idle_pairs(effects);
+        false
+    }
+
+    /// What a store has found of pushes from one sender, after all messages.
+    pub(crate) fn restore_push(
+        &mut self,
+        found: PushRecord,
+        now: Time,
+        rules: &PushRules,
+        effects: &mut Effects,
+    ) {
+        let mut pair = Pair {
+            last: found.seq,
+            ..Pair::default()
+        };
+        if rules.reach.is_served() {
+            if found.sent {
+                pair.sent = Some(found.at).filter(|_| now < found.at + rules.collapse);
+            } else if pair.is_wanted(&self.mailbox) {
+                pair.owed = Some(found.at);
+                let push = DuePush::new(&self.id, &found.sender, found.at);
+                effects.pushes.push(push);
+            }
+        }
+        if pair.is_idle() {
+            effects.write(pair.record(&self.id, &found.sender));
+            return;
+        }
+        let pushes = self.pushes.get_or_insert_default();
+        pushes.seemed_away |= pair.sent.is_some();
+        pushes.ring_at(pair.due(rules), effects);
+        pushes.by_sender.insert(found.sender, pair);
+    }
+
+    fn forget_idle_pairs(&mut self, effects: &mut Effects) {
+        let Some(pushes) = self.pushes.as_mut() else {
+            return;
+        };
+        pushes.by_sender.retain(|_, pair| !pair.is_idle());
+        if pushes.by_sender.is_empty() {
+            pushes.ring_at(Time::NEVER, effects);
+            self.pushes = None;
+        }
+    }
+}

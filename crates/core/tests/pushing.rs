@@ -1,0 +1,660 @@
+//! Push (PROTOCOL.md, section 9): when one goes out, and when none does.
+
+use std::time::Duration;
+
+use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+use Version::{V4, V5};
+use jam_core::directory::NotificationToken;
+use jam_core::link::Eviction;
+use jam_core::push::{MAX_PUSHES, PushOutcome, Reach};
+use jam_core::router::Rules;
+use jam_testkit::client::lasting;
+use jam_testkit::{Bench, Client, packets};
+use jam_wire::ReasonCode;
+use jam_wire::packet::{QoS, Version};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const COLLAPSE: Duration = Duration::from_secs(30);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn served(rules: &mut Rules) {
+    rules.user.push.reach = Reach::Tokens;
+}
+
+/// With a push service; everybody has a notification token.
+fn with_tokens(bench: Bench) -> Bench {
+    for user in ["1", "2", "3"] {
+        bench
+            .directory()
+            .set_notification(user, NotificationToken::Present);
+    }
+    bench
+}
+
+fn bench() -> Bench {
+    with_tokens(Bench::with(served))
+}
+
+fn writer(bench: &Bench) -> Client {
+    let writer = bench.client("1:phone", V5);
+    writer.connect();
+    writer
+}
+
+/// Connected, subscribed, with a session that stays.
+fn reader(bench: &Bench) -> Client {
+    let reader = bench.client("2:phone", V5);
+    reader.connect_with(lasting);
+    reader.subscribe_inbox();
+    reader
+}
+
+#[track_caller]
+fn expect_push(bench: &Bench) {
+    assert_eq!(bench.send_pushes(), [("2".into(), "1".into())]);
+}
+
+#[track_caller]
+fn expect_none(bench: &Bench) {
+    assert_eq!(bench.send_pushes(), []);
+    assert_eq!(bench.router().waiting_pushes(), 0);
+}
+
+// No device connected.
+
+#[test]
+fn one_who_is_away_is_told_at_once() {
+    for qos in [AtMostOnce, AtLeastOnce, ExactlyOnce] {
+        let bench = bench();
+        let writer = writer(&bench);
+        writer.write("2", "hello", qos);
+        expect_push(&bench);
+        bench.advance(COLLAPSE * 2);
+        expect_none(&bench);
+    }
+}
+
+#[test]
+fn of_each_sender_for_himself() {
+    let bench = bench();
+    bench.directory().befriend("2", "3");
+    let third = bench.client("3:phone", V4);
+    third.connect();
+    writer(&bench).write("2", "hello", AtLeastOnce);
+    third.write("2", "hello", AtLeastOnce);
+    let expected = [("2".into(), "1".into()), ("2".into(), "3".into())];
+    assert_eq!(bench.send_pushes(), expected);
+}
+
+#[test]
+fn who_has_no_token_is_not() {
+    let bench = bench();
+    bench
+        .directory()
+        .set_notification("2", NotificationToken::Absent);
+    for qos in [AtMostOnce, AtLeastOnce, ExactlyOnce] {
+        writer(&bench).write("2", "hello", qos);
+        expect_none(&bench);
+    }
+}
+
+#[test]
+fn everybody_is_where_no_token_is_needed() {
+    let bench = Bench::with(|rules| rules.user.push.reach = Reach::Everybody);
+    for token in [NotificationToken::Absent, NotificationToken::Unreadable] {
+        bench.directory().set_notification("2", token);
+        writer(&bench).write("2", "hello", AtLeastOnce);
+        expect_push(&bench);
+        bench.advance(COLLAPSE);
+    }
+}
+
+#[test]
+fn nothing_is_owed_where_nothing_can_be_sent() {
+    for reach in [Reach::Off, Reach::Unserved] {
+        let bench = with_tokens(Bench::on_disk(|rules| rules.user.push.reach = reach));
+        bench.disk().unwrap().at_once(true);
+        writer(&bench).write("2", "hello", AtLeastOnce);
+        writer(&bench).write("2", "hello", AtMostOnce);
+        expect_none(&bench);
+        assert_eq!(bench.disk().unwrap().pushes(), []);
+    }
+}
+
+#[test]
+fn what_is_refused_is_not_told() {
+    let bench = bench();
+    let writer = writer(&bench);
+    bench.directory().forbid("1", "2");
+    let id = writer.publish("/2/inbox", packets::message("1", "hello"), AtLeastOnce);
+    writer.expect_refusal("friends", "not friends with the receiver", id);
+    expect_none(&bench);
+}
+
+#[test]
+fn own_messages_and_own_channels_are_not_told() {
+    let bench = bench();
+    let writer = writer(&bench);
+    writer.write("1", "note to myself", AtLeastOnce);
+    let id = writer.publish("/1/notes", "anything", AtLeastOnce);
+    writer.expect_accepted(AtLeastOnce, id);
+    writer.drop_connection();
+    bench.advance(DEADLINE * 2);
+    expect_none(&bench);
+}
+
+#[test]
+fn a_will_is_a_message() {
+    let bench = bench();
+    let client = bench.client("1:phone", V5);
+    client.connect_with(|connect| {
+        let mut will = packets::will("/2/inbox", r#"{"from":"1","content":"bye"}"#);
+        will.qos = AtLeastOnce;
+        connect.will = Some(will);
+    });
+    client.drop_connection();
+    expect_push(&bench);
+}
+
+// The collapse window.
+
+#[test]
+fn one_in_the_window_while_the_receiver_stays_away() {
+    let bench = bench();
+    let writer = writer(&bench);
+    for qos in [AtLeastOnce, AtMostOnce, ExactlyOnce, AtLeastOnce] {
+        writer.write("2", "hello", qos);
+    }
+    expect_push(&bench);
+    bench.advance(COLLAPSE - SECOND);
+    writer.write("2", "again", AtLeastOnce);
+    expect_none(&bench);
+    bench.advance(SECOND);
+    expect_none(&bench);
+    writer.write("2", "again", AtLeastOnce);
+    expect_push(&bench);
+}
+
+#[test]
+fn the_window_begins_when_the_push_has_gone_out() {
+    let bench = bench();
+    let writer = writer(&bench);
+    writer.write("2", "hello", AtLeastOnce);
+    let push = bench.next_push().unwrap();
+    bench.advance(COLLAPSE * 3);
+    writer.write("2", "the service is slow", AtLeastOnce);
+    assert_eq!(bench.next_push(), None);
+    bench.settle_push(push, PushOutcome::Sent);
+    bench.advance(COLLAPSE - SECOND);
+    writer.write("2", "hello", AtLeastOnce);
+    expect_none(&bench);
+    bench.advance(SECOND);
+    writer.write("2", "hello", AtLeastOnce);
+    expect_push(&bench);
+}
+
+#[test]
+fn who_came_and_went_is_told_anew() {
+    let bench = bench();
+    let writer = writer(&bench);
+    writer.write("2", "hello", AtLeastOnce);
+    expect_push(&bench);
+    let reader = reader(&bench);
+    reader.read("1", "hello");
+    reader.disconnect();
+    reader.drop_connection();
+    expect_none(&bench);
+    writer.write("2", "hello again", AtLeastOnce);
+    expect_push(&bench);
+}
+
+// Connected, but silent.
+
+#[test]
+fn a_device_that_acknowledges_in_time_is_not_pushed() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        let bench = bench();
+        let (writer, reader) = (writer(&bench), reader(&bench));
+        writer.write("2", "hello", qos);
+        bench.advance(DEADLINE - SECOND);
+        let publish = reader.expect_message("1", "hello");
+        reader.acknowledge(&publish);
+        bench.advance(DEADLINE * 3);
+        expect_none(&bench);
+    }
+}
+
+#[test]
+fn a_device_that_does_not_is_once() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        let bench = bench();
+        let (writer, _reader) = (writer(&bench), reader(&bench));
+        writer.write("2", "hello", qos);
+        bench.advance(DEADLINE - SECOND);
+        expect_none(&bench);
+        bench.advance(SECOND);
+        expect_push(&bench);
+        bench.advance(DEADLINE * 9);
+        expect_none(&bench);
+    }
+}
+
+#[test]
+fn the_deadline_is_that_of_the_first_message_not_acknowledged() {
+    let bench = bench();
+    let (writer, reader) = (writer(&bench), reader(&bench));
+    for second in 0..8 {
+        writer.write("2", &second.to_string(), AtLeastOnce);
+        bench.advance(SECOND);
+    }
+    for second in 0..3 {
+        reader.read("1", &second.to_string());
+    }
+    // It is 8 now; what came at 3 is due at 13.
+    bench.advance(SECOND * 4);
+    expect_none(&bench);
+    bench.advance(SECOND);
+    expect_push(&bench);
+    bench.advance(DEADLINE * 9);
+    expect_none(&bench);
+}
+
+#[test]
+fn a_stream_to_a_silent_device_is_told_of_once_in_the_window() {
+    let bench = bench();
+    let (writer, _reader) = (writer(&bench), reader(&bench));
+    let mut pushes = 0;
+    for _ in 0..90 {
+        writer.write("2", "hello", AtLeastOnce);
+        bench.advance(SECOND);
+        pushes += bench.send_pushes().len();
+    }
+    // At 10, at 40 and at 70.
+    assert_eq!(pushes, 3);
+}
+
+#[test]
+fn a_device_that_woke_up_is_pushed_again_when_it_falls_silent() {
+    let bench = bench();
+    let (writer, reader) = (writer(&bench), reader(&bench));
+    writer.write("2", "one", AtLeastOnce);
+    bench.advance(DEADLINE);
+    expect_push(&bench);
+    reader.read("1", "one");
+    writer.write("2", "two", AtLeastOnce);
+    bench.advance(DEADLINE);
+    expect_push(&bench);
+}
+
+#[test]
+fn a_device_that_takes_qos_0_cannot_be_silent() {
+    let bench = bench();
+    let writer = writer(&bench);
+    let reader = bench.client("2:phone", V4);
+    reader.connect();
+    reader.subscribe("/2/inbox", AtMostOnce);
+    for qos in [AtMostOnce, AtLeastOnce, ExactlyOnce] {
+        writer.write("2", "hello", qos);
+        reader.expect_message("1", "hello");
+    }
+    bench.advance(DEADLINE * 2);
+    expect_none(&bench);
+}
+
+#[test]
+fn a_device_that_does_not_subscribe_is_silent() {
+    let bench = bench();
+    let writer = writer(&bench);
+    bench.client("2:phone", V4).connect();
+    writer.write("2", "hello", AtLeastOnce);
+    expect_none(&bench);
+    bench.advance(DEADLINE);
+    expect_push(&bench);
+}
+
+#[test]
+fn one_device_of_several_is_enough() {
+    let bench = with_tokens(Bench::with(|rules| {
+        served(rules);
+        rules.user.many_devices = true;
+    }));
+    let (writer, phone) = (writer(&bench), reader(&bench));
+    let tablet = bench.at_inbox("2:tablet", V5);
+    writer.write("2", "hello", AtLeastOnce);
+    tablet.read("1", "hello");
+    bench.advance(DEADLINE * 2);
+    phone.drop_connection();
+    expect_none(&bench);
+    writer.write("2", "hello", AtLeastOnce);
+    bench.advance(SECOND);
+    expect_none(&bench);
+    bench.advance(DEADLINE);
+    expect_push(&bench);
+}
+
+// The connection ends.
+
+#[test]
+fn who_leaves_a_message_unacknowledged_is_told_at_once() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        for polite in [false, true] {
+            let bench = bench();
+            let (writer, reader) = (writer(&bench), reader(&bench));
+            writer.write("2", "hello", qos);
+            bench.advance(SECOND);
+            if polite {
+                reader.disconnect();
+            }
+            reader.drop_connection();
+            expect_push(&bench);
+            bench.advance(DEADLINE * 2);
+            expect_none(&bench);
+        }
+    }
+}
+
+#[test]
+fn also_of_a_message_that_is_in_its_grace() {
+    for session in [true, false] {
+        let bench = bench();
+        let writer = writer(&bench);
+        let reader = bench.client("2:phone", V5);
+        reader.connect_with(|connect| {
+            if session {
+                lasting(connect);
+            }
+        });
+        reader.subscribe_inbox();
+        bench.be_graceful();
+        let id = writer.publish("/2/inbox", packets::message("1", "hello"), AtLeastOnce);
+        reader.drop_connection();
+        bench.pass(SECOND);
+        writer.expect_accepted(AtLeastOnce, id);
+        expect_push(&bench);
+    }
+}
+
+#[test]
+fn who_has_acknowledged_everything_leaves_in_peace() {
+    let bench = bench();
+    let (writer, reader) = (writer(&bench), reader(&bench));
+    writer.write("2", "hello", AtLeastOnce);
+    reader.read("1", "hello");
+    reader.drop_connection();
+    bench.advance(DEADLINE * 2);
+    expect_none(&bench);
+}
+
+#[test]
+fn the_same_client_that_connects_again_has_the_rest_of_the_deadline() {
+    let bench = bench();
+    let (writer, reader) = (writer(&bench), reader(&bench));
+    writer.write("2", "hello", AtLeastOnce);
+    bench.advance(DEADLINE / 2);
+    let again = bench.client("2:phone", V5);
+    again.connect_with(lasting);
+    assert!(reader.is_closed());
+    bench.advance(DEADLINE / 2 - SECOND);
+    expect_none(&bench);
+    let publish = again.expect_again("1", "hello");
+    again.acknowledge(&publish);
+    bench.advance(DEADLINE * 2);
+    expect_none(&bench);
+}
+
+#[test]
+fn a_stop_of_the_server_leaves_pushes_owed() {
+    let bench = with_tokens(Bench::on_disk(served));
+    bench.disk().unwrap().at_once(true);
+    let (writer, reader) = (writer(&bench), reader(&bench));
+    writer.write("2", "hello", AtLeastOnce);
+    reader.expect_message("1", "hello");
+    bench.router().evict_all(Eviction::ShuttingDown);
+    bench.run();
+    bench.crash();
+    expect_push(&bench);
+}
+
+// What is due is looked at once more before it goes out.
+
+#[test]
+fn who_comes_before_the_push_has_gone_out_has_a_deadline_again() {
+    let bench = bench();
+    let writer = writer(&bench);
+    writer.write("2", "one", AtLeastOnce);
+    let reader = reader(&bench);
+    expect_none(&bench);
+    reader.read("1", "one");
+    bench.advance(DEADLINE * 2);
+    expect_none(&bench);
+    writer.write("2", "two", AtLeastOnce);
+    bench.advance(DEADLINE);
+    assert!(reader.is_open());
+    expect_push(&bench);
+}
+
+#[test]
+fn who_comes_before_the_push_and_stays_silent_is_told_after_the_deadline() {
+    let bench = bench();
+    writer(&bench).write("2", "one", AtLeastOnce);
+    let _reader = reader(&bench);
+    bench.advance(DEADLINE - SECOND);
+    expect_none(&bench);
+    bench.advance(SECOND);
+    expect_push(&bench);
+}
+
+#[test]
+fn what_is_gone_is_not_told() {
+    let bench = bench();
+    let writer = writer(&bench);
+    writer.write("2", "hello", AtLeastOnce);
+    let user = jam_core::ids::UserId::parse("2").unwrap();
+    bench.router().purge(&user, u64::MAX);
+    expect_none(&bench);
+    // Nothing is remembered of it either.
+    writer.write("2", "hello", AtLeastOnce);
+    expect_push(&bench);
+}
+
+#[test]
+fn what_cannot_be_kept_is_not_told() {
+    let bench = with_tokens(Bench::on_disk(served));
+    let disk = bench.disk().unwrap();
+    let writer = writer(&bench);
+    disk.flush();
+    bench.run();
+    let id = writer.publish("/2/inbox", packets::message("1", "hello"), AtLeastOnce);
+    assert_eq!(bench.next_push(), None);
+    disk.fail(usize::MAX);
+    bench.run();
+    let text = "the server cannot keep messages at the moment";
+    writer.expect_refusal("mailbox", text, id);
+    writer.expect_answered(AtLeastOnce, id, ReasonCode::ImplementationSpecificError);
+    disk.at_once(true);
+    bench.run();
+    expect_none(&bench);
+    assert_eq!(disk.pushes(), []);
+    writer.write("2", "hello", AtLeastOnce);
+    expect_push(&bench);
+}
+
+#[test]
+fn what_is_kept_is_told_not_before() {
+    let bench = with_tokens(Bench::on_disk(served));
+    let disk = bench.disk().unwrap();
+    let writer = writer(&bench);
+    disk.flush();
+    bench.run();
+    let id = writer.publish("/2/inbox", packets::message("1", "hello"), AtLeastOnce);
+    disk.commit(usize::MAX);
+    assert_eq!(bench.next_push(), None);
+    disk.flush();
+    bench.run();
+    writer.expect_accepted(AtLeastOnce, id);
+    expect_push(&bench);
+}
+
+// What comes of a push.
+
+#[test]
+fn what_failed_is_tried_again_when_it_is_time() {
+    let bench = bench();
+    let writer = writer(&bench);
+    writer.write("2", "hello", AtLeastOnce);
+    for attempts in 0..3 {
+        let push = bench.next_push().unwrap();
+        assert_eq!(push.attempts(), attempts);
+        let later = bench.now() + SECOND * 5;
+        bench.settle_push(push, PushOutcome::Later(later));
+        assert_eq!(bench.router().waiting_pushes(), 1);
+        bench.advance(SECOND * 4);
+        writer.write("2", "hello", AtLeastOnce);
+        assert_eq!(bench.next_push(), None);
+        bench.advance(SECOND);
+    }
+    expect_push(&bench);
+    expect_none(&bench);
+}
+
+#[test]
+fn what_failed_is_not_tried_again_for_who_has_read_it() {
+    let bench = bench();
+    writer(&bench).write("2", "hello", AtLeastOnce);
+    let push = bench.next_push().unwrap();
+    let reader = reader(&bench);
+    reader.read("1", "hello");
+    bench.settle_push(push, PushOutcome::Later(bench.now()));
+    expect_none(&bench);
+    bench.advance(DEADLINE * 2);
+    expect_none(&bench);
+}
+
+#[test]
+fn the_oldest_goes_first() {
+    let bench = bench();
+    bench.directory().befriend("1", "3");
+    let writer = writer(&bench);
+    writer.write("3", "hello", AtLeastOnce);
+    bench.advance(SECOND);
+    writer.write("2", "hello", AtLeastOnce);
+    let expected = [("3".into(), "1".into()), ("2".into(), "1".into())];
+    assert_eq!(bench.send_pushes(), expected);
+}
+
+#[test]
+fn what_is_dropped_has_no_window() {
+    let bench = bench();
+    let writer = writer(&bench);
+    writer.write("2", "hello", AtLeastOnce);
+    let push = bench.next_push().unwrap();
+    bench.settle_push(push, PushOutcome::Dropped);
+    expect_none(&bench);
+    writer.write("2", "hello", AtLeastOnce);
+    expect_push(&bench);
+}
+
+// A crash.
+
+#[test]
+fn what_is_owed_survives_a_crash() {
+    for qos in [AtMostOnce, AtLeastOnce, ExactlyOnce] {
+        let bench = with_tokens(Bench::on_disk(served));
+        bench.disk().unwrap().at_once(true);
+        writer(&bench).write("2", "hello", qos);
+        // Somebody has begun to send it.
+        assert!(bench.next_push().is_some());
+        bench.crash();
+        bench.disk().unwrap().at_once(true);
+        expect_push(&bench);
+        bench.crash();
+        bench.disk().unwrap().at_once(true);
+        expect_none(&bench);
+        writer(&bench).write("2", "hello", AtLeastOnce);
+        expect_none(&bench);
+        bench.advance(COLLAPSE);
+        writer(&bench).write("2", "hello", AtLeastOnce);
+        expect_push(&bench);
+    }
+}
+
+#[test]
+fn a_crash_ends_the_connection_of_a_silent_device() {
+    let bench = with_tokens(Bench::on_disk(served));
+    bench.disk().unwrap().at_once(true);
+    let (writer, reader) = (writer(&bench), reader(&bench));
+    writer.write("2", "one", AtLeastOnce);
+    reader.read("1", "one");
+    writer.write("2", "two", AtLeastOnce);
+    bench.crash();
+    bench.disk().unwrap().at_once(true);
+    expect_push(&bench);
+}
+
+#[test]
+fn what_was_acknowledged_before_a_crash_is_not_told_after_it() {
+    let bench = with_tokens(Bench::on_disk(served));
+    bench.disk().unwrap().at_once(true);
+    let (writer, reader) = (writer(&bench), reader(&bench));
+    writer.write("2", "hello", AtLeastOnce);
+    reader.read("1", "hello");
+    bench.crash();
+    bench.disk().unwrap().at_once(true);
+    expect_none(&bench);
+    assert_eq!(bench.disk().unwrap().pushes(), []);
+}
+
+#[test]
+fn the_push_is_kept_together_with_its_message() {
+    let bench = with_tokens(Bench::on_disk(served));
+    let disk = bench.disk().unwrap();
+    let writer = writer(&bench);
+    disk.flush();
+    bench.run();
+    writer.publish("/2/inbox", packets::message("1", "hello"), AtLeastOnce);
+    disk.commit(1);
+    assert_eq!((disk.kept(), disk.pushes().len()), (1, 1));
+}
+
+// Bounds.
+
+#[test]
+fn nothing_is_left_when_all_is_quiet() {
+    let bench = with_tokens(Bench::on_disk(served));
+    bench.disk().unwrap().at_once(true);
+    let writer = writer(&bench);
+    writer.write("2", "one", AtLeastOnce);
+    expect_push(&bench);
+    let reader = reader(&bench);
+    writer.write("2", "two", AtLeastOnce);
+    bench.advance(SECOND);
+    reader.read("1", "one");
+    reader.read("1", "two");
+    writer.write("2", "three", AtMostOnce);
+    reader.drop_connection();
+    bench.advance(COLLAPSE * 2);
+    let _ = bench.send_pushes();
+    bench.advance(COLLAPSE * 2);
+    assert_eq!(bench.disk().unwrap().pushes(), []);
+    assert_eq!(bench.router().remembered_pushes(), 0);
+}
+
+#[test]
+fn there_is_a_bound_to_what_is_owed() {
+    let bench = Bench::with(|rules| {
+        rules.user.push.reach = Reach::Everybody;
+        rules.failed_auth = u32::MAX;
+    });
+    let writer = writer(&bench);
+    for number in 0..=MAX_PUSHES {
+        let user = format!("u{number}");
+        bench.directory().allow("1", &user);
+        writer.write(&user, "hello", AtMostOnce);
+    }
+    assert!(bench.router().pushes_are_full());
+    assert_eq!(bench.router().waiting_pushes(), MAX_PUSHES);
+    // There is room again, and the messages have come through all the while.
+    let push = bench.next_push().unwrap();
+    bench.settle_push(push, PushOutcome::Dropped);
+    assert!(!bench.router().pushes_are_full());
+}
