@@ -215,7 +215,8 @@ fn the_schema_is_made_by_its_migrations() {
     connection
         .execute_batch(
             "DROP TABLE message; DROP TABLE session; DROP TABLE received; DROP TABLE in_flight;
-             DROP TABLE retained; DROP TABLE purge; DROP TABLE meta; PRAGMA user_version = 0;",
+             DROP TABLE retained; DROP TABLE push; DROP TABLE purge; DROP TABLE meta;
+             PRAGMA user_version = 0;",
         )
         .unwrap();
     drop(connection);
