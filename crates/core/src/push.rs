@@ -109,7 +109,7 @@ pub struct PushRecord {
     pub receiver: UserId,
     /// Who wrote.
     pub sender: UserId,
-    /// The newest message that the push is about; 0 if that is not kept (QoS 0).
+    /// The oldest message that the push is about; 0 if that is not kept (QoS 0), or it has been sent.
     pub seq: Seq,
     /// Whether it has been sent; otherwise it is owed, at the latest when the receiver is gone.
     pub sent: bool,

@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 
 use super::{Alarm, Effects, User};
 use crate::ids::UserId;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Entry, Mailbox};
 use crate::push::{DuePush, PushOutcome, PushRecord, PushRules};
 use crate::store::{Seq, Write};
 use crate::time::Time;
@@ -38,15 +38,40 @@ pub(super) struct Pushes {
 /// What is known of pushes from one sender to one receiver.
 #[derive(Debug, Default)]
 struct Pair {
-    /// Messages whose deadline runs, together if they came together: when the first of them came, and the
-    /// number of the last. Per sender they are acknowledged in order.
-    running: VecDeque<(Time, Seq)>,
+    /// Messages whose deadline runs, together if they came together, since when.
+    running: VecDeque<(Time, Span)>,
     /// Since when a push is owed.
     owed: Option<Time>,
     /// When one was sent.
     sent: Option<Time>,
-    /// The newest message that is to be told of; 0 if it is not kept.
-    last: Seq,
+    /// What the push that is owed is about; the newest also of what runs.
+    about: Span,
+}
+
+/// Some messages of one sender, in their order. They are acknowledged in that order (MQTT 5.0, section
+/// 4.6), so the oldest and the newest say of all whether any is not.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    /// 0 if it is not kept.
+    oldest: Seq,
+    newest: Seq,
+}
+
+impl Span {
+    fn of(seq: Seq) -> Self {
+        Self {
+            oldest: seq,
+            newest: seq,
+        }
+    }
+
+    /// Whether one still waits for somebody to acknowledge it.
+    fn waits(self, mailbox: &Mailbox) -> bool {
+        let waits = |entry: &Entry| !entry.is_acknowledged();
+        [self.oldest, self.newest]
+            .iter()
+            .any(|seq| mailbox.get(*seq).is_some_and(waits))
+    }
 }
 
 impl Default for Pushes {
@@ -75,9 +100,9 @@ impl Pair {
         self.sent.is_some_and(|sent| now < sent + rules.collapse)
     }
 
-    /// Whether the newest message still waits for somebody to acknowledge it.
+    /// Whether there is something to tell.
     fn is_wanted(&self, mailbox: &Mailbox) -> bool {
-        self.last == 0 || waits(mailbox, self.last)
+        self.about.oldest == 0 || self.about.waits(mailbox)
     }
 
     /// When something changes by itself.
@@ -89,16 +114,17 @@ impl Pair {
 
     /// What the store is to keep of it.
     fn record(&self, receiver: &UserId, sender: &UserId) -> Write {
-        let running = self.running.front().map(|(at, _)| *at);
-        let (sent, at) = match (self.owed.or(running), self.sent) {
-            (_, Some(at)) => (true, at),
-            (Some(at), None) => (false, at),
+        let owed = self.owed.map(|at| (at, self.about));
+        let owed = owed.or(self.running.front().copied());
+        let (sent, at, seq) = match (self.sent, owed) {
+            (Some(at), _) => (true, at, 0),
+            (None, Some((at, about))) => (false, at, about.oldest),
             (None, None) => return Write::EndPush(receiver.clone(), sender.clone()),
         };
         Write::Push(Box::new(PushRecord {
             receiver: receiver.clone(),
             sender: sender.clone(),
-            seq: self.last,
+            seq,
             sent,
             at,
         }))
@@ -160,19 +186,23 @@ impl User {
         }
         let pair = pushes.by_sender.get_mut(sender)?;
         if connected {
-            pair.last = seq;
+            let is_news = pair.is_idle();
+            pair.about.newest = seq;
             match pair.running.back_mut() {
-                Some((first, last)) if now.since(*first) < rules.deadline / TOGETHER => *last = seq,
-                _ => pair.running.push_back((now, seq)),
+                Some((since, span)) if now.since(*since) < rules.deadline / TOGETHER => {
+                    span.newest = seq;
+                }
+                _ => pair.running.push_back((now, Span::of(seq))),
             }
-            let record = pair.record(&self.id, sender);
+            let record = is_news.then(|| pair.record(&self.id, sender));
             pushes.ring_at(now + rules.deadline, effects);
-            return Some(record);
+            return record;
         }
         if pair.owed.is_some() || pair.was_just_sent(now, rules) {
+            pair.about.newest = pair.about.newest.max(seq);
             return None;
         }
-        (pair.owed, pair.sent, pair.last) = (Some(now), None, seq);
+        (pair.owed, pair.sent, pair.about) = (Some(now), None, Span::of(seq));
         let record = pair.record(&self.id, sender);
         if seq == 0 {
             effects.pushes.push(DuePush::new(&self.id, sender, now));
@@ -195,12 +225,22 @@ impl User {
 
     /// The store could not keep a message: there is nothing to tell.
     pub(super) fn no_push_for(&mut self, seq: Seq, effects: &mut Effects) {
-        let Some((sender, pair)) = self.pushes.as_mut().and_then(|it| it.unstored(seq)) else {
+        let Some(pushes) = self.pushes.as_mut() else {
             return;
         };
-        pair.owed = None;
-        effects.write(pair.record(&self.id, &sender));
-        self.forget_idle_pairs(effects);
+        let before = self.mailbox.last();
+        for pair in pushes.by_sender.values_mut() {
+            let running = pair.running.iter_mut().map(|(_, span)| span);
+            let spans = running.chain([&mut pair.about]);
+            spans
+                .filter(|span| span.newest == seq)
+                .for_each(|span| span.newest = before);
+        }
+        if let Some((sender, pair)) = pushes.unstored(seq) {
+            pair.owed = None;
+            effects.write(pair.record(&self.id, &sender));
+            self.forget_idle_pairs(effects);
+        }
     }
 
     /// A device has connected. What was sent was for who was away; what is owed has a deadline again, for
@@ -209,9 +249,10 @@ impl User {
         let Some(pushes) = self.pushes.as_mut() else {
             return;
         };
-        for pair in pushes.by_sender.values_mut() {
-            if pair.last != 0 && pair.owed.take().is_some() {
-                pair.running = VecDeque::from([(now, pair.last)]);
+        for (sender, pair) in &mut pushes.by_sender {
+            if pair.about.oldest != 0 && pair.owed.take().is_some() {
+                pair.running = VecDeque::from([(now, pair.about)]);
+                effects.write(pair.record(&self.id, sender));
             }
         }
         pushes.ring_at(now + rules.deadline, effects);
@@ -258,16 +299,18 @@ impl User {
         };
         for (sender, pair) in &mut pushes.by_sender {
             let was = (pair.running.len(), pair.owed, pair.sent);
-            let mut silent = false;
-            while let Some((_, seq)) = pair.running.pop_front_if(|(first, _)| *first <= before) {
-                silent |= waits(&self.mailbox, seq);
+            let mut silent = None;
+            while let Some((_, span)) = pair.running.pop_front_if(|(since, _)| *since <= before) {
+                silent = silent.or(Some(span.oldest).filter(|_| span.waits(&self.mailbox)));
             }
             if !pair.was_just_sent(now, rules) {
                 pair.sent = None;
-                if silent && pair.owed.is_none() {
+                if let Some(oldest) = silent
+                    && pair.owed.is_none()
+                {
                     // It tells of everything that is there.
                     pair.running.clear();
-                    pair.owed = Some(now);
+                    (pair.owed, pair.about.oldest) = (Some(now), oldest);
                     let push = DuePush::new(&self.id, sender, now);
                     effects.pushes.push(push);
                 }
@@ -330,8 +373,13 @@ impl User {
         rules: &PushRules,
         effects: &mut Effects,
     ) {
+        // The store knows the oldest only. The newest may be another sender's, but it is not acknowledged
+        // before those of this one.
         let mut pair = Pair {
-            last: found.seq,
+            about: Span {
+                oldest: found.seq,
+                newest: self.mailbox.last(),
+            },
             ..Pair::default()
         };
         if rules.reach.is_served() {

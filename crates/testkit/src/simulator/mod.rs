@@ -4,23 +4,26 @@
 //! arrives; nothing twice on one connection; QoS 2 once in a session; the order of each sender; packet
 //! ids that are on their way are distinct and fit the window; errors before acknowledgements, and these
 //! in the order of their publishes. At the end: nothing that was acknowledged to its sender is lost, and
-//! the store is empty. `device` has the model of one device.
+//! the store is empty. `device` has the model of one device, `pushes` that of pushes.
 //!
 //! A decision is a number from a [`Source`], so that a seed or a fuzzer's bytes give a run.
 
 mod device;
+mod pushes;
 
 use std::time::Duration;
 
+use jam_core::push::Reach;
 use jam_core::router::{GRACE, Rules};
 use jam_core::time::Time;
 use jam_wire::packet::{Packet, QoS, Version};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, rules};
 use crate::disk::CrashingStore;
 use crate::packets;
 use crate::random::Source;
 use device::Device;
+use pushes::Pushes;
 
 /// Client ids and versions. 1 is a friend of 2 and of 3; 2 and 3 are strangers to each other.
 const DEVICES: &[(&str, Version)] = &[
@@ -43,6 +46,7 @@ struct Message {
     sender: &'static str,
     receiver: &'static str,
     qos: QoS,
+    published_at: Time,
     allowed: bool,
     /// The sender has been told that it is kept.
     accepted: bool,
@@ -52,6 +56,12 @@ struct Message {
     acknowledged: bool,
     /// A device has got it at QoS 1 or 2; not noted of devices side by side.
     arrived: bool,
+}
+
+impl Message {
+    fn is_kept(&self) -> bool {
+        self.qos != QoS::AtMostOnce
+    }
 }
 
 /// Everything that is known of the messages so far; a message's number is its content.
@@ -64,6 +74,7 @@ struct Simulator<'a> {
     fails: bool,
     devices: Vec<Device>,
     messages: Messages,
+    pushes: Pushes,
     source: &'a mut dyn Source,
 }
 
@@ -96,6 +107,7 @@ fn set(rules: &mut Rules, many: bool) {
     rules.user.max_messages = usize::MAX;
     rules.user.max_age = Duration::from_secs(u64::from(u32::MAX));
     rules.session_expiry = SESSION;
+    rules.user.push.reach = Reach::Everybody;
 }
 
 fn run_on(bench: Bench, source: &mut dyn Source, many: bool, fails: bool, steps: usize) {
@@ -114,6 +126,7 @@ fn run_on(bench: Bench, source: &mut dyn Source, many: bool, fails: bool, steps:
         fails,
         devices,
         messages: Vec::new(),
+        pushes: Pushes::new(rules().user.push.collapse),
         source,
     };
     for device in &mut simulator.devices {
@@ -144,6 +157,7 @@ impl Simulator<'_> {
             27 => self.bench.store().hold(true),
             28..30 => self.release()?,
             30 => self.own_channel(which)?,
+            31 if which == 0 => self.push()?,
             _ => self.devices[which].send(Packet::PingReq),
         }
         self.drain();
@@ -166,6 +180,7 @@ impl Simulator<'_> {
             sender,
             receiver,
             qos,
+            published_at: self.bench.now(),
             allowed,
             accepted: false,
             repeated: false,
@@ -190,6 +205,7 @@ impl Simulator<'_> {
         let any = self.source.below(4)? == 0;
         let nth = if any { self.source.below(8)? } else { 0 };
         self.devices[which].act(nth, &mut self.messages);
+        self.pushes.heard_of(self.devices[which].user);
         Some(())
     }
 
@@ -220,6 +236,34 @@ impl Simulator<'_> {
         if let Some(disk) = self.bench.disk() {
             disk.at_once(false);
         }
+        self.pushes.heard_of(self.devices[which].user);
+    }
+
+    /// Pushes are sent, or cannot be.
+    fn push(&mut self) -> Option<()> {
+        let (count, fails) = (self.source.below(4)?, self.source.below(4)? == 0);
+        for _ in 0..count {
+            let Some(push) = self.bench.next_push() else {
+                break;
+            };
+            self.pushes.settle(&self.bench, push, fails);
+        }
+        Some(())
+    }
+
+    /// What is due by now, or would be soon, is sent.
+    fn push_all(&mut self) {
+        for _ in 0..2 {
+            self.flush();
+            self.drain();
+            self.bench.pass(rules().user.push.deadline);
+        }
+        self.flush();
+        self.drain();
+        while let Some(push) = self.bench.next_push() {
+            self.pushes.settle(&self.bench, push, false);
+        }
+        self.pushes.check_complete(&self.messages);
     }
 
     /// The same device connects again while its connection is still there.
@@ -321,6 +365,7 @@ impl Simulator<'_> {
                 self.bench.crash();
                 let now = self.bench.now();
                 self.devices.iter_mut().for_each(|device| device.crash(now));
+                self.pushes.crash();
             }
             (27, 2) if self.fails => disk.fail(some),
             (27, _) => {
@@ -373,8 +418,7 @@ impl Simulator<'_> {
     }
 
     fn finish(&mut self) {
-        self.flush();
-        self.drain();
+        self.push_all();
         for which in 0..self.devices.len() {
             let device = &self.devices[which];
             let last_of_user = !self.devices[which + 1..]

@@ -1,0 +1,90 @@
+//! The model of pushes: at most one in the window, and one for whatever nobody has acknowledged.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jam_core::push::{DuePush, PushOutcome};
+use jam_core::time::Time;
+
+use super::Message;
+use crate::bench::Bench;
+
+/// By receiver and sender.
+type Pairs = HashMap<(String, String), Time>;
+
+/// What has been sent.
+pub(super) struct Pushes {
+    collapse: Duration,
+    last: Pairs,
+    /// Of those whose receiver has not been heard of since.
+    window: Pairs,
+    crashed: bool,
+}
+
+impl Pushes {
+    pub(super) fn new(collapse: Duration) -> Self {
+        Self {
+            collapse,
+            last: Pairs::new(),
+            window: Pairs::new(),
+            crashed: false,
+        }
+    }
+
+    /// A user has come, or may have acknowledged something.
+    pub(super) fn heard_of(&mut self, user: &str) {
+        self.window.retain(|(receiver, _), _| receiver != user);
+    }
+
+    /// That a push has gone out may have been forgotten.
+    pub(super) fn crash(&mut self) {
+        self.window.clear();
+        self.crashed = true;
+    }
+
+    /// Sends a push, or fails to.
+    pub(super) fn settle(&mut self, bench: &Bench, push: DuePush, fails: bool) {
+        let now = bench.now();
+        let pair = (push.receiver().to_string(), push.sender().to_string());
+        assert_ne!(pair.0, pair.1, "a push to the sender");
+        assert!(
+            pair.0 == "1" || pair.1 == "1",
+            "a push from a stranger: {pair:?}"
+        );
+        if fails {
+            bench.settle_push(push, PushOutcome::Later(now + Duration::from_secs(1)));
+            return;
+        }
+        bench.settle_push(push, PushOutcome::Sent);
+        let before = self.window.insert(pair.clone(), now);
+        assert!(
+            before.is_none_or(|before| before + self.collapse <= now),
+            "two pushes in a window: {pair:?}"
+        );
+        self.last.insert(pair, now);
+    }
+
+    /// Somebody has been told of each message that nobody has acknowledged. Not of one after which another
+    /// of the same sender (after a crash, of anybody) was acknowledged: devices are to do that in order
+    /// (MQTT 5.0, section 4.6), so this one is awake.
+    pub(super) fn check_complete(&self, messages: &[Message]) {
+        for (number, message) in messages.iter().enumerate() {
+            let waits = message.accepted && !message.acknowledged && message.is_kept();
+            let mut later = messages[number..].iter();
+            let is_awake = |later: &Message| {
+                later.acknowledged
+                    && later.receiver == message.receiver
+                    && (self.crashed || later.sender == message.sender)
+            };
+            if !waits || message.sender == message.receiver || later.any(is_awake) {
+                continue;
+            }
+            let pair = (message.receiver.to_owned(), message.sender.to_owned());
+            let told = self.last.get(&pair);
+            assert!(
+                told.is_some_and(|told| *told + self.collapse >= message.published_at),
+                "nobody was told of message {number}: {message:?}"
+            );
+        }
+    }
+}
