@@ -4,8 +4,11 @@
 //! the settings or the machine is found before the first connection is accepted. A stop is over when no
 //! task of the server is left (`stopping_leaves_nothing`), or after `DRAIN_TIMEOUT`.
 
+mod error;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,15 +26,16 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::connection::Shared;
-use crate::directory::{DirectoryError, SqliteDirectory};
+use crate::directory::SqliteDirectory;
 use crate::health::Health;
 use crate::housekeeping;
 use crate::http::Http;
 use crate::listener::{Listener, Serves, bind};
-use crate::mailbox::{OpenError, SqliteMailbox};
+use crate::mailbox::SqliteMailbox;
 use crate::settings::{Address, Devices, Settings};
 use crate::slots::Slots;
-use crate::tls::{Tls, TlsError, TlsFiles};
+use crate::tls::{Tls, TlsFiles};
+pub use error::ServeError;
 
 /// How long clients may take to be told goodbye. With the rest, a stop takes less than 10 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
@@ -41,65 +45,6 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Between a commit and the acknowledgements of what it kept.
 const ANSWER_TIME: Duration = Duration::from_millis(20);
-
-/// Why the server cannot start or go on. Each says what to do.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// A setting names an address that cannot be served on.
-    Bind {
-        /// The setting.
-        setting: &'static str,
-        /// What it says.
-        address: String,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// The TLS files.
-    Tls(TlsError),
-    /// The directory.
-    Directory(DirectoryError),
-    /// The mailbox.
-    Mailbox(OpenError),
-    /// The system.
-    Io(io::Error),
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bind {
-                setting,
-                address,
-                error,
-            } => {
-                write!(f, "cannot listen on {address} ({setting}): {error}")?;
-                match error.kind() {
-                    io::ErrorKind::AddrInUse => {
-                        write!(f, "; stop what listens there, or choose another")
-                    }
-                    io::ErrorKind::PermissionDenied => write!(f, "; choose a port above 1023"),
-                    _ => Ok(()),
-                }
-            }
-            Self::Tls(error) => error.fmt(f),
-            Self::Directory(error) => error.fmt(f),
-            Self::Mailbox(error) => error.fmt(f),
-            Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ServeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Bind { error, .. } | Self::Io(error) => Some(error),
-            Self::Tls(error) => Some(error),
-            Self::Directory(error) => Some(error),
-            Self::Mailbox(error) => Some(error),
-        }
-    }
-}
 
 /// A server that serves. End it with [`Running::stop`]: dropping it only stops accepting.
 #[derive(Debug)]
@@ -445,6 +390,3 @@ fn warn_of_what_is_not_served(settings: &Settings) {
         );
     }
 }
-
-#[cfg(test)]
-mod tests;

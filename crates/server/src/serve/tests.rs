@@ -1,5 +1,6 @@
 mod house;
 
+use std::io;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,67 @@
+//! Why the server cannot start, in words that say what to do.
+
+use std::fmt;
+use std::io;
+
+use crate::directory::DirectoryError;
+use crate::mailbox::OpenError;
+use crate::tls::TlsError;
+
+/// Why the server cannot start or go on. Each says what to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A setting names an address that cannot be served on.
+    Bind {
+        /// The setting.
+        setting: &'static str,
+        /// What it says.
+        address: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The TLS files.
+    Tls(TlsError),
+    /// The directory.
+    Directory(DirectoryError),
+    /// The mailbox.
+    Mailbox(OpenError),
+    /// The system.
+    Io(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind {
+                setting,
+                address,
+                error,
+            } => {
+                write!(f, "cannot listen on {address} ({setting}): {error}")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        write!(f, "; stop what listens there, or choose another")
+                    }
+                    io::ErrorKind::PermissionDenied => write!(f, "; choose a port above 1023"),
+                    _ => Ok(()),
+                }
+            }
+            Self::Tls(error) => error.fmt(f),
+            Self::Directory(error) => error.fmt(f),
+            Self::Mailbox(error) => error.fmt(f),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Bind { error, .. } | Self::Io(error) => Some(error),
+            Self::Tls(error) => Some(error),
+            Self::Directory(error) => Some(error),
+            Self::Mailbox(error) => Some(error),
+        }
+    }
+}
