@@ -60,7 +60,6 @@ const fn later(key: Key, instead: &'static str) -> Key {
 }
 
 const NO_ADMIN: &str = "the admin API, its console and /metrics are not served";
-const NO_PUSH: &str = "no push is sent";
 const U32: u64 = u32::MAX as u64;
 
 /// In the order in which they are printed: what has no section first, sections together.
@@ -176,41 +175,41 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Bool,
         "whether a message to who is offline calls for a push; --no-notification sets false",
     ),
-    later(
-        key(
-            "push.fcm_key",
-            "",
-            Kind::Path,
-            r#"the Firebase service account's key file, JSON; "" = no push through Firebase"#,
-        ),
-        NO_PUSH,
+    key(
+        "push.fcm_key",
+        "",
+        Kind::Path,
+        r#"the Firebase service account's key file, JSON; "" = no push through Firebase"#,
     ),
-    later(
-        key(
-            "push.fcm_url",
-            "https://fcm.googleapis.com",
-            Kind::Text,
-            "where Firebase is",
-        ),
-        NO_PUSH,
+    key(
+        "push.fcm_url",
+        "https://fcm.googleapis.com",
+        Kind::Text,
+        "where Firebase is",
     ),
-    later(
-        key(
-            "push.deadline",
-            "10s",
-            Kind::Duration,
-            "a device that has not acknowledged a message by then is woken by a push",
-        ),
-        NO_PUSH,
+    key(
+        "push.webhook_url",
+        "",
+        Kind::Text,
+        r#"instead of Firebase: where each push is POSTed, such as "https://example.org/push"; "" = nowhere"#,
     ),
-    later(
-        key(
-            "push.collapse",
-            "30s",
-            Kind::Duration,
-            "at most one push per sender and receiver in this time",
-        ),
-        NO_PUSH,
+    key(
+        "push.webhook_secret",
+        "",
+        Kind::Secret,
+        "what the pushes to push.webhook_url are signed with; any text, the longer the better",
+    ),
+    key(
+        "push.deadline",
+        "10s",
+        Kind::Duration,
+        "a device that has not acknowledged a message by then is woken by a push",
+    ),
+    key(
+        "push.collapse",
+        "30s",
+        Kind::Duration,
+        "at most one push per sender and receiver in this time",
     ),
     key(
         "limits.connections",

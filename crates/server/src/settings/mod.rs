@@ -132,10 +132,21 @@ pub struct Push {
     pub fcm_key: Option<PathBuf>,
     /// Where Firebase is.
     pub fcm_url: String,
+    /// Where pushes go instead. Not set if `fcm_key` is.
+    pub webhook: Option<Webhook>,
     /// How long a connected device may take to acknowledge.
     pub deadline: Duration,
     /// At most one push per sender and receiver in this time.
     pub collapse: Duration,
+}
+
+/// An HTTP server that takes pushes.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// Its address, `https` or `http`.
+    pub url: String,
+    /// What pushes to it are signed with.
+    pub secret: SecretString,
 }
 
 /// Limits (PROTOCOL.md, section 8).
@@ -266,6 +277,7 @@ impl Settings {
                 enabled: v.bool("push.enabled")?,
                 fcm_key: v.path("push.fcm_key")?,
                 fcm_url: v.http_url("push.fcm_url")?,
+                webhook: v.webhook()?,
                 deadline: v.positive_duration("push.deadline")?,
                 collapse: v.duration("push.collapse")?,
             },
@@ -289,6 +301,12 @@ impl Settings {
         if self.listen.mqtt.is_none() && self.listen.mqtts.is_none() && self.listen.http.is_none() {
             let why = "listen.mqtts and listen.http are off too, so nothing would be served";
             return Err(v.error("listen.mqtt", why));
+        }
+        if self.push.fcm_key.is_some() && self.push.webhook.is_some() {
+            return Err(v.error(
+                "push.webhook_url",
+                "push.fcm_key is set too: pushes go to one of them, choose which",
+            ));
         }
         if self.sessions.expiry.as_secs() >= u64::from(u32::MAX) {
             return Err(v.error("sessions.expiry", "expected less than 4294967295 seconds"));

@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use reqwest::Url;
 use secrecy::SecretString;
 
 use super::keys::{self, Kind};
 use super::layers::Values;
-use super::{Address, DirectorySettings, Identity, InvalidAddress, Limits, Mailbox, SettingsError};
+use super::{
+    Address, DirectorySettings, Identity, InvalidAddress, Limits, Mailbox, SettingsError, Webhook,
+};
 
 /// Reads values of the table by their names.
 pub(super) struct Reader<'a>(&'a Values);
@@ -122,12 +125,28 @@ impl<'a> Reader<'a> {
 
     pub(super) fn http_url(&self, path: &str) -> Result<String, SettingsError> {
         let text = self.text(path);
-        let rest = text
-            .strip_prefix("https://")
-            .or_else(|| text.strip_prefix("http://"));
-        match rest {
-            Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
+        match Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "https" | "http") => Ok(text.to_owned()),
             _ => Err(self.error(path, "expected https://HOST or http://HOST")),
+        }
+    }
+
+    /// Without a secret anybody who finds the address could send pushes to it.
+    pub(super) fn webhook(&self) -> Result<Option<Webhook>, SettingsError> {
+        let is_off = self.text("push.webhook_url").is_empty();
+        match self.secret("push.webhook_secret") {
+            None if is_off => Ok(None),
+            None => Err(self.error(
+                "push.webhook_url",
+                "it needs push.webhook_secret as well, which pushes are signed with",
+            )),
+            Some(_) if is_off => {
+                Err(self.error("push.webhook_secret", "it needs push.webhook_url as well"))
+            }
+            Some(secret) => {
+                let url = self.http_url("push.webhook_url")?;
+                Ok(Some(Webhook { url, secret }))
+            }
         }
     }
 

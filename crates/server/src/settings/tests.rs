@@ -255,6 +255,23 @@ fn wrong_values_name_key_value_place_and_what_is_expected() {
         ),
         ("[push]\nenabled = \"maybe\"", &["true or false"]),
         ("[push]\nfcm_url = \"ftp://x\"", &["https://HOST"]),
+        ("[push]\nfcm_url = \"https://\"", &["https://HOST"]),
+        (
+            "[push]\nwebhook_url = \"https://x/y\"",
+            &["push.webhook_url", "line 2", "needs push.webhook_secret"],
+        ),
+        (
+            "[push]\nwebhook_secret = \"s\"",
+            &["push.webhook_secret (", "needs push.webhook_url"],
+        ),
+        (
+            "[push]\nwebhook_url = \"x/y\"\nwebhook_secret = \"s\"",
+            &["push.webhook_url = \"x/y\"", "https://HOST"],
+        ),
+        (
+            "[push]\nfcm_key = \"k\"\nwebhook_url = \"https://x/y\"\nwebhook_secret = \"s\"",
+            &["push.webhook_url", "push.fcm_key is set too", "choose"],
+        ),
         ("log = \"jam_mqtt=loud\"", &["log = \"jam_mqtt=loud\""]),
         ("data = \"\"", &["data = \"\"", "a path"]),
         (
@@ -386,6 +403,10 @@ fn what_is_printed_reads_back() {
 
 #[test]
 fn debug_shows_no_secret() {
-    let s = from_file("[admin]\ntoken = \"hunter2\"").unwrap();
-    assert!(!format!("{s:?}").contains("hunter2"));
+    let text = "[admin]\ntoken = \"hunter2\"\n\
+        [push]\nwebhook_url = \"http://x\"\nwebhook_secret = \"hunter3\"";
+    let s = from_file(text).unwrap();
+    let shown = format!("{s:?}{}", s.to_toml());
+    assert!(!shown.contains("hunter"), "{shown}");
+    assert!(shown.contains("# webhook_secret = \"(set, not shown)\""));
 }
