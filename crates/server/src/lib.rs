@@ -9,6 +9,7 @@
 //! - `housekeeping`: what is done without a packet asking for it. `clock`: the time.
 //! - [`cli`]: the commands. [`client`]: a small MQTT client for two of them. [`logging`]: the logs.
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
+//! - [`push`]: telling the phones of those who are away.
 //! - `bench`: a load generator for any MQTT broker.
 //! - [`settings`]: file, environment and flags into one checked [`settings::Settings`].
 
@@ -24,6 +25,7 @@ mod http;
 mod listener;
 pub mod logging;
 pub mod mailbox;
+pub mod push;
 pub mod serve;
 pub mod settings;
 mod slots;

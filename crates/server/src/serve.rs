@@ -32,6 +32,7 @@ use crate::housekeeping;
 use crate::http::Http;
 use crate::listener::{Listener, Serves, bind};
 use crate::mailbox::SqliteMailbox;
+use crate::push::{self, Notifier, dispatcher};
 use crate::settings::{Address, Devices, Settings};
 use crate::slots::Slots;
 use crate::tls::{Tls, TlsFiles};
@@ -94,9 +95,11 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let http_address = address_of(sockets.http.as_ref())?;
 
     let tls = open_tls(&settings)?;
+    let notifier = open_push(&settings)?;
     let directory = open_directory(&settings)?;
     let clock = Clock::start();
-    let (mailbox, router) = open_mailbox(&settings, &directory, &clock)?;
+    let rules = rules(&settings, push::reach(&settings.push, notifier.as_deref()));
+    let (mailbox, router) = open_mailbox(&settings, rules, &directory, &clock)?;
     let shared = Arc::new(Shared {
         clock,
         router,
@@ -105,7 +108,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let slots = Slots::new(limits.connections, limits.connections_per_address);
     let health = Arc::new(Health::new(slots.clone(), mailbox.clone()));
 
-    let housekeepers = housekeepers(&shared, &health, tls.as_ref());
+    let housekeepers = housekeepers(&shared, &health, tls.as_ref(), notifier);
     let packet = limits.packet as usize;
     let http = Http::new(shared.clone(), health, limits.connect_timeout, packet);
     let mut listeners = Crew::new();
@@ -239,13 +242,21 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
 }
 
 /// Starts what is done without a packet that asks for it.
-fn housekeepers(shared: &Arc<Shared>, health: &Arc<Health>, tls: Option<&Arc<Tls>>) -> Crew {
+fn housekeepers(
+    shared: &Arc<Shared>,
+    health: &Arc<Health>,
+    tls: Option<&Arc<Tls>>,
+    notifier: Option<Arc<dyn Notifier>>,
+) -> Crew {
     let mut crew = Crew::new();
     crew.spawn(|stop| housekeeping::keep_time(shared.clone(), stop));
     crew.spawn(|stop| housekeeping::end_graces(shared.clone(), stop));
     crew.spawn(|stop| housekeeping::watch_directory(shared.clone(), health.clone(), stop));
     if let Some(tls) = tls {
         crew.spawn(|stop| housekeeping::watch_tls(tls.clone(), stop));
+    }
+    if let Some(notifier) = notifier {
+        crew.spawn(|stop| dispatcher::send_pushes(shared.clone(), notifier, stop));
     }
     crew
 }
@@ -321,16 +332,28 @@ fn open_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, ServeError> {
     Ok(tls.map(Arc::new))
 }
 
+/// Makes the push service ready, and says which one it is.
+fn open_push(settings: &Settings) -> Result<Option<Arc<dyn Notifier>>, ServeError> {
+    let notifier = push::open(&settings.push).map_err(ServeError::Push)?;
+    match &notifier {
+        Some(notifier) => tracing::info!("pushes go to {}", notifier.name()),
+        None if !settings.push.enabled => tracing::info!("push is switched off"),
+        None => tracing::info!("no push is sent: neither push.fcm_key nor push.webhook_url is set"),
+    }
+    Ok(notifier)
+}
+
 /// Opens the mailbox and tells the router what is in it.
 fn open_mailbox(
     settings: &Settings,
+    rules: Rules,
     directory: &Arc<SqliteDirectory>,
     clock: &Clock,
 ) -> Result<(Arc<SqliteMailbox>, Arc<Router>), ServeError> {
     let (mailbox, found) =
         SqliteMailbox::open(&settings.mailbox_dir()).map_err(ServeError::Mailbox)?;
     let messages = found.entries.len();
-    let router = Router::new(rules(settings), directory.clone(), mailbox.clone());
+    let router = Router::new(rules, directory.clone(), mailbox.clone());
     router.restore(found, clock.now());
     let this = Arc::downgrade(&router);
     mailbox.on_purge(move |user, up_to| {
@@ -348,7 +371,7 @@ fn open_directory(settings: &Settings) -> Result<Arc<SqliteDirectory>, ServeErro
     Ok(Arc::new(directory))
 }
 
-fn rules(settings: &Settings) -> Rules {
+fn rules(settings: &Settings, reach: Reach) -> Rules {
     let Settings {
         mailbox,
         sessions,
@@ -363,11 +386,7 @@ fn rules(settings: &Settings) -> Rules {
             max_bytes: mailbox.max_bytes,
             max_age: mailbox.max_age,
             push: PushRules {
-                reach: if push.enabled {
-                    Reach::Unserved
-                } else {
-                    Reach::Off
-                },
+                reach,
                 deadline: push.deadline,
                 collapse: push.collapse,
             },

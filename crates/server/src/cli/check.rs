@@ -3,21 +3,16 @@
 
 use std::path::Path;
 
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::CliError;
 use super::output::{Output, table};
 use crate::directory::Administration;
 use crate::mailbox::OpenError;
 use crate::mailbox::admin::{self, Condition};
-use crate::settings::Settings;
+use crate::push;
+use crate::settings::{self, Settings};
 use crate::tls::TlsFiles;
-
-/// What the service account's key file must hold.
-const PUSH_KEY_FIELDS: [&str; 4] = ["project_id", "client_email", "private_key", "token_uri"];
 
 /// One line of the report.
 #[derive(Debug, Serialize)]
@@ -51,9 +46,7 @@ pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<()
         let found = verified.map(|()| format!("{}, and its key", files.identity.cert.display()));
         findings.push(Finding::of("tls", found));
     }
-    if let Some(key) = &settings.push.fcm_key {
-        findings.push(Finding::of("push", push_key(key)));
-    }
+    findings.push(Finding::of("push", push(&settings.push)));
     let listen = &settings.listen;
     for (what, address) in [
         ("mqtt", &listen.mqtt),
@@ -169,30 +162,10 @@ fn mailbox(dir: &Path) -> Result<String, String> {
     ))
 }
 
-fn push_key(path: &Path) -> Result<String, String> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
-    // The parser's words may hold a part of the key.
-    let key: Value = serde_json::from_str(&text)
-        .map_err(|error| format!("{shown} is not JSON (line {})", error.line()))?;
-    let text_of = |field: &str| {
-        key.get(field)
-            .and_then(Value::as_str)
-            .filter(|t| !t.is_empty())
-    };
-    if let Some(missing) = PUSH_KEY_FIELDS
-        .into_iter()
-        .find(|field| text_of(field).is_none())
-    {
-        return Err(format!(
-            "{shown} has no {missing}: is it a service account's key?"
-        ));
-    }
-    let private_key = text_of("private_key").unwrap_or_default();
-    PrivateKeyDer::from_pem_slice(private_key.as_bytes())
-        .map_err(|_| format!("{shown}: its private_key is not PEM"))?;
-    Ok(format!(
-        "{shown}, project {}",
-        text_of("project_id").unwrap_or_default()
-    ))
+fn push(push: &settings::Push) -> Result<String, String> {
+    let found = push::check(push).map_err(|error| error.to_string())?;
+    Ok(found.unwrap_or_else(|| match push.enabled {
+        false => "off".to_owned(),
+        true => "no push is sent: neither push.fcm_key nor push.webhook_url is set".to_owned(),
+    }))
 }

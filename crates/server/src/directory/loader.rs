@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::cache::{Asker, Fact, Generation, Key};
 use super::schema::{self, LOCK_PATIENCE};
 use super::sqlite::{LookError, Shared};
-use super::{DirectoryError, is_busy};
+use super::{DirectoryError, PushAddress, is_busy};
 
 /// Between two tries of what another process's lock is in the way of.
 const RETRY: Duration = Duration::from_millis(2);
@@ -40,6 +40,12 @@ pub(super) enum What {
         oneshot::Sender<Result<Vec<Option<Account>>, DirectoryError>>,
     ),
     Look(oneshot::Sender<Result<u64, DirectoryError>>),
+    /// Sender and receiver.
+    PushAddress(
+        i64,
+        i64,
+        oneshot::Sender<Result<Option<PushAddress>, DirectoryError>>,
+    ),
 }
 
 impl Request {
@@ -59,6 +65,7 @@ impl Request {
             What::Load(_, _, reply) => reply.send(Err(error)).is_ok(),
             What::Accounts(_, reply) => reply.send(Err(error)).is_ok(),
             What::Look(reply) => reply.send(Err(error)).is_ok(),
+            What::PushAddress(_, _, reply) => reply.send(Err(error)).is_ok(),
         };
     }
 }
@@ -71,7 +78,16 @@ pub(super) struct Loader {
     /// Whether it has been said that the file is gone.
     missing: bool,
     /// Of which kinds of questions it has been said that they cannot be answered.
-    unanswered: [bool; 3],
+    unanswered: [bool; Kind::COUNT],
+}
+
+/// A kind of question.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Account,
+    Friendship,
+    NotificationToken,
+    PushAddress,
 }
 
 impl Loader {
@@ -87,7 +103,7 @@ impl Loader {
             reader,
             file,
             missing: false,
-            unanswered: [false; 3],
+            unanswered: [false; Kind::COUNT],
         };
         let thread = thread::Builder::new().name("directory".to_owned());
         thread.spawn(move || loader.run(queue))?;
@@ -115,6 +131,9 @@ impl Loader {
                     .is_ok(),
                 What::Accounts(ids, reply) => reply.send(self.accounts(&ids, deadline)).is_ok(),
                 What::Look(reply) => reply.send(Ok(generation.0)).is_ok(),
+                What::PushAddress(sender, receiver, reply) => reply
+                    .send(self.push_address(sender, receiver, deadline))
+                    .is_ok(),
             };
         }
     }
@@ -179,7 +198,7 @@ impl Loader {
             };
             Ok((read_at, fact))
         });
-        self.say(key, read.as_ref().err());
+        self.say(Kind::of(key), read.as_ref().err());
         let (read_at, fact) = read?;
         self.shared
             .cache
@@ -189,20 +208,17 @@ impl Loader {
 
     /// Says once that a kind of question cannot be answered, and once that it can again. A lock is none
     /// of its business: the directory's watch meets that too, and says so.
-    fn say(&mut self, key: Key, error: Option<&rusqlite::Error>) {
-        let (kind, asks) = match key {
-            Key::Account(_) => (0, "accounts"),
-            Key::Friendship { .. } => (1, "friendships"),
-            Key::NotificationToken(_) => (2, "notification tokens"),
-        };
+    fn say(&mut self, kind: Kind, error: Option<&rusqlite::Error>) {
+        let asks = kind.asks();
+        let unanswered = &mut self.unanswered[kind as usize];
         match error {
             Some(error) if is_busy(error) => {}
-            Some(error) if !self.unanswered[kind] => {
-                self.unanswered[kind] = true;
+            Some(error) if !*unanswered => {
+                *unanswered = true;
                 tracing::error!(%error, asks, "the directory cannot be asked");
             }
-            None if self.unanswered[kind] => {
-                self.unanswered[kind] = false;
+            None if *unanswered => {
+                *unanswered = false;
                 tracing::info!(asks, "the directory can be asked again");
             }
             Some(_) | None => {}
@@ -220,6 +236,40 @@ impl Loader {
         };
         let accounts: rusqlite::Result<_> = ids.iter().map(read).collect();
         Ok(accounts?)
+    }
+
+    fn push_address(
+        &mut self,
+        sender: i64,
+        receiver: i64,
+        deadline: Instant,
+    ) -> Result<Option<PushAddress>, DirectoryError> {
+        let read = patiently(deadline, || {
+            schema::read_push_address(&self.reader, sender, receiver)
+        });
+        self.say(Kind::PushAddress, read.as_ref().err());
+        Ok(read?)
+    }
+}
+
+impl Kind {
+    const COUNT: usize = 4;
+
+    fn of(key: Key) -> Self {
+        match key {
+            Key::Account(_) => Self::Account,
+            Key::Friendship { .. } => Self::Friendship,
+            Key::NotificationToken(_) => Self::NotificationToken,
+        }
+    }
+
+    fn asks(self) -> &'static str {
+        match self {
+            Self::Account => "accounts",
+            Self::Friendship => "friendships",
+            Self::NotificationToken => "notification tokens",
+            Self::PushAddress => "where pushes go",
+        }
     }
 }
 

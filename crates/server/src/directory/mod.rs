@@ -8,7 +8,7 @@
 //! - `schema`: opening, creating and checking the file; ids and values as they stand in it.
 //! - [`admin`]: changes, for the commands and the admin API. `backup`: a copy.
 //!
-//! Invariants: serving never writes to the file and never holds a read transaction between two
+//! Invariants: serving writes to the file only to clear a notification token that is dead, and never holds a read transaction between two
 //! questions (`tests::a_writer_is_never_in_the_way`); what another process has committed more than
 //! [`sqlite::LOOK_AGE`] ago is never contradicted (`tests::nothing_stale_is_told`); what cannot be
 //! understood lets nobody in.
@@ -24,6 +24,8 @@ mod tests;
 
 use std::fmt;
 
+use secrecy::SecretString;
+
 pub use admin::Administration;
 pub use backup::backup;
 pub use sqlite::SqliteDirectory;
@@ -36,6 +38,13 @@ impl DirectoryError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
+}
+
+/// Where a push goes.
+#[derive(Debug, Clone)]
+pub(crate) struct PushAddress {
+    /// The receiver's notification token, if he has one.
+    pub(crate) token: Option<SecretString>,
 }
 
 impl fmt::Display for DirectoryError {
@@ -55,6 +64,9 @@ impl From<rusqlite::Error> for DirectoryError {
             return Self(format!(
                 "the directory's own rules forbid this change: {error}"
             ));
+        }
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) {
+            return Self(format!("the directory cannot be written: {error}"));
         }
         Self(format!("the directory cannot be read: {error}"))
     }

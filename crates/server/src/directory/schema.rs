@@ -12,8 +12,9 @@ use jam_core::directory::{Account, Friendship, NotificationToken, Token};
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, params};
+use secrecy::{ExposeSecret, SecretString};
 
-use super::DirectoryError;
+use super::{DirectoryError, PushAddress};
 
 /// How long another process may lock the file before what waits for it fails.
 pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -299,6 +300,50 @@ pub(super) fn read_notification_token(
         Ok(false) => Ok(NotificationToken::Unreadable),
         _ => Err(error),
     })
+}
+
+/// Reads where a push from `sender` to `receiver` goes. `None`: he may not write to him.
+///
+/// A column that is missing holds no token.
+pub(super) fn read_push_address(
+    connection: &Connection,
+    sender: i64,
+    receiver: i64,
+) -> rusqlite::Result<Option<PushAddress>> {
+    if read_friendship(connection, sender, receiver)? != Friendship::Friends {
+        return Ok(None);
+    }
+    let read = || -> rusqlite::Result<Option<SecretString>> {
+        let sql = "SELECT CAST(user_notification_token AS TEXT) FROM accounts WHERE user_id = ?1";
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query([receiver])?;
+        Ok(match rows.next()? {
+            // What is not UTF-8 is no token that a service has ever given out.
+            Some(row) => {
+                let text = row.get_ref(0)?.as_str_or_null().unwrap_or_default();
+                text.map(SecretString::from)
+            }
+            None => None,
+        })
+    };
+    let token = read().or_else(|error| match has_notification_tokens(connection) {
+        Ok(false) => Ok(None),
+        _ => Err(error),
+    })?;
+    let token = token.filter(|token| !token.expose_secret().is_empty());
+    Ok(Some(PushAddress { token }))
+}
+
+/// Takes a notification token away from a user, if he has no other one by now. Returns whether it did.
+pub(super) fn clear_notification_token(
+    connection: &Connection,
+    id: i64,
+    token: &SecretString,
+) -> rusqlite::Result<bool> {
+    let sql = "UPDATE accounts SET user_notification_token = NULL
+         WHERE user_id = ?1 AND CAST(user_notification_token AS TEXT) = ?2";
+    let changed = connection.execute(sql, params![id, token.expose_secret()])?;
+    Ok(changed > 0)
 }
 
 /// NULL, the empty text and what nobody can send are no token.

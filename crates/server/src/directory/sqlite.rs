@@ -16,12 +16,13 @@ use jam_core::directory::{Account, Directory, Friendship, Lookup, NotificationTo
 use jam_core::ids::UserId;
 use rusqlite::Connection;
 use rusqlite::types::FromSql;
+use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cache::{Asker, Cache, Fact, Key};
 use super::loader::{FileId, Loader, Request, What};
 use super::schema::{self, row_id};
-use super::{DirectoryError, is_busy};
+use super::{DirectoryError, PushAddress, is_busy};
 
 /// How old the last look at the file may be when memory is believed.
 ///
@@ -154,6 +155,51 @@ impl SqliteDirectory {
     /// As [`Self::load`].
     pub async fn look(&self) -> Result<u64, DirectoryError> {
         self.ask(What::Look).await
+    }
+
+    /// Where a push from `sender` to `receiver` goes, read from the file now. `None`: he may not write to
+    /// him, or may not any more.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) async fn push_address(
+        &self,
+        sender: &UserId,
+        receiver: &UserId,
+    ) -> Result<Option<PushAddress>, DirectoryError> {
+        let (Some(sender), Some(receiver)) = (row_id(sender.as_str()), row_id(receiver.as_str()))
+        else {
+            return Ok(None);
+        };
+        self.ask(|reply| What::PushAddress(sender, receiver, reply))
+            .await
+    }
+
+    /// Takes a dead notification token away from `user`, unless there is another one by now. Returns
+    /// whether it did.
+    ///
+    /// The only change that serving makes to the file (PROTOCOL.md, section 6). It is made over a connection
+    /// of its own, so that it holds nobody up, and what is in memory ends with it as with any other
+    /// connection's commit.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or stays locked for 5 seconds.
+    pub(crate) async fn clear_notification_token(
+        &self,
+        user: &UserId,
+        token: &SecretString,
+    ) -> Result<bool, DirectoryError> {
+        let Some(id) = row_id(user.as_str()) else {
+            return Ok(false);
+        };
+        let (shared, token) = (Arc::clone(&self.shared), token.clone());
+        let clear = tokio::task::spawn_blocking(move || {
+            let connection = schema::open_for_writing(&shared.path)?;
+            Ok(schema::clear_notification_token(&connection, id, &token)?)
+        });
+        clear
+            .await
+            .expect("writing to the directory does not panic")
     }
 
     /// Whether most looks read a few bytes only.

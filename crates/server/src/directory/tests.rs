@@ -1,5 +1,7 @@
 //! A second connection, and where it matters a second process, writes while the directory answers.
 
+mod pushing;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::directory::DirectoryError;
 use crate::mailbox::OpenError;
+use crate::push::PushError;
 use crate::tls::TlsError;
 
 /// Why the server cannot start or go on. Each says what to do.
@@ -26,6 +27,8 @@ pub enum ServeError {
     Directory(DirectoryError),
     /// The mailbox.
     Mailbox(OpenError),
+    /// The push service.
+    Push(PushError),
     /// The system.
     Io(io::Error),
 }
@@ -50,6 +53,7 @@ impl fmt::Display for ServeError {
             Self::Tls(error) => error.fmt(f),
             Self::Directory(error) => error.fmt(f),
             Self::Mailbox(error) => error.fmt(f),
+            Self::Push(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -62,6 +66,7 @@ impl std::error::Error for ServeError {
             Self::Tls(error) => Some(error),
             Self::Directory(error) => Some(error),
             Self::Mailbox(error) => Some(error),
+            Self::Push(error) => Some(error),
         }
     }
 }

@@ -1,0 +1,257 @@
+//! Takes the pushes that are due and has them delivered.
+//!
+//! One task. It never stands in the way of a message: what it cannot send waits with the router, which
+//! bounds how many, and of those at most `MAX_IN_FLIGHT` are on their way. For each, the directory is asked
+//! once more, for since it became due the sender may have been blocked or the token changed. When the server
+//! stops, what is on its way may still arrive within [`STOP_PATIENCE`]; the rest stays owed, is in the store,
+//! and goes out after the start. The tests are in `tests/dispatcher.rs`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jam_core::push::{DuePush, PushOutcome};
+use jam_core::time::Time;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::pace::{Pace, backoff};
+use super::{Delivery, Notifier, Push};
+use crate::connection::Shared;
+use crate::directory::SqliteDirectory;
+
+/// How often it is looked whether a push that waits may be tried again.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A message that is older is no news.
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a stop waits for the pushes that are on their way: who was sent one is not sent it again after
+/// the start.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Kinds of refusals that are told of. A service has some ten of them.
+const MAX_KINDS: usize = 32;
+
+/// Sends what is due until the server stops.
+pub(crate) async fn send_pushes(
+    shared: Arc<Shared>,
+    notifier: Arc<dyn Notifier>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let router = shared.router.clone();
+    let clock = shared.clock;
+    let mut dispatcher = Dispatcher::new(shared, notifier);
+    loop {
+        let has_room = dispatcher.has_room();
+        let waits = dispatcher.waits();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(tried) = dispatcher.under_way.join_next() => {
+                dispatcher.settle(tried.expect("a try neither panics nor is cancelled"));
+            }
+            push = std::future::poll_fn(|context| router.poll_push(context, clock.now())), if has_room => {
+                dispatcher.start(push);
+            }
+            _ = ticks.tick(), if waits => {}
+        }
+        dispatcher.say();
+    }
+    dispatcher.finish().await;
+}
+
+struct Dispatcher {
+    shared: Arc<Shared>,
+    notifier: Arc<dyn Notifier>,
+    under_way: JoinSet<Tried>,
+    pace: Pace,
+    log: Log,
+}
+
+/// A push that has been tried.
+struct Tried {
+    push: DuePush,
+    began: Instant,
+    result: Attempt,
+}
+
+/// What came of a try.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// The notifier has tried.
+    Made(Delivery),
+    /// The sender may not write to the receiver any more, or there is no token to send it to.
+    Pointless,
+    /// The directory does not say where to send it. It says why in the log, by itself.
+    Unknown,
+}
+
+/// What is told of pushes that are not sent, each once.
+#[derive(Debug, Default)]
+struct Log {
+    kinds: HashSet<String>,
+    /// Dropped for their age, and not told of yet.
+    expired: usize,
+}
+
+impl Dispatcher {
+    fn new(shared: Arc<Shared>, notifier: Arc<dyn Notifier>) -> Self {
+        Self {
+            shared,
+            notifier,
+            under_way: JoinSet::new(),
+            pace: Pace::default(),
+            log: Log::default(),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.pace.has_room(self.under_way.len(), Instant::now())
+    }
+
+    /// Whether there is something to do that nobody calls for.
+    fn waits(&self) -> bool {
+        !self.has_room() || self.shared.router.waiting_pushes() > 0
+    }
+
+    fn start(&mut self, push: DuePush) {
+        let now = self.shared.clock.now();
+        if now.since(push.since()) > MAX_AGE {
+            self.log.expired += 1;
+            self.shared
+                .router
+                .push_settled(push, PushOutcome::Dropped, now);
+            return;
+        }
+        let (shared, notifier) = (self.shared.clone(), self.notifier.clone());
+        self.under_way.spawn(async move {
+            let began = Instant::now();
+            let result = attempt(&shared.directory, &*notifier, &push).await;
+            Tried {
+                push,
+                began,
+                result,
+            }
+        });
+    }
+
+    fn settle(&mut self, tried: Tried) {
+        let Tried {
+            push,
+            began,
+            result,
+        } = tried;
+        let now = self.shared.clock.now();
+        self.tell_pace(began, &result);
+        if let Attempt::Made(Delivery::Rejected { kind }) = &result {
+            self.log.refused(kind);
+        }
+        let outcome = outcome(&result, push.attempts(), now);
+        self.shared.router.push_settled(push, outcome, now);
+    }
+
+    fn tell_pace(&mut self, began: Instant, result: &Attempt) {
+        match result {
+            Attempt::Made(Delivery::Unavailable { retry_after, why }) => {
+                self.pace.failed(began, *retry_after, why, Instant::now());
+            }
+            Attempt::Made(_) => self.pace.answered(began),
+            Attempt::Pointless | Attempt::Unknown => {}
+        }
+    }
+
+    fn say(&mut self) {
+        let waiting = self.shared.router.waiting_pushes() + self.under_way.len();
+        self.pace.say(waiting, Instant::now());
+        // Together: after an outage of a day they come in crowds.
+        if self.log.expired > 0 && self.under_way.is_empty() {
+            let dropped = std::mem::take(&mut self.log.expired);
+            tracing::warn!(
+                dropped,
+                "pushes were dropped: they had waited for more than a day"
+            );
+        }
+    }
+
+    async fn finish(mut self) {
+        let rest = async {
+            while let Some(tried) = self.under_way.join_next().await {
+                self.settle(tried.expect("a try neither panics nor is cancelled"));
+            }
+        };
+        // Those that take longer end with the set, and stay owed.
+        let _ = tokio::time::timeout(STOP_PATIENCE, rest).await;
+    }
+}
+
+impl Log {
+    fn refused(&mut self, kind: &str) {
+        if self.kinds.len() < MAX_KINDS && self.kinds.insert(kind.to_owned()) {
+            tracing::warn!(
+                "the push service refuses a push: {kind}; such pushes are dropped, which is said once"
+            );
+        }
+    }
+}
+
+/// Asks where the push goes and has it delivered there.
+pub(super) async fn attempt(
+    directory: &SqliteDirectory,
+    notifier: &dyn Notifier,
+    push: &DuePush,
+) -> Attempt {
+    let address = match directory.push_address(push.sender(), push.receiver()).await {
+        Ok(Some(address)) => address,
+        Ok(None) => return Attempt::Pointless,
+        Err(_) => return Attempt::Unknown,
+    };
+    if notifier.needs_token() && address.token.is_none() {
+        return Attempt::Pointless;
+    }
+    let push = Push {
+        receiver: push.receiver().clone(),
+        sender: push.sender().clone(),
+        since: push.since(),
+        token: address.token,
+    };
+    let delivery = notifier.deliver(&push).await;
+    if delivery == Delivery::Unregistered {
+        clear_token(directory, &push).await;
+    }
+    Attempt::Made(delivery)
+}
+
+/// A dead token that cannot be cleared is met again at the next push.
+async fn clear_token(directory: &SqliteDirectory, push: &Push) {
+    let Some(token) = &push.token else { return };
+    let user = push.receiver.as_str();
+    match directory
+        .clear_notification_token(&push.receiver, token)
+        .await
+    {
+        Ok(true) => tracing::info!(user, "a notification token was dead and is cleared"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(user, %error, "a notification token is dead and cannot be cleared");
+        }
+    }
+}
+
+/// What the router is told.
+pub(super) fn outcome(result: &Attempt, attempts: u32, now: Time) -> PushOutcome {
+    match result {
+        Attempt::Made(Delivery::Delivered) => PushOutcome::Sent,
+        Attempt::Made(Delivery::Unregistered | Delivery::Rejected { .. }) | Attempt::Pointless => {
+            PushOutcome::Dropped
+        }
+        Attempt::Made(Delivery::Unavailable { retry_after, .. }) => {
+            let wait = backoff(attempts).max(retry_after.unwrap_or_default());
+            PushOutcome::Later(now + wait)
+        }
+        Attempt::Unknown => PushOutcome::Later(now + backoff(attempts)),
+    }
+}

@@ -1,0 +1,529 @@
+//! Firebase, played by servers that do as they are told.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use ring::signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use super::*;
+use crate::push::http::BODY_BYTES;
+
+fn rejected(kind: &str) -> Delivery {
+    Delivery::Rejected {
+        kind: kind.to_owned(),
+    }
+}
+
+fn why(delivery: &Delivery) -> &str {
+    match delivery {
+        Delivery::Unavailable { why, .. } => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent() {
+    let firebase = Firebase::open().await;
+    let notifier = firebase.notifier();
+    assert_eq!(notifier.deliver(&push()).await, Delivery::Delivered);
+    let [request] = &firebase.messages.requests()[..] else {
+        panic!("one request")
+    };
+    assert_eq!(request.line, "POST /v1/projects/jam%20test/messages:send");
+    assert_eq!(request.headers["authorization"], "Bearer access-1");
+    assert_eq!(request.headers["content-type"], "application/json");
+    let expected = json!({
+        "message": {
+            "token": TOKEN,
+            "data": { "fromId": "1" },
+            "android": { "priority": "high", "ttl": "86400s", "collapse_key": "1" },
+            "apns": {
+                "headers": {
+                    "apns-push-type": "background",
+                    "apns-priority": "5",
+                    "apns-expiration": "1714651200",
+                    "apns-collapse-id": "1",
+                },
+                "payload": { "aps": { "content-available": 1 } },
+            },
+        },
+    });
+    assert_eq!(
+        serde_json::from_str::<Value>(&request.body).unwrap(),
+        expected
+    );
+}
+
+#[tokio::test]
+async fn what_an_access_token_is_asked_for_with() {
+    let firebase = Firebase::open().await;
+    firebase.notifier().deliver(&push()).await;
+    let [request] = &firebase.tokens.requests()[..] else {
+        panic!("one request")
+    };
+    assert_eq!(request.line, "POST /token");
+    assert_eq!(
+        request.headers["content-type"],
+        "application/x-www-form-urlencoded"
+    );
+    let assertion = request.body.strip_prefix(
+        "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=",
+    );
+    let assertion = assertion.unwrap();
+    let (signed, signature) = assertion.rsplit_once('.').unwrap();
+    let key = PrivatePkcs8KeyDer::from_pem_slice(private_key().as_bytes()).unwrap();
+    let key = RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()).unwrap();
+    let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_key().as_ref())
+        .verify(signed.as_bytes(), &signature)
+        .unwrap();
+    let part =
+        |text| -> Value { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap() };
+    let (header, claims) = signed.split_once('.').unwrap();
+    assert_eq!(
+        part(header),
+        json!({ "alg": "RS256", "typ": "JWT", "kid": "key-1" })
+    );
+    let claims = part(claims);
+    assert_eq!(claims["iss"], "push@jam-test.example");
+    assert_eq!(claims["aud"], firebase.tokens.url("/token"));
+    assert_eq!(
+        claims["scope"],
+        "https://www.googleapis.com/auth/firebase.messaging"
+    );
+    let secs = |name: &str| claims[name].as_u64().unwrap();
+    assert_eq!(secs("exp") - secs("iat"), 3600);
+}
+
+#[tokio::test]
+async fn answers() {
+    let firebase = Firebase::open().await;
+    let notifier = firebase.notifier();
+    let nothing = |status| Reply::Http(status, vec![], String::new());
+    let gone = json!({ "error": { "code": 404, "status": "UNREGISTERED" } });
+    for (reply, expected) in [
+        (Reply::json(200, &json!({})), Delivery::Delivered),
+        (
+            Reply::error(404, "NOT_FOUND", "UNREGISTERED"),
+            Delivery::Unregistered,
+        ),
+        (Reply::json(404, &gone), Delivery::Unregistered),
+        // A wrong address or project says nothing of the token.
+        (
+            Reply::plain(404, "<html>UNREGISTERED</html>"),
+            rejected("404"),
+        ),
+        (
+            Reply::error(404, "NOT_FOUND", "NOT_FOUND"),
+            rejected("404 NOT_FOUND"),
+        ),
+        (
+            Reply::error(400, "NOT_FOUND", "UNREGISTERED"),
+            rejected("400 UNREGISTERED"),
+        ),
+        (
+            Reply::error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
+            rejected("400 INVALID_ARGUMENT"),
+        ),
+        (
+            Reply::error(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH"),
+            rejected("403 SENDER_ID_MISMATCH"),
+        ),
+        (
+            Reply::json(403, &json!({"error": {"status": "PERMISSION_DENIED"}})),
+            rejected("403 PERMISSION_DENIED"),
+        ),
+        (
+            Reply::error(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR"),
+            rejected("401 THIRD_PARTY_AUTH_ERROR"),
+        ),
+        (nothing(400), rejected("400")),
+        (nothing(413), rejected("413")),
+        // Not a code: it might be anything.
+        (Reply::error(400, TOKEN, TOKEN), rejected("400")),
+        (Reply::json(400, &json!({"error": TOKEN})), rejected("400")),
+        (
+            Reply::json(400, &json!([{"error": {"status": "A"}}])),
+            rejected("400"),
+        ),
+    ] {
+        firebase.messages.then([reply.clone()]);
+        assert_eq!(notifier.deliver(&push()).await, expected, "{reply:?}");
+    }
+    assert_eq!(
+        firebase.tokens.count(),
+        1,
+        "none of these is about the access token"
+    );
+}
+
+#[tokio::test]
+async fn what_is_worth_another_try() {
+    let firebase = Firebase::open().await;
+    let notifier = firebase.notifier();
+    let elsewhere = StandIn::open().await;
+    elsewhere.usually(Reply::json(200, &json!({})));
+    let redirect = |status| {
+        Reply::Http(
+            status,
+            vec![("location", elsewhere.url("/"))],
+            String::new(),
+        )
+    };
+    for (reply, secs, said) in [
+        (Reply::retry_after(429, "7"), Some(7), "429"),
+        (Reply::retry_after(503, "soon"), None, "503"),
+        (Reply::error(500, "INTERNAL", "INTERNAL"), None, "500"),
+        (Reply::plain(502, "<html>"), None, "502"),
+        (redirect(301), None, "redirect"),
+        (redirect(302), None, "redirect"),
+        (redirect(307), None, "redirect"),
+        (redirect(308), None, "redirect"),
+        (
+            Reply::plain(200, "<html>Log in, please</html>"),
+            None,
+            "not Firebase's",
+        ),
+        (Reply::plain(200, ""), None, "not Firebase's"),
+        (Reply::json(200, &json!(["name"])), None, "not Firebase's"),
+        (Reply::Reset(200), None, "breaks off"),
+        (Reply::Reset(404), None, "breaks off"),
+        (Reply::NoBody(200), None, "breaks off"),
+        (Reply::Endless(200), None, "does not end"),
+        (Reply::Endless(404), None, "does not end"),
+        (Reply::Endless(503), None, "503"),
+        (Reply::Close, None, "no answer"),
+        (Reply::Noise, None, "no answer"),
+        (Reply::Silence, None, "no answer in time"),
+        (
+            Reply::json(200, &json!({})).late(2 * PATIENCE),
+            None,
+            "no answer in time",
+        ),
+    ] {
+        firebase.messages.then([reply.clone()]);
+        let delivery = notifier.deliver(&push()).await;
+        let Delivery::Unavailable { retry_after, why } = &delivery else {
+            panic!("{reply:?}: {delivery:?}")
+        };
+        assert_eq!(*retry_after, secs.map(Duration::from_secs), "{reply:?}");
+        assert!(why.contains(said), "{reply:?}: {why}");
+    }
+    assert_eq!(elsewhere.count(), 0, "no redirect is followed");
+    // What the kernel buffers is taken without being read.
+    let unread = firebase.messages.taken();
+    assert!(
+        unread < BODY_BYTES + 32 * 1024 * 1024,
+        "{unread} bytes of bodies without end"
+    );
+    assert_eq!(
+        notifier.deliver(&push()).await,
+        Delivery::Delivered,
+        "it recovers"
+    );
+}
+
+#[tokio::test]
+async fn nobody_at_the_address() {
+    let mut firebase = Firebase::open().await;
+    let notifier = firebase.notifier();
+    firebase.messages = StandIn::open().await;
+    let delivery = notifier.deliver(&push()).await;
+    assert!(why(&delivery).starts_with("no connection"), "{delivery:?}");
+}
+
+#[tokio::test]
+async fn one_access_token_for_many_pushes() {
+    let firebase = Firebase::open().await;
+    firebase
+        .tokens
+        .then([Reply::access_token("access-1", 3600).late(PATIENCE / 5)]);
+    let notifier = Arc::new(firebase.notifier());
+    let mut pushes = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let notifier = notifier.clone();
+        pushes.spawn(async move { notifier.deliver(&push()).await });
+    }
+    for delivery in pushes.join_all().await {
+        assert_eq!(delivery, Delivery::Delivered);
+    }
+    assert_eq!(firebase.tokens.count(), 1);
+    assert_eq!(firebase.messages.count(), 50);
+}
+
+#[tokio::test]
+async fn an_access_token_is_renewed_before_it_expires() {
+    let firebase = Firebase::open().await;
+    firebase.tokens.then([
+        Reply::access_token("short", 1),
+        Reply::access_token("next", 3600),
+    ]);
+    let notifier = firebase.notifier();
+    for _ in 0..3 {
+        assert_eq!(notifier.deliver(&push()).await, Delivery::Delivered);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(notifier.deliver(&push()).await, Delivery::Delivered);
+    assert_eq!(firebase.tokens.count(), 2);
+    let requests = firebase.messages.requests();
+    let used: Vec<_> = requests
+        .iter()
+        .map(|it| &*it.headers["authorization"])
+        .collect();
+    assert_eq!(
+        used,
+        [
+            "Bearer short",
+            "Bearer short",
+            "Bearer short",
+            "Bearer next"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_revoked_access_token_is_renewed_once() {
+    let firebase = Firebase::open().await;
+    let notifier = firebase.notifier();
+    let refusal = || Reply::error(401, "UNAUTHENTICATED", "UNSPECIFIED_ERROR");
+    firebase
+        .tokens
+        .then(["1", "2", "3"].map(|it| Reply::access_token(it, 3600)));
+
+    firebase.messages.then([refusal()]);
+    assert_eq!(notifier.deliver(&push()).await, Delivery::Delivered);
+    firebase.messages.then([refusal(), refusal()]);
+    let delivery = notifier.deliver(&push()).await;
+    assert_eq!(delivery, rejected("401 UNSPECIFIED_ERROR"));
+    let requests = firebase.messages.requests();
+    let used: Vec<_> = requests
+        .iter()
+        .map(|it| &*it.headers["authorization"])
+        .collect();
+    assert_eq!(used, ["Bearer 1", "Bearer 2", "Bearer 2", "Bearer 3"]);
+    assert_eq!(firebase.tokens.count(), 3);
+}
+
+#[tokio::test]
+async fn no_access_token() {
+    let firebase = Firebase::open().await;
+    let notifier = firebase.notifier();
+    let invalid = json!({ "error": "invalid_grant", "error_description": "Invalid JWT" });
+    for (reply, said) in [
+        (Reply::json(400, &invalid), "400 invalid_grant"),
+        (
+            Reply::json(401, &json!({ "error": TOKEN.to_uppercase() })),
+            "401",
+        ),
+        (Reply::retry_after(503, "9"), "503"),
+        (Reply::plain(200, "<html>"), "no token in the answer"),
+        (
+            Reply::json(200, &json!({ "access_token": "", "expires_in": 1 })),
+            "no token",
+        ),
+        (
+            Reply::json(200, &json!({ "access_token": "a\nb", "expires_in": 1 })),
+            "no token",
+        ),
+        (
+            Reply::json(200, &json!({ "access_token": "a", "expires_in": -1 })),
+            "no token",
+        ),
+        (Reply::json(302, &json!({})), "302"),
+        (Reply::Silence, "no answer in time"),
+        (Reply::Endless(200), "no token"),
+        (Reply::Reset(200), "no token"),
+        (Reply::Close, "no answer"),
+    ] {
+        firebase.tokens.then([reply.clone()]);
+        let delivery = notifier.deliver(&push()).await;
+        let why = why(&delivery);
+        assert!(
+            why.starts_with("no access token: ") && why.contains(said),
+            "{reply:?}: {why}"
+        );
+        assert!(!why.contains("THE-NOTIFICATION"), "{why}");
+    }
+    assert_eq!(firebase.messages.count(), 0);
+    // One that says it holds for longer than the clock goes.
+    firebase
+        .tokens
+        .then([Reply::access_token("for ever", u64::MAX)]);
+    assert_eq!(notifier.deliver(&push()).await, Delivery::Delivered);
+}
+
+#[tokio::test]
+async fn a_failing_token_service_is_asked_once() {
+    let firebase = Firebase::open().await;
+    firebase
+        .tokens
+        .then([Reply::plain(500, "").late(PATIENCE / 5)]);
+    let notifier = Arc::new(firebase.notifier());
+    let mut pushes = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let notifier = notifier.clone();
+        pushes.spawn(async move { notifier.deliver(&push()).await });
+    }
+    for delivery in pushes.join_all().await {
+        assert_eq!(why(&delivery), "no access token: 500");
+    }
+    assert_eq!(firebase.tokens.count(), 1);
+    assert_eq!(
+        notifier.deliver(&push()).await,
+        Delivery::Delivered,
+        "then it is asked again"
+    );
+}
+
+#[tokio::test]
+async fn no_token_is_logged() {
+    let (logged, _guard) = Logged::everything();
+    let firebase = Firebase::open().await;
+    let notifier = firebase.notifier();
+    let echo =
+        json!({ "error": { "status": TOKEN, "message": format!("no such token: {TOKEN}") } });
+    firebase.messages.then([
+        Reply::json(200, &json!({})),
+        Reply::json(404, &echo),
+        Reply::plain(503, TOKEN),
+        Reply::Reset(200),
+        Reply::Noise,
+        Reply::Silence,
+    ]);
+    for _ in 0..6 {
+        let delivery = notifier.deliver(&push()).await;
+        tracing::error!(?delivery, push = ?push(), ?notifier, "what anybody might log");
+    }
+    let text = logged.text();
+    assert!(text.contains("Fcm"), "it is logged at all");
+    for secret in [TOKEN, "access-1", &private_key()[100..140]] {
+        assert!(!text.contains(secret), "{secret} in: {text}");
+    }
+}
+
+/// Firebase itself is met like this: TLS, and HTTP/2 because it offers it.
+#[tokio::test]
+async fn http_2_where_it_is_offered() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let identity = crate::tls::tests::write_identity(dir.path(), "localhost");
+    let certificate = CertificateDer::from_pem_file(&identity.cert).unwrap();
+    let key = PrivateKeyDer::from_pem_file(&identity.key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let accepted = Arc::new(Mutex::new(0));
+    let count = accepted.clone();
+    let serving = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            *count.lock().unwrap() += 1;
+            let stream = acceptor.accept(stream).await.unwrap();
+            let service = hyper::service::service_fn(|request: hyper::Request<Incoming>| async {
+                assert_eq!(request.version(), hyper::Version::HTTP_2);
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                assert!(body.windows(TOKEN.len()).any(|it| it == TOKEN.as_bytes()));
+                let body = Full::new(Bytes::from_static(b"{}"));
+                Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
+            });
+            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let firebase = Firebase::open().await;
+    let account = ServiceAccount::parse(&firebase.key_file().to_string()).unwrap();
+    let http = Http::with(roots, Duration::from_secs(5)).unwrap();
+    let notifier = Fcm::new(http, account, &format!("https://localhost:{port}")).unwrap();
+    for _ in 0..3 {
+        assert_eq!(notifier.deliver(&push()).await, Delivery::Delivered);
+    }
+    assert_eq!(*accepted.lock().unwrap(), 1, "all over one connection");
+    serving.abort();
+
+    // Who cannot prove that he is the one gets nothing.
+    let stranger = Fcm::new(
+        super::http(),
+        ServiceAccount::parse(&firebase.key_file().to_string()).unwrap(),
+        &format!("https://localhost:{port}"),
+    );
+    let delivery = stranger.unwrap().deliver(&push()).await;
+    assert!(why(&delivery).starts_with("no connection"), "{delivery:?}");
+}
+
+#[tokio::test]
+async fn a_slow_service_holds_a_push_no_longer_than_its_time() {
+    let firebase = Firebase::open().await;
+    let notifier = firebase.notifier();
+    let all_slow = Reply::error(401, "UNAUTHENTICATED", "UNSPECIFIED_ERROR").late(PATIENCE / 2);
+    firebase.messages.usually(all_slow);
+    let began = Instant::now();
+    assert_eq!(
+        notifier.deliver(&push()).await,
+        rejected("401 UNSPECIFIED_ERROR")
+    );
+    assert!(began.elapsed() < 4 * PATIENCE);
+}
+
+#[test]
+fn key_files_that_are_none() {
+    let good = key_file("https://oauth2.googleapis.com/token");
+    assert!(ServiceAccount::parse(&good.to_string()).is_ok());
+    let without = |name: &str| {
+        let mut file = good.clone();
+        file.as_object_mut().unwrap().remove(name);
+        file.to_string()
+    };
+    let with = |name: &str, value: &str| {
+        let mut file = good.clone();
+        file[name] = value.into();
+        file.to_string()
+    };
+    let other_key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    for (text, said) in [
+        (String::new(), "not a JSON object"),
+        ("[]".to_owned(), "not a JSON object"),
+        (
+            "{\n\"private_key\": secret}".to_owned(),
+            "not a JSON object (line 2)",
+        ),
+        ("{}".to_owned(), "has no project_id"),
+        (without("client_email"), "has no client_email"),
+        (without("private_key"), "has no private_key"),
+        (without("token_uri"), "has no token_uri"),
+        (with("project_id", ""), "has no project_id"),
+        (with("private_key", "secret"), "private_key is not PEM"),
+        (with("private_key", &other_key), "is not an RSA key"),
+        (with("token_uri", "secret"), "token_uri is not an address"),
+        (
+            with("token_uri", "file:///etc/passwd"),
+            "token_uri is not an address",
+        ),
+    ] {
+        let error = ServiceAccount::parse(&text).unwrap_err();
+        assert!(error.contains(said), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    let error = ServiceAccount::read(std::path::Path::new("/nowhere/key.json")).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.starts_with("push.fcm_key: /nowhere/key.json: No such file"),
+        "{error}"
+    );
+    assert!(ServiceAccount::parse(&without("private_key_id")).is_ok());
+}

@@ -1,0 +1,136 @@
+//! A webhook: pushes as requests to any HTTP server, for those who do not use Firebase.
+//!
+//! `POST {"to","fromId","timestamp"}`, the timestamp being since when the push is owed. Who receives it knows
+//! by `X-Jam-Signature` that it comes from this server: `sha256=` and the HMAC-SHA256 of the body in
+//! hexadecimal, with `push.webhook_secret`. Every 2xx is success, whatever else is in the answer.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use jam_core::time::Time;
+use reqwest::Url;
+use reqwest::header::CONTENT_TYPE;
+use ring::hmac;
+use secrecy::ExposeSecret;
+use serde::Serialize;
+
+use super::http::{Answer, Http};
+use super::{Delivering, Delivery, Notifier, Push, PushError};
+use crate::settings;
+
+/// Where the signature is.
+const SIGNATURE: &str = "x-jam-signature";
+
+/// One address that takes pushes.
+#[derive(Debug)]
+pub(super) struct Webhook {
+    http: Http,
+    url: Url,
+    key: hmac::Key,
+}
+
+/// In the order in which it is written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    to: &'a str,
+    from_id: &'a str,
+    timestamp: String,
+}
+
+impl Webhook {
+    /// # Errors
+    /// If the address is none.
+    pub(super) fn new(http: Http, webhook: &settings::Webhook) -> Result<Self, PushError> {
+        let url = Url::parse(&webhook.url)
+            .map_err(|_| PushError::new("push.webhook_url: expected https://… or http://…"))?;
+        let secret = webhook.secret.expose_secret().as_bytes();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        Ok(Self { http, url, key })
+    }
+
+    async fn send(&self, push: &Push) -> Result<Delivery, Delivery> {
+        let body = body(push);
+        let request = self
+            .http
+            .post(&self.url)
+            .header(CONTENT_TYPE, "application/json")
+            .header(SIGNATURE, signature(&self.key, body.as_bytes()))
+            .body(body);
+        Ok(outcome(&self.http.send(request).await?))
+    }
+}
+
+impl Notifier for Webhook {
+    fn deliver<'a>(&'a self, push: &'a Push) -> Delivering<'a> {
+        Box::pin(async move { self.send(push).await.unwrap_or_else(|delivery| delivery) })
+    }
+
+    fn needs_token(&self) -> bool {
+        false
+    }
+
+    /// Without what follows the host, which may be a secret.
+    fn name(&self) -> String {
+        format!("the webhook at {}", self.url.host_str().unwrap_or_default())
+    }
+}
+
+fn body(push: &Push) -> String {
+    let body = Body {
+        to: push.receiver.as_str(),
+        from_id: push.sender.as_str(),
+        timestamp: rfc3339(push.since),
+    };
+    serde_json::to_string(&body).expect("three texts are JSON")
+}
+
+/// UTC with milliseconds.
+fn rfc3339(time: Time) -> String {
+    // The last second that has four digits for its year.
+    const LAST_SECS: u64 = 253_402_300_799;
+    let since_epoch = Duration::from_millis(time.as_millis()).min(Duration::from_secs(LAST_SECS));
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
+}
+
+fn signature(key: &hmac::Key, body: &[u8]) -> String {
+    let tag = hmac::sign(key, body);
+    let hex: String = tag
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("sha256={hex}")
+}
+
+fn outcome(answer: &Answer) -> Delivery {
+    answer.not_now().unwrap_or_else(|| {
+        if answer.status.is_success() {
+            return Delivery::Delivered;
+        }
+        let kind = answer.status.as_u16().to_string();
+        Delivery::Rejected { kind }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps() {
+        let text = |millis| rfc3339(Time::from_millis(millis));
+        assert_eq!(text(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(text(1_714_564_800_007), "2024-05-01T12:00:00.007Z");
+        assert_eq!(rfc3339(Time::NEVER), "9999-12-31T23:59:59.000Z");
+    }
+
+    /// RFC 4231, section 4.3.
+    #[test]
+    fn signatures() {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"Jefe");
+        assert_eq!(
+            signature(&key, b"what do ya want for nothing?"),
+            "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+    }
+}
