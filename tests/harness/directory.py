@@ -99,5 +99,15 @@ class Directory:
         self.execute("UPDATE accounts SET user_api_token = ? WHERE user_id = ?", token, user.id)
         return User(user.id, token)
 
+    def set_notification_token(self, user, token):
+        self.execute(
+            "UPDATE accounts SET user_notification_token = ? WHERE user_id = ?", token, user.id
+        )
+
+    def notification_token(self, user):
+        sql = "SELECT user_notification_token FROM accounts WHERE user_id = ?"
+        [(token,)] = self.execute(sql, user.id)
+        return token
+
     def remove(self, user):
         self.execute("DELETE FROM accounts WHERE user_id = ?", user.id)

@@ -8,8 +8,9 @@
 //! - `schema`: opening, creating and checking the file; ids and values as they stand in it.
 //! - [`admin`]: changes, for the commands and the admin API. `backup`: a copy.
 //!
-//! Invariants: serving writes to the file only to clear a notification token that is dead, and never holds a read transaction between two
-//! questions (`tests::a_writer_is_never_in_the_way`); what another process has committed more than
+//! Invariants: serving writes to the file only to clear a notification token that is dead
+//! (`tests::pushing`), and never holds a read transaction between two questions
+//! (`tests::a_writer_is_never_in_the_way`); what another process has committed more than
 //! [`sqlite::LOOK_AGE`] ago is never contradicted (`tests::nothing_stale_is_told`); what cannot be
 //! understood lets nobody in.
 

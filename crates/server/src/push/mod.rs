@@ -2,10 +2,10 @@
 //!
 //! # Layout
 //!
-//! - [`Notifier`]: one push service. [`open`]: the one that the settings ask for.
-//! - [`fcm`]: Firebase, with [`account`] (its key file) and [`oauth`] (its access tokens). [`webhook`]: any HTTP
-//!   server. [`http`]: requests as both make them.
-//! - [`dispatcher`]: takes what the router says is due and has it delivered. [`pace`]: how fast, and what is
+//! - `Notifier`: one push service. `open`: the one that the settings ask for.
+//! - `fcm`: Firebase, with `account` (its key file) and `oauth` (its access tokens). `webhook`: any HTTP
+//!   server. `http`: requests as both make them.
+//! - `dispatcher`: takes what the router says is due and has it delivered. `pace`: how fast, and what is
 //!   said of a service that does not answer.
 //!
 //! Invariants: a push holds no content, and no message waits for one. Every wait, answer and number of
