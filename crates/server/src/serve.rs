@@ -95,7 +95,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let http_address = address_of(sockets.http.as_ref())?;
 
     let tls = open_tls(&settings)?;
-    let notifier = open_push(&settings)?;
+    let notifier = push::open(&settings.push).map_err(ServeError::Push)?;
     let directory = open_directory(&settings)?;
     let clock = Clock::start();
     let rules = rules(&settings, push::reach(&settings.push, notifier.as_deref()));
@@ -108,7 +108,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let slots = Slots::new(limits.connections, limits.connections_per_address);
     let health = Arc::new(Health::new(slots.clone(), mailbox.clone()));
 
-    let housekeepers = housekeepers(&shared, &health, tls.as_ref(), notifier);
+    let housekeepers = housekeepers(&shared, &health, tls.as_ref(), notifier.clone());
     let packet = limits.packet as usize;
     let http = Http::new(shared.clone(), health, limits.connect_timeout, packet);
     let mut listeners = Crew::new();
@@ -130,6 +130,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     }
 
     warn_of_what_is_not_served(&settings);
+    say_where_pushes_go(&settings, notifier.as_deref());
     let http_name = if tls.is_some() { "https" } else { "http" };
     for (name, address) in [("mqtt", mqtt), ("mqtts", mqtts), (http_name, http_address)] {
         if let Some(address) = address {
@@ -332,17 +333,6 @@ fn open_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, ServeError> {
     Ok(tls.map(Arc::new))
 }
 
-/// Makes the push service ready, and says which one it is.
-fn open_push(settings: &Settings) -> Result<Option<Arc<dyn Notifier>>, ServeError> {
-    let notifier = push::open(&settings.push).map_err(ServeError::Push)?;
-    match &notifier {
-        Some(notifier) => tracing::info!("pushes go to {}", notifier.name()),
-        None if !settings.push.enabled => tracing::info!("push is switched off"),
-        None => tracing::info!("no push is sent: neither push.fcm_key nor push.webhook_url is set"),
-    }
-    Ok(notifier)
-}
-
 /// Opens the mailbox and tells the router what is in it.
 fn open_mailbox(
     settings: &Settings,
@@ -397,6 +387,14 @@ fn rules(settings: &Settings, reach: Reach) -> Rules {
         connect_timeout: limits.connect_timeout,
         failed_auth: limits.failed_auth,
         failed_auth_window: limits.failed_auth_window,
+    }
+}
+
+fn say_where_pushes_go(settings: &Settings, notifier: Option<&dyn Notifier>) {
+    match notifier {
+        Some(notifier) => tracing::info!("pushes go to {}", notifier.name()),
+        None if !settings.push.enabled => tracing::info!("push is switched off"),
+        None => tracing::info!("no push is sent: neither push.fcm_key nor push.webhook_url is set"),
     }
 }
 
