@@ -2,7 +2,7 @@
 //!
 //! One is asked for with the service account's signature (RFC 7523), kept until shortly before it expires,
 //! and shared. However many pushes wait for one, it is asked for once, and if that fails they fail together
-//! (`tests::fcm::one_access_token_for_many_pushes`, `a_failing_token_service_is_asked_once`).
+//! (`tests::oauth::one_access_token_for_many_pushes`, `a_failing_token_service_is_asked_once`).
 //! Why not a library: docs/adr/0009-own-access-tokens.md.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -2,6 +2,7 @@
 
 mod dispatcher;
 mod fcm;
+mod oauth;
 mod stand_in;
 mod webhook;
 
@@ -33,6 +34,19 @@ fn push() -> Push {
         sender: user("1"),
         since: Time::from_millis(1_714_564_800_007),
         token: Some(SecretString::from(TOKEN)),
+    }
+}
+
+fn rejected(kind: &str) -> Delivery {
+    Delivery::Rejected {
+        kind: kind.to_owned(),
+    }
+}
+
+fn why(delivery: &Delivery) -> &str {
+    match delivery {
+        Delivery::Unavailable { why, .. } => why,
+        other => panic!("{other:?}"),
     }
 }
 
