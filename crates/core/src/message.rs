@@ -23,6 +23,7 @@ pub struct Message {
     pub(crate) payload: Bytes,
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
+    packet_id: Option<PacketId>,
     pub(crate) sender: UserId,
     pub(crate) received_at: Time,
     pub(crate) expires_at: Time,
@@ -76,6 +77,7 @@ impl Message {
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
+            packet_id: publish.packet_id,
             sender,
             received_at: now,
             expires_at,
@@ -83,7 +85,8 @@ impl Message {
         }
     }
 
-    /// What has to be kept of the message besides its sender and its times: a PUBLISH of 5.0.
+    /// What has to be kept of the message besides its sender and its times: a PUBLISH of 5.0. Its packet
+    /// id means something only if there is a [`Self::packet_id`].
     #[must_use]
     pub fn to_stored(&self) -> Publish {
         Publish {
@@ -91,13 +94,14 @@ impl Message {
             qos: self.qos,
             retain: self.retain,
             topic: self.topic.clone(),
-            packet_id: (self.qos != QoS::AtMostOnce).then_some(PacketId::MIN),
+            packet_id: (self.qos != QoS::AtMostOnce)
+                .then_some(self.packet_id.unwrap_or(PacketId::MIN)),
             properties: self.properties.as_deref().cloned().unwrap_or_default(),
             payload: self.payload.clone(),
         }
     }
 
-    /// The message that was kept as `stored`.
+    /// The message that was kept as `stored`, whose packet id is left out if it means nothing.
     #[must_use]
     pub fn from_stored(
         stored: Publish,
@@ -116,6 +120,12 @@ impl Message {
     #[must_use]
     pub fn sender(&self) -> &UserId {
         &self.sender
+    }
+
+    /// What it was published under, if it came as a PUBLISH of QoS 1 or 2 and not as a will.
+    #[must_use]
+    pub fn packet_id(&self) -> Option<PacketId> {
+        self.packet_id
     }
 
     /// Its topic.

@@ -131,7 +131,7 @@ impl Applier {
                 rec::number(*seq),
                 user.as_str(),
                 message.sender().as_str(),
-                rec::flags(qos, *inbox),
+                rec::Flags::of(message, qos, *inbox).to_number(),
                 waits_for,
                 acknowledged,
                 rec::number(message.received_at().as_millis()),

@@ -115,11 +115,12 @@ impl Reader {
 
 fn select(connection: &Connection, seq: Seq) -> Result<Option<Arc<Message>>, Error> {
     let mut select = connection.prepare_cached(
-        "SELECT sender, received_at, expires_at, body FROM message WHERE id = ?1",
+        "SELECT sender, received_at, expires_at, body, flags FROM message WHERE id = ?1",
     )?;
     let row = |row: &rusqlite::Row<'_>| {
-        let sender = row.get_ref(0)?.as_str()?;
-        rec::decode_message(row.get_ref(3)?.as_blob()?, sender, row.get(1)?, row.get(2)?)
+        let (sender, body) = (row.get_ref(0)?.as_str()?, row.get_ref(3)?.as_blob()?);
+        let flags = rec::Flags::from_number(row.get(4)?)?;
+        rec::decode_message(body, flags.packet_id, sender, row.get(1)?, row.get(2)?)
     };
     select.query_row([rec::number(seq)], row).optional()
 }

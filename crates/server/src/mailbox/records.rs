@@ -24,23 +24,48 @@ use rusqlite::types::Type;
 const QOS: i64 = 0b0011;
 /// It is in the inbox.
 const INBOX: i64 = 0b0100;
+/// The packet id in its PUBLISH is the one that it was published under.
+const PACKET_ID: i64 = 0b1000;
 
-pub(super) fn flags(qos: QoS, inbox: bool) -> i64 {
-    qos as i64 | if inbox { INBOX } else { 0 }
+/// What is kept of a message in a few bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flags {
+    pub(super) qos: QoS,
+    pub(super) inbox: bool,
+    pub(super) packet_id: bool,
 }
 
-/// The QoS, and whether it is in the inbox.
-pub(super) fn from_flags(flags: i64) -> Result<(QoS, bool), Error> {
-    let qos = match flags & QOS {
-        0 => QoS::AtMostOnce,
-        1 => QoS::AtLeastOnce,
-        2 => QoS::ExactlyOnce,
-        _ => return Err(wrong("QoS")),
-    };
-    if flags & !(QOS | INBOX) != 0 {
-        return Err(wrong("flags"));
+impl Flags {
+    pub(super) fn of(message: &Message, qos: QoS, inbox: bool) -> Self {
+        let packet_id = message.packet_id().is_some();
+        Self {
+            qos,
+            inbox,
+            packet_id,
+        }
     }
-    Ok((qos, flags & INBOX != 0))
+
+    pub(super) fn to_number(self) -> i64 {
+        let bit = |set: bool, bit: i64| if set { bit } else { 0 };
+        self.qos as i64 | bit(self.inbox, INBOX) | bit(self.packet_id, PACKET_ID)
+    }
+
+    pub(super) fn from_number(flags: i64) -> Result<Self, Error> {
+        let qos = match flags & QOS {
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            2 => QoS::ExactlyOnce,
+            _ => return Err(wrong("QoS")),
+        };
+        if flags & !(QOS | INBOX | PACKET_ID) != 0 {
+            return Err(wrong("flags"));
+        }
+        Ok(Self {
+            qos,
+            inbox: flags & INBOX != 0,
+            packet_id: flags & PACKET_ID != 0,
+        })
+    }
 }
 
 /// A value that this program did not write.
@@ -114,14 +139,18 @@ fn encode_publish(publish: &Publish, buf: &mut BytesMut) -> Result<(), EncodeErr
     Ok(())
 }
 
+/// `has_packet_id` is whether the packet id in `body` means something.
 pub(super) fn decode_message(
     body: &[u8],
+    has_packet_id: bool,
     sender: &str,
     received_at: i64,
     expires_at: Option<i64>,
 ) -> Result<Arc<Message>, Error> {
+    let mut publish = decode_publish(body)?;
+    publish.packet_id = publish.packet_id.filter(|_| has_packet_id);
     Ok(Arc::new(Message::from_stored(
-        decode_publish(body)?,
+        publish,
         user(sender)?,
         Time::from_millis(from_number(received_at)?),
         from_expiry(expires_at)?,

@@ -227,7 +227,7 @@ fn entry(row: &Row<'_>, users: &mut HashSet<UserId, RandomState>) -> Result<Reco
             user
         }
     };
-    let (qos, inbox) = rec::from_flags(row.get(2)?)?;
+    let rec::Flags { qos, inbox, .. } = rec::Flags::from_number(row.get(2)?)?;
     Ok(RecoveredEntry {
         seq: rec::from_number(row.get(0)?)?,
         user,
@@ -267,7 +267,7 @@ fn retained(connection: &Connection) -> Result<Vec<(UserId, Arc<Message>)>, Erro
 pub(super) fn retained_message(row: &Row<'_>) -> Result<(UserId, Arc<Message>), Error> {
     let sender = row.get_ref(2)?.as_str()?;
     let body = row.get_ref(5)?.as_blob()?;
-    let message = rec::decode_message(body, sender, row.get(3)?, row.get(4)?)?;
+    let message = rec::decode_message(body, false, sender, row.get(3)?, row.get(4)?)?;
     Ok((rec::user(row.get_ref(0)?.as_str()?)?, message))
 }
 
@@ -285,7 +285,7 @@ pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
     let mut messages = 0;
     while let Some(row) = rows.next()? {
         let (sender, body) = (row.get_ref(0)?.as_str()?, row.get_ref(3)?.as_blob()?);
-        rec::decode_message(body, sender, row.get(1)?, row.get(2)?)?;
+        rec::decode_message(body, false, sender, row.get(1)?, row.get(2)?)?;
         messages += 1;
     }
     Ok(messages)

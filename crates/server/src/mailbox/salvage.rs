@@ -193,10 +193,11 @@ fn copy_messages(
 
 fn is_message(row: &Row<'_>) -> Result<(), Error> {
     rec::user(row.get_ref(1)?.as_str()?)?;
-    rec::from_flags(row.get(3)?)?;
+    let flags = rec::Flags::from_number(row.get(3)?)?;
     let numbers: (u32, bool, u32) = (row.get(4)?, row.get(5)?, row.get(8)?);
     let body = row.get_ref(9)?.as_blob()?;
-    let message = rec::decode_message(body, row.get_ref(2)?.as_str()?, row.get(6)?, row.get(7)?)?;
+    let sender = row.get_ref(2)?.as_str()?;
+    let message = rec::decode_message(body, flags.packet_id, sender, row.get(6)?, row.get(7)?)?;
     if message.to_stored().payload.len() != numbers.2 as usize {
         return Err(rec::wrong("the size of a message"));
     }

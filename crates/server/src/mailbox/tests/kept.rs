@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use jam_core::store::{Flight, Subscription, Write};
+use jam_core::store::{Append, Flight, Subscription, Write};
 use jam_core::time::Time;
 use jam_wire::packet::{PublishProperties, QoS, Will};
+use rusqlite::Connection;
 
-use super::setting::{Setting, append, append_of, id, message, record, user};
+use super::setting::{Setting, append, append_of, id, message, message_under, record, user};
 
 #[test]
 fn messages_come_back_with_what_is_known_of_them() {
@@ -47,6 +48,39 @@ fn messages_come_back_with_what_is_known_of_them() {
     assert_eq!(loaded[1].1.to_stored().payload, vec![7; 100_000]);
     assert_eq!(loaded[0].1.sender(), &user("7"));
     assert_eq!(loaded[0].1.topic(), "/1/inbox");
+}
+
+/// What a sender is told of a message by; a will has none, and rows of before this was kept say so.
+#[test]
+fn packet_ids_come_back() {
+    let mut setting = Setting::new();
+    let under = |seq, packet_id| {
+        let (user, inbox, waits_for) = (user("1"), true, 1);
+        Write::Append(Append {
+            seq,
+            user,
+            message: message_under(packet_id, "/1/inbox", "x"),
+            inbox,
+            waits_for,
+        })
+    };
+    setting.write([under(1, Some(id(65_535)))]);
+    setting.write([under(2, None), under(3, Some(id(7))), under(4, Some(id(1)))]);
+    setting.close();
+    let file = Connection::open(setting.path().join("mailbox.db")).unwrap();
+    let flags = |id: i64| {
+        let sql = "SELECT flags FROM message WHERE id = ?1";
+        file.query_row(sql, [id], |row| row.get::<_, i64>(0))
+            .unwrap()
+    };
+    assert_eq!([1, 2, 3, 4].map(flags), [0b1101, 0b0101, 0b1101, 0b1101]);
+    let sql = "UPDATE message SET flags = 5 WHERE id = 4";
+    file.execute(sql, []).unwrap();
+    drop(file);
+    setting.reopen();
+    let loaded = setting.load(&[1, 2, 3, 4]);
+    let ids: Vec<_> = loaded.iter().map(|(_, it)| it.packet_id()).collect();
+    assert_eq!(ids, [Some(id(65_535)), None, Some(id(7)), None]);
 }
 
 #[test]

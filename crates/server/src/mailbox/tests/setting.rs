@@ -108,12 +108,21 @@ pub(super) fn id(id: u16) -> NonZeroU16 {
 }
 
 pub(super) fn message(topic: &str, payload: impl Into<Bytes>) -> Arc<Message> {
+    message_under(Some(NonZeroU16::MIN), topic, payload)
+}
+
+/// A message that was published under this packet id; a will has none.
+pub(super) fn message_under(
+    packet_id: Option<NonZeroU16>,
+    topic: &str,
+    payload: impl Into<Bytes>,
+) -> Arc<Message> {
     let publish = Publish {
         dup: false,
         qos: QoS::AtLeastOnce,
         retain: false,
         topic: topic.to_owned().into(),
-        packet_id: Some(NonZeroU16::MIN),
+        packet_id,
         properties: PublishProperties::default(),
         payload: payload.into(),
     };
