@@ -62,6 +62,12 @@ impl UserId {
         self.0.clone()
     }
 
+    /// What follows the user's own id in a topic that is one of his.
+    pub(crate) fn own_channel<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        let topic = topic.strip_prefix('/')?.strip_prefix(self.as_str())?;
+        topic.strip_prefix('/')
+    }
+
     /// The topic of this user's inbox.
     #[must_use]
     pub fn inbox(&self) -> ByteString {

@@ -31,4 +31,4 @@ pub mod time;
 mod user;
 
 pub use session::MAX_SUBSCRIPTIONS;
-pub use user::{DueWill, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, UserLimits};
+pub use user::{AWAY, DueWill, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, UserLimits};

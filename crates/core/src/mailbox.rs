@@ -115,6 +115,8 @@ pub(crate) struct Entry {
     pub(crate) place: Place,
     /// Whether anybody has acknowledged it.
     acknowledged: bool,
+    /// Whether its sender has been told of that, if he wanted to be.
+    receipted: bool,
 }
 
 impl Entry {
@@ -233,6 +235,7 @@ impl Mailbox {
             qos: message.qos,
             place,
             acknowledged: false,
+            receipted: false,
             message: (!stored).then_some(message),
         });
     }
@@ -254,6 +257,7 @@ impl Mailbox {
             qos: found.qos,
             place: Place::Store,
             acknowledged: found.acknowledged,
+            receipted: found.acknowledged,
         });
     }
 
@@ -357,6 +361,17 @@ impl Mailbox {
             return Acked::Gone(self.remove_at(index));
         }
         Acked::Fewer(entry.waits_for, entry.place)
+    }
+
+    /// A device is about to acknowledge a message to the inbox: whether the store has that, if its sender is
+    /// to be told. He is told once.
+    pub(crate) fn claim_receipt(&mut self, seq: Seq) -> Option<bool> {
+        let index = self.index(seq)?;
+        let entry = &mut self.entries[index];
+        if entry.kind != Kind::Inbox || std::mem::replace(&mut entry.receipted, true) {
+            return None;
+        }
+        Some(entry.is_stored())
     }
 
     /// The entry leaves, whoever waits for it.

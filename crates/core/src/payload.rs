@@ -1,6 +1,7 @@
-//! Whose name a message's payload bears (PROTOCOL.md, section 4, the rows `payload`).
+//! Whose name a message's payload bears (PROTOCOL.md, section 4, the rows `payload`), and what its sender
+//! calls it (section 10).
 //!
-//! A scanner that validates the JSON grammar of RFC 8259 and finds the top level's `from`, without a
+//! A scanner that validates the JSON grammar of RFC 8259 and finds a member of the top level, without a
 //! tree, without recursion and without copying. It accepts what a JSON parser accepts: any depth of
 //! nesting (a bit of memory for each level), lone surrogate escapes, duplicate names other than `from`.
 //! `payload/tests.rs` holds it against serde_json.
@@ -24,17 +25,44 @@ pub enum PayloadError {
 /// the two stand.
 pub fn check_sender(payload: &[u8], sender: &str) -> Result<(), PayloadError> {
     let text = std::str::from_utf8(payload).map_err(|_| PayloadError::NotAnObject)?;
-    let from = Scanner {
-        bytes: text.as_bytes(),
-        at: 0,
-    }
-    .object(sender)
-    .ok_or(PayloadError::NotAnObject)?;
+    let mut from = From::Missing;
+    Scanner::new(text)
+        .object(|scanner, name| {
+            if spells(name, "from") {
+                from = scanner.sender(from, sender)?;
+                return Some(());
+            }
+            scanner.value()
+        })
+        .ok_or(PayloadError::NotAnObject)?;
     if from == From::Sender {
         Ok(())
     } else {
         Err(PayloadError::SenderMismatch)
     }
+}
+
+/// Bytes of an id that a receipt repeats.
+pub const MAX_ID: usize = 256;
+
+/// The value of the top level's one `id`, as it stands there, if it is a string or a number of at most
+/// [`MAX_ID`] bytes (PROTOCOL.md, section 10).
+#[must_use]
+pub fn message_id(payload: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(payload).ok()?;
+    let mut ids = 0;
+    let mut id = "";
+    Scanner::new(text).object(|scanner, name| {
+        let start = scanner.at;
+        scanner.value()?;
+        if spells(name, "id") {
+            ids += 1;
+            id = &text[start..scanner.at];
+        }
+        Some(())
+    })?;
+    let is_scalar = id.starts_with(|c: char| matches!(c, '"' | '-' | '0'..='9'));
+    (ids == 1 && is_scalar && id.len() <= MAX_ID).then_some(id)
 }
 
 /// What has been seen of `from` at the top level.
@@ -52,11 +80,18 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// The whole text: one object and nothing but white space around it.
-    fn object(&mut self, sender: &str) -> Option<From> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            bytes: text.as_bytes(),
+            at: 0,
+        }
+    }
+
+    /// The whole text: one object and nothing but white space around it. `member` reads each value and is
+    /// told its name.
+    fn object(&mut self, mut member: impl FnMut(&mut Self, &'a [u8]) -> Option<()>) -> Option<()> {
         self.white_space();
         self.expect(b'{')?;
-        let mut from = From::Missing;
         self.white_space();
         if self.peek()? == b'}' {
             self.at += 1;
@@ -67,11 +102,7 @@ impl<'a> Scanner<'a> {
                 self.white_space();
                 self.expect(b':')?;
                 self.white_space();
-                if spells(name, "from") {
-                    from = self.sender(from, sender)?;
-                } else {
-                    self.value()?;
-                }
+                member(self, name)?;
                 self.white_space();
                 match self.next()? {
                     b',' => {}
@@ -81,7 +112,7 @@ impl<'a> Scanner<'a> {
             }
         }
         self.white_space();
-        (self.at == self.bytes.len()).then_some(from)
+        (self.at == self.bytes.len()).then_some(())
     }
 
     /// The value of a top-level `from`.

@@ -366,7 +366,7 @@ pub enum Destination {
     OwnChannel,
 }
 
-/// The right to append one message. Only [`authorize_publish`] makes one.
+/// The right to append one message. [`authorize_publish`] makes those of clients.
 #[derive(Debug)]
 pub struct Permit {
     sender: UserId,
@@ -376,6 +376,16 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// For what the server itself writes to a user on an own channel of his (section 10). It is in his own name.
+    pub(crate) fn for_server(user: &UserId) -> Self {
+        Self {
+            sender: user.clone(),
+            receiver: user.clone(),
+            destination: Destination::OwnChannel,
+            may_push: false,
+        }
+    }
+
     /// Who wrote it.
     #[must_use]
     pub fn sender(&self) -> &UserId {
@@ -386,6 +396,11 @@ impl Permit {
     #[must_use]
     pub fn receiver(&self) -> &UserId {
         &self.receiver
+    }
+
+    /// The topic of an own channel of the receiver's.
+    pub(crate) fn own_topic(&self, channel: &str) -> ByteString {
+        format!("/{}/{channel}", self.receiver).into()
     }
 
     /// Where in what is the receiver's.

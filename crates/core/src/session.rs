@@ -201,6 +201,12 @@ impl Session {
         }
     }
 
+    /// What a packet id on its way stands for.
+    pub(crate) fn flight(&self, packet_id: PacketId) -> Option<Flight> {
+        self.find(packet_id)
+            .map(|index| self.in_flight[index].flight)
+    }
+
     /// The packet id under which a message is on its way.
     pub(crate) fn flight_of(&self, seq: Seq) -> Option<(PacketId, Flight)> {
         let it = self.in_flight.iter().find(|it| {

@@ -4,7 +4,7 @@
 //! is measured in days (session expiry, message age) survives a restart of the server.
 
 use std::ops::{Add, Sub};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Milliseconds since the UNIX epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -53,4 +53,12 @@ impl Sub<Duration> for Time {
                 .saturating_sub(u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX)),
         )
     }
+}
+
+/// The text of a time in what the server writes: RFC 3339, in UTC, with milliseconds. What is later than
+/// the year 9999 is in it.
+pub(crate) fn rfc3339(time: Time) -> impl std::fmt::Display {
+    const LAST_SECS: u64 = 253_402_300_799;
+    let since = Duration::from_millis(time.0).min(Duration::from_secs(LAST_SECS));
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since)
 }

@@ -55,6 +55,8 @@ pub(crate) struct World {
     pub(crate) now: Time,
     /// Whether messages wait for their grace; otherwise they go to the store as soon as all is quiet.
     graceful: bool,
+    /// Whether presence is told as soon as there is something to tell.
+    pub(crate) telling: bool,
     ends: Vec<End>,
 }
 
@@ -143,6 +145,7 @@ impl Bench {
         let world = RefCell::new(World {
             now: START,
             graceful: false,
+            telling: true,
             ends: Vec::new(),
         });
         Self(Rc::new(Shared {
@@ -419,6 +422,9 @@ impl Bench {
                         break;
                     }
                 }
+            }
+            while self.world().telling && self.tell_presence() {
+                busy = true;
             }
             if !busy && (self.world().graceful || !self.hand_over()) {
                 return;

@@ -23,6 +23,8 @@ struct Facts {
     accounts: HashMap<String, Option<String>>,
     /// (receiver, sender)
     friends: HashSet<(String, String)>,
+    /// (who, whom), besides what [`FakeDirectory::forbid`] says
+    blocks: HashSet<(String, String)>,
     notification: HashMap<String, NotificationToken>,
     /// What is in memory; `None` if everything is.
     loaded: Option<HashSet<Question>>,
@@ -60,6 +62,47 @@ impl FakeDirectory {
         self.facts()
             .friends
             .remove(&(receiver.into(), sender.into()));
+    }
+
+    /// `who` blocks `whom`, or does no longer: neither may write to the other, and `whom` is not told when
+    /// `who` comes and goes.
+    pub fn block(&self, who: &str, whom: &str, blocked: bool) {
+        let pair = (who.into(), whom.into());
+        let mut facts = self.facts();
+        if blocked {
+            facts.blocks.insert(pair);
+        } else {
+            facts.blocks.remove(&pair);
+        }
+    }
+
+    /// The friends who are told when `user` comes and goes (`watching`), or of whom he is told.
+    ///
+    /// # Errors
+    /// If the directory is failing.
+    pub fn friends(&self, user: &UserId, watching: bool) -> Result<Vec<UserId>, Unavailable> {
+        let facts = self.facts();
+        if facts.failing {
+            return Err(Unavailable);
+        }
+        let user = user.to_string();
+        let mut friends: Vec<_> = facts
+            .friends
+            .iter()
+            .filter(|(a, b)| *a == user && facts.friends.contains(&(b.clone(), a.clone())))
+            .map(|(_, friend)| friend.clone())
+            .filter(|friend| {
+                let (who, whom) = if watching {
+                    (user.clone(), friend.clone())
+                } else {
+                    (friend.clone(), user.clone())
+                };
+                !facts.blocks.contains(&(who, whom))
+            })
+            .collect();
+        friends.sort();
+        let parse = |id: String| UserId::parse(id).expect("a user id");
+        Ok(friends.into_iter().map(parse).collect())
     }
 
     /// What is known of a user's notification token; absent if nothing was said.
@@ -136,7 +179,10 @@ impl Directory for FakeDirectory {
             return Lookup::Unknown;
         }
         let pair = (receiver.to_string(), sender.to_string());
-        Lookup::Known(match self.facts().friends.contains(&pair) {
+        let back = (sender.to_string(), receiver.to_string());
+        let facts = self.facts();
+        let blocked = facts.blocks.contains(&pair) || facts.blocks.contains(&back);
+        Lookup::Known(match facts.friends.contains(&pair) && !blocked {
             true => Friendship::Friends,
             false => Friendship::NotFriends,
         })

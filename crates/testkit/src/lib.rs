@@ -18,6 +18,7 @@ pub mod directory;
 pub mod disk;
 pub mod hostile;
 pub mod packets;
+mod presence;
 pub mod random;
 pub mod simulator;
 pub mod store;

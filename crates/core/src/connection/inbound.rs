@@ -11,6 +11,7 @@ use jam_wire::packet::{
     UnsubAck, Unsubscribe, Version,
 };
 
+use super::receipts::Receipts;
 use super::{Connection, Phase, Progress};
 use crate::link::Link;
 use crate::output::Output;
@@ -66,6 +67,8 @@ pub(super) struct Established {
     /// How many of those at most came on an earlier connection: they take no place in the window of this
     /// one (MQTT 5.0, section 4.9).
     pub(super) carried: usize,
+    /// What senders are to be told when the client acknowledges.
+    pub(super) receipts: Option<Box<Receipts>>,
 }
 
 /// A publish that has not been acknowledged.
@@ -126,6 +129,7 @@ impl Established {
             has_greeted: true,
             received: attached.received,
             carried: attached.received,
+            receipts: None,
         }
     }
 
@@ -332,6 +336,7 @@ impl Connection {
 impl Established {
     /// The client's part of the handshakes of QoS 1 and 2.
     fn handle_ack(&mut self, packet: &Packet, router: &Router, output: &mut Output, now: Time) {
+        self.write_receipt(packet, router, now);
         let (user, link) = (self.identity.user().clone(), self.link.id());
         match packet {
             Packet::PubAck(ack) => router.pub_ack(&user, link, ack.packet_id),

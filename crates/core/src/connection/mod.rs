@@ -17,6 +17,7 @@ mod accept;
 mod answers;
 mod inbound;
 mod outbound;
+mod receipts;
 
 use std::net::IpAddr;
 use std::sync::Arc;

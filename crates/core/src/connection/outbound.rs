@@ -65,6 +65,11 @@ impl Established {
                 let packet = match delivery {
                     Delivery::PubRel(packet_id) => Packet::PubRel(Ack::success(packet_id)),
                     Delivery::Publish(message, terms) => {
+                        if let Some(packet_id) = terms.packet_id
+                            && router.writes_receipts()
+                        {
+                            self.owe_receipt(&message, packet_id, router);
+                        }
                         Packet::Publish(message.to_publish(terms, self.version == Version::V5, now))
                     }
                 };

@@ -46,7 +46,9 @@ impl Router {
         };
         let attached = self.with_user(identity.user(), |user, effects| {
             let limits = &self.rules.user;
-            user.attach(attach, limits, now, effects, || self.next_seq())
+            let attached = user.attach(attach, limits, now, effects, || self.next_seq())?;
+            user.note_arrival(self.listening.presence(), effects);
+            Some(attached)
         })?;
         Some((link, attached))
     }
@@ -62,6 +64,7 @@ impl Router {
         self.with_user(user, |user, effects| {
             user.detach(link, goodbye, session_expiry, now, effects);
             user.has_gone(now, &self.rules.user.push, effects);
+            user.note_departure(self.listening.presence(), now, effects);
         });
     }
 

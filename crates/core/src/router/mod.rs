@@ -10,7 +10,10 @@
 //! `shard` has the locks and the graces; `devices` what connections ask for their devices.
 
 mod devices;
+mod listening;
+mod presence;
 mod pushes;
+mod receipts;
 mod shard;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -33,7 +36,11 @@ use crate::time::Time;
 use crate::user::{Alarm, Appended, DueWill, New, User, UserLimits};
 
 pub(crate) use devices::AttachOptions;
+use listening::Listening;
+pub use presence::DuePresence;
+use presence::Presence;
 use pushes::Pushes;
+pub(crate) use receipts::Owed;
 pub use shard::{GRACE, GRACE_BYTES};
 use shard::{Graced, SHARDS, Shard, lock};
 
@@ -76,6 +83,8 @@ pub struct Router {
     pushes: Mutex<Pushes>,
     /// Senders and receivers of whom something is known of pushes, in pairs.
     push_pairs: AtomicUsize,
+    listening: Listening,
+    presence: Presence,
     /// For receipts that come back here.
     this: Weak<Self>,
 }
@@ -103,6 +112,8 @@ impl Router {
             graced_bytes: AtomicU64::new(0),
             pushes: Mutex::default(),
             push_pairs: AtomicUsize::new(0),
+            listening: Listening::default(),
+            presence: Presence::default(),
             this: this.clone(),
         })
     }
@@ -158,24 +169,38 @@ impl Router {
         received: Option<(SessionId, PacketId)>,
         now: Time,
     ) -> Result<(), Refusal> {
-        if publish.qos != QoS::AtMostOnce && !self.store.accepts() {
+        let new = New {
+            message: Message::new(publish, permit.sender().clone(), now),
+            destination: permit.destination(),
+            origin,
+            may_wait: self.may_wait(),
+            may_push: permit.may_push() && self.push_rules().is_some(),
+        };
+        self.append(permit, new, receipt, received, now).map(drop)
+    }
+
+    /// Whether there is room for a message in its grace.
+    fn may_wait(&self) -> bool {
+        self.graced_bytes.load(Ordering::Relaxed) < GRACE_BYTES
+    }
+
+    /// As [`Self::publish`]; whether the message has gone to the store.
+    fn append(
+        &self,
+        permit: &Permit,
+        new: New,
+        receipt: Option<Receipt>,
+        received: Option<(SessionId, PacketId)>,
+        now: Time,
+    ) -> Result<bool, Refusal> {
+        if new.message.qos != QoS::AtMostOnce && !self.store.accepts() {
             return Err(refusals::STORE);
         }
-        let message = Message::new(publish, permit.sender().clone(), now);
         let sent_under = received.map(|(session, id)| (permit.sender().clone(), session, id));
         let received = received.map(|(session, packet_id)| Write::Received(session, packet_id));
-        let may_wait = self.graced_bytes.load(Ordering::Relaxed) < GRACE_BYTES;
-        let destination = permit.destination();
-        let may_push = permit.may_push() && self.push_rules().is_some();
-        let new = New {
-            message,
-            destination,
-            origin,
-            may_wait,
-            may_push,
-        };
         let mut receipt = receipt;
         let mut kept_already = None;
+        let mut stored = false;
         let result = self.with_shard(permit.receiver(), |user, graced, effects| {
             // Taken under the lock: a log's numbers ascend, or a reader's cursor would pass one by.
             let seq = self.next_seq();
@@ -203,6 +228,7 @@ impl Router {
                     });
                 }
                 Appended::Store(append, push) => {
+                    stored = true;
                     self.end_graces(user, graced, effects);
                     let (this, user) = (self.this.clone(), append.user.clone());
                     let receipt = Receipt::for_message(this, user, seq, receipt.take(), sent_under);
@@ -215,7 +241,7 @@ impl Router {
             Ok(())
         });
         kept_already.into_iter().for_each(Receipt::stored);
-        result
+        result.map(|()| stored)
     }
 
     /// Removes what waits in a user's inbox up to and with a number, as its owner or operator asks.
@@ -263,7 +289,8 @@ impl Router {
         self.handle_timeout(now);
     }
 
-    /// Ends sessions, and makes wills and pushes due whose time has come. To be called a few times a second.
+    /// Ends sessions, makes wills and pushes due whose time has come, and notes who has gone. To be called a
+    /// few times a second.
     pub fn handle_timeout(&self, now: Time) {
         loop {
             let (user, alarm) = {
@@ -336,7 +363,8 @@ impl Router {
             .sum()
     }
 
-    /// How many times something is due: a session's end, a will, a push.
+    /// How many things are due at some time: the ends of sessions, wills, pushes, that friends are told who
+    /// has gone.
     #[must_use]
     pub fn pending_timers(&self) -> usize {
         lock(&self.timers).len()

@@ -141,6 +141,7 @@ impl Router {
             let pairs = user.push_pairs();
             let result = what(user, &mut shard.graced, &mut effects);
             self.count_push_pairs(pairs, user.push_pairs());
+            self.listening.change(effects.listeners);
             if user.is_idle() {
                 shard.remove(id, hash);
             }
@@ -199,6 +200,9 @@ impl Router {
         }
         if !effects.pushes.is_empty() {
             self.push_soon(effects.pushes);
+        }
+        if effects.look {
+            self.look_at_presence(id);
         }
         if !effects.wills.is_empty() {
             lock(&self.wills).extend(effects.wills);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jam_wire::packet::{PacketId, Will};
 
-use super::{Alarm, Device, DueWill, Effects, User, UserLimits};
+use super::{Alarm, Device, DueWill, Effects, Listening, User, UserLimits};
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::mailbox::Slots;
@@ -125,6 +125,8 @@ impl User {
         self.devices.push(Device {
             client,
             slot,
+            listening: Listening::default(),
+            awaits_presence: false,
             session: Session::default(),
             id: None,
             session_expiry: Duration::ZERO,
@@ -152,9 +154,11 @@ impl User {
             .will
             .as_ref()
             .map(|will| Duration::from_secs(will.delay_secs.unwrap_or(0).into()));
-        self.devices.push(Device {
+        let mut device = Device {
             client: record.client,
             slot: record.slot,
+            listening: Listening::default(),
+            awaits_presence: false,
             session: Session::restore(record.subscriptions, received, flights),
             id: Some(record.id),
             session_expiry: record.expiry,
@@ -167,7 +171,9 @@ impl User {
             ends_at: record.ends_at.unwrap_or(now + record.expiry),
             loaded: Vec::new(),
             loading: false,
-        });
+        };
+        device.listen(&self.id, effects);
+        self.devices.push(device);
         if was_connected {
             // The time that it has left does not begin anew at the next start.
             let device = self.devices.last();
@@ -206,6 +212,7 @@ impl User {
     /// A device's session ends; so does its connection, if it has one.
     fn end_session(&mut self, index: usize, why: Option<Eviction>, effects: &mut Effects) {
         let mut device = self.devices.remove(index);
+        device.stop_listening(effects);
         effects.unset.extend(device.timer());
         if let (Some(link), Some(why)) = (device.link.take(), why) {
             link.evict(why);
@@ -303,6 +310,7 @@ impl User {
         match alarm {
             Alarm::Device(client) => self.device_timeout(client, now, effects),
             Alarm::Pushes => self.look_at_pushes(now, &limits.push, effects),
+            Alarm::Presence => self.look_at_presence(now, effects),
         }
     }
 

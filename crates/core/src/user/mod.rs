@@ -10,7 +10,10 @@
 mod appending;
 mod devices;
 mod fetching;
+mod listening;
+mod presence;
 mod pushing;
+mod receipts;
 mod subscribing;
 
 use std::sync::Arc;
@@ -32,6 +35,11 @@ use crate::time::Time;
 pub(crate) use appending::{Appended, New};
 pub(crate) use devices::{Attach, Attached};
 pub(crate) use fetching::{Delivery, Fetched, Room};
+use listening::Listening;
+pub(crate) use listening::{Listeners, PRESENCE, RECEIPTS};
+pub use presence::AWAY;
+use presence::Presence;
+pub(crate) use presence::Telling;
 use pushing::Pushes;
 
 /// Topics with a retained message, for each user.
@@ -88,6 +96,10 @@ pub(crate) struct Effects {
     pub(crate) set: Vec<(Time, Alarm)>,
     /// Pushes that are due.
     pub(crate) pushes: Vec<DuePush>,
+    /// Whether there is something to tell about the user's presence, or to him.
+    pub(crate) look: bool,
+    /// Devices that subscribe to what the server writes, more than before.
+    pub(crate) listeners: Listeners,
 }
 
 /// What a user's timer is for.
@@ -97,6 +109,8 @@ pub(crate) enum Alarm {
     Device(ClientId),
     /// The deadline of a message, or the end of a collapse window.
     Pushes,
+    /// The user may have been away for long enough.
+    Presence,
 }
 
 impl Effects {
@@ -129,6 +143,10 @@ impl Effects {
 struct Device {
     client: ClientId,
     slot: Slot,
+    /// What it subscribes to of what the server writes.
+    listening: Listening,
+    /// Whether it has subscribed to presence and has not been told who is online.
+    awaits_presence: bool,
     session: Session,
     /// The number of a session that outlives its connection.
     id: Option<SessionId>,
@@ -193,6 +211,7 @@ pub(crate) struct User {
     devices: SmallVec<[Device; 1]>,
     /// `None` if nothing is known of any sender.
     pushes: Option<Box<Pushes>>,
+    presence: Presence,
 }
 
 impl User {
@@ -205,6 +224,7 @@ impl User {
             retained: Vec::new(),
             devices: SmallVec::new(),
             pushes: None,
+            presence: Presence::default(),
         }
     }
 
@@ -218,6 +238,7 @@ impl User {
             && self.mailbox.is_empty()
             && self.retained.is_empty()
             && self.pushes.is_none()
+            && self.presence.is_idle()
     }
 
     pub(crate) fn is_connected(&self) -> bool {

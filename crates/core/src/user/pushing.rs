@@ -85,12 +85,6 @@ impl Default for Pushes {
     }
 }
 
-fn waits(mailbox: &Mailbox, seq: Seq) -> bool {
-    mailbox
-        .get(seq)
-        .is_some_and(|entry| !entry.is_acknowledged())
-}
-
 impl Pair {
     fn is_idle(&self) -> bool {
         self.running.is_empty() && self.owed.is_none() && self.sent.is_none()

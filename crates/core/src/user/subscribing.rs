@@ -2,7 +2,7 @@
 
 use jam_wire::packet::RetainHandling;
 
-use super::{Effects, User};
+use super::{Effects, PRESENCE, User};
 use crate::link::LinkId;
 use crate::mailbox::{Kind, Place, Slots};
 use crate::store::{Receipt, Seq, Subscription};
@@ -30,6 +30,7 @@ impl User {
             return Some(false);
         };
         let slot = device.slot;
+        device.awaits_presence |= self.id.own_channel(&topic) == Some(PRESENCE);
         if topic == self.inbox {
             self.mailbox.claim(slot);
             device.session.cursor = 0;
@@ -80,11 +81,13 @@ impl User {
     /// Has the store keep the subscriptions as they are now; the receipt is resolved when it has them,
     /// and given back if the session ends with its connection.
     pub(crate) fn keep_subscriptions(
-        &self,
+        &mut self,
         link: LinkId,
         receipt: Receipt,
         effects: &mut Effects,
     ) -> Option<Receipt> {
+        self.update_listening(link, effects);
+        self.ask_for_presence(effects);
         let device = self.devices.iter().find(|device| device.is_linked(link));
         let Some(record) = device.and_then(|device| device.record(&self.id)) else {
             return Some(receipt);

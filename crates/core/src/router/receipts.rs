@@ -1,0 +1,105 @@
+//! Receipts: telling the sender of a message that a device of its receiver has it (PROTOCOL.md, section 10).
+//!
+//! Invariants: what nobody subscribes to costs one look at a number; a receipt is handed to the store, if
+//! its message was, before the acknowledgement is: after a crash there may be two, never none
+//! (`tests/receipts.rs`).
+
+use bytes::Bytes;
+use jam_wire::packet::{PacketId, Publish, PublishProperties, QoS};
+
+use super::Router;
+use super::shard::lock;
+use crate::ids::UserId;
+use crate::link::LinkId;
+use crate::message::Message;
+use crate::payload;
+use crate::policy::Permit;
+use crate::time::{Time, rfc3339};
+use crate::user::{New, RECEIPTS, User};
+
+/// What a receipt will say of a message that is on its way.
+#[derive(Debug)]
+pub(crate) struct Owed {
+    sender: UserId,
+    /// As it stands in the payload.
+    id: Option<Box<str>>,
+    published_as: Option<PacketId>,
+}
+
+impl Owed {
+    fn payload(&self, receiver: &UserId, now: Time) -> Bytes {
+        let to = serde_json::to_string(receiver.as_str()).expect("a string always serialises");
+        let id = self.id.as_deref().unwrap_or("null");
+        let message_id = self
+            .published_as
+            .map_or_else(|| "null".to_owned(), |id| id.to_string());
+        let timestamp = rfc3339(now);
+        let json = format!(
+            r#"{{"type":"receipt","status":"delivered","to":{to},"id":{id},"messageId":{message_id},"timestamp":"{timestamp}"}}"#
+        );
+        json.into()
+    }
+}
+
+impl Router {
+    /// Whether anybody subscribes to receipts.
+    pub(crate) fn writes_receipts(&self) -> bool {
+        self.listening.receipts()
+    }
+
+    /// What is to be remembered of a message that goes to its receiver's inbox, if its sender wants a receipt.
+    pub(crate) fn owe_receipt(&self, message: &Message) -> Option<Owed> {
+        let sender = message.sender();
+        let hash = self.hash(sender);
+        let wants = lock(self.shard(hash))
+            .find(sender, hash)
+            .is_some_and(User::wants_receipts);
+        wants.then(|| Owed {
+            sender: sender.clone(),
+            id: payload::message_id(&message.payload).map(Into::into),
+            published_as: message.packet_id(),
+        })
+    }
+
+    /// A device is about to acknowledge a message, by PUBACK or by PUBREC. To be called before that is done.
+    pub(crate) fn write_receipt(
+        &self,
+        receiver: &UserId,
+        link: LinkId,
+        packet_id: PacketId,
+        qos: QoS,
+        owed: &Owed,
+        now: Time,
+    ) {
+        let claim = |user: &mut User| user.claim_receipt(link, packet_id, qos);
+        let Some(is_stored) = self.with_user(receiver, |user, _| claim(user)) else {
+            return;
+        };
+        let permit = Permit::for_server(&owed.sender);
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: permit.own_topic(RECEIPTS),
+            packet_id: None,
+            properties: PublishProperties::default(),
+            payload: owed.payload(receiver, now),
+        };
+        let new = New {
+            message: Message::new(publish, permit.sender().clone(), now),
+            destination: permit.destination(),
+            origin: None,
+            // The message leaves the store with its acknowledgement.
+            may_wait: !is_stored && self.may_wait(),
+            may_push: false,
+        };
+        // A mailbox without room drops a receipt, which nobody waits for.
+        let kept = self.append(&permit, new, None, None, now);
+        if kept == Ok(true) && !is_stored {
+            // Its publisher is told that it has arrived when the receipt is kept, not before.
+            self.with_shard(receiver, |user, graced, effects| {
+                self.end_graces(user, graced, effects);
+            });
+        }
+    }
+}

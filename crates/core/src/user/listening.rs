@@ -1,0 +1,73 @@
+//! Which devices subscribe to what the server itself writes (PROTOCOL.md, section 10).
+//!
+//! Invariant: what a device listens to is what its subscriptions say; the router has the sums of all
+//! devices, so that what nobody listens to costs nothing.
+
+use super::{Device, Effects, User};
+use crate::ids::UserId;
+use crate::link::LinkId;
+use crate::store::Subscription;
+
+/// `/<user id>/receipts`.
+pub(crate) const RECEIPTS: &str = "receipts";
+/// `/<user id>/presence`.
+pub(crate) const PRESENCE: &str = "presence";
+
+/// What a device subscribes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Listening {
+    pub(crate) receipts: bool,
+    pub(crate) presence: bool,
+}
+
+/// How many more devices than before subscribe to each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Listeners {
+    pub(crate) receipts: i32,
+    pub(crate) presence: i32,
+}
+
+impl Listening {
+    pub(super) fn of(user: &UserId, subscriptions: &[Subscription]) -> Self {
+        let has = |channel| {
+            let mut topics = subscriptions.iter().map(|it| user.own_channel(&it.topic));
+            topics.any(|topic| topic == Some(channel))
+        };
+        Self {
+            receipts: has(RECEIPTS),
+            presence: has(PRESENCE),
+        }
+    }
+}
+
+impl Listeners {
+    fn change(&mut self, from: Listening, to: Listening) {
+        self.receipts += i32::from(to.receipts) - i32::from(from.receipts);
+        self.presence += i32::from(to.presence) - i32::from(from.presence);
+    }
+}
+
+impl Device {
+    /// The subscriptions are others than before.
+    pub(super) fn listen(&mut self, user: &UserId, effects: &mut Effects) {
+        let now = Listening::of(user, &self.session.subscriptions);
+        effects.listeners.change(self.listening, now);
+        self.listening = now;
+    }
+
+    /// The session has ended.
+    pub(super) fn stop_listening(&self, effects: &mut Effects) {
+        let nothing = Listening::default();
+        effects.listeners.change(self.listening, nothing);
+    }
+}
+
+impl User {
+    /// The subscriptions of a connected device are others than before.
+    pub(super) fn update_listening(&mut self, link: LinkId, effects: &mut Effects) {
+        let mut devices = self.devices.iter_mut();
+        if let Some(device) = devices.find(|device| device.is_linked(link)) {
+            device.listen(&self.id, effects);
+        }
+    }
+}

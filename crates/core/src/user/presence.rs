@@ -1,0 +1,199 @@
+//! Whether a user's friends are to be told that he comes or goes, and what he is told of his friends
+//! (PROTOCOL.md, section 10).
+//!
+//! Invariants, checked by `tests/presence.rs`: *in pairs*: who is told that a user goes could know that he
+//! was there, for going is told only after coming was, or was nobody's to know; *no flicker*: who is back
+//! within [`AWAY`] has not gone; *once*: a device that has just subscribed is told of each friend either
+//! with all who are there, or because he comes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::{Alarm, Effects, User, UserLimits};
+use crate::link::LinkId;
+use crate::mailbox::{Kind, Place, Slots};
+use crate::message::Message;
+use crate::store::Seq;
+use crate::time::Time;
+
+/// How long a user must be away before his friends are told.
+pub const AWAY: Duration = Duration::from_secs(5);
+
+/// What is remembered of a user's coming and going, in eight bytes.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    state: State,
+    /// Whether the router is to look at this user.
+    queued: bool,
+    /// Whether an alarm is set.
+    armed: bool,
+    /// When he left, in milliseconds, less the higher bits.
+    left_millis: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    /// Not connected, as far as anybody knows.
+    #[default]
+    Offline,
+    /// Connected; nobody has been told yet.
+    Coming,
+    /// Connected, as whoever is interested knows.
+    Online,
+    /// No longer connected, for less than [`AWAY`].
+    Leaving,
+    /// Gone; nobody has been told yet.
+    Going,
+}
+
+/// What is to be told about a user, and to him.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Telling {
+    /// Whether he is online, if that is news to his friends.
+    pub(crate) online: Option<bool>,
+    /// His connections that have subscribed to presence since the last time.
+    pub(crate) subscribed: SmallVec<[LinkId; 1]>,
+}
+
+impl Presence {
+    /// Whether nothing would be lost if this were forgotten.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state == State::Offline && !self.queued
+    }
+
+    fn queue(&mut self, effects: &mut Effects) {
+        effects.look |= !self.queued;
+        self.queued = true;
+    }
+
+    fn away(&self, now: Time) -> Duration {
+        Duration::from_millis(low_millis(now).wrapping_sub(self.left_millis).into())
+    }
+
+    fn arm(&mut self, due: Time, effects: &mut Effects) {
+        if !self.armed {
+            self.armed = true;
+            effects.set.push((due, Alarm::Presence));
+        }
+    }
+}
+
+/// Seven weeks go round; an alarm comes within seconds.
+fn low_millis(time: Time) -> u32 {
+    u32::try_from(time.as_millis() & u64::from(u32::MAX)).expect("the higher bits are gone")
+}
+
+impl User {
+    /// A device has connected. `watched` is whether anybody subscribes to presence.
+    pub(crate) fn note_arrival(&mut self, watched: bool, effects: &mut Effects) {
+        match self.presence.state {
+            State::Offline if watched => {
+                self.presence.state = State::Coming;
+                self.presence.queue(effects);
+            }
+            State::Offline | State::Leaving | State::Going => self.presence.state = State::Online,
+            State::Coming | State::Online => {}
+        }
+    }
+
+    /// A connection has ended, if it was the last.
+    pub(crate) fn note_departure(&mut self, watched: bool, now: Time, effects: &mut Effects) {
+        if self.is_connected() || self.presence.state != State::Online {
+            return;
+        }
+        if !watched {
+            self.presence.state = State::Offline;
+            return;
+        }
+        self.presence.state = State::Leaving;
+        self.presence.left_millis = low_millis(now);
+        self.presence.arm(now + AWAY, effects);
+    }
+
+    /// The alarm rings: it was set when the user left, now or an earlier time.
+    pub(crate) fn look_at_presence(&mut self, now: Time, effects: &mut Effects) {
+        self.presence.armed = false;
+        if self.presence.state != State::Leaving {
+            return;
+        }
+        match AWAY.checked_sub(self.presence.away(now)) {
+            Some(left) if !left.is_zero() => self.presence.arm(now + left, effects),
+            _ => {
+                self.presence.state = State::Going;
+                self.presence.queue(effects);
+            }
+        }
+    }
+
+    /// Whether friends who ask are told that this user is online. Not before the others are told.
+    pub(crate) fn is_online(&self) -> bool {
+        matches!(self.presence.state, State::Online | State::Leaving)
+    }
+
+    /// What the router was to look at this user for. From now on it counts as told.
+    pub(crate) fn take_telling(&mut self) -> Telling {
+        self.presence.queued = false;
+        let online = match self.presence.state {
+            State::Coming => self.is_connected().then_some(true),
+            State::Going => Some(false),
+            State::Offline | State::Online | State::Leaving => None,
+        };
+        match (self.presence.state, online) {
+            (State::Coming, Some(_)) => self.presence.state = State::Online,
+            (State::Coming | State::Going, _) => self.presence.state = State::Offline,
+            _ => {}
+        }
+        let mut subscribed = SmallVec::new();
+        for device in &mut self.devices {
+            if std::mem::take(&mut device.awaits_presence) {
+                subscribed.extend(device.link.as_ref().map(|link| link.id()));
+            }
+        }
+        Telling { online, subscribed }
+    }
+
+    /// Has the router look at devices that have just subscribed to presence.
+    pub(super) fn ask_for_presence(&mut self, effects: &mut Effects) {
+        if self.devices.iter().any(|device| device.awaits_presence) {
+            self.presence.queue(effects);
+        }
+    }
+
+    /// Whether a connected device is to be told of friends who come and go.
+    pub(crate) fn watches_presence(&self) -> bool {
+        let mut devices = self.devices.iter();
+        devices.any(|device| device.link.is_some() && device.listening.presence)
+    }
+
+    /// Tells one connection of this user, or all but those that will be told of everybody at once, that a
+    /// friend is online or is not. Whether there was room.
+    pub(crate) fn tell_presence(
+        &mut self,
+        seq: Seq,
+        message: Message,
+        to: Option<LinkId>,
+        limits: &UserLimits,
+        effects: &mut Effects,
+    ) -> bool {
+        let mut readers = Slots::default();
+        for device in self.devices.iter().filter(|it| it.listening.presence) {
+            let Some(link) = &device.link else { continue };
+            if to.map_or(!device.awaits_presence, |to| to == link.id()) {
+                readers.insert(device.slot);
+                effects.wake.push(link.clone());
+            }
+        }
+        if readers.is_empty() {
+            return true;
+        }
+        if !self.has_room_for_ephemeral(&message) {
+            return false;
+        }
+        let (kind, place) = (Kind::Channel, Place::Ephemeral);
+        self.mailbox
+            .append(seq, Arc::new(message), kind, place, readers, limits.max_age);
+        true
+    }
+}
