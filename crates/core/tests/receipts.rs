@@ -649,7 +649,7 @@ fn a_crash_loses_no_receipt() {
 /// Whether the sender gets a receipt although only so many calls were committed after the acknowledgement.
 fn crash_after(graceful: bool, stored: bool, sender: Sender, qos: QoS, commits: usize) -> bool {
     let bench = Bench::on_disk(many);
-    let disk = bench.disk().unwrap();
+    let disk = bench.disk().expect("a store with a file");
     disk.at_once(true);
     let phone = lasting_sender(&bench);
     let tablet = bench.client("1:tablet", V5);
@@ -715,7 +715,7 @@ fn crash_after(graceful: bool, stored: bool, sender: Sender, qos: QoS, commits: 
 
 /// The first half of what acknowledges a message, for what follows waits for the store.
 fn acknowledge(client: &Client, publish: &Publish) {
-    let id = publish.packet_id.unwrap();
+    let id = publish.packet_id.expect("QoS 1 or 2");
     client.send(match publish.qos {
         ExactlyOnce => Packet::PubRec(Ack::success(id)),
         _ => Packet::PubAck(Ack::success(id)),

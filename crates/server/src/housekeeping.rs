@@ -114,14 +114,17 @@ pub(crate) async fn watch_tls(tls: Arc<Tls>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-fn ticks(period: Duration) -> tokio::time::Interval {
+pub(crate) fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
 /// Waits for the next tick; false when the server stops.
-async fn next(ticks: &mut tokio::time::Interval, stop: &mut watch::Receiver<bool>) -> bool {
+pub(crate) async fn next(
+    ticks: &mut tokio::time::Interval,
+    stop: &mut watch::Receiver<bool>,
+) -> bool {
     tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => false,

@@ -6,7 +6,8 @@
 //! - `listener`, [`tls`]: sockets to tasks. `slots`: how many there may be, and that none is left.
 //! - `connection`: the loop that owns a socket and its bytes. `websocket`: a WebSocket as such a stream.
 //! - `http`, `health`: what is served besides MQTT.
-//! - `housekeeping`: what is done without a packet asking for it. `clock`: the time.
+//! - `housekeeping`: what is done without a packet asking for it. `presence`: telling friends who is there.
+//!   `clock`: the time.
 //! - [`cli`]: the commands. [`client`]: a small MQTT client for two of them. [`logging`]: the logs.
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
 //! - [`push`]: telling the phones of those who are away.
@@ -25,6 +26,7 @@ mod http;
 mod listener;
 pub mod logging;
 pub mod mailbox;
+mod presence;
 pub mod push;
 pub mod serve;
 pub mod settings;

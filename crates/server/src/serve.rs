@@ -32,6 +32,7 @@ use crate::housekeeping;
 use crate::http::Http;
 use crate::listener::{Listener, Serves, bind};
 use crate::mailbox::SqliteMailbox;
+use crate::presence;
 use crate::push::{self, Notifier, dispatcher};
 use crate::settings::{Address, Devices, Settings};
 use crate::slots::Slots;
@@ -252,6 +253,7 @@ fn housekeepers(
     let mut crew = Crew::new();
     crew.spawn(|stop| housekeeping::keep_time(shared.clone(), stop));
     crew.spawn(|stop| housekeeping::end_graces(shared.clone(), stop));
+    crew.spawn(|stop| presence::tell_presence(shared.clone(), stop));
     crew.spawn(|stop| housekeeping::watch_directory(shared.clone(), health.clone(), stop));
     if let Some(tls) = tls {
         crew.spawn(|stop| housekeeping::watch_tls(tls.clone(), stop));

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::cache::{Asker, Fact, Generation, Key};
 use super::schema::{self, LOCK_PATIENCE};
 use super::sqlite::{LookError, Shared};
-use super::{DirectoryError, PushAddress, is_busy};
+use super::{DirectoryError, Friends, Place, PushAddress, Who, friends, is_busy};
 
 /// Between two tries of what another process's lock is in the way of.
 const RETRY: Duration = Duration::from_millis(2);
@@ -38,6 +38,13 @@ pub(super) enum What {
     Accounts(
         Vec<Option<i64>>,
         oneshot::Sender<Result<Vec<Option<Account>>, DirectoryError>>,
+    ),
+    /// Where to begin, of whose friends.
+    Friends(
+        i64,
+        Who,
+        Place,
+        oneshot::Sender<Result<Friends, DirectoryError>>,
     ),
     Look(oneshot::Sender<Result<u64, DirectoryError>>),
     /// Sender and receiver.
@@ -64,6 +71,7 @@ impl Request {
         let _ = match self.what {
             What::Load(_, _, reply) => reply.send(Err(error)).is_ok(),
             What::Accounts(_, reply) => reply.send(Err(error)).is_ok(),
+            What::Friends(.., reply) => reply.send(Err(error)).is_ok(),
             What::Look(reply) => reply.send(Err(error)).is_ok(),
             What::PushAddress(_, _, reply) => reply.send(Err(error)).is_ok(),
         };
@@ -130,6 +138,12 @@ impl Loader {
                     .send(self.load(key, asker, generation, deadline))
                     .is_ok(),
                 What::Accounts(ids, reply) => reply.send(self.accounts(&ids, deadline)).is_ok(),
+                What::Friends(user, who, place, reply) => {
+                    let read = || friends::read(&self.reader, user, who, &place);
+                    reply
+                        .send(patiently(deadline, read).map_err(Into::into))
+                        .is_ok()
+                }
                 What::Look(reply) => reply.send(Ok(generation.0)).is_ok(),
                 What::PushAddress(sender, receiver, reply) => reply
                     .send(self.push_address(sender, receiver, deadline))

@@ -4,6 +4,7 @@
 //!
 //! - [`sqlite`]: [`SqliteDirectory`], what the rules ask. Answers from memory, never waits for the file.
 //! - `loader`: the one thread that reads the file for it.
+//! - `friends`: who is told of whose presence.
 //! - `cache`: what is in memory, and when it may be believed.
 //! - `schema`: opening, creating and checking the file; ids and values as they stand in it.
 //! - [`admin`]: changes, for the commands and the admin API. `backup`: a copy.
@@ -17,6 +18,7 @@
 pub mod admin;
 mod backup;
 mod cache;
+mod friends;
 mod loader;
 mod schema;
 pub mod sqlite;
@@ -29,6 +31,7 @@ use secrecy::SecretString;
 
 pub use admin::Administration;
 pub use backup::backup;
+pub use friends::{Friends, Place, Who};
 pub use sqlite::SqliteDirectory;
 
 /// The directory's file cannot be used; in words that say what to do.

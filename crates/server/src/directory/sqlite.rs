@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::cache::{Asker, Cache, Fact, Key};
 use super::loader::{FileId, Loader, Request, What};
 use super::schema::{self, row_id};
-use super::{DirectoryError, PushAddress, is_busy};
+use super::{DirectoryError, Friends, Place, PushAddress, Who, is_busy};
 
 /// How old the last look at the file may be when memory is believed.
 ///
@@ -146,6 +146,23 @@ impl SqliteDirectory {
             accounts.extend(self.ask(|reply| What::Accounts(ids, reply)).await?);
         }
         Ok(accounts)
+    }
+
+    /// Some of a user's friends, read from the file, from `place` on. To be asked again from
+    /// [`Friends::next`] on, if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub async fn friends(
+        &self,
+        user: &UserId,
+        who: Who,
+        place: Place,
+    ) -> Result<Friends, DirectoryError> {
+        let Some(id) = row_id(user.as_str()) else {
+            return Ok(Friends::default());
+        };
+        self.ask(|reply| What::Friends(id, who, place, reply)).await
     }
 
     /// Looks at the file. The number that comes back differs from that of an earlier look if anything

@@ -18,6 +18,8 @@ use tempfile::TempDir;
 use super::admin::User;
 use super::*;
 
+mod presence;
+
 const JAM: &str = "
     CREATE TABLE accounts (user_id INTEGER PRIMARY KEY AUTOINCREMENT, user_email TEXT UNIQUE,
         username TEXT UNIQUE, user_password_hash TEXT, user_notification_token TEXT,

@@ -1,0 +1,90 @@
+//! Telling friends who comes and goes (PROTOCOL.md, section 10).
+//!
+//! One thing is told after another, each as the directory stands at that moment. What takes long, because
+//! somebody has many friends or the file is locked, holds up nothing but what is to be told after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jam_core::router::DuePresence;
+use tokio::sync::watch;
+
+use crate::connection::Shared;
+use crate::directory::{DirectoryError, Place, Who};
+use crate::housekeeping::{next, ticks};
+
+/// How often it is looked whether there is something to tell.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long who has just subscribed and has many friends is given to read before there is more, and how
+/// often. What he has no room for then he is not told.
+const ROOM_TIME: Duration = Duration::from_millis(10);
+const ROOM_TRIES: u32 = 20;
+
+/// Tells what there is to tell, until the server stops.
+pub(crate) async fn tell_presence(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = ticks(TICK);
+    let mut failing = false;
+    while next(&mut ticks, &mut stop).await {
+        while let Some(due) = shared.router.next_presence() {
+            let told = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                told = tell(&shared, &due) => told,
+            };
+            match &told {
+                Err(error) if !failing => {
+                    tracing::warn!(%error, "presence is not told: the directory does not answer");
+                }
+                Ok(()) if failing => tracing::info!("presence is told again"),
+                Ok(()) | Err(_) => {}
+            }
+            failing = told.is_err();
+        }
+    }
+}
+
+async fn tell(shared: &Shared, due: &DuePresence) -> Result<(), DirectoryError> {
+    if due.has_changed() {
+        tell_of_change(shared, due).await?;
+    }
+    if due.has_subscribed() {
+        tell_subscriber(shared, due).await?;
+    }
+    Ok(())
+}
+
+async fn tell_of_change(shared: &Shared, due: &DuePresence) -> Result<(), DirectoryError> {
+    let (directory, mut place) = (&shared.directory, Some(Place::START));
+    while let Some(from) = place {
+        let some = directory.friends(due.user(), Who::SeesHim, from).await?;
+        let now = shared.clock.now();
+        shared.router.tell_of_change(due, &some.friends, now);
+        place = some.next;
+    }
+    Ok(())
+}
+
+async fn tell_subscriber(shared: &Shared, due: &DuePresence) -> Result<(), DirectoryError> {
+    let (directory, mut place) = (&shared.directory, Some(Place::START));
+    let mut tries = ROOM_TRIES;
+    while let Some(from) = place {
+        let some = directory.friends(due.user(), Who::IsSeen, from).await?;
+        let mut left = &some.friends[..];
+        loop {
+            let now = shared.clock.now();
+            let told = shared.router.tell_subscriber(due, left, now);
+            left = &left[told..];
+            if left.is_empty() {
+                break;
+            }
+            if tries == 0 {
+                return Ok(());
+            }
+            tries -= 1;
+            tokio::time::sleep(ROOM_TIME).await;
+        }
+        place = some.next;
+    }
+    Ok(())
+}
