@@ -25,7 +25,7 @@ const QOS: i64 = 0b0011;
 /// It is in the inbox.
 const INBOX: i64 = 0b0100;
 /// The packet id in its PUBLISH is the one that it was published under.
-const PACKET_ID: i64 = 0b1000;
+const PACKET_ID: i64 = 0b1_0000;
 
 /// What is kept of a message in a few bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -73,7 +73,10 @@ fn packet_ids_come_back() {
         file.query_row(sql, [id], |row| row.get::<_, i64>(0))
             .unwrap()
     };
-    assert_eq!([1, 2, 3, 4].map(flags), [0b1101, 0b0101, 0b1101, 0b1101]);
+    assert_eq!(
+        [1, 2, 3, 4].map(flags),
+        [0b1_0101, 0b0_0101, 0b1_0101, 0b1_0101]
+    );
     let sql = "UPDATE message SET flags = 5 WHERE id = 4";
     file.execute(sql, []).unwrap();
     drop(file);
