@@ -13,6 +13,7 @@
 //! Of the answers (<https://firebase.google.com/docs/cloud-messaging/error-codes>) only the error code
 //! `UNREGISTERED` says that a token is dead. A 404 without it is a wrong address or project.
 
+use bytes::Bytes;
 use jam_core::time::Time;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{StatusCode, Url};
@@ -145,10 +146,11 @@ fn outcome(answer: &Answer) -> Delivery {
     }
     if answer.status.is_success() {
         // Something else may answer in Firebase's place: a portal that wants to be logged into, say.
-        return match answer.object() {
-            Some(_) => Delivery::Delivered,
-            None => Delivery::unavailable("its answer is not Firebase's"),
-        };
+        let says_nothing = answer.body.as_ref().is_some_and(Bytes::is_empty);
+        if says_nothing || answer.object().is_some() {
+            return Delivery::Delivered;
+        }
+        return Delivery::unavailable("its answer is not Firebase's");
     }
     let code = error_code(answer);
     if answer.status == StatusCode::NOT_FOUND && code.as_deref() == Some("UNREGISTERED") {
