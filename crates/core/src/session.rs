@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use jam_wire::packet::{PacketId, QoS};
 
 use crate::store::{Flight, Flights, Seq, Subscription};
+use crate::time::Time;
 
 #[cfg(test)]
 mod tests;
@@ -143,13 +144,13 @@ impl Session {
         packet_id
     }
 
-    /// Whether a QoS 2 PUBLISH waits for the store; nothing may be sent before it.
+    /// Whether a PUBLISH waits for the store; nothing may be sent before it.
     pub(crate) fn is_held_up(&self) -> bool {
         self.due > 0
             && self
                 .in_flight
                 .iter()
-                .any(|it| it.due == Due::Storing && matches!(it.flight, Flight::AwaitsPubRec(_)))
+                .any(|it| it.due == Due::Storing && it.flight != Flight::AwaitsPubComp)
     }
 
     /// The packet ids that may be sent now, in their order.
@@ -181,6 +182,16 @@ impl Session {
     pub(crate) fn sent(&mut self, packet_id: PacketId) {
         if let Some(index) = self.find(packet_id) {
             self.set_due(index, Due::Sent);
+        }
+    }
+
+    /// What waits for a store that cannot write is not held up, but for QoS 2, which may not come twice.
+    pub(crate) fn let_go(&mut self) {
+        for index in 0..self.in_flight.len() {
+            let it = self.in_flight[index];
+            if it.due == Due::Storing && matches!(it.flight, Flight::AwaitsPubAck(_)) {
+                self.set_due(index, Due::Fresh);
+            }
         }
     }
 
@@ -300,6 +311,13 @@ impl Session {
         let old = std::mem::replace(&mut self.in_flight[index].due, due);
         self.due = self.due + usize::from(due != Due::Sent) - usize::from(old != Due::Sent);
         self.again = self.again + usize::from(due == Due::Again) - usize::from(old == Due::Again);
+    }
+
+    /// After a crash it is not known which packet ids went out last. Going on anywhere else keeps a late
+    /// acknowledgement of one of those from being taken for that of another message.
+    pub(crate) fn skip_packet_ids(&mut self, now: Time) {
+        let [.., high, low] = now.as_millis().wrapping_mul(0x9E37_79B9).to_be_bytes();
+        self.last_packet_id = u16::from_be_bytes([high, low]);
     }
 
     fn free_packet_id(&mut self) -> PacketId {

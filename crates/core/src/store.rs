@@ -111,6 +111,9 @@ pub struct SessionRecord {
     pub will: Option<Box<Will>>,
     /// When that is due; `None` while the client is connected.
     pub will_at: Option<Time>,
+    /// Up to this number, a message of QoS 1 may have been sent without its [`Write::InFlight`] having
+    /// been kept, for the server was killed.
+    pub maybe_sent: Seq,
     /// In the order in which they were made.
     pub subscriptions: Vec<Subscription>,
 }

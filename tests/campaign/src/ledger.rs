@@ -10,16 +10,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jam_wire::packet::QoS;
 
 /// The number of a message.
 pub type Number = u64;
 
-/// A message of QoS 1 goes out before it is written down that it did, so that one that went out in the last
-/// moments before a crash may come again without DUP. More than this before the crash it may not.
-const UNMARKED_WINDOW: Duration = Duration::from_secs(1);
 /// Broken promises after which there is no point in going on.
 const ENOUGH: usize = 20;
 
@@ -72,7 +69,7 @@ struct Message {
     delivered: u32,
     /// The sender sent it again at QoS 1, or lost its session: there may be several of it.
     repeated: bool,
-    arrivals: Vec<(Arrival, Instant)>,
+    arrivals: Vec<Arrival>,
     history: Vec<(Instant, Step)>,
 }
 
@@ -105,8 +102,6 @@ pub struct Counts {
     pub delivered: u64,
     /// Deliveries with DUP.
     pub redelivered: u64,
-    /// Redeliveries without DUP, of messages that were sent in the last moments before a crash.
-    pub unmarked: u64,
     /// Connections made.
     pub connections: u64,
     /// Kills.
@@ -117,14 +112,13 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} kills, {} connections, {} messages published, {} acknowledged, {} delivered, {} redelivered ({} more unmarked)",
+            "{} kills, {} connections, {} messages published, {} acknowledged, {} delivered, {} redelivered",
             self.kills,
             self.connections,
             self.published,
             self.acknowledged,
             self.delivered,
-            self.redelivered,
-            self.unmarked
+            self.redelivered
         )
     }
 }
@@ -209,7 +203,6 @@ impl Ledger {
     /// A PUBLISH in an inbox.
     pub fn arrived(&mut self, number: Number, it: Arrival) {
         self.step(number, Step::Arrived(it.connection, it.packet_id, it.dup));
-        let now = Instant::now();
         let Some(message) = self.messages.get_mut(&number) else {
             let known = if number < self.settled {
                 "settled"
@@ -219,8 +212,8 @@ impl Ledger {
             self.violation(number, &format!("is {known}, and arrived: {it:?}"));
             return;
         };
-        let mut wrong = message.judge(&it, &self.crashes, &mut self.counts);
-        message.arrivals.push((it, now));
+        let mut wrong = message.judge(&it);
+        message.arrivals.push(it);
         if !it.again {
             message.delivered += 1;
         }
@@ -298,7 +291,7 @@ impl Message {
     }
 
     /// What is wrong with an arrival of this message alone.
-    fn judge(&self, it: &Arrival, crashes: &[Instant], counts: &mut Counts) -> Vec<String> {
+    fn judge(&self, it: &Arrival) -> Vec<String> {
         let mut wrong = Vec::new();
         if !self.allowed {
             wrong.push("was to be refused, and arrived".to_owned());
@@ -312,7 +305,7 @@ impl Message {
         let here = self
             .arrivals
             .iter()
-            .any(|(other, _)| other.connection == it.connection);
+            .any(|other| other.connection == it.connection);
         if here && !self.repeated {
             wrong.push("came twice on one connection".to_owned());
         }
@@ -320,20 +313,10 @@ impl Message {
         if once && it.lasting && !it.again && !self.repeated && self.delivered > 0 {
             wrong.push("was delivered twice at QoS 2".to_owned());
         }
-        let mut before = self
-            .arrivals
-            .iter()
-            .filter(|(other, _)| other.session == it.session);
-        if let Some((_, before)) = before.next_back()
-            && !it.dup
-            && !self.repeated
-        {
-            let excused = |crash: &Instant| *crash >= *before && *crash - *before < UNMARKED_WINDOW;
-            if !once && crashes.iter().rev().take(8).any(excused) {
-                counts.unmarked += 1;
-            } else {
-                wrong.push("came again without DUP".to_owned());
-            }
+        let mut before = self.arrivals.iter();
+        let again = before.any(|other| other.session == it.session);
+        if again && !it.dup && !self.repeated {
+            wrong.push("came again without DUP".to_owned());
         }
         wrong
     }

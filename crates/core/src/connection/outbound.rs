@@ -53,6 +53,7 @@ impl Established {
         let room = Room {
             window: self.window,
             count: BATCH,
+            can_store: router.can_store(),
         };
         while output.len() < OUTPUT_ENOUGH {
             let fetched = router.fetch(&user, link, room, now);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jam_wire::packet::{PacketId, Will};
 
-use super::{Alarm, Device, DueWill, Effects, Listening, User, UserLimits};
+use super::{Alarm, Device, DueWill, Effects, Listening, Mark, User, UserLimits};
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::mailbox::Slots;
@@ -70,6 +70,7 @@ impl User {
         let device = &mut self.devices[index];
         device.link = Some(new.link);
         device.will = new.will;
+        device.mark = Mark::None;
         device.session_expiry = new.session_expiry;
         if device.id.is_none() && !new.session_expiry.is_zero() {
             device.id = Some(next_id());
@@ -134,6 +135,8 @@ impl User {
             will: None,
             will_at: Time::NEVER,
             ends_at: Time::NEVER,
+            maybe_sent: 0,
+            mark: Mark::None,
             loaded: Vec::new(),
             loading: false,
         });
@@ -141,11 +144,13 @@ impl User {
     }
 
     /// A session that a store has found. Its client was connected, or was not: it is not any more.
+    /// `last_seq` is the highest number that may have been used.
     pub(crate) fn restore_session(
         &mut self,
         record: SessionRecord,
         received: Vec<PacketId>,
         flights: Flights,
+        last_seq: Seq,
         now: Time,
         effects: &mut Effects,
     ) {
@@ -154,12 +159,16 @@ impl User {
             .will
             .as_ref()
             .map(|will| Duration::from_secs(will.delay_secs.unwrap_or(0).into()));
+        let mut session = Session::restore(record.subscriptions, received, flights);
+        if was_connected {
+            session.skip_packet_ids(now);
+        }
         let mut device = Device {
             client: record.client,
             slot: record.slot,
             listening: Listening::default(),
             awaits_presence: false,
-            session: Session::restore(record.subscriptions, received, flights),
+            session,
             id: Some(record.id),
             session_expiry: record.expiry,
             link: None,
@@ -169,6 +178,12 @@ impl User {
                 .or(will_delay.map(|delay| now + delay))
                 .unwrap_or(Time::NEVER),
             ends_at: record.ends_at.unwrap_or(now + record.expiry),
+            maybe_sent: if was_connected {
+                last_seq
+            } else {
+                record.maybe_sent
+            },
+            mark: Mark::None,
             loaded: Vec::new(),
             loading: false,
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jam_wire::packet::{PacketId, QoS};
 use smallvec::SmallVec;
 
-use super::{Device, Effects, User};
+use super::{Device, Effects, Mark, User};
 use crate::link::LinkId;
 use crate::mailbox::{Acked, Entry, Kind, Mailbox, Place};
 use crate::message::{Message, Terms};
@@ -40,6 +40,8 @@ pub(crate) struct Room {
     pub(crate) window: usize,
     /// Deliveries.
     pub(crate) count: usize,
+    /// Whether the store can keep anything at the moment.
+    pub(crate) can_store: bool,
 }
 
 /// Why there is nothing more to fetch at the moment.
@@ -68,6 +70,9 @@ impl User {
         else {
             return fetched;
         };
+        if !room.can_store {
+            device.session.let_go();
+        }
         let mailbox = &mut self.mailbox;
         let halt = send_due(device, mailbox, room, &mut fetched)
             .and_then(|()| send_new(device, mailbox, room, now, effects, &receipt, &mut fetched));
@@ -180,7 +185,21 @@ impl User {
             .find(|device| device.id == Some(session))
         {
             device.session.stored(packet_id);
+            if device.mark == Mark::After(packet_id) {
+                device.mark = Mark::Kept;
+            }
             effects.wake.extend(device.link.clone());
+        }
+    }
+}
+
+impl Device {
+    /// Whether a message that is stored is sent only when the store has its packet id too.
+    fn stores_first(&self, qos: QoS, room: Room) -> bool {
+        match qos {
+            QoS::AtMostOnce => false,
+            QoS::AtLeastOnce => self.mark != Mark::Kept && room.can_store,
+            QoS::ExactlyOnce => true,
         }
     }
 }
@@ -244,8 +263,9 @@ fn send_due(
             .get(seq)
             .expect("what is on its way stays in the log");
         let message = content(device, entry).ok_or(Halt::Load)?;
-        let mut terms = terms(device, entry.kind, &message, qos);
-        (terms.packet_id, terms.dup) = (Some(it.packet_id), again);
+        let mut terms = terms(device, entry, &message, qos);
+        terms.packet_id = Some(it.packet_id);
+        terms.dup |= again;
         device.session.sent(it.packet_id);
         device.loaded.retain(|(loaded, _)| *loaded != seq);
         fetched.deliveries.push(Delivery::Publish(message, terms));
@@ -278,7 +298,7 @@ fn send_new(
         if entry.place == Place::Storing {
             return Ok(());
         }
-        let (seq, kind, stored) = (entry.seq, entry.kind, entry.is_stored());
+        let (seq, stored) = (entry.seq, entry.is_stored());
         if entry.is_expired(now) {
             give_up(device, mailbox, seq, effects);
             continue;
@@ -288,8 +308,8 @@ fn send_new(
             give_up(device, mailbox, seq, effects);
             continue;
         };
-        let mut terms = terms(device, kind, &message, granted.min(message.qos));
-        let stores_first = terms.qos == QoS::ExactlyOnce && stored && device.id.is_some();
+        let mut terms = terms(device, entry, &message, granted.min(message.qos));
+        let stores_first = stored && device.id.is_some() && device.stores_first(terms.qos, room);
         if held_up && !stores_first {
             return Err(Halt::Wait);
         }
@@ -310,6 +330,9 @@ fn send_new(
             Due::Sent
         };
         let packet_id = device.session.send(seq, terms.qos, due);
+        if stores_first && device.mark == Mark::None {
+            device.mark = Mark::After(packet_id);
+        }
         mailbox.sent(seq, device.slot);
         if let Some(id) = device.id.filter(|_| stored) {
             let flight = match terms.qos {
@@ -374,14 +397,14 @@ fn to_load(device: &Device, mailbox: &Mailbox) -> Vec<Seq> {
 
 /// How a message goes to a device: RETAIN says that it is a retained one, or what its publisher said to
 /// who asked for that (MQTT 5.0, section 3.3.1.3).
-fn terms(device: &Device, kind: Kind, message: &Message, qos: QoS) -> Terms {
+fn terms(device: &Device, entry: &Entry, message: &Message, qos: QoS) -> Terms {
     let subscription = device.session.subscription(&message.topic);
     let as_published = subscription.is_some_and(|subscription| subscription.retain_as_published);
     Terms {
         packet_id: None,
         qos,
-        dup: false,
-        retain: kind == Kind::Retained || (as_published && message.retain),
+        dup: qos == QoS::AtLeastOnce && entry.seq <= device.maybe_sent,
+        retain: entry.kind == Kind::Retained || (as_published && message.retain),
         subscription_id: subscription.and_then(|subscription| subscription.id),
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use jam_wire::packet::{QoS, Will};
+use jam_wire::packet::{PacketId, QoS, Will};
 use smallvec::SmallVec;
 
 use crate::ids::{ClientId, UserId};
@@ -139,6 +139,18 @@ impl Effects {
     }
 }
 
+/// Whether the store has that a client is connected. From then on a message of QoS 1 is sent before the store
+/// has its packet id: after a crash it is known what may have been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// Nobody knows.
+    None,
+    /// It has when it has this packet id, which is written after it.
+    After(PacketId),
+    /// It has.
+    Kept,
+}
+
 #[derive(Debug)]
 struct Device {
     client: ClientId,
@@ -156,6 +168,10 @@ struct Device {
     /// When the will is due and when the session ends, of a device without a connection.
     will_at: Time,
     ends_at: Time,
+    /// Up to this number, a message may have been sent although the store does not know: the server was
+    /// killed when the client was connected. It goes out with DUP.
+    maybe_sent: Seq,
+    mark: Mark,
     /// What was read from the store for this device, in the order in which it will be sent.
     loaded: Vec<(Seq, Arc<Message>)>,
     /// Whether the store is reading for this device.
@@ -195,6 +211,7 @@ impl Device {
             ends_at: some(self.ends_at),
             will: self.will.clone(),
             will_at: some(self.will_at),
+            maybe_sent: self.maybe_sent,
             subscriptions: self.session.subscriptions.clone(),
         };
         Some(Write::Session(Box::new(record)))

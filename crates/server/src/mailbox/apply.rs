@@ -280,9 +280,11 @@ fn session(connection: &Connection, record: &SessionRecord) -> Result<(), Error>
         record.will.as_ref().and_then(|will| will.delay_secs),
         rec::optional_time(record.will_at),
         rec::encode_subscriptions(&record.subscriptions).map_err(unwritable)?,
+        rec::number(record.maybe_sent),
     ];
     let sql = "INSERT OR REPLACE INTO session (id, user, client, slot, expiry, ends_at, will,
-         will_delay, will_at, subscriptions) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+         will_delay, will_at, subscriptions, maybe_sent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
+         ?11)";
     execute(connection, sql, row)
 }
 

@@ -86,7 +86,8 @@ fn reserved(connection: &Connection) -> Result<u64, Error> {
 
 fn sessions(connection: &Connection) -> Result<Sessions, Error> {
     let mut select = connection.prepare(
-        "SELECT id, user, client, slot, expiry, ends_at, will, will_delay, will_at, subscriptions
+        "SELECT id, user, client, slot, expiry, ends_at, will, will_delay, will_at, subscriptions,
+             maybe_sent
          FROM session",
     )?;
     let rows = select.query_map([], |row| {
@@ -111,6 +112,7 @@ pub(super) fn session(row: &Row<'_>) -> Result<SessionRecord, Error> {
         will,
         will_at: rec::time(row.get(8)?)?,
         subscriptions: rec::decode_subscriptions(row.get_ref(9)?.as_blob()?)?,
+        maybe_sent: rec::from_number(row.get(10)?)?,
     })
 }
 

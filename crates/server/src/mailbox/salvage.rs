@@ -92,10 +92,14 @@ impl Work {
     }
 
     fn open(&self) -> Result<Connection, Error> {
-        let connection = Connection::open(self.db())?;
+        let mut connection = Connection::open(self.db())?;
         // Makes SQLite go on with a file that is too short.
         connection.pragma_update(None, "writable_schema", true)?;
         connection.pragma_update(None, "cell_size_check", true)?;
+        // As far as it goes: what cannot be brought up to date cannot be read either.
+        if let Ok(found) = schema::pragma(&connection, "user_version") {
+            drop(schema::migrate(&mut connection, found));
+        }
         Ok(connection)
     }
 }
@@ -122,8 +126,8 @@ fn save(from: &Connection, into: &Connection, report: &mut Report) -> Result<(),
             }
         };
     }
-    let columns =
-        "id, user, client, slot, expiry, ends_at, will, will_delay, will_at, subscriptions";
+    let columns = "id, user, client, slot, expiry, ends_at, will, will_delay, will_at,
+         subscriptions, maybe_sent";
     let valid = |row: &Row<'_>| recover::session(row).is_ok();
     report.sessions = copy_table(from, into, ("session", columns, "id"), valid, report)?;
     let valid = |row: &Row<'_>| {

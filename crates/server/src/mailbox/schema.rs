@@ -18,10 +18,11 @@ use super::error::OpenError;
 pub(super) const APPLICATION_ID: i64 = 0x4A41_4D32;
 
 /// The schema that this program writes; [`MIGRATIONS`] lead there.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// What makes version n+1 out of version n, for n from 0.
-const MIGRATIONS: [&str; 1] = ["
+pub(super) const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE message (
         id INTEGER PRIMARY KEY,
         user TEXT NOT NULL,
@@ -83,7 +84,10 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE meta (
         name TEXT PRIMARY KEY,
         value INTEGER NOT NULL
-    ) WITHOUT ROWID;"];
+    ) WITHOUT ROWID;",
+    "
+    ALTER TABLE session ADD COLUMN maybe_sent INTEGER NOT NULL DEFAULT 0;",
+];
 
 /// How long a statement waits for another process that has the file locked.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -286,7 +290,10 @@ pub(super) fn sync_dir_of(path: &Path) -> io::Result<()> {
 }
 
 /// Brings a file of version `from` to [`VERSION`]: all of it or nothing.
-fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
+pub(super) fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
+    if from >= VERSION {
+        return Ok(());
+    }
     let transaction = connection.transaction()?;
     for step in MIGRATIONS.iter().skip(usize::try_from(from).unwrap_or(0)) {
         transaction.execute_batch(step)?;
@@ -310,9 +317,7 @@ pub(super) fn open(files: &Files, closed: bool) -> Result<Connection, OpenError>
     connection
         .pragma_update(None, "journal_mode", "WAL")
         .map_err(sqlite)?;
-    if found < VERSION {
-        migrate(&mut connection, found).map_err(sqlite)?;
-    }
+    migrate(&mut connection, found).map_err(sqlite)?;
     Ok(connection)
 }
 

@@ -468,7 +468,7 @@ impl Device {
         assert_eq!(publish.qos, message.qos);
         assert!(!publish.retain);
         // What waits for the store under its packet id already still comes (MQTT 5.0, section 3.10.4).
-        let started = publish.dup || publish.qos == QoS::ExactlyOnce;
+        let started = publish.dup || publish.qos != QoS::AtMostOnce;
         let subscribed = self.subscribed || self.maybe_subscribed;
         assert!(subscribed || started, "{who} has not subscribed");
         if self.version == Version::V5 {
@@ -479,6 +479,10 @@ impl Device {
         assert!(
             !publish.dup || !first || self.crashed,
             "{who}: message {number} was never sent before"
+        );
+        assert!(
+            publish.dup || first || publish.qos != QoS::AtLeastOnce || message.repeated,
+            "{who}: message {number} was sent before"
         );
         if in_order && publish.qos != QoS::AtMostOnce && !messages[number].arrived {
             let (sender, receiver) = (messages[number].sender, messages[number].receiver);

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use super::setting::{PATIENCE, Setting, append, append_of, id, record, user};
 use crate::mailbox::admin::{self, Purged};
+use crate::mailbox::salvage::salvage;
 use crate::mailbox::{OpenError, SqliteMailbox, schema};
 
 #[test]
@@ -223,4 +224,40 @@ fn the_schema_is_made_by_its_migrations() {
     setting.reopen();
     setting.write([append(1)]);
     assert_eq!(setting.reopen().entries.len(), 1);
+}
+
+/// A mailbox as the first version of the schema had it, with a session.
+fn of_the_first_version() -> Setting {
+    let mut setting = Setting::new();
+    setting.close();
+    let path = setting.path().join("mailbox.db");
+    fs::remove_file(&path).unwrap();
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute_batch(&format!(
+            "PRAGMA application_id = {}; PRAGMA user_version = 1; {}
+             INSERT INTO session VALUES (4, '1', '1:phone', 0, 60000, NULL, NULL, NULL, NULL, x'');",
+            schema::APPLICATION_ID,
+            schema::MIGRATIONS[0]
+        ))
+        .unwrap();
+    setting
+}
+
+#[test]
+fn a_mailbox_of_the_first_version_is_brought_up_to_date() {
+    let mut setting = of_the_first_version();
+    let recovered = setting.reopen();
+    let (record, _, _) = &recovered.sessions[0];
+    assert_eq!((record.client.as_str(), record.maybe_sent), ("1:phone", 0));
+    setting.write([Write::Session(record.clone().into())]);
+    assert_eq!(setting.reopen().sessions.len(), 1);
+}
+
+#[test]
+fn a_mailbox_of_the_first_version_can_be_salvaged() {
+    let setting = of_the_first_version();
+    let saved = tempfile::tempdir().unwrap();
+    let report = salvage(setting.path(), &saved.path().join("mailbox.db")).unwrap();
+    assert_eq!((report.sessions, report.cut.len()), (1, 0));
 }

@@ -113,6 +113,7 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
         },
     }));
     first.will_at = Some(Time::from_millis(12));
+    first.maybe_sent = 2;
     first.ends_at = Some(Time::NEVER);
     first.expiry = Duration::MAX;
     setting.write([Write::Session(first.clone())]);

@@ -154,6 +154,7 @@ pub(super) fn record(id: u64) -> Box<SessionRecord> {
         ends_at: None,
         will: None,
         will_at: None,
+        maybe_sent: 0,
         subscriptions: vec![Subscription {
             topic: "/1/inbox".into(),
             qos: QoS::AtLeastOnce,
