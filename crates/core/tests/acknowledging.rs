@@ -272,6 +272,70 @@ fn a_refused_qos_2_publish_that_3_1_1_repeats_is_answered_without_another_error(
 }
 
 #[test]
+fn a_refused_qos_2_publish_is_judged_again_on_the_next_connection() {
+    for version in [V3, V4, V5] {
+        let bench = Bench::with(|rules| rules.user.max_messages = 0);
+        let one = bench.client("1:phone", version);
+        one.connect_lasting();
+        let stranger = ("/3/inbox", "friends", "not friends with the receiver");
+        let full = ("/2/inbox", "quota", "the receiver's inbox is full");
+        for (topic, category, message) in [stranger, full] {
+            let id = packets::id(5);
+            let mut publish =
+                packets::publish(topic, packets::message("1", "x"), ExactlyOnce, Some(id));
+            for dup in [false, true, true] {
+                publish.dup = dup;
+                one.send(Packet::Publish(publish.clone()));
+                one.expect_refusal(category, message, Some(5));
+                assert!(matches!(one.next(), Some(Packet::PubRec(ack)) if ack.packet_id == id));
+                // For all the client knows, the PUBREC has not come.
+                one.drop_connection();
+                one.connect_lasting();
+            }
+            // A PUBREL for what an earlier connection was told is answered.
+            one.send(Packet::PubRel(Ack::success(id)));
+            assert!(matches!(one.next(), Some(Packet::PubComp(ack)) if ack.packet_id == id));
+        }
+        // What has become right in between is taken.
+        let id = packets::id(6);
+        let message = packets::message("1", "at last");
+        let mut publish = packets::publish("/3/inbox", message, ExactlyOnce, Some(id));
+        one.send(Packet::Publish(publish.clone()));
+        one.drop_connection();
+        bench.directory().befriend("1", "3");
+        one.connect_lasting();
+        publish.dup = true;
+        one.send(Packet::Publish(publish));
+        one.expect_refusal("quota", "the receiver's inbox is full", Some(6));
+    }
+}
+
+#[test]
+fn what_the_store_refused_is_judged_again_on_the_next_connection() {
+    for version in [V3, V4, V5] {
+        let bench = Bench::new();
+        let one = bench.client("1:phone", version);
+        one.connect_lasting();
+        let id = packets::id(5);
+        let message = packets::message("1", "x");
+        let mut publish = packets::publish("/2/inbox", message, ExactlyOnce, Some(id));
+        bench.store().hold(true);
+        one.send(Packet::Publish(publish.clone()));
+        bench.store().refuse(0, refusals::STORE);
+        bench.run();
+        bench.store().hold(false);
+        one.drop_connection();
+        one.connect_lasting();
+        publish.dup = true;
+        one.send(Packet::Publish(publish));
+        one.expect_accepted(ExactlyOnce, Some(5));
+        let two = bench.at_inbox("2:phone", V5);
+        two.expect_message("1", "x");
+        two.expect_nothing();
+    }
+}
+
+#[test]
 fn a_clean_start_is_not_answered_before_the_old_session_is_gone_for_good() {
     for version in [V4, V5] {
         let bench = Bench::new();

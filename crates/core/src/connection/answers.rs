@@ -110,7 +110,7 @@ impl Established {
         }
     }
 
-    fn acknowledge(&mut self, output: &mut Output) {
+    pub(super) fn acknowledge(&mut self, output: &mut Output) {
         while let Some(first) = self.unacknowledged.front()
             && let Some(reason) = first.outcome
         {
@@ -144,16 +144,13 @@ impl Established {
 
     /// Refuses a publish: the error, then the acknowledgement as its QoS requires. In 5.0 a PUBREC with
     /// an error ends the exchange; in 3.1.1 a PUBREL follows, so the id is remembered.
-    pub(super) fn refuse(
-        &mut self,
-        publish: &Publish,
-        refusal: &Refusal,
-        router: &Router,
-        output: &mut Output,
-    ) {
+    pub(super) fn refuse(&mut self, publish: &Publish, refusal: &Refusal, output: &mut Output) {
         self.tell(refusal, publish.packet_id.map(PacketId::get), output);
-        if publish.qos == QoS::ExactlyOnce && self.version != Version::V5 {
-            self.receive(publish, router);
+        if let Some(packet_id) = publish.packet_id
+            && publish.qos == QoS::ExactlyOnce
+            && self.version != Version::V5
+        {
+            self.refused.insert(packet_id);
         }
         self.enqueue(publish, Some(refusal.reason));
         self.acknowledge(output);
@@ -198,12 +195,17 @@ impl Established {
         self.acknowledge(output);
     }
 
-    /// In 5.0 a PUBREC with an error ends the exchange: the client may use the id for something new.
+    /// It was not received. In 5.0 a PUBREC with an error ends the exchange, and the client may use the id for
+    /// something new; in 3.1.1 a PUBREL follows.
     fn forget_refused(&mut self, packet_id: PacketId, qos: QoS, router: &Router) {
-        if qos == QoS::ExactlyOnce && self.version == Version::V5 {
-            let (user, link) = (self.identity.user(), self.link.id());
-            router.with_session(user, link, |session| session.release(packet_id));
-            self.received = self.received.saturating_sub(1);
+        if qos != QoS::ExactlyOnce {
+            return;
+        }
+        let (user, link) = (self.identity.user(), self.link.id());
+        router.with_session(user, link, |session| session.release(packet_id));
+        self.received = self.received.saturating_sub(1);
+        if self.version != Version::V5 {
+            self.refused.insert(packet_id);
         }
     }
 }

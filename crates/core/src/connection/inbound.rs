@@ -1,6 +1,6 @@
 //! What a client that has been let in sends (PROTOCOL.md, sections 4 and 5).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +69,9 @@ pub(super) struct Established {
     pub(super) carried: usize,
     /// What senders are to be told when the client acknowledges.
     pub(super) receipts: Option<Box<Receipts>>,
+    /// QoS 2 ids of a 3.1 or 3.1.1 client that were refused on this connection and not released. On the next
+    /// one it cannot know what it was told: a repeated PUBLISH is judged again there.
+    pub(super) refused: BTreeSet<PacketId>,
 }
 
 /// A publish that has not been acknowledged.
@@ -130,6 +133,7 @@ impl Established {
             received: attached.received,
             carried: attached.received,
             receipts: None,
+            refused: BTreeSet::new(),
         }
     }
 
@@ -169,6 +173,10 @@ impl Established {
             return Ok(true);
         };
         if publish.qos == QoS::ExactlyOnce {
+            if self.refused.contains(&packet_id) {
+                self.enqueue(publish, Some(ReasonCode::Success));
+                return Ok(false);
+            }
             let (user, link) = (self.identity.user().clone(), self.link.id());
             let again = router.with_session(&user, link, |session| session.has_received(packet_id));
             if again == Some(true) {
@@ -216,7 +224,10 @@ impl Connection {
                     .and_then(|()| established.is_new(&publish, &self.router));
                 match checked {
                     Ok(true) => return self.authorize(established, publish, now),
-                    Ok(false) => Ok(()),
+                    Ok(false) => {
+                        established.acknowledge(&mut self.output);
+                        Ok(())
+                    }
                     Err(fatal) => Err(fatal),
                 }
             }
@@ -299,7 +310,7 @@ impl Connection {
                 self.phase = Phase::Established(established);
             }
             Err(Stop::Refused(refusal)) => {
-                established.refuse(&publish, &refusal, &self.router, &mut self.output);
+                established.refuse(&publish, &refusal, &mut self.output);
                 self.phase = Phase::Established(established);
             }
             Err(Stop::Ask(question)) => {
@@ -374,6 +385,7 @@ impl Established {
         {
             answer.not_before = self.first_publish + place as u64 + 1;
         }
+        self.refused.remove(&packet_id);
         let (known, received) = router.pub_rel(&user, link, packet_id, receipt);
         self.received = received;
         self.carried = self.carried.min(received);

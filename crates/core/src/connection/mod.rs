@@ -136,7 +136,7 @@ impl Connection {
                 Ok(()) => self.authorize(established, *publish, now),
                 Err(Unavailable) => {
                     let refusal = policy::without_directory(&question);
-                    established.refuse(&publish, &refusal, &self.router, &mut self.output);
+                    established.refuse(&publish, &refusal, &mut self.output);
                     self.phase = Phase::Established(established);
                     Progress::Ready
                 }
