@@ -249,10 +249,10 @@ impl Mailbox {
             sent_to: Slots::default(),
             size: found.size,
             expires_secs: secs(found.expires_at.min(found.received_at + max_age)),
-            kind: if found.inbox {
-                Kind::Inbox
-            } else {
-                Kind::Channel
+            kind: match (found.inbox, found.retained) {
+                (true, _) => Kind::Inbox,
+                (false, true) => Kind::Retained,
+                (false, false) => Kind::Channel,
             },
             qos: found.qos,
             place: Place::Store,
@@ -487,12 +487,13 @@ impl Mailbox {
         kind: Kind,
         waits_for: Slots,
     ) -> Append {
-        let (user, inbox) = (user.clone(), kind == Kind::Inbox);
+        let user = user.clone();
         Append {
             seq,
             user,
             message,
-            inbox,
+            inbox: kind == Kind::Inbox,
+            retained: kind == Kind::Retained,
             waits_for: waits_for.bits(),
         }
     }

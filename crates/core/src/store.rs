@@ -88,6 +88,8 @@ pub struct Append {
     pub message: Arc<Message>,
     /// Whether it is in the inbox; otherwise on an own channel.
     pub inbox: bool,
+    /// Whether it is a retained message, for one who has subscribed.
+    pub retained: bool,
     /// The devices that are to get it, bits by slot.
     pub waits_for: u32,
 }
@@ -157,6 +159,8 @@ pub struct RecoveredEntry {
     pub user: UserId,
     /// Whether it is in the inbox.
     pub inbox: bool,
+    /// Whether it is a retained message, for one who has subscribed.
+    pub retained: bool,
     /// 1 or 2.
     pub qos: QoS,
     /// Bytes of the payload.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use QoS::{AtLeastOnce, ExactlyOnce};
+use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V4, V5};
 use jam_testkit::disk::CrashingStore;
-use jam_testkit::{Bench, Client};
+use jam_testkit::{Bench, Client, packets};
 use jam_wire::packet::{Packet, QoS, Version};
 
 /// Steps of the store after which nothing is left to be done in any of these stories.
@@ -150,4 +150,102 @@ fn what_was_never_sent_is_not_marked_as_sent() {
     let after = arrived(&other);
     assert_eq!(after.len(), 4);
     assert!(after.iter().all(|(_, dup)| !dup), "{after:?}");
+}
+
+#[test]
+fn a_retained_message_is_acknowledged_when_it_is_kept() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        for steps in 0..ENOUGH {
+            let bench = Bench::on_disk(|rules| rules.user.many_devices = true);
+            bench.be_graceful();
+            disk(&bench).at_once(true);
+            let (one, reader) = (bench.client("1:phone", V5), bench.client("1:tablet", V4));
+            one.connect();
+            reader.connect();
+            reader.subscribe("/1/mood", qos);
+            disk(&bench).at_once(false);
+            let id = one.publish_with("/1/mood", "fine", qos, |publish| publish.retain = true);
+            let mut acknowledged = false;
+            for done in 0..=steps {
+                // When its only reader has it, nothing but the retained message has to be kept.
+                match reader.next() {
+                    Some(Packet::Publish(publish)) if qos == AtLeastOnce => reader.ack(&publish),
+                    _ => {}
+                }
+                if done < steps {
+                    step(&bench);
+                }
+            }
+            while let Some(packet) = one.next() {
+                let (Packet::PubAck(ack) | Packet::PubRec(ack)) = packet else {
+                    panic!("expected an acknowledgement, got {packet:?}");
+                };
+                assert_eq!(Some(ack.packet_id.get()), id);
+                acknowledged = true;
+            }
+            assert!(acknowledged || steps < ENOUGH / 2);
+            bench.crash();
+            disk(&bench).at_once(true);
+            let new = bench.client("1:laptop", V4);
+            new.connect();
+            new.subscribe("/1/mood", AtMostOnce);
+            let found = matches!(new.next(), Some(Packet::Publish(it)) if it.payload == "fine");
+            assert!(found || !acknowledged, "{qos:?}, after {steps} steps");
+        }
+    }
+}
+
+#[test]
+fn a_retained_message_on_its_way_to_a_session_is_kept_as_any_other() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        for steps in 0..ENOUGH {
+            let bench = Bench::on_disk(|_| ());
+            disk(&bench).at_once(true);
+            let one = bench.client("1:phone", V5);
+            one.connect_lasting();
+            for (topic, text) in [("/1/mood", "fine"), ("/1/weather", "rain")] {
+                let id = one.publish_with(topic, text, qos, |publish| publish.retain = true);
+                one.expect_accepted(qos, id);
+            }
+            disk(&bench).at_once(false);
+            one.send_subscribe(vec![packets::filter("/1/mood", qos)]);
+            let mut granted = false;
+            let mut first = None;
+            for _ in 0..steps {
+                while let Some(packet) = one.next() {
+                    match packet {
+                        Packet::SubAck(_) => granted = true,
+                        // PUBREC, or PUBACK, does not reach the server any more.
+                        Packet::Publish(publish) => first = Some(publish),
+                        other => panic!("did not expect {other:?}"),
+                    }
+                }
+                step(&bench);
+            }
+            bench.crash();
+            one.drop_connection();
+            disk(&bench).at_once(true);
+            assert!(one.connect_lasting().session_present);
+            let mut arrived = 0;
+            while let Some(packet) = one.next() {
+                match packet {
+                    Packet::Publish(publish) => {
+                        assert!(publish.retain && publish.payload == "fine", "{publish:?}");
+                        if let Some(first) = &first {
+                            assert!(publish.dup, "after {steps} steps");
+                            assert_eq!(publish.packet_id, first.packet_id);
+                        }
+                        arrived += 1;
+                        one.acknowledge(&publish);
+                    }
+                    other => panic!("did not expect {other:?}"),
+                }
+            }
+            assert!(arrived == 1 || !granted, "{qos:?} after {steps} steps");
+            // Its packet id stands for nothing else.
+            one.subscribe("/1/weather", qos);
+            let publish = one.expect_publish();
+            assert!(publish.retain && publish.payload == "rain");
+        }
+    }
 }

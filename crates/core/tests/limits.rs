@@ -313,10 +313,10 @@ fn what_is_kept_is_a_copy_and_not_a_slice_of_a_buffer() {
                 publish.properties.topic_alias = NonZeroU16::new(1);
             }
         });
+        one.expect_accepted(AtLeastOnce, id);
         let publish = one.expect_payload("/1/x", b"kept");
         one.ack(&publish);
         drop(publish);
-        one.expect_accepted(AtLeastOnce, id);
         assert!(one.input_is_free(), "after PUBLISH to an own channel");
         one.drop_connection();
         // A session, and a connection, of him whose first letter was from somebody else.

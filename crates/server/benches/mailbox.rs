@@ -103,6 +103,7 @@ fn append(seq: Seq, user: &UserId, message: &Arc<Message>) -> Write {
         user,
         message,
         inbox: true,
+        retained: false,
         waits_for: 1,
     })
 }

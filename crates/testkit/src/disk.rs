@@ -270,6 +270,7 @@ impl File {
                 seq: append.seq,
                 user: append.user.clone(),
                 inbox: append.inbox,
+                retained: append.retained,
                 qos: stored.qos,
                 size: u32::try_from(stored.payload.len()).expect("a packet's payload"),
                 waits_for: append.waits_for,

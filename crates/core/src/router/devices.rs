@@ -90,13 +90,23 @@ impl Router {
         now: Time,
     ) -> Vec<Option<bool>> {
         let limits = &self.rules.user;
-        let (outcomes, receipt) = self.with_user(user, |user, effects| {
-            let subscribe = |(subscription, handling)| {
-                user.subscribe(link, subscription, handling, now, limits, || {
-                    self.next_seq()
-                })
-            };
-            let outcomes = subscriptions.into_iter().map(subscribe).collect();
+        let can_store = self.can_store();
+        let (outcomes, receipt) = self.with_shard(user, |user, graced, effects| {
+            let mut outcomes = Vec::with_capacity(subscriptions.len());
+            for (subscription, handling) in subscriptions {
+                let (outcome, retained) = user.subscribe(link, subscription, handling, now);
+                outcomes.push(outcome);
+                let Some(message) = retained else { continue };
+                let seq = self.next_seq();
+                let append = user.send_retained(link, seq, message, limits, can_store, effects);
+                if let Some(append) = append {
+                    self.end_graces(user, graced, effects);
+                    let (this, id) = (self.this.clone(), user.id().clone());
+                    let receipt = Receipt::for_message(this, id, seq, None, None);
+                    let writes = Writes::from_iter([Write::Append(append)]);
+                    effects.writes.push((writes, Some(receipt)));
+                }
+            }
             (outcomes, user.keep_subscriptions(link, receipt, effects))
         });
         receipt.into_iter().for_each(Receipt::stored);

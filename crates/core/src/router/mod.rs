@@ -206,13 +206,12 @@ impl Router {
             let seq = self.next_seq();
             let limits = &self.rules.user;
             match user.append(seq, new, limits, effects)? {
-                Appended::NotKept if effects.writes.is_empty() && received.is_none() => {
+                Appended::NotKept(None) if received.is_none() => {
                     kept_already = receipt.take();
                 }
-                Appended::NotKept => {
-                    effects
-                        .writes
-                        .push((received.into_iter().collect(), receipt.take()));
+                Appended::NotKept(retained) => {
+                    let writes = received.into_iter().chain(retained).collect();
+                    effects.writes.push((writes, receipt.take()));
                 }
                 Appended::Grace(bytes) => {
                     self.graced_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -227,14 +226,14 @@ impl Router {
                         over: false,
                     });
                 }
-                Appended::Store(append, push) => {
+                Appended::Store(append, beside) => {
                     stored = true;
                     self.end_graces(user, graced, effects);
                     let (this, user) = (self.this.clone(), append.user.clone());
                     let receipt = Receipt::for_message(this, user, seq, receipt.take(), sent_under);
                     let mut writes: Writes = received.into_iter().collect();
                     writes.push(Write::Append(append));
-                    writes.extend(push);
+                    writes.extend(beside);
                     effects.writes.push((writes, Some(receipt)));
                 }
             }

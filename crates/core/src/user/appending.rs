@@ -32,12 +32,13 @@ pub(crate) struct New {
 /// What became of a message.
 #[derive(Debug)]
 pub(crate) enum Appended {
-    /// Nobody needs it to be kept.
-    NotKept,
+    /// Nobody needs it to be kept in the log; as the retained message of its topic, perhaps.
+    NotKept(Option<Write>),
     /// It is in the log for a grace, with this many bytes.
     Grace(u64),
-    /// It is to be stored, together with what is said of pushes for it.
-    Store(Append, Option<Write>),
+    /// It is to be stored, together with what it is or was as the retained message of its topic, and what is
+    /// said of pushes for it.
+    Store(Append, Writes),
 }
 
 impl User {
@@ -75,38 +76,46 @@ impl User {
             message.detach();
         }
         let message = Arc::new(message);
-        if message.retain {
-            self.retain(&message, limits, effects)?;
-        }
+        let retained = if message.retain {
+            self.retain(&message, limits)?
+        } else {
+            None
+        };
         if !kept && may_push && !self.is_connected() {
             let push = self.expect_ack(&sender, 0, now, &limits.push, effects);
             push.into_iter().for_each(|push| effects.write(push));
         }
         if !wanted || (!kept && !self.has_room_for_ephemeral(&message)) {
-            return Ok(Appended::NotKept);
+            return Ok(Appended::NotKept(retained));
         }
         let place = match message.qos {
             QoS::AtMostOnce => Place::Ephemeral,
-            QoS::AtLeastOnce if live && may_wait => Place::Grace,
+            // That its readers have it does not keep it for who subscribes later.
+            QoS::AtLeastOnce if live && may_wait && retained.is_none() => Place::Grace,
             QoS::AtLeastOnce => Place::Store,
             QoS::ExactlyOnce => Place::Storing,
         };
         self.mailbox
             .append(seq, message.clone(), kind, place, readers, limits.max_age);
         Ok(match place {
-            Place::Ephemeral => Appended::NotKept,
+            Place::Ephemeral => Appended::NotKept(retained),
             Place::Grace => Appended::Grace(message.size().max(1)),
             Place::Storing | Place::Store => {
                 let append = Mailbox::to_append(seq, &self.id, message, kind, readers);
                 let push = may_push
                     .then(|| self.expect_ack(&sender, seq, now, &limits.push, effects))
                     .flatten();
-                Appended::Store(append, push)
+                Appended::Store(append, retained.into_iter().chain(push).collect())
             }
         })
     }
 
-    fn has_room(&mut self, message: &Message, limits: &UserLimits, effects: &mut Effects) -> bool {
+    pub(super) fn has_room(
+        &mut self,
+        message: &Message,
+        limits: &UserLimits,
+        effects: &mut Effects,
+    ) -> bool {
         let fits = |mailbox: &Mailbox| {
             mailbox
                 .kept()
@@ -153,13 +162,12 @@ impl User {
         (readers, live && !readers.is_empty())
     }
 
-    /// Keeps or clears what new subscriptions to an own channel are sent first.
+    /// Keeps or clears what new subscriptions to an own channel are sent first: what the store is to know.
     fn retain(
         &mut self,
         message: &Arc<Message>,
         limits: &UserLimits,
-        effects: &mut Effects,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Write>, Refusal> {
         let others = || {
             self.retained
                 .iter()
@@ -173,12 +181,12 @@ impl User {
         let before = self.retained.len();
         self.retained.retain(|other| other.topic != message.topic);
         if !clears {
-            effects.write(Write::Retain(self.id.clone(), message.clone()));
             self.retained.push(message.clone());
-        } else if self.retained.len() < before {
-            effects.write(Write::Unretain(self.id.clone(), message.topic.clone()));
+            return Ok(Some(Write::Retain(self.id.clone(), message.clone())));
         }
-        Ok(())
+        let topic = message.topic.clone();
+        let cleared = self.retained.len() < before;
+        Ok(cleared.then(|| Write::Unretain(self.id.clone(), topic)))
     }
 
     /// The grace of a message is over: what is to be stored of it and of its being on its way. The user is

@@ -102,7 +102,8 @@ impl User {
             }
         });
         if let Some(seq) = seq {
-            let writes = acked(device, &mut self.mailbox, seq, Some(packet_id), effects);
+            let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
+            writes.extend(landed(device, packet_id));
             effects.write_all(writes);
         }
     }
@@ -147,7 +148,8 @@ impl User {
             return received;
         };
         let Some(id) = device.id.filter(|_| !refused) else {
-            let writes = acked(device, &mut self.mailbox, seq, Some(packet_id), effects);
+            let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
+            writes.extend(landed(device, packet_id));
             effects.write_all(writes);
             self.was_heard_of(effects);
             return received;
@@ -194,11 +196,12 @@ impl User {
 }
 
 impl Device {
-    /// Whether a message that is stored is sent only when the store has its packet id too.
-    fn stores_first(&self, qos: QoS, room: Room) -> bool {
+    /// Whether a message, stored or not, is sent only when the store has its packet id.
+    fn stores_first(&self, qos: QoS, stored: bool, room: Room) -> bool {
         match qos {
             QoS::AtMostOnce => false,
-            QoS::AtLeastOnce => self.mark != Mark::Kept && room.can_store,
+            QoS::AtLeastOnce => stored && self.mark != Mark::Kept && room.can_store,
+            // The device may remember the id, whatever becomes of the message.
             QoS::ExactlyOnce => true,
         }
     }
@@ -309,7 +312,7 @@ fn send_new(
             continue;
         };
         let mut terms = terms(device, entry, &message, granted.min(message.qos));
-        let stores_first = stored && device.id.is_some() && device.stores_first(terms.qos, room);
+        let stores_first = device.id.is_some() && device.stores_first(terms.qos, stored, room);
         if held_up && !stores_first {
             return Err(Halt::Wait);
         }
@@ -334,7 +337,7 @@ fn send_new(
             device.mark = Mark::After(packet_id);
         }
         mailbox.sent(seq, device.slot);
-        if let Some(id) = device.id.filter(|_| stored) {
+        if let Some(id) = device.id.filter(|_| stored || stores_first) {
             let flight = match terms.qos {
                 QoS::ExactlyOnce => Flight::AwaitsPubRec(seq),
                 _ => Flight::AwaitsPubAck(seq),

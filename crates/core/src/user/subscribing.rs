@@ -1,33 +1,34 @@
 //! Subscriptions come and go (PROTOCOL.md, section 5).
 
-use jam_wire::packet::RetainHandling;
+use std::sync::Arc;
+
+use jam_wire::packet::{QoS, RetainHandling};
 
 use super::{Effects, PRESENCE, User};
 use crate::link::LinkId;
-use crate::mailbox::{Kind, Place, Slots};
-use crate::store::{Receipt, Seq, Subscription};
+use crate::mailbox::{Kind, Mailbox, Place, Slots};
+use crate::message::Message;
+use crate::store::{Append, Receipt, Seq, Subscription};
 use crate::time::Time;
 use crate::user::UserLimits;
 
 impl User {
-    /// Subscribes a connected device; retained messages follow under numbers from `next_seq`. Whether
-    /// there was room, `None` if the connection is no longer the device's.
+    /// Subscribes a connected device. Whether there was room, `None` if the connection is no longer the
+    /// device's; and the retained message that is to be sent to it.
     pub(crate) fn subscribe(
         &mut self,
         link: LinkId,
         subscription: Subscription,
         retain_handling: RetainHandling,
         now: Time,
-        limits: &UserLimits,
-        next_seq: impl FnOnce() -> Seq,
-    ) -> Option<bool> {
-        let device = self
-            .devices
-            .iter_mut()
-            .find(|device| device.is_linked(link))?;
+    ) -> (Option<bool>, Option<Arc<Message>>) {
+        let mut devices = self.devices.iter_mut();
+        let Some(device) = devices.find(|device| device.is_linked(link)) else {
+            return (None, None);
+        };
         let topic = subscription.topic.clone();
         let Some(is_new) = device.session.subscribe(subscription) else {
-            return Some(false);
+            return (Some(false), None);
         };
         let slot = device.slot;
         device.awaits_presence |= self.id.own_channel(&topic) == Some(PRESENCE);
@@ -42,21 +43,37 @@ impl User {
         };
         self.retained.retain(|message| message.expires_at > now);
         let retained = self.retained.iter().find(|it| wanted && it.topic == topic);
-        if let Some(message) = retained
-            && self.has_room_for_ephemeral(message)
-        {
-            let (message, reader) = (message.clone(), Slots::one(slot));
-            let kind = Kind::Retained;
-            self.mailbox.append(
-                next_seq(),
-                message,
-                kind,
-                Place::Ephemeral,
-                reader,
-                limits.max_age,
-            );
+        (Some(true), retained.cloned())
+    }
+
+    /// Appends a retained message for a device that has subscribed, and says what of that is to be stored:
+    /// what a session that outlives its connection is to get at QoS 1 or 2 is kept, if there is room.
+    pub(crate) fn send_retained(
+        &mut self,
+        link: LinkId,
+        seq: Seq,
+        message: Arc<Message>,
+        limits: &UserLimits,
+        can_store: bool,
+        effects: &mut Effects,
+    ) -> Option<Append> {
+        let device = self.devices.iter().find(|device| device.is_linked(link))?;
+        let (slot, lasts) = (Slots::one(device.slot), device.id.is_some());
+        let (granted, _) = device.reads(&message.topic)?;
+        let qos = granted.min(message.qos);
+        let keeps = lasts && can_store && qos != QoS::AtMostOnce;
+        let place = match qos {
+            _ if !keeps || !self.has_room(&message, limits, effects) => Place::Ephemeral,
+            QoS::ExactlyOnce => Place::Storing,
+            QoS::AtMostOnce | QoS::AtLeastOnce => Place::Store,
+        };
+        if place == Place::Ephemeral && !self.has_room_for_ephemeral(&message) {
+            return None;
         }
-        Some(true)
+        let (kind, max_age) = (Kind::Retained, limits.max_age);
+        self.mailbox
+            .append(seq, message.clone(), kind, place, slot, max_age);
+        (place != Place::Ephemeral).then(|| Mailbox::to_append(seq, &self.id, message, kind, slot))
     }
 
     /// Whether there was such a subscription.

@@ -123,15 +123,15 @@ impl Applier {
                 seq,
                 user,
                 message,
-                inbox,
                 waits_for,
+                ..
             } = append;
             let qos = encode(message, &mut self.buf)?;
             insert.execute(params![
                 rec::number(*seq),
                 user.as_str(),
                 message.sender().as_str(),
-                rec::Flags::of(message, qos, *inbox).to_number(),
+                rec::Flags::of(append, qos).to_number(),
                 waits_for,
                 acknowledged,
                 rec::number(message.received_at().as_millis()),

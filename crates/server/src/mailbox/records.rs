@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use bytestring::ByteString;
 use jam_core::ids::UserId;
 use jam_core::message::Message;
-use jam_core::store::Subscription;
+use jam_core::store::{Append, Subscription};
 use jam_core::time::Time;
 use jam_wire::packet::{
     Filter, Packet, PacketId, Publish, QoS, RetainHandling, Subscribe, Version, Will,
@@ -24,6 +24,8 @@ use rusqlite::types::Type;
 const QOS: i64 = 0b0011;
 /// It is in the inbox.
 const INBOX: i64 = 0b0100;
+/// It is a retained message, for one who has subscribed.
+const RETAINED: i64 = 0b1000;
 /// The packet id in its PUBLISH is the one that it was published under.
 const PACKET_ID: i64 = 0b1_0000;
 
@@ -32,22 +34,26 @@ const PACKET_ID: i64 = 0b1_0000;
 pub(super) struct Flags {
     pub(super) qos: QoS,
     pub(super) inbox: bool,
+    pub(super) retained: bool,
     pub(super) packet_id: bool,
 }
 
 impl Flags {
-    pub(super) fn of(message: &Message, qos: QoS, inbox: bool) -> Self {
-        let packet_id = message.packet_id().is_some();
+    pub(super) fn of(append: &Append, qos: QoS) -> Self {
         Self {
             qos,
-            inbox,
-            packet_id,
+            inbox: append.inbox,
+            retained: append.retained,
+            packet_id: append.message.packet_id().is_some(),
         }
     }
 
     pub(super) fn to_number(self) -> i64 {
         let bit = |set: bool, bit: i64| if set { bit } else { 0 };
-        self.qos as i64 | bit(self.inbox, INBOX) | bit(self.packet_id, PACKET_ID)
+        self.qos as i64
+            | bit(self.inbox, INBOX)
+            | bit(self.retained, RETAINED)
+            | bit(self.packet_id, PACKET_ID)
     }
 
     pub(super) fn from_number(flags: i64) -> Result<Self, Error> {
@@ -57,12 +63,13 @@ impl Flags {
             2 => QoS::ExactlyOnce,
             _ => return Err(wrong("QoS")),
         };
-        if flags & !(QOS | INBOX | PACKET_ID) != 0 {
+        if flags & !(QOS | INBOX | RETAINED | PACKET_ID) != 0 {
             return Err(wrong("flags"));
         }
         Ok(Self {
             qos,
             inbox: flags & INBOX != 0,
+            retained: flags & RETAINED != 0,
             packet_id: flags & PACKET_ID != 0,
         })
     }

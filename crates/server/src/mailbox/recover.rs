@@ -229,12 +229,13 @@ fn entry(row: &Row<'_>, users: &mut HashSet<UserId, RandomState>) -> Result<Reco
             user
         }
     };
-    let rec::Flags { qos, inbox, .. } = rec::Flags::from_number(row.get(2)?)?;
+    let flags = rec::Flags::from_number(row.get(2)?)?;
     Ok(RecoveredEntry {
         seq: rec::from_number(row.get(0)?)?,
         user,
-        inbox,
-        qos,
+        inbox: flags.inbox,
+        retained: flags.retained,
+        qos: flags.qos,
         size: row.get(7)?,
         waits_for: row.get(3)?,
         acknowledged: row.get(4)?,

@@ -61,6 +61,7 @@ fn packet_ids_come_back() {
             user,
             message: message_under(packet_id, "/1/inbox", "x"),
             inbox,
+            retained: false,
             waits_for,
         })
     };

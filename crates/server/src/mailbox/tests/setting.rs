@@ -140,6 +140,7 @@ pub(super) fn append_of(seq: Seq, to: &str, payload: impl Into<Bytes>) -> Write 
         user: user(to),
         message: message(&format!("/{to}/inbox"), payload),
         inbox: true,
+        retained: false,
         waits_for: 1,
     })
 }
