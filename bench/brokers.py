@@ -4,6 +4,9 @@ Each gets a password for every user and rules about who may write where, as far 
 each has is said in `rules` and stands in the results. Nothing listens but on loopback.
 """
 
+import base64
+import hmac
+import json
 import os
 import shutil
 import signal
@@ -36,10 +39,11 @@ class Missing(Exception):
 
 
 class Running:
-    """A started broker; leaving the context stops it."""
+    """A started broker; leaving the context stops it. `users` is a file of them, if their tokens are special."""
 
-    def __init__(self, command, port, core, cwd, environment):
+    def __init__(self, command, port, core, cwd, environment, users=None):
         self.port = port
+        self.users = users
         self.log = (cwd / "log").open("wb+")
         self.process = subprocess.Popen(
             [*first(), "taskset", "-c", core, *map(str, command)],
@@ -83,14 +87,33 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def install_crate(name, version, offline, locked=True):
-    """A crate's binary below the target directory; returns its path."""
+def install_packages(programs, offline):
+    """Debian's packages, each for a program that is not there."""
+    missing = [package for program, package in programs.items() if not find_program(program)]
+    if not missing:
+        return
+    if offline:
+        raise Missing(f"it needs {', '.join(missing)}, and --no-install was given")
+    as_root = [] if os.geteuid() == 0 else ["sudo"]
+    subprocess.run([*as_root, "apt-get", "update", "-q"], check=True)
+    # A service that starts by itself would be in the way of the measurement.
+    subprocess.run([*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "install", "-qy",
+                    "--no-install-recommends", *missing], check=True)
+
+
+def find_program(name):
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
+def install_crate(name, version, offline, locked=True, needs=None):
+    """A crate's binary below the target directory; returns its path. `needs` are the programs of its build."""
     binary = RIVALS / "bin" / name
     stamp = RIVALS / f"{name}-{version}"
     if binary.exists() and stamp.exists():
         return binary
     if offline:
         raise Missing(f"{name} {version} is not installed, and --no-install was given")
+    install_packages(needs or {}, offline)
     done = subprocess.run(
         ["cargo", "install", *(["--locked"] if locked else []), "--root", RIVALS, "--target-dir", RIVALS / "build",
          name, "--version", version],
@@ -152,19 +175,9 @@ class Mosquitto:
     does = EVERYTHING
 
     def install(self, offline):
-        if not self.find():
-            if offline:
-                raise Missing("there is no mosquitto")
-            as_root = [] if os.geteuid() == 0 else ["sudo"]
-            subprocess.run([*as_root, "apt-get", "update", "-q"], check=True)
-            # A service that starts by itself would be in the way of the measurement.
-            subprocess.run([*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "install", "-qy",
-                            "--no-install-recommends", "mosquitto"], check=True)
-        said = subprocess.run([self.find(), "-h"], capture_output=True, text=True, check=False).stdout
+        install_packages({"mosquitto": "mosquitto"}, offline)
+        said = subprocess.run([find_program("mosquitto"), "-h"], capture_output=True, text=True, check=False).stdout
         self.version = said.split("\n")[0].removeprefix("mosquitto version ")
-
-    def find(self):
-        return shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
     def start(self, _generator, data, pairs, core):
         port = free_port()
@@ -177,7 +190,7 @@ class Mosquitto:
             f"persistence true\npersistence_location {data}/\nmax_queued_messages 0\nset_tcp_nodelay true\n"
             "log_type error\nlog_dest stderr\n" + ("user root\n" if os.geteuid() == 0 else "")
         )
-        return Running([self.find(), "-c", data / "mosquitto.conf"], port, core, data, {})
+        return Running([find_program("mosquitto"), "-c", data / "mosquitto.conf"], port, core, data, {})
 
 
 class Rumqttd:
@@ -206,36 +219,61 @@ class Rumqttd:
 
 
 class Rmqttd:
-    """rmqttd with its access control list; passwords would need a server to ask."""
+    """rmqttd with signed tokens, as jam has them in its directory; it could check passwords only by asking a server."""
 
     name = "rmqttd"
     version = "0.24.0"
-    rules = "access control list; any password; keeps nothing on disk"
+    rules = "JWT for each user, with an access control list in it; session storage (sled), written after the acknowledgment"
     does = EVERYTHING
 
-    def install(self, offline):
-        if not offline and not shutil.which("protoc"):
-            # Its build reads protocol descriptions.
-            as_root = [] if os.geteuid() == 0 else ["sudo"]
-            subprocess.run([*as_root, "apt-get", "install", "-qy", "protobuf-compiler"], check=True)
-        self.binary = install_crate("rmqttd", self.version, offline)
+    # All users have the same list: the placeholder is filled in when one connects.
+    LIST = (
+        {"permission": "allow", "action": "publish", "topic": "/+/inbox"},
+        {"permission": "allow", "action": "subscribe", "topic": "/${username}/inbox"},
+    )
+    SECRET = "of the benchmark"
 
-    def start(self, _generator, data, _pairs, core):
+    def install(self, offline):
+        self.binary = install_crate("rmqttd", self.version, offline, needs={
+            "protoc": "protobuf-compiler",  # the protocol of its cluster, which cannot be left out
+            "cmake": "cmake", "c++": "g++", "make": "make",  # librdkafka, for its bridges; nor can they
+        })
+
+    def start(self, _generator, data, pairs, core):
         port = free_port()
         plugins = data / "plugins"
         plugins.mkdir()
-        (plugins / "rmqtt-acl.toml").write_text(
-            'disconnect_if_pub_rejected = true\nrules = [\n["allow", "all", "connect"],\n'
-            '["allow", "all", "publish", ["/+/inbox"]],\n["allow", "all", "subscribe", ["/%u/inbox"]],\n'
-            '["deny", "all"]\n]\n'
+        users = data / "users"
+        users.write_text("".join(f"{user},{self.token(user)}\n" for user in range(1, 2 * pairs + 1)))
+        (plugins / "rmqtt-auth-jwt.toml").write_text(
+            f'from = "password"\nencrypt = "hmac-based"\nhmac_secret = "{self.SECRET}"\nhmac_base64 = false\n'
+            'validate_claims.sub = "${username}"\n'
+        )
+        # What the token's list does not allow.
+        (plugins / "rmqtt-acl.toml").write_text('rules = [["deny", "all"]]\n')
+        (plugins / "rmqtt-session-storage.toml").write_text(
+            f'storage.type = "sled"\nstorage.sled.path = "{data}/sessions"\nstorage.sled.cache_capacity = "1G"\n'
         )
         (data / "rmqtt.toml").write_text(
             f'[node]\nid = 1\n[node.busy]\ncheck_enable = false\n[rpc]\nserver_addr = "127.0.0.1:{free_port()}"\n'
-            f'[log]\nto = "console"\nlevel = "error"\n[plugins]\ndir = "{plugins}/"\ndefault_startups = ["rmqtt-acl"]\n'
+            f'[log]\nto = "console"\nlevel = "error"\n[plugins]\ndir = "{plugins}/"\n'
+            'default_startups = ["rmqtt-auth-jwt", "rmqtt-session-storage"]\n'
+            'disabled_default_startups = ["rmqtt-http-api"]\n'
             f'[listener.tcp.external]\naddr = "127.0.0.1:{port}"\nnodelay = true\nallow_anonymous = false\n'
             "max_handshaking_limit = 5000\nmax_mqueue_len = 100000\n"
         )
-        return Running([self.binary, "-f", data / "rmqtt.toml"], port, core, data, {})
+        return Running([self.binary, "-f", data / "rmqtt.toml"], port, core, data, {}, users)
+
+    def token(self, user):
+        parts = [encode_base64(json.dumps(part).encode())
+                 for part in ({"alg": "HS256", "typ": "JWT"}, {"sub": str(user), "acl": self.LIST})]
+        signature = hmac.digest(self.SECRET.encode(), ".".join(parts).encode(), "sha256")
+        return ".".join([*parts, encode_base64(signature)])
+
+
+def encode_base64(data):
+    """As JSON Web Tokens have it."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 ALL = [Floor(), Jam(), Rumqttd(), Mosquitto(), Rmqttd()]

@@ -28,7 +28,7 @@ def render(results, machine, left_out, work, brokers, repeat):
         parts.append("**The machine was busy with something else.** A broker that waits for its core handles more at "
                      "once and looks cheaper than it is, above all when traffic is sparse. Run it again when it is not.\n")
     if repeat > 1:
-        parts.append(f"Each figure is of the middle one of {repeat} runs by CPU time.\n")
+        parts.append(f"Each row is one run: the middle one of {repeat} by the CPU time in its first column.\n")
     for name, reports in results.items():
         parts.append(f"## {HEADINGS[name]}\n")
         parts.append(f"`jam-mqtt bench {' '.join(work[name])}`\n".replace("{connections}", clients(reports)))
