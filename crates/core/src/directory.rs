@@ -5,6 +5,7 @@
 //! free of I/O, and a message whose facts are in memory meets none.
 
 use std::fmt;
+use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
@@ -35,9 +36,9 @@ pub enum Question {
     NotificationToken(UserId),
 }
 
-/// An API token. `Debug` prints no part of it.
+/// An API token; copies share it. `Debug` prints no part of it.
 #[derive(Clone)]
-pub struct Token(Box<[u8]>);
+pub struct Token(Arc<[u8]>);
 
 impl Token {
     /// From the bytes a client sent or the directory holds.
@@ -49,7 +50,13 @@ impl Token {
     /// Whether both are the same, in time that depends on their lengths only.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        self.is(&other.0)
+    }
+
+    /// Whether a client has sent this one, in time that depends on their lengths only.
+    #[must_use]
+    pub fn is(&self, sent: &[u8]) -> bool {
+        self.0.ct_eq(sent).into()
     }
 }
 

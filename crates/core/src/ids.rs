@@ -2,14 +2,18 @@
 //!
 //! A [`UserId`] is well-formed by construction; nothing else says that the account exists. A
 //! [`ClientId`] belongs to the user id before its first `:`.
+//!
+//! Both are kept in place while they are short, as nearly all are, and shared from then on: a copy never
+//! allocates, and holds no packet that the name came in.
 
 use std::fmt;
 
 use bytestring::ByteString;
+use smol_str::SmolStr;
 
 /// An opaque user id: 1 to 64 bytes of UTF-8 without `/ + # $ :` and NUL.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UserId(ByteString);
+pub struct UserId(SmolStr);
 
 /// Why a string is no user id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +39,13 @@ impl UserId {
     ///
     /// # Errors
     /// If the string is empty, longer than [`Self::MAX_LEN`] bytes or holds one of `/ + # $ :` or NUL.
-    pub fn parse(id: impl Into<ByteString>) -> Result<Self, InvalidUserId> {
-        let id = id.into();
+    pub fn parse(id: impl AsRef<str>) -> Result<Self, InvalidUserId> {
+        let id = id.as_ref();
         let forbidden = |b: u8| matches!(b, b'/' | b'+' | b'#' | b'$' | b':' | 0);
         if id.is_empty() || id.len() > Self::MAX_LEN || id.bytes().any(forbidden) {
             return Err(InvalidUserId);
         }
-        Ok(Self(id))
+        Ok(Self(SmolStr::new(id)))
     }
 
     /// The id as text.
@@ -50,25 +54,25 @@ impl UserId {
         &self.0
     }
 
-    /// A copy with memory of its own: for what lives longer than the packet that the id came in.
-    #[must_use]
-    pub fn detached(&self) -> Self {
-        Self(self.as_str().into())
-    }
-
-    /// The id as a shared string.
+    /// The id as a string for a packet.
     #[must_use]
     pub fn to_byte_string(&self) -> ByteString {
-        self.0.clone()
+        self.as_str().into()
     }
 
-    /// What follows the user's own id in a topic that is one of his.
+    /// What follows the user's own id in a topic that is one of his; nothing is allocated to find out.
     pub(crate) fn own_channel<'a>(&self, topic: &'a str) -> Option<&'a str> {
         let topic = topic.strip_prefix('/')?.strip_prefix(self.as_str())?;
         topic.strip_prefix('/')
     }
 
-    /// The topic of this user's inbox.
+    /// Whether this is the topic of this user's inbox.
+    #[must_use]
+    pub fn is_inbox(&self, topic: &str) -> bool {
+        self.own_channel(topic) == Some("inbox")
+    }
+
+    /// The topic of this user's inbox: `/<user id>/inbox`.
     #[must_use]
     pub fn inbox(&self) -> ByteString {
         format!("/{}/inbox", self.0).into()
@@ -83,25 +87,19 @@ impl fmt::Display for UserId {
 
 /// A client id: `<user id>:<device id>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClientId(ByteString);
+pub struct ClientId(SmolStr);
 
 impl ClientId {
     /// Any string is a client id.
     #[must_use]
-    pub fn new(id: ByteString) -> Self {
-        Self(id)
+    pub fn new(id: impl AsRef<str>) -> Self {
+        Self(SmolStr::new(id))
     }
 
     /// What stands before the first `:`, or everything.
     #[must_use]
     pub fn user_part(&self) -> &str {
         self.0.split(':').next().unwrap_or_default()
-    }
-
-    /// A copy with memory of its own: for what lives longer than the packet that the id came in.
-    #[must_use]
-    pub fn detached(&self) -> Self {
-        Self(self.as_str().into())
     }
 
     /// The id as text.

@@ -337,22 +337,14 @@ pub fn authenticate(
     let password = password
         .filter(|password| !password.is_empty() && std::str::from_utf8(password).is_ok())
         .ok_or(refusals::TOKEN_FORMAT)?;
-    let user = UserId::parse(user_name.clone()).map_err(|_| refusals::UNKNOWN_USER)?;
-    let account = known(directory.account(&user), || {
-        Question::Account(user.detached())
-    })?
-    .ok_or(refusals::UNKNOWN_USER)?;
-    let token = Token::new(password);
-    let (user, client) = (user.detached(), client.detached());
-    if !account
-        .token
-        .is_some_and(|expected| expected.matches(&token))
-    {
-        return Err(refusals::WRONG_TOKEN.into());
-    }
+    let user = UserId::parse(user_name).map_err(|_| refusals::UNKNOWN_USER)?;
+    let account = known(directory.account(&user), || Question::Account(user.clone()))?
+        .ok_or(refusals::UNKNOWN_USER)?;
+    let expected = account.token.filter(|expected| expected.is(password));
+    let token = expected.ok_or(refusals::WRONG_TOKEN)?;
     Ok(Identity {
         user,
-        client,
+        client: client.clone(),
         token,
     })
 }
@@ -458,9 +450,7 @@ impl Target {
         match parts {
             Some((owner, "inbox")) if owner == sender.as_str() => Self::OwnInbox,
             Some((owner, _)) if owner == sender.as_str() => Self::OwnChannel,
-            Some((owner, "inbox")) => {
-                UserId::parse(topic.slice_ref(owner)).map_or(Self::Foreign, Self::FriendInbox)
-            }
+            Some((owner, "inbox")) => UserId::parse(owner).map_or(Self::Foreign, Self::FriendInbox),
             _ => Self::Foreign,
         }
     }
@@ -557,7 +547,7 @@ fn sender_is_a_friend(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     let friendship = known(attempt.facts.directory.friendship(sender, receiver), || {
         Question::Friendship {
             sender: sender.clone(),
-            receiver: receiver.detached(),
+            receiver: receiver.clone(),
         }
     })?;
     match friendship {
@@ -574,7 +564,7 @@ fn push_can_be_addressed(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
         return Ok(());
     }
     let token = known(attempt.facts.directory.notification_token(receiver), || {
-        Question::NotificationToken(receiver.detached())
+        Question::NotificationToken(receiver.clone())
     })?;
     match token {
         NotificationToken::Present => Ok(()),

@@ -60,7 +60,7 @@ impl DuePush {
     pub(crate) fn new(receiver: &UserId, sender: &UserId, since: Time) -> Self {
         Self {
             receiver: receiver.clone(),
-            sender: sender.detached(),
+            sender: sender.clone(),
             since,
             attempts: 0,
         }

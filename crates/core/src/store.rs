@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jam_wire::packet::{PacketId, QoS, Will};
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, Ticket};
@@ -124,7 +125,7 @@ pub struct SessionRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     /// The topic.
-    pub topic: bytestring::ByteString,
+    pub topic: SmolStr,
     /// Highest QoS of what is sent.
     pub qos: QoS,
     /// Not what the connection itself published.

@@ -107,7 +107,7 @@ impl Client {
         device: &str,
         token: &str,
     ) -> Result<Self, ClientError> {
-        let client_id = ClientId::new(format!("{user}:{device}").into());
+        let client_id = ClientId::new(format!("{user}:{device}"));
         let stream = timeout(ANSWER_TIMEOUT, TcpStream::connect(server))
             .await
             .map_err(|_| ClientError::Unexpected(format!("{server} does not answer")))?

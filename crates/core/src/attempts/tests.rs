@@ -9,7 +9,7 @@ const WINDOW: Duration = Duration::from_secs(600);
 const START: Time = Time::from_millis(1_000_000);
 
 fn client(id: &str) -> ClientId {
-    ClientId::new(id.into())
+    ClientId::new(id)
 }
 
 fn address(last: u8) -> IpAddr {

@@ -25,7 +25,7 @@ impl Connection {
         deadline: Time,
         now: Time,
     ) -> Progress {
-        let client = ClientId::new(connect.client_id.clone());
+        let client = ClientId::new(&connect.client_id);
         if let Err(refusal) = self.router.pre_connect(&client, self.address, now) {
             self.refuse_connect(&connect, &refusal);
             return Progress::Ready;
@@ -49,7 +49,7 @@ impl Connection {
             );
             return Progress::Ready;
         }
-        let client = ClientId::new(connect.client_id.clone());
+        let client = ClientId::new(&connect.client_id);
         let verdict = policy::authenticate(
             &client,
             connect.user_name.as_ref(),

@@ -415,8 +415,7 @@ impl Established {
                 }
                 Ok(()) => wanted.push((
                     Subscription {
-                        // A copy: a slice would hold the receive buffer for as long as the session lives.
-                        topic: ByteString::from(AsRef::<str>::as_ref(&filter.filter)),
+                        topic: (&*filter.filter).into(),
                         qos: filter.qos,
                         no_local: filter.no_local,
                         retain_as_published: filter.retain_as_published,

@@ -65,7 +65,7 @@ impl Shard {
     /// Makes sure that the user is there.
     fn insert(&mut self, id: &UserId, hash: u64, rehash: impl Fn(&UserId) -> u64) {
         if self.find(id, hash).is_none() {
-            let user = Box::new(User::new(id.detached()));
+            let user = Box::new(User::new(id.clone()));
             self.users
                 .insert_unique(hash, user, |user| rehash(user.id()));
         }

@@ -61,7 +61,6 @@ impl User {
         let kept = message.qos != QoS::AtMostOnce;
         let kind = match destination {
             Destination::Inbox => {
-                message.topic = self.inbox.clone();
                 message.retain = false;
                 Kind::Inbox
             }
@@ -154,7 +153,7 @@ impl User {
             match &device.link {
                 Some(link) => effects.wake.push(link.clone()),
                 None if message.qos == QoS::AtMostOnce => continue,
-                None if qos == QoS::AtMostOnce && message.topic != self.inbox => continue,
+                None if qos == QoS::AtMostOnce && !self.id.is_inbox(&message.topic) => continue,
                 None => live = false,
             }
             readers.insert(device.slot);

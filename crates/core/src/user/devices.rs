@@ -252,7 +252,7 @@ impl User {
         let heir = self
             .devices
             .iter_mut()
-            .find(|other| other.reads(&self.inbox).is_some());
+            .find(|other| other.reads_inbox(&self.id));
         if let Some(heir) = heir {
             heir.session.cursor = 0;
             self.mailbox.claim(heir.slot);

@@ -19,7 +19,6 @@ mod subscribing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytestring::ByteString;
 use jam_wire::packet::{PacketId, QoS, Will};
 use smallvec::SmallVec;
 
@@ -194,6 +193,12 @@ impl Device {
             })
     }
 
+    /// Whether this device is to get what comes to the user's inbox.
+    fn reads_inbox(&self, user: &UserId) -> bool {
+        let mut subscriptions = self.session.subscriptions.iter();
+        subscriptions.any(|subscription| user.is_inbox(&subscription.topic))
+    }
+
     fn timer(&self) -> Option<(Time, Alarm)> {
         let due = self.will_at.min(self.ends_at);
         (due != Time::NEVER).then(|| (due, Alarm::Device(self.client.clone())))
@@ -222,7 +227,6 @@ impl Device {
 #[derive(Debug)]
 pub(crate) struct User {
     id: UserId,
-    inbox: ByteString,
     mailbox: Mailbox,
     retained: Vec<Arc<Message>>,
     devices: SmallVec<[Device; 1]>,
@@ -233,10 +237,8 @@ pub(crate) struct User {
 
 impl User {
     pub(crate) fn new(id: UserId) -> Self {
-        let inbox = id.inbox();
         Self {
             id,
-            inbox,
             mailbox: Mailbox::default(),
             retained: Vec::new(),
             devices: SmallVec::new(),
@@ -306,7 +308,7 @@ impl User {
         self.pass_on(effects);
         // The store is not told whom a message no longer waits for when a device unsubscribes.
         let devices = self.devices.iter();
-        for device in devices.filter(|device| device.reads(&self.inbox).is_none()) {
+        for device in devices.filter(|device| !device.reads_inbox(&self.id)) {
             self.mailbox.disclaim(device.slot, &mut gone);
         }
         effects.all_gone(gone);

@@ -176,7 +176,7 @@ impl User {
         let connected = self.is_connected();
         let pushes = self.pushes.get_or_insert_default();
         if !pushes.by_sender.contains_key(sender) {
-            pushes.by_sender.insert(sender.detached(), Pair::default());
+            pushes.by_sender.insert(sender.clone(), Pair::default());
         }
         let pair = pushes.by_sender.get_mut(sender)?;
         if connected {
@@ -201,7 +201,7 @@ impl User {
         if seq == 0 {
             effects.pushes.push(DuePush::new(&self.id, sender, now));
         } else {
-            pushes.unstored.push((seq, sender.detached()));
+            pushes.unstored.push((seq, sender.clone()));
         }
         Some(record)
     }

@@ -32,7 +32,7 @@ impl User {
         };
         let slot = device.slot;
         device.awaits_presence |= self.id.own_channel(&topic) == Some(PRESENCE);
-        if topic == self.inbox {
+        if self.id.is_inbox(&topic) {
             self.mailbox.claim(slot);
             device.session.cursor = 0;
         }
@@ -86,7 +86,7 @@ impl User {
             return false;
         };
         let existed = device.session.unsubscribe(topic);
-        if existed && self.inbox == topic {
+        if existed && self.id.is_inbox(topic) {
             let mut gone = Vec::new();
             self.mailbox.disclaim(device.slot, &mut gone);
             effects.all_gone(gone);

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use bytestring::ByteString;
 use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::store::{Append, Subscription};
@@ -205,7 +204,7 @@ pub(super) fn encode_subscriptions(subscriptions: &[Subscription]) -> Result<Vec
     let mut buf = BytesMut::new();
     for same_id in subscriptions.chunk_by(|a, b| a.id == b.id) {
         let filters = same_id.iter().map(|subscription| Filter {
-            filter: subscription.topic.clone(),
+            filter: subscription.topic.as_str().into(),
             qos: subscription.qos,
             no_local: subscription.no_local,
             retain_as_published: subscription.retain_as_published,
@@ -235,8 +234,7 @@ pub(super) fn decode_subscriptions(bytes: &[u8]) -> Result<Vec<Subscription>, Er
             return Err(wrong("a stored SUBSCRIBE"));
         };
         subscriptions.extend(subscribe.filters.into_iter().map(|filter| Subscription {
-            // A copy: a slice would keep the whole packet in memory.
-            topic: ByteString::from(AsRef::<str>::as_ref(&filter.filter)),
+            topic: (&*filter.filter).into(),
             qos: filter.qos,
             no_local: filter.no_local,
             retain_as_published: filter.retain_as_published,

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
@@ -105,7 +104,7 @@ pub(super) fn session(row: &Row<'_>) -> Result<SessionRecord, Error> {
     Ok(SessionRecord {
         id: rec::from_number(row.get(0)?)?,
         user: rec::user(row.get_ref(1)?.as_str()?)?,
-        client: ClientId::new(ByteString::from(row.get::<_, String>(2)?)),
+        client: ClientId::new(row.get_ref(2)?.as_str()?),
         slot: row.get(3)?,
         expiry: rec::from_duration(row.get(4)?)?,
         ends_at: rec::time(row.get(5)?)?,

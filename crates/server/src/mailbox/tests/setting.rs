@@ -149,7 +149,7 @@ pub(super) fn record(id: u64) -> Box<SessionRecord> {
     Box::new(SessionRecord {
         id,
         user: user("1"),
-        client: ClientId::new("1:phone".into()),
+        client: ClientId::new("1:phone"),
         slot: 3,
         expiry: Duration::from_secs(3600),
         ends_at: None,
