@@ -556,6 +556,41 @@ fn what_is_taken_up_late_on_a_connection_that_was_taken_over_is_not_looked_at() 
 }
 
 #[test]
+fn an_id_that_is_released_again_is_free_when_the_store_knows() {
+    for version in [V4, V5] {
+        let bench = Bench::on_disk(|_| ());
+        let disk = bench.disk().expect("a store with a file");
+        disk.at_once(true);
+        let (one, two) = pair(&bench, version, AtLeastOnce);
+        one.connect_lasting();
+        let id = packets::id(7);
+        let send = |content: &str| {
+            let payload = packets::message("1", content);
+            Packet::Publish(packets::publish("/2/inbox", payload, ExactlyOnce, Some(id)))
+        };
+        one.send(send("a"));
+        one.expect(Packet::PubRec(Ack::success(id)));
+        two.read("1", "a");
+        disk.at_once(false);
+        // The PUBCOMP does not arrive, and the client asks again.
+        one.send(Packet::PubRel(Ack::success(id)));
+        one.expect_nothing();
+        assert!(one.connect_lasting().session_present);
+        one.send(Packet::PubRel(Ack::success(id)));
+        one.expect_nothing();
+        disk.at_once(true);
+        bench.pass(Duration::ZERO);
+        assert!(matches!(one.next(), Some(Packet::PubComp(ack)) if ack.packet_id == id));
+        bench.crash();
+        one.connect_lasting();
+        two.connect_lasting();
+        one.send(send("b"));
+        one.expect_accepted(ExactlyOnce, Some(7));
+        two.read("1", "b");
+    }
+}
+
+#[test]
 fn a_message_expires_while_it_waits_and_says_what_is_left() {
     let bench = Bench::new();
     let (one, two) = pair(&bench, V5, AtLeastOnce);

@@ -183,14 +183,15 @@ impl Router {
             };
             let known = session.release(packet_id);
             let released = (known, session.received());
-            match id.filter(|_| known) {
-                Some(id) => {
-                    let writes = Writes::from_iter([Write::Released(id, packet_id)]);
-                    effects.writes.push((writes, Some(receipt)));
-                    (released, None)
-                }
-                None => (released, Some(receipt)),
-            }
+            let Some(id) = id else {
+                return (released, Some(receipt));
+            };
+            // One that is not known may have been released on an earlier connection, a moment ago.
+            let write = known.then_some(Write::Released(id, packet_id));
+            effects
+                .writes
+                .push((write.into_iter().collect(), Some(receipt)));
+            (released, None)
         });
         receipt.into_iter().for_each(Receipt::stored);
         released
