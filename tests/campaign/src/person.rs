@@ -158,11 +158,12 @@ impl Person {
         &self.habits
     }
 
-    /// Whether the client has nothing more to say.
+    /// Whether the client has nothing more to say, and no QoS 2 id waits for its PUBREL.
     #[must_use]
     pub fn is_done(&self) -> bool {
         let connection = self.connection.as_ref();
         self.session.outgoing.is_empty()
+            && self.session.received.is_empty()
             && connection.is_some_and(|it| it.subscribed && it.todo.is_empty() && it.window == 0)
     }
 

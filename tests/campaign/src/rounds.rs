@@ -15,8 +15,8 @@ use crate::server::House;
 /// How long everybody may take to fetch what is his, without any progress. A busy disk has kept one
 /// fsync waiting for 15 seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Nothing more has come for so long: what clients have said last is with the server.
-const QUIET: Duration = Duration::from_millis(250);
+/// Nothing more has come for so long: what clients have said last is in the server's store.
+const QUIET: Duration = Duration::from_secs(1);
 /// Users who may not write to each other.
 const STRANGERS: &[(u16, u16)] = &[(1, 7), (4, 5)];
 
