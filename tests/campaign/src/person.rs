@@ -243,10 +243,10 @@ impl Person {
         if self.habits.changes_phones && world.below(4) == 0 {
             self.device += 1;
             self.forget_session(world);
-            // Another device before may have left a session under this id, or its end may be lost.
+            // Its first CONNECT may have been taken without an answer that arrived.
             self.uncertain = true;
         }
-        let device = format!("phone-{}", self.device % 2);
+        let device = format!("phone-{}", self.device);
         let mut connect =
             wire::connect(self.user, &device, self.habits.version, self.habits.lasting);
         if self.habits.version == Version::V5 {
