@@ -205,7 +205,7 @@ impl Bench {
 
     async fn connect(&self, user: &str, device: &str, token: &str) -> Result<Client, ClientError> {
         let at = self.running.mqtt.unwrap().to_string();
-        Client::connect(&at, &UserId::parse(user.to_owned()).unwrap(), device, token).await
+        Client::connect(&at, &UserId::parse(user).unwrap(), device, token).await
     }
 }
 

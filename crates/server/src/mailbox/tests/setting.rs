@@ -100,7 +100,7 @@ impl Setting {
 }
 
 pub(super) fn user(id: &str) -> UserId {
-    UserId::parse(id.to_owned()).unwrap()
+    UserId::parse(id).unwrap()
 }
 
 pub(super) fn id(id: u16) -> NonZeroU16 {
