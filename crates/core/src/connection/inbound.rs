@@ -50,6 +50,8 @@ pub(super) struct Established {
     pub(super) aliases: Vec<Option<ByteString>>,
     /// The number of a session that outlives the connection.
     pub(super) session: Option<SessionId>,
+    /// Whether the store may have yet to be told of that session.
+    pub(super) unrecorded: bool,
     /// Publishes in their order, until they are acknowledged.
     pub(super) unacknowledged: VecDeque<Unacknowledged>,
     /// The number of the first of them.
@@ -125,6 +127,7 @@ impl Established {
             aliases: Vec::new(),
             unacknowledged: VecDeque::new(),
             session: attached.session,
+            unrecorded: attached.unrecorded,
             first_publish: 0,
             answers: VecDeque::new(),
             first_answer: 0,
@@ -301,6 +304,11 @@ impl Connection {
                 let packet_id = publish.packet_id.map(PacketId::get);
                 let received = established.session.zip(publish.packet_id);
                 let received = received.filter(|_| is_once);
+                if received.is_some() && established.unrecorded {
+                    established.unrecorded = false;
+                    let user = established.identity.user();
+                    self.router.keep_session(user, established.link.id());
+                }
                 let published = self
                     .router
                     .publish(&permit, publish, origin, receipt, received, now);

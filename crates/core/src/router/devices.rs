@@ -17,7 +17,8 @@ use crate::store::{Receipt, Seq, SessionId, Subscription, Write, Writes};
 use crate::time::Time;
 use crate::user::{Attach, Attached, Fetched, Room};
 
-use super::Router;
+use super::shard::lock;
+use super::{GRACE, Router};
 
 /// How a client wants to be let in.
 pub(crate) struct AttachOptions {
@@ -50,7 +51,16 @@ impl Router {
             user.note_arrival(self.listening.presence(), effects);
             Some(attached)
         })?;
+        if attached.unrecorded {
+            let due = (now + GRACE, identity.user().clone(), id);
+            lock(&self.new_sessions).push_back(due);
+        }
         Some((link, attached))
+    }
+
+    /// Has the store told of a connection's session, if it has not been yet: before what is the session's.
+    pub(crate) fn keep_session(&self, user: &UserId, link: LinkId) {
+        self.with_user(user, |user, effects| user.keep_session(link, effects));
     }
 
     pub(crate) fn detach(

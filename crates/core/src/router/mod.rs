@@ -85,6 +85,8 @@ pub struct Router {
     push_pairs: AtomicUsize,
     listening: Listening,
     presence: Presence,
+    /// Connections whose sessions are new, and when the store is to be told of those at the latest.
+    new_sessions: Mutex<VecDeque<(Time, UserId, LinkId)>>,
     /// For receipts that come back here.
     this: Weak<Self>,
 }
@@ -114,6 +116,7 @@ impl Router {
             push_pairs: AtomicUsize::new(0),
             listening: Listening::default(),
             presence: Presence::default(),
+            new_sessions: Mutex::default(),
             this: this.clone(),
         })
     }

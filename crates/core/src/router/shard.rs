@@ -14,6 +14,7 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::ids::UserId;
+use crate::link::LinkId;
 use crate::store::{Receipt, Seq};
 use crate::time::Time;
 use crate::user::{Effects, User};
@@ -100,6 +101,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Router {
+    /// A connection whose new session has been in its grace for long enough.
+    fn take_new_session(&self, now: Time) -> Option<(UserId, LinkId)> {
+        let (_, user, link) = lock(&self.new_sessions).pop_front_if(|(due, _, _)| *due <= now)?;
+        Some((user, link))
+    }
+
     pub(super) fn next_seq(&self) -> Seq {
         self.next_seq.fetch_add(1, Ordering::Relaxed)
     }
@@ -237,9 +244,12 @@ impl Router {
         }
     }
 
-    /// Hands to the store what has been in its grace for long enough. To be called every few
-    /// milliseconds; [`Time::NEVER`] hands over everything.
+    /// Hands to the store what has been in its grace for long enough: messages, and sessions that are new.
+    /// To be called every few milliseconds; [`Time::NEVER`] hands over everything.
     pub fn hand_over(&self, now: Time) {
+        while let Some((user, link)) = self.take_new_session(now) {
+            self.keep_session(&user, link);
+        }
         if self.graced_bytes.load(Ordering::Relaxed) == 0 && now != Time::NEVER {
             return;
         }

@@ -71,6 +71,9 @@ impl User {
         if wanted && kept && !self.has_room(&message, limits, effects) {
             return Err(refusals::QUOTA);
         }
+        if kept {
+            self.keep_sessions(readers, effects);
+        }
         if !live || message.retain {
             message.detach();
         }

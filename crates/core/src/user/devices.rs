@@ -32,6 +32,8 @@ pub(crate) struct Attached {
     pub(crate) ended_stored: bool,
     /// The session's number, if it outlives the connection.
     pub(crate) session: Option<SessionId>,
+    /// Whether the store has yet to be told of that session.
+    pub(crate) unrecorded: bool,
     /// QoS 2 ids that the session has received and not released.
     pub(crate) received: usize,
 }
@@ -75,19 +77,43 @@ impl User {
         if device.id.is_none() && !new.session_expiry.is_zero() {
             device.id = Some(next_id());
         }
-        let record = device.record(&self.id);
-        record.into_iter().for_each(|record| effects.write(record));
+        // Of a new session there is nothing yet that could be lost: its first subscription, which usually
+        // comes at once, is recorded with it, or else `keep_session` does it.
+        if session_present || device.will.is_some() {
+            let record = device.record(&self.id);
+            record.into_iter().for_each(|record| effects.write(record));
+        }
         let received = device.session.received();
         let mut writes = effects.writes.iter().flat_map(|(writes, _)| writes);
         let ended_stored = writes.any(|write| matches!(write, Write::EndSession(_)));
         let session = device.id;
+        let unrecorded = session.is_some() && !device.recorded;
         self.has_come(now, &limits.push, effects);
         Some(Attached {
             session_present,
             ended_stored,
             session,
+            unrecorded,
             received,
         })
+    }
+
+    /// Has the store told of a connection's session, if it has not been yet.
+    pub(crate) fn keep_session(&mut self, link: LinkId, effects: &mut Effects) {
+        let mut devices = self.devices.iter_mut();
+        if let Some(device) = devices.find(|device| device.is_linked(link) && !device.recorded) {
+            let record = device.record(&self.id);
+            record.into_iter().for_each(|record| effects.write(record));
+        }
+    }
+
+    /// The same for the sessions of devices that a message is to wait for.
+    pub(super) fn keep_sessions(&mut self, slots: Slots, effects: &mut Effects) {
+        let devices = self.devices.iter_mut();
+        for device in devices.filter(|it| !it.recorded && slots.contains(it.slot)) {
+            let record = device.record(&self.id);
+            record.into_iter().for_each(|record| effects.write(record));
+        }
     }
 
     /// The same client connects again. Returns where its session is, if that goes on.
@@ -130,6 +156,7 @@ impl User {
             awaits_presence: false,
             session: Session::default(),
             id: None,
+            recorded: false,
             session_expiry: Duration::ZERO,
             link: None,
             will: None,
@@ -170,6 +197,7 @@ impl User {
             awaits_presence: false,
             session,
             id: Some(record.id),
+            recorded: true,
             session_expiry: record.expiry,
             link: None,
             will: record.will,
@@ -191,7 +219,7 @@ impl User {
         self.devices.push(device);
         if was_connected {
             // The time that it has left does not begin anew at the next start.
-            let device = self.devices.last();
+            let device = self.devices.last_mut();
             let record = device.and_then(|device| device.record(&self.id));
             record.into_iter().for_each(|record| effects.write(record));
         }
@@ -239,6 +267,7 @@ impl User {
         }));
         device
             .id
+            .filter(|_| device.recorded)
             .into_iter()
             .for_each(|id| effects.write(Write::EndSession(id)));
         let mut gone = Vec::new();

@@ -161,6 +161,8 @@ struct Device {
     session: Session,
     /// The number of a session that outlives its connection.
     id: Option<SessionId>,
+    /// Whether the store has been told of that session.
+    recorded: bool,
     session_expiry: Duration,
     link: Option<Arc<Link>>,
     will: Option<Box<Will>>,
@@ -205,7 +207,8 @@ impl Device {
     }
 
     /// What the store is to keep of the session, if it outlives its connection.
-    fn record(&self, user: &UserId) -> Option<Write> {
+    fn record(&mut self, user: &UserId) -> Option<Write> {
+        self.recorded = self.id.is_some();
         let some = |time: Time| (time != Time::NEVER).then_some(time);
         let record = SessionRecord {
             id: self.id?,

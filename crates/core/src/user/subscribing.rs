@@ -105,7 +105,8 @@ impl User {
     ) -> Option<Receipt> {
         self.update_listening(link, effects);
         self.ask_for_presence(effects);
-        let device = self.devices.iter().find(|device| device.is_linked(link));
+        let mut devices = self.devices.iter_mut();
+        let device = devices.find(|device| device.is_linked(link));
         let Some(record) = device.and_then(|device| device.record(&self.id)) else {
             return Some(receipt);
         };
