@@ -321,6 +321,13 @@ impl Mailbox {
         self.entries.back().map_or(0, |entry| entry.seq)
     }
 
+    /// The number of the last entry of the inbox that is kept; 0 if there is none.
+    pub(crate) fn last_in_inbox(&self) -> Seq {
+        let mut entries = self.entries.iter().rev();
+        let last = entries.find(|entry| entry.kind == Kind::Inbox && entry.is_kept());
+        last.map_or(0, |entry| entry.seq)
+    }
+
     /// The entry is on its way to a device.
     pub(crate) fn sent(&mut self, seq: Seq, slot: Slot) {
         if let Some(index) = self.index(seq) {

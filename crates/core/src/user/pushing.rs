@@ -222,7 +222,7 @@ impl User {
         let Some(pushes) = self.pushes.as_mut() else {
             return;
         };
-        let before = self.mailbox.last();
+        let before = self.mailbox.last_in_inbox();
         for pair in pushes.by_sender.values_mut() {
             let running = pair.running.iter_mut().map(|(_, span)| span);
             let spans = running.chain([&mut pair.about]);
@@ -372,7 +372,7 @@ impl User {
         let mut pair = Pair {
             about: Span {
                 oldest: found.seq,
-                newest: self.mailbox.last(),
+                newest: self.mailbox.last_in_inbox(),
             },
             ..Pair::default()
         };
