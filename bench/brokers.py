@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 RIVALS = TARGET / "rivals"
+HEADERS = Path("/usr/include")
 
 EVERYTHING = ("saturated", "sparse", "offline", "idle", "reconnect")
 START_SECONDS = 30
@@ -87,9 +88,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def install_packages(programs, offline):
-    """Debian's packages, each for a program that is not there."""
-    missing = [package for program, package in programs.items() if not find_program(program)]
+def install_packages(needs, offline):
+    """Debian's packages, each for a program or a header that is not there."""
+    missing = [package for need, package in needs.items() if not (find_program(need) or (HEADERS / need).exists())]
     if not missing:
         return
     if offline:
@@ -106,7 +107,7 @@ def find_program(name):
 
 
 def install_crate(name, version, offline, locked=True, needs=None):
-    """A crate's binary below the target directory; returns its path. `needs` are the programs of its build."""
+    """A crate's binary below the target directory; returns its path. `needs` is what its build takes."""
     binary = RIVALS / "bin" / name
     stamp = RIVALS / f"{name}-{version}"
     if binary.exists() and stamp.exists():
@@ -219,11 +220,13 @@ class Rumqttd:
 
 
 class Rmqttd:
-    """rmqttd with signed tokens, as jam has them in its directory; it could check passwords only by asking a server."""
+    """rmqttd with a signed token and an access control list for each user; passwords would need a server to ask.
 
-    name = "rmqttd"
+    Both ways are worth a row: its session storage saves a message after the acknowledgment, and drops the
+    save when too many wait, so that the busier it is, the less it keeps and the cheaper it looks.
+    """
+
     version = "0.24.0"
-    rules = "JWT for each user, with an access control list in it; session storage (sled), written after the acknowledgment"
     does = EVERYTHING
 
     # All users have the same list: the placeholder is filled in when one connects.
@@ -233,10 +236,18 @@ class Rmqttd:
     )
     SECRET = "of the benchmark"
 
+    def __init__(self, name, storage):
+        self.name = name
+        self.storage = storage
+        kept = ("session storage in sled: saved after the acknowledgment, and not if 10,000 saves wait"
+                if storage else "keeps nothing on disk")
+        self.rules = f"signed tokens (JWT) with an access control list; {kept}"
+
     def install(self, offline):
         self.binary = install_crate("rmqttd", self.version, offline, needs={
-            "protoc": "protobuf-compiler",  # the protocol of its cluster, which cannot be left out
-            "cmake": "cmake", "c++": "g++", "make": "make",  # librdkafka, for its bridges; nor can they
+            "protoc": "protobuf-compiler",  # protocols of its cluster and its bridges, which cannot be left out
+            "cmake": "cmake", "c++": "g++", "make": "make", "zlib.h": "zlib1g-dev",  # librdkafka
+            "pkg-config": "pkg-config", "openssl/ssl.h": "libssl-dev",  # others of its bridges
         })
 
     def start(self, _generator, data, pairs, core):
@@ -251,13 +262,15 @@ class Rmqttd:
         )
         # What the token's list does not allow.
         (plugins / "rmqtt-acl.toml").write_text('rules = [["deny", "all"]]\n')
+        startups = ["rmqtt-auth-jwt", *(["rmqtt-session-storage"] if self.storage else [])]
+        # Not read unless the plugin is started.
         (plugins / "rmqtt-session-storage.toml").write_text(
             f'storage.type = "sled"\nstorage.sled.path = "{data}/sessions"\nstorage.sled.cache_capacity = "1G"\n'
         )
         (data / "rmqtt.toml").write_text(
             f'[node]\nid = 1\n[node.busy]\ncheck_enable = false\n[rpc]\nserver_addr = "127.0.0.1:{free_port()}"\n'
             f'[log]\nto = "console"\nlevel = "error"\n[plugins]\ndir = "{plugins}/"\n'
-            'default_startups = ["rmqtt-auth-jwt", "rmqtt-session-storage"]\n'
+            f"default_startups = {json.dumps(startups)}\n"
             'disabled_default_startups = ["rmqtt-http-api"]\n'
             f'[listener.tcp.external]\naddr = "127.0.0.1:{port}"\nnodelay = true\nallow_anonymous = false\n'
             "max_handshaking_limit = 5000\nmax_mqueue_len = 100000\n"
@@ -276,4 +289,4 @@ def encode_base64(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-ALL = [Floor(), Jam(), Rumqttd(), Mosquitto(), Rmqttd()]
+ALL = [Floor(), Jam(), Rumqttd(), Mosquitto(), Rmqttd("rmqttd", storage=False), Rmqttd("rmqttd-sled", storage=True)]
