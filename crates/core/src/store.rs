@@ -21,12 +21,16 @@ use crate::policy::Refusal;
 use crate::push::PushRecord;
 use crate::router::Router;
 use crate::time::Time;
+use crate::user::DueWill;
 
 /// The place of a message in the order of all messages. Never 0, never used twice, ascending in each log.
 pub type Seq = u64;
 
 /// A session that outlives its connections. From the same numbers as [`Seq`].
 pub type SessionId = u64;
+
+/// A will that is due. From the same numbers as [`Seq`].
+pub type WillId = u64;
 
 /// One change of what is kept.
 #[derive(Debug, Clone)]
@@ -58,6 +62,10 @@ pub enum Write {
     Retain(UserId, Arc<Message>),
     /// They no longer are.
     Unretain(UserId, bytestring::ByteString),
+    /// A will is due. It leaves its session in the same call, and waits here until it is published.
+    Will(Box<WillRecord>),
+    /// A due will has been published, in the same call, or dropped.
+    EndWill(WillId),
     /// A push is owed or has been sent; takes the place of what was there for the same receiver and sender.
     Push(Box<PushRecord>),
     /// Nothing is known any more of pushes to the first user from the second.
@@ -121,6 +129,17 @@ pub struct SessionRecord {
     pub subscriptions: Vec<Subscription>,
 }
 
+/// A will that is due and not published.
+#[derive(Debug, Clone)]
+pub struct WillRecord {
+    /// Its number.
+    pub id: WillId,
+    /// Whose client left it.
+    pub user: UserId,
+    /// What is published.
+    pub will: Box<Will>,
+}
+
 /// A subscription to one topic, by its exact name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
@@ -145,6 +164,8 @@ pub struct Recovered {
     pub entries: Vec<RecoveredEntry>,
     /// Retained messages.
     pub retained: Vec<(UserId, Arc<Message>)>,
+    /// Wills that are due and not published.
+    pub wills: Vec<WillRecord>,
     /// Pushes owed or sent.
     pub pushes: Vec<PushRecord>,
     /// The highest number ever used, or higher.
@@ -197,9 +218,29 @@ enum Waiting {
         user: UserId,
         seq: Seq,
         client: Option<(Arc<Link>, Ticket)>,
-        /// Who published it at QoS 2, and under which id of which session.
-        received: Option<(UserId, SessionId, PacketId)>,
+        origin: Origin,
     },
+}
+
+/// What is kept together with a message, and has to be undone if that cannot be kept.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// Nothing.
+    Plain,
+    /// It was published at QoS 2, under an id of a session of this user.
+    Received(UserId, SessionId, PacketId),
+    /// It is a will, which is due again.
+    Will(DueWill),
+}
+
+impl Origin {
+    pub(crate) fn write(&self) -> Option<Write> {
+        match self {
+            Self::Plain => None,
+            Self::Received(_, session, packet_id) => Some(Write::Received(*session, *packet_id)),
+            Self::Will(due) => due.id.map(Write::EndWill),
+        }
+    }
 }
 
 impl Receipt {
@@ -227,7 +268,7 @@ impl Receipt {
         user: UserId,
         seq: Seq,
         sender: Option<Self>,
-        received: Option<(UserId, SessionId, PacketId)>,
+        origin: Origin,
     ) -> Self {
         let client = sender.and_then(|sender| match sender.0 {
             Waiting::Client(link, ticket) => Some((link, ticket)),
@@ -238,7 +279,7 @@ impl Receipt {
             user,
             seq,
             client,
-            received,
+            origin,
         })
     }
 
@@ -261,7 +302,7 @@ impl Receipt {
                 user,
                 seq,
                 client,
-                received: _,
+                origin: _,
             } => {
                 if let Some((link, ticket)) = client {
                     link.resolve(ticket, Ok(()));
@@ -282,12 +323,16 @@ impl Receipt {
                 user,
                 seq,
                 client,
-                received,
+                origin,
             } => {
                 if let Some(router) = router.upgrade() {
                     router.message_refused(&user, seq);
-                    if let Some((sender, session, packet_id)) = received {
-                        router.publish_refused(&sender, session, packet_id);
+                    match origin {
+                        Origin::Plain => {}
+                        Origin::Received(sender, session, packet_id) => {
+                            router.publish_refused(&sender, session, packet_id);
+                        }
+                        Origin::Will(due) => router.put_back_will(due),
                     }
                 }
                 if let Some((link, ticket)) = client {
@@ -316,6 +361,11 @@ pub trait MailboxStore: Send + Sync + fmt::Debug {
 
     /// Called after the lock is free: the time for a store that keeps nothing to resolve its receipts.
     fn settle(&self) {}
+
+    /// Whether sessions have ended that a crash would bring back, for that is not kept yet.
+    fn is_ending_sessions(&self) -> bool {
+        false
+    }
 
     /// Whether appends can be kept at the moment; if not, they are refused before they are tried.
     fn accepts(&self) -> bool {

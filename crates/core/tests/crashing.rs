@@ -1,12 +1,14 @@
 //! The server is killed at every step of what its store does, and started again on what that has kept.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V4, V5};
+use jam_testkit::client::lasting;
 use jam_testkit::disk::CrashingStore;
 use jam_testkit::{Bench, Client, packets};
-use jam_wire::packet::{Packet, QoS, Version};
+use jam_wire::packet::{Connect, Packet, PacketId, QoS, Version};
 
 /// Steps of the store after which nothing is left to be done in any of these stories.
 const ENOUGH: usize = 40;
@@ -248,4 +250,133 @@ fn a_retained_message_on_its_way_to_a_session_is_kept_as_any_other() {
             assert!(publish.retain && publish.payload == "rain");
         }
     }
+}
+
+/// How a connection with a will of this delay ends.
+type End = (Option<u32>, fn(&Bench, &Client));
+
+/// A client connects; its CONNACK may wait for the store.
+fn come(bench: &Bench, id: &str, change: fn(&mut Connect)) {
+    let client = bench.client(id, V5);
+    client.open();
+    let mut connect = packets::connect(id, V5);
+    change(&mut connect);
+    client.send(Packet::Connect(Box::new(connect)));
+}
+
+const ENDS: [End; 6] = [
+    (None, |_, client| client.drop_connection()),
+    (Some(60), |bench, client| {
+        client.drop_connection();
+        bench.pass(Duration::from_secs(61));
+    }),
+    // The session ends before the delay does.
+    (Some(1_000_000), |bench, client| {
+        client.drop_connection();
+        bench.pass(Duration::from_secs(100_000));
+    }),
+    (None, |bench, _| come(bench, "1:phone", lasting)),
+    (None, |bench, _| come(bench, "1:phone", |_| ())),
+    (Some(60), |bench, _| come(bench, "1:tablet", |_| ())),
+];
+
+#[test]
+fn a_will_that_is_due_is_published_once_whenever_the_server_is_killed() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        for (number, (delay_secs, end)) in ENDS.into_iter().enumerate() {
+            for steps in 0..ENOUGH {
+                let bench = Bench::on_disk(|_| ());
+                disk(&bench).at_once(true);
+                let client = bench.client("1:phone", V5);
+                client.connect_with(|connect| {
+                    lasting(connect);
+                    let mut will = packets::will("/2/inbox", r#"{"from":"1"}"#);
+                    (will.qos, will.delay_secs) = (qos, delay_secs);
+                    connect.will = Some(will);
+                });
+                disk(&bench).at_once(false);
+                end(&bench, &client);
+                (0..steps).for_each(|_| step(&bench));
+                bench.crash();
+                disk(&bench).at_once(true);
+                let reader = bench.client("2:phone", V5);
+                reader.connect();
+                reader.subscribe("/2/inbox", qos);
+                bench.pass(Duration::from_secs(2_000_000));
+                let came = arrived(&reader).len();
+                assert_eq!(came, 1, "{qos:?}, end {number}, after {steps} steps");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_will_that_cannot_be_kept_waits_until_it_can() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        let bench = Bench::on_disk(|_| ());
+        disk(&bench).at_once(true);
+        let client = bench.client("1:phone", V5);
+        client.connect_with(|connect| {
+            let mut will = packets::will("/2/inbox", r#"{"from":"1"}"#);
+            will.qos = qos;
+            connect.will = Some(will);
+        });
+        disk(&bench).at_once(false);
+        client.drop_connection();
+        for _ in 0..3 {
+            // The disk is full when the message that it has become comes to it.
+            disk(&bench).fail(usize::MAX);
+            bench.run();
+        }
+        disk(&bench).at_once(true);
+        let reader = bench.client("2:phone", V5);
+        reader.connect();
+        reader.subscribe("/2/inbox", qos);
+        assert_eq!(arrived(&reader).len(), 1);
+    }
+}
+
+#[test]
+fn a_client_that_was_told_that_it_has_no_session_does_not_meet_the_old_one_again() {
+    let mut told_at_all = false;
+    for steps in 0..ENOUGH {
+        let bench = Bench::on_disk(|_| ());
+        disk(&bench).at_once(true);
+        let client = bench.client("1:phone", V5);
+        client.connect_lasting();
+        let id = client.publish("/2/inbox", r#"{"from":"1","n":1}"#, ExactlyOnce);
+        assert!(matches!(client.next(), Some(Packet::PubRec(_))));
+        // PUBREL is still to come when the session ends.
+        disk(&bench).at_once(false);
+        client.disconnect_with(|disconnect| disconnect.session_expiry_secs = Some(0));
+        let client = bench.client("1:phone", V5);
+        client.open();
+        let mut connect = packets::connect("1:phone", V5);
+        lasting(&mut connect);
+        client.send(Packet::Connect(Box::new(connect)));
+        (0..steps).for_each(|_| step(&bench));
+        let told = matches!(client.next(), Some(Packet::ConnAck(it)) if !it.session_present);
+        told_at_all |= told;
+        bench.crash();
+        disk(&bench).at_once(true);
+        client.drop_connection();
+        client.connect_lasting();
+        if told {
+            // Packet ids begin anew in what is for the client another session.
+            client.publish_with(
+                "/2/inbox",
+                r#"{"from":"1","n":2}"#,
+                ExactlyOnce,
+                |publish| {
+                    publish.packet_id = id.and_then(PacketId::new);
+                },
+            );
+            client.expect_accepted(ExactlyOnce, id);
+            let reader = bench.client("2:phone", V5);
+            reader.connect();
+            reader.subscribe("/2/inbox", ExactlyOnce);
+            assert_eq!(arrived(&reader).len(), 2, "after {steps} steps");
+        }
+    }
+    assert!(told_at_all);
 }

@@ -34,7 +34,9 @@ pub(crate) async fn keep_time(shared: Arc<Shared>, mut stop: watch::Receiver<boo
     while next(&mut ticks, &mut stop).await {
         shared.router.handle_timeout(shared.clock.now());
         while let Some(will) = shared.router.next_will() {
-            publish_will(&shared, &will).await;
+            if !publish_will(&shared, will).await {
+                break;
+            }
         }
     }
 }
@@ -47,19 +49,22 @@ pub(crate) async fn end_graces(shared: Arc<Shared>, mut stop: watch::Receiver<bo
     }
 }
 
-async fn publish_will(shared: &Shared, will: &DueWill) {
+/// Whether the directory could say what becomes of it; if not, it is due again.
+async fn publish_will(shared: &Shared, will: DueWill) -> bool {
     for _ in 0..LOADS_PER_PACKET {
-        match shared.router.publish_will(will, shared.clock.now()) {
-            Ok(()) => return,
+        match shared.router.publish_will(&will, shared.clock.now()) {
+            Ok(()) => return true,
             Err(question) => {
                 if let Err(error) = shared.directory.load(question).await {
-                    tracing::warn!(%error, "a will is dropped: the directory does not answer");
-                    return;
+                    // The directory's watch says so once; this would come with each will.
+                    tracing::debug!(%error, "a will waits: the directory does not answer");
+                    break;
                 }
             }
         }
     }
-    tracing::warn!("a will is dropped: the directory changes faster than it can be read");
+    shared.router.put_back_will(will);
+    false
 }
 
 /// Looks whether the directory has changed, and checks everybody who is connected if it has.

@@ -45,9 +45,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long the mailbox may take to keep what is left.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Between a commit and the acknowledgements of what it kept.
-const ANSWER_TIME: Duration = Duration::from_millis(20);
-
 /// A server that serves. End it with [`Running::stop`]: dropping it only stops accepting.
 #[derive(Debug)]
 pub struct Running {
@@ -212,8 +209,6 @@ async fn acknowledge(shared: &Shared, mailbox: &Arc<SqliteMailbox>) {
     let mailbox = mailbox.clone();
     let flush = tokio::task::spawn_blocking(move || mailbox.flush(FLUSH_TIMEOUT));
     let _ = flush.await.expect("waiting for the mailbox does not panic");
-    // The mailbox answers just after that.
-    tokio::time::sleep(ANSWER_TIME).await;
 }
 
 /// Runs the server until SIGTERM or SIGINT; SIGHUP reloads the TLS files.

@@ -415,14 +415,7 @@ impl Bench {
                 busy |= end.turn(&self.0.directory, now);
             }
             drop(world);
-            while let Some(will) = self.router().next_will() {
-                busy = true;
-                while let Err(question) = self.router().publish_will(&will, now) {
-                    if self.0.directory.load(question).is_err() {
-                        break;
-                    }
-                }
-            }
+            busy |= self.publish_wills(now);
             while self.world().telling && self.tell_presence() {
                 busy = true;
             }
@@ -431,6 +424,23 @@ impl Bench {
             }
         }
         panic!("livelock: the connections still have something to do after {MAX_TURNS} turns");
+    }
+}
+
+impl Bench {
+    /// As housekeeping does; whether there was a will that has been judged.
+    fn publish_wills(&self, now: Time) -> bool {
+        let mut busy = false;
+        while let Some(will) = self.router().next_will() {
+            while let Err(question) = self.router().publish_will(&will, now) {
+                if self.0.directory.load(question).is_err() {
+                    self.router().put_back_will(will);
+                    return busy;
+                }
+            }
+            busy = true;
+        }
+        busy
     }
 }
 

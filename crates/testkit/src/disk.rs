@@ -16,7 +16,7 @@ use jam_core::policy::refusals;
 use jam_core::push::PushRecord;
 use jam_core::store::{
     Append, Flights, MailboxStore, OnLoaded, Receipt, Recovered, RecoveredEntry, Seq, SessionId,
-    SessionRecord, Write, Writes,
+    SessionRecord, WillId, WillRecord, Write, Writes,
 };
 use jam_wire::packet::PacketId;
 
@@ -50,6 +50,7 @@ struct File {
     /// With whether anybody has acknowledged it.
     entries: BTreeMap<Seq, (Append, bool)>,
     retained: BTreeMap<(String, String), (UserId, Arc<Message>)>,
+    wills: BTreeMap<WillId, WillRecord>,
     /// By receiver and sender.
     pushes: BTreeMap<(UserId, UserId), PushRecord>,
     last: u64,
@@ -250,6 +251,13 @@ impl File {
                 self.retained
                     .remove(&(user.to_string(), ByteString::to_string(&topic)));
             }
+            Write::Will(record) => {
+                self.last = self.last.max(record.id);
+                self.wills.insert(record.id, *record);
+            }
+            Write::EndWill(id) => {
+                self.wills.remove(&id);
+            }
             Write::Push(record) => {
                 let key = (record.receiver.clone(), record.sender.clone());
                 self.pushes.insert(key, *record);
@@ -283,6 +291,7 @@ impl File {
             sessions: sessions.collect(),
             entries: self.entries.values().map(entry).collect(),
             retained: self.retained.values().cloned().collect(),
+            wills: self.wills.values().cloned().collect(),
             pushes: self.pushes.values().cloned().collect(),
             last_seq: self.last,
         }
@@ -290,20 +299,23 @@ impl File {
 }
 
 impl MailboxStore for CrashingStore {
-    fn write(&self, writes: Writes, receipt: Option<Receipt>) {
+    fn write(&self, mut writes: Writes, receipt: Option<Receipt>) {
         let mut state = self.state();
-        if let [Write::Remove(seq)] = writes[..]
-            && receipt.is_none()
-            && state.spare(seq)
-        {
-            return;
+        writes.retain(|write| !matches!(write, Write::Remove(seq) if state.spare(*seq)));
+        if !writes.is_empty() || receipt.is_some() {
+            state.calls.push_back((writes, receipt));
         }
-        state.calls.push_back((writes, receipt));
     }
 
     fn load(&self, seqs: Vec<Seq>, then: OnLoaded) {
         self.state().loads.push_back((seqs, then));
         self.settle();
+    }
+
+    fn is_ending_sessions(&self) -> bool {
+        let state = self.state();
+        let mut writes = state.calls.iter().flat_map(|(writes, _)| writes);
+        writes.any(|write| matches!(write, Write::EndSession(_)))
     }
 
     fn settle(&self) {

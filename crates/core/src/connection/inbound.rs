@@ -18,7 +18,7 @@ use crate::output::Output;
 use crate::policy::{self, Identity, Stop};
 use crate::router::Router;
 use crate::session::{MAX_SUBSCRIPTIONS, Received};
-use crate::store::{Receipt, SessionId, Subscription};
+use crate::store::{Origin, Receipt, SessionId, Subscription};
 use crate::time::Time;
 use crate::user::Attached;
 
@@ -298,20 +298,21 @@ impl Connection {
                     self.phase = Phase::Established(established);
                     return Progress::Ready;
                 }
-                let origin = Some(link.id());
                 let ticket = established.enqueue(&publish, None);
                 let receipt = ticket.map(|ticket| Receipt::for_client(link.clone(), ticket));
                 let packet_id = publish.packet_id.map(PacketId::get);
                 let received = established.session.zip(publish.packet_id);
-                let received = received.filter(|_| is_once);
-                if received.is_some() && established.unrecorded {
-                    established.unrecorded = false;
+                let mut origin = Origin::Plain;
+                if let Some((session, packet_id)) = received.filter(|_| is_once) {
                     let user = established.identity.user();
-                    self.router.keep_session(user, established.link.id());
+                    if std::mem::take(&mut established.unrecorded) {
+                        self.router.keep_session(user, link.id());
+                    }
+                    origin = Origin::Received(user.clone(), session, packet_id);
                 }
-                let published = self
-                    .router
-                    .publish(&permit, publish, origin, receipt, received, now);
+                let published =
+                    self.router
+                        .publish(&permit, publish, Some(link.id()), receipt, origin, now);
                 if let Err(refusal) = published {
                     established.not_appended(&refusal, packet_id, &self.router, &mut self.output);
                 }

@@ -13,7 +13,7 @@ use crate::ids::UserId;
 use crate::link::{Link, LinkId};
 use crate::policy::Identity;
 use crate::session::{Received, Session};
-use crate::store::{Receipt, Seq, SessionId, Subscription, Write, Writes};
+use crate::store::{Origin, Receipt, Seq, SessionId, Subscription, Write, Writes};
 use crate::time::Time;
 use crate::user::{Attach, Attached, Fetched, Room};
 
@@ -47,7 +47,10 @@ impl Router {
         };
         let attached = self.with_user(identity.user(), |user, effects| {
             let limits = &self.rules.user;
-            let attached = user.attach(attach, limits, now, effects, || self.next_seq())?;
+            let next_id = &|| self.next_seq();
+            let mut attached = user.attach(attach, limits, now, effects, next_id)?;
+            let is_new = !attached.session_present;
+            attached.ended_stored |= is_new && self.store.is_ending_sessions();
             user.note_arrival(self.listening.presence(), effects);
             Some(attached)
         })?;
@@ -72,7 +75,8 @@ impl Router {
         now: Time,
     ) {
         self.with_user(user, |user, effects| {
-            user.detach(link, goodbye, session_expiry, now, effects);
+            let next_id = &|| self.next_seq();
+            user.detach(link, goodbye, session_expiry, now, effects, next_id);
             user.has_gone(now, &self.rules.user.push, effects);
             user.note_departure(self.listening.presence(), now, effects);
         });
@@ -112,7 +116,7 @@ impl Router {
                 if let Some(append) = append {
                     self.end_graces(user, graced, effects);
                     let (this, id) = (self.this.clone(), user.id().clone());
-                    let receipt = Receipt::for_message(this, id, seq, None, None);
+                    let receipt = Receipt::for_message(this, id, seq, None, Origin::Plain);
                     let writes = Writes::from_iter([Write::Append(append)]);
                     effects.writes.push((writes, Some(receipt)));
                 }

@@ -15,6 +15,7 @@ mod presence;
 mod pushes;
 mod receipts;
 mod shard;
+mod wills;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::net::IpAddr;
@@ -23,15 +24,15 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use jam_wire::packet::{PacketId, Publish, QoS};
+use jam_wire::packet::{Publish, QoS};
 
 use crate::attempts::Attempts;
-use crate::directory::{Account, Directory, Question};
+use crate::directory::{Account, Directory};
 use crate::ids::{ClientId, UserId};
 use crate::link::{Eviction, LinkId};
 use crate::message::Message;
 use crate::policy::{self, Facts, Permit, Refusal, Stop, refusals};
-use crate::store::{MailboxStore, Receipt, Recovered, Seq, SessionId, Write, Writes};
+use crate::store::{MailboxStore, Origin, Receipt, Recovered, Seq, Write, Writes};
 use crate::time::Time;
 use crate::user::{Alarm, Appended, DueWill, New, User, UserLimits};
 
@@ -43,6 +44,7 @@ use pushes::Pushes;
 pub(crate) use receipts::Owed;
 pub use shard::{GRACE, GRACE_BYTES};
 use shard::{Graced, SHARDS, Shard, lock};
+pub use wills::MAX_DUE_WILLS;
 
 /// What the operator decides.
 #[derive(Debug, Clone)]
@@ -76,7 +78,7 @@ pub struct Router {
     attempts: Mutex<Attempts>,
     /// When a user has something due.
     timers: Mutex<BTreeSet<(Time, UserId, Alarm)>>,
-    /// At most one for each session.
+    /// At most [`MAX_DUE_WILLS`].
     wills: Mutex<VecDeque<DueWill>>,
     /// Bytes of messages in their grace.
     graced_bytes: AtomicU64,
@@ -161,25 +163,24 @@ impl Router {
     }
 
     /// Appends a permitted message and wakes who reads it. The receipt is resolved when the message is
-    /// kept, or when nobody needs it any more. `received` is the session and the packet id of a QoS 2
-    /// PUBLISH, which is kept together with the message.
+    /// kept, or when nobody needs it any more. `link` is the connection it came on; `origin` is kept together with it.
     pub(crate) fn publish(
         &self,
         permit: &Permit,
         publish: Publish,
-        origin: Option<LinkId>,
+        link: Option<LinkId>,
         receipt: Option<Receipt>,
-        received: Option<(SessionId, PacketId)>,
+        origin: Origin,
         now: Time,
     ) -> Result<(), Refusal> {
         let new = New {
             message: Message::new(publish, permit.sender().clone(), now),
             destination: permit.destination(),
-            origin,
-            may_wait: self.may_wait(),
+            origin: link,
+            may_wait: matches!(origin, Origin::Plain) && self.may_wait(),
             may_push: permit.may_push() && self.push_rules().is_some(),
         };
-        self.append(permit, new, receipt, received, now).map(drop)
+        self.append(permit, new, receipt, origin, now).map(drop)
     }
 
     /// Whether there is room for a message in its grace.
@@ -193,14 +194,13 @@ impl Router {
         permit: &Permit,
         new: New,
         receipt: Option<Receipt>,
-        received: Option<(SessionId, PacketId)>,
+        origin: Origin,
         now: Time,
     ) -> Result<bool, Refusal> {
         if new.message.qos != QoS::AtMostOnce && !self.store.accepts() {
             return Err(refusals::STORE);
         }
-        let sent_under = received.map(|(session, id)| (permit.sender().clone(), session, id));
-        let received = received.map(|(session, packet_id)| Write::Received(session, packet_id));
+        let beside = origin.write();
         let mut receipt = receipt;
         let mut kept_already = None;
         let mut stored = false;
@@ -209,11 +209,11 @@ impl Router {
             let seq = self.next_seq();
             let limits = &self.rules.user;
             match user.append(seq, new, limits, effects)? {
-                Appended::NotKept(None) if received.is_none() => {
+                Appended::NotKept(None) if beside.is_none() => {
                     kept_already = receipt.take();
                 }
                 Appended::NotKept(retained) => {
-                    let writes = received.into_iter().chain(retained).collect();
+                    let writes = beside.into_iter().chain(retained).collect();
                     effects.writes.push((writes, receipt.take()));
                 }
                 Appended::Grace(bytes) => {
@@ -229,14 +229,14 @@ impl Router {
                         over: false,
                     });
                 }
-                Appended::Store(append, beside) => {
+                Appended::Store(append, more) => {
                     stored = true;
                     self.end_graces(user, graced, effects);
                     let (this, user) = (self.this.clone(), append.user.clone());
-                    let receipt = Receipt::for_message(this, user, seq, receipt.take(), sent_under);
-                    let mut writes: Writes = received.into_iter().collect();
+                    let receipt = Receipt::for_message(this, user, seq, receipt.take(), origin);
+                    let mut writes: Writes = beside.into_iter().collect();
                     writes.push(Write::Append(append));
-                    writes.extend(beside);
+                    writes.extend(more);
                     effects.writes.push((writes, Some(receipt)));
                 }
             }
@@ -281,6 +281,7 @@ impl Router {
                 .map(|(due, alarm)| (due, id.clone(), alarm));
             lock(&self.timers).extend(timers);
         }
+        self.restore_wills(found.wills);
         for push in found.pushes {
             let receiver = push.receiver.clone();
             self.with_user(&receiver, |user, effects| {
@@ -307,40 +308,9 @@ impl Router {
                 (user, alarm)
             };
             self.with_user(&user, |user, effects| {
-                user.handle_timeout(&alarm, now, &self.rules.user, effects);
+                let next_id = &|| self.next_seq();
+                user.handle_timeout(&alarm, now, &self.rules.user, effects, next_id);
             });
-        }
-    }
-
-    /// Takes a will that is due.
-    #[must_use]
-    pub fn next_will(&self) -> Option<DueWill> {
-        lock(&self.wills).pop_front()
-    }
-
-    /// Judges a due will as any PUBLISH of its client and publishes it; a refused one is dropped.
-    ///
-    /// # Errors
-    /// The fact that has to be loaded before the will can be judged.
-    pub fn publish_will(&self, due: &DueWill, now: Time) -> Result<(), Question> {
-        let will = &due.will;
-        let publish = Publish {
-            dup: false,
-            qos: will.qos,
-            retain: will.retain,
-            topic: will.topic.clone(),
-            packet_id: None,
-            properties: will.properties.clone(),
-            payload: will.payload.clone(),
-        };
-        match self.authorize_publish(&due.user, &publish) {
-            Ok(permit) => {
-                // A mailbox without room drops a will, which nobody waits for an answer to.
-                let _ = self.publish(&permit, publish, None, None, None, now);
-                Ok(())
-            }
-            Err(Stop::Refused(_)) => Ok(()),
-            Err(Stop::Ask(question)) => Err(question),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::link::LinkId;
 use crate::message::Message;
 use crate::payload;
 use crate::policy::Permit;
+use crate::store::Origin;
 use crate::time::{Time, rfc3339};
 use crate::user::{New, RECEIPTS, User};
 
@@ -94,7 +95,7 @@ impl Router {
             may_push: false,
         };
         // A mailbox without room drops a receipt, which nobody waits for.
-        let kept = self.append(&permit, new, None, None, now);
+        let kept = self.append(&permit, new, None, Origin::Plain, now);
         if kept == Ok(true) && !is_stored {
             // Its publisher is told that it has arrived when the receipt is kept, not before.
             self.with_shard(receiver, |user, graced, effects| {

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use crate::ids::UserId;
 use crate::link::LinkId;
-use crate::store::{Receipt, Seq};
+use crate::store::{Origin, Receipt, Seq};
 use crate::time::Time;
 use crate::user::{Effects, User};
 
@@ -212,7 +212,7 @@ impl Router {
             self.look_at_presence(id);
         }
         if !effects.wills.is_empty() {
-            lock(&self.wills).extend(effects.wills);
+            self.wills_due(effects.wills);
         }
     }
 
@@ -235,7 +235,7 @@ impl Router {
             let push = self.push_rules();
             if let Some(writes) = user.hand_over(graced.seq, push, effects) {
                 let (this, id) = (self.this.clone(), graced.user.clone());
-                let receipt = Receipt::for_message(this, id, graced.seq, receipt, None);
+                let receipt = Receipt::for_message(this, id, graced.seq, receipt, Origin::Plain);
                 effects.writes.push((writes, Some(receipt)));
             }
         }
@@ -276,7 +276,7 @@ impl Router {
                 if let Some(writes) = writes {
                     let (this, user) = (self.this.clone(), graced.user.clone());
                     let receipt =
-                        Receipt::for_message(this, user, graced.seq, graced.receipt, None);
+                        Receipt::for_message(this, user, graced.seq, graced.receipt, Origin::Plain);
                     self.store.write(writes, Some(receipt));
                 }
                 if !effects.set.is_empty() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jam_wire::packet::{PacketId, Will};
 
-use super::{Alarm, Device, DueWill, Effects, Listening, Mark, User, UserLimits};
+use super::{Alarm, Device, Effects, Listening, Mark, User, UserLimits};
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::mailbox::Slots;
@@ -27,7 +27,7 @@ pub(crate) struct Attach {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attached {
     pub(crate) session_present: bool,
-    /// Whether a session that the store has of this user has ended with this: before the store knows that, a
+    /// Whether a session that the store has may have ended, with this or just before: until the store knows that, a
     /// crash would bring back its packet ids.
     pub(crate) ended_stored: bool,
     /// The session's number, if it outlives the connection.
@@ -47,7 +47,7 @@ impl User {
         limits: &UserLimits,
         now: Time,
         effects: &mut Effects,
-        next_id: impl FnOnce() -> SessionId,
+        next_id: &dyn Fn() -> Seq,
     ) -> Option<Attached> {
         let client = new.identity.client();
         if !limits.many_devices {
@@ -56,14 +56,15 @@ impl User {
                 .iter()
                 .position(|device| device.client != *client)
             {
-                self.end_session(other, Some(Eviction::Logout), effects);
+                self.end_session(other, Some(Eviction::Logout), effects, next_id);
             }
         }
         let known = self
             .devices
             .iter()
             .position(|device| device.client == *client);
-        let known = known.and_then(|index| self.take_over(index, new.clean_start, effects));
+        let known =
+            known.and_then(|index| self.take_over(index, new.clean_start, effects, next_id));
         let session_present = known.is_some();
         let index = match known {
             Some(index) => index,
@@ -117,12 +118,18 @@ impl User {
     }
 
     /// The same client connects again. Returns where its session is, if that goes on.
-    fn take_over(&mut self, index: usize, clean: bool, effects: &mut Effects) -> Option<usize> {
+    fn take_over(
+        &mut self,
+        index: usize,
+        clean: bool,
+        effects: &mut Effects,
+        next_id: &dyn Fn() -> Seq,
+    ) -> Option<usize> {
         let device = &mut self.devices[index];
         effects.unset.extend(device.timer());
         (device.will_at, device.ends_at) = (Time::NEVER, Time::NEVER);
         if clean || (device.link.is_some() && device.session_expiry.is_zero()) {
-            self.end_session(index, Some(Eviction::TakenOver), effects);
+            self.end_session(index, Some(Eviction::TakenOver), effects, next_id);
             return None;
         }
         if let Some(old) = device.link.take() {
@@ -133,10 +140,8 @@ impl User {
                 .will
                 .take()
                 .filter(|will| will.delay_secs.unwrap_or(0) == 0);
-            effects.wills.extend(will.map(|will| DueWill {
-                user: self.id.clone(),
-                will,
-            }));
+            let left = will.map(|will| device.leave(will, &self.id, next_id));
+            effects.wills_due(left);
             self.disconnected(index, effects);
         }
         self.devices[index].will = None;
@@ -253,7 +258,13 @@ impl User {
     }
 
     /// A device's session ends; so does its connection, if it has one.
-    fn end_session(&mut self, index: usize, why: Option<Eviction>, effects: &mut Effects) {
+    fn end_session(
+        &mut self,
+        index: usize,
+        why: Option<Eviction>,
+        effects: &mut Effects,
+        next_id: &dyn Fn() -> Seq,
+    ) {
         let mut device = self.devices.remove(index);
         device.stop_listening(effects);
         effects.unset.extend(device.timer());
@@ -261,10 +272,7 @@ impl User {
             link.evict(why);
         }
         let will = device.will.take();
-        effects.wills.extend(will.map(|will| DueWill {
-            user: self.id.clone(),
-            will,
-        }));
+        effects.wills_due(will.map(|will| device.leave(will, &self.id, next_id)));
         device
             .id
             .filter(|_| device.recorded)
@@ -307,6 +315,7 @@ impl User {
         session_expiry: Option<Duration>,
         now: Time,
         effects: &mut Effects,
+        next_id: &dyn Fn() -> Seq,
     ) {
         let Some(index) = self
             .devices
@@ -322,7 +331,7 @@ impl User {
             device.will = None;
         }
         if device.session_expiry.is_zero() {
-            self.end_session(index, None, effects);
+            self.end_session(index, None, effects, next_id);
             return;
         }
         device.ends_at = now + device.session_expiry;
@@ -331,10 +340,7 @@ impl User {
             if device.will_at <= now {
                 device.will_at = Time::NEVER;
                 let will = device.will.take();
-                effects.wills.extend(will.map(|will| DueWill {
-                    user: self.id.clone(),
-                    will,
-                }));
+                effects.wills_due(will.map(|will| device.leave(will, &self.id, next_id)));
             }
         }
         effects.set.extend(device.timer());
@@ -350,15 +356,22 @@ impl User {
         now: Time,
         limits: &UserLimits,
         effects: &mut Effects,
+        next_id: &dyn Fn() -> Seq,
     ) {
         match alarm {
-            Alarm::Device(client) => self.device_timeout(client, now, effects),
+            Alarm::Device(client) => self.device_timeout(client, now, effects, next_id),
             Alarm::Pushes => self.look_at_pushes(now, &limits.push, effects),
             Alarm::Presence => self.look_at_presence(now, effects),
         }
     }
 
-    fn device_timeout(&mut self, client: &ClientId, now: Time, effects: &mut Effects) {
+    fn device_timeout(
+        &mut self,
+        client: &ClientId,
+        now: Time,
+        effects: &mut Effects,
+        next_id: &dyn Fn() -> Seq,
+    ) {
         let Some(index) = self
             .devices
             .iter()
@@ -368,14 +381,11 @@ impl User {
         };
         let device = &mut self.devices[index];
         if device.ends_at <= now {
-            self.end_session(index, None, effects);
+            self.end_session(index, None, effects, next_id);
         } else if device.will_at <= now {
             device.will_at = Time::NEVER;
             let will = device.will.take();
-            effects.wills.extend(will.map(|will| DueWill {
-                user: self.id.clone(),
-                will,
-            }));
+            effects.wills_due(will.map(|will| device.leave(will, &self.id, next_id)));
             effects.set.extend(device.timer());
             let record = device.record(&self.id);
             record.into_iter().for_each(|record| effects.write(record));

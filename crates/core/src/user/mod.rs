@@ -28,7 +28,9 @@ use crate::mailbox::{Gone, Mailbox, Slot, Slots};
 use crate::message::Message;
 use crate::push::{DuePush, PushRules};
 use crate::session::Session;
-use crate::store::{Receipt, RecoveredEntry, Seq, SessionId, SessionRecord, Write, Writes};
+use crate::store::{
+    Receipt, RecoveredEntry, Seq, SessionId, SessionRecord, WillId, WillRecord, Write, Writes,
+};
 use crate::time::Time;
 
 pub(crate) use appending::{Appended, New};
@@ -64,8 +66,10 @@ pub struct UserLimits {
 }
 
 /// A will that is due: to be judged and published as any PUBLISH of that client.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DueWill {
+    /// Its number in the store, if its session was kept there.
+    pub(crate) id: Option<WillId>,
     pub(crate) user: UserId,
     pub(crate) will: Box<Will>,
 }
@@ -75,6 +79,11 @@ impl DueWill {
     #[must_use]
     pub fn user(&self) -> &UserId {
         &self.user
+    }
+
+    fn record(&self) -> Option<WillRecord> {
+        let Self { id, user, will } = self.clone();
+        id.map(|id| WillRecord { id, user, will })
     }
 }
 
@@ -114,13 +123,27 @@ pub(crate) enum Alarm {
 
 impl Effects {
     fn write(&mut self, write: Write) {
-        self.writes.push((SmallVec::from_iter([write]), None));
+        self.write_all(SmallVec::from_iter([write]));
     }
 
-    fn write_all(&mut self, writes: Writes) {
-        if !writes.is_empty() {
-            self.writes.push((writes, None));
+    /// What nobody waits for is kept together with what was written just before: all of it or nothing.
+    pub(crate) fn write_all(&mut self, writes: Writes) {
+        if writes.is_empty() {
+            return;
         }
+        match self.writes.last_mut() {
+            Some((before, None)) => before.extend(writes),
+            _ => self.writes.push((writes, None)),
+        }
+    }
+
+    /// A will that has left its session is kept in the same call as that it has left.
+    fn wills_due(&mut self, due: Option<DueWill>) {
+        let Some(due) = due else { return };
+        if let Some(record) = due.record() {
+            self.write(Write::Will(Box::new(record)));
+        }
+        self.wills.push(due);
     }
 
     fn gone(&mut self, gone: Gone) {
@@ -199,6 +222,15 @@ impl Device {
     fn reads_inbox(&self, user: &UserId) -> bool {
         let mut subscriptions = self.session.subscriptions.iter();
         subscriptions.any(|subscription| user.is_inbox(&subscription.topic))
+    }
+
+    /// The will is due; the session has it no more.
+    fn leave(&self, will: Box<Will>, user: &UserId, next_id: &dyn Fn() -> Seq) -> DueWill {
+        DueWill {
+            id: (self.id.is_some() && self.recorded).then(next_id),
+            user: user.clone(),
+            will,
+        }
     }
 
     fn timer(&self) -> Option<(Time, Alarm)> {

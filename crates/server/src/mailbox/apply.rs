@@ -229,6 +229,19 @@ impl Applier {
                      expires_at, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
                 execute(connection, sql, row)
             }
+            Write::Will(due) => {
+                let row = params![
+                    rec::number(due.id),
+                    due.user.as_str(),
+                    rec::encode_will(&due.will).map_err(unwritable)?,
+                ];
+                let sql = "INSERT OR REPLACE INTO will (id, user, body) VALUES (?1, ?2, ?3)";
+                execute(connection, sql, row)
+            }
+            Write::EndWill(id) => {
+                let sql = "DELETE FROM will WHERE id = ?1";
+                execute(connection, sql, params![rec::number(*id)])
+            }
             Write::Push(push) => {
                 let row = params![
                     push.receiver.as_str(),

@@ -88,8 +88,8 @@ impl SqliteMailbox {
         Ok((Arc::new(mailbox), found.recovered))
     }
 
-    /// Waits until everything written before is kept, refused, or no longer needed; at most `timeout`.
-    /// Whether it is.
+    /// Waits until everything written before is kept, refused, or no longer needed, and its receipts are resolved; at
+    /// most `timeout`. Whether it is.
     #[must_use]
     pub fn flush(&self, timeout: Duration) -> bool {
         self.shared.flush(timeout)
@@ -119,6 +119,10 @@ impl MailboxStore for SqliteMailbox {
 
     fn settle(&self) {
         self.shared.answer_early();
+    }
+
+    fn is_ending_sessions(&self) -> bool {
+        self.shared.is_ending()
     }
 
     fn accepts(&self) -> bool {

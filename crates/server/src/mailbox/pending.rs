@@ -156,6 +156,8 @@ pub(super) struct Pending {
     by_push: Map<(UserId, UserId), u32>,
     bytes: usize,
     highest: u64,
+    /// Ends of sessions.
+    ends: usize,
 }
 
 impl Pending {
@@ -196,6 +198,11 @@ impl Pending {
     /// The highest number of a message or session ever pushed.
     pub(super) fn highest(&self) -> u64 {
         self.highest
+    }
+
+    /// How many sessions end.
+    pub(super) fn ends(&self) -> usize {
+        self.ends
     }
 
     pub(super) fn take_calls(&mut self) -> Vec<Call> {
@@ -277,6 +284,8 @@ impl Pending {
             let refused = op.call != NO_CALL && places[op.call as usize] == NO_CALL;
             let write = match write {
                 Write::Append(_) => continue,
+                // It is still due.
+                Write::EndWill(_) if refused => continue,
                 // The id was free before the call, or else the message would not have been appended.
                 Write::Received(session, id) if refused => Write::Released(*session, *id),
                 other => other.clone(),
@@ -325,6 +334,7 @@ impl Pending {
         self.live = 0;
         self.bytes = 0;
         self.highest = 0;
+        self.ends = 0;
     }
 
     /// The same for packet ids and sessions whose batch may or may not have reached the file.
@@ -378,6 +388,12 @@ impl Pending {
                 let key = (user.clone(), topic.clone());
                 self.retained(key, write, call);
             }
+            Write::Will(record) => {
+                self.highest = self.highest.max(record.id);
+                self.add(Write::Will(record), call);
+            }
+            // Not instead of what it ends: that is tried again if this is refused with its message.
+            Write::EndWill(id) => self.add(Write::EndWill(id), call),
             Write::Push(ref push) => {
                 let key = (push.receiver.clone(), push.sender.clone());
                 self.pushed(key, write, call);
@@ -499,8 +515,9 @@ impl Pending {
     fn supersede(&mut self, before: Option<u32>) {
         if let Some(before) = before
             && let Some(op) = self.ops.get_mut(before as usize)
-            && op.write.take().is_some()
+            && let Some(write) = op.write.take()
         {
+            self.ends -= usize::from(matches!(write, Write::EndSession(_)));
             self.bytes -= op.size;
             self.live -= 1;
         }
@@ -518,6 +535,7 @@ impl Pending {
             _ => 0,
         };
         self.live += 1;
+        self.ends += usize::from(matches!(write, Write::EndSession(_)));
         self.bytes += size;
         self.ops.push(Op {
             write: Some(write),

@@ -12,7 +12,9 @@ use foldhash::fast::RandomState;
 use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::push::PushRecord;
-use jam_core::store::{Flight, Recovered, RecoveredEntry, Seq, SessionId, SessionRecord};
+use jam_core::store::{
+    Flight, Recovered, RecoveredEntry, Seq, SessionId, SessionRecord, WillRecord,
+};
 use jam_core::time::Time;
 use jam_wire::packet::PacketId;
 use rusqlite::{Connection, Error, OptionalExtension, Row};
@@ -56,12 +58,15 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     let mut last_seq = reserved.max(sessions.keys().next_back().copied().unwrap_or(0));
     let entries = all_entries(path, connection)?;
     last_seq = last_seq.max(entries.last().map_or(0, |entry| entry.seq));
+    let wills = wills(connection)?;
+    last_seq = last_seq.max(wills.last().map_or(0, |due| due.id));
     let retained = retained(connection)?;
     let pushes = pushes(connection)?;
     let recovered = Recovered {
         sessions: sessions.into_values().collect(),
         entries,
         retained,
+        wills,
         pushes,
         last_seq,
     };
@@ -112,6 +117,19 @@ pub(super) fn session(row: &Row<'_>) -> Result<SessionRecord, Error> {
         will_at: rec::time(row.get(8)?)?,
         subscriptions: rec::decode_subscriptions(row.get_ref(9)?.as_blob()?)?,
         maybe_sent: rec::from_number(row.get(10)?)?,
+    })
+}
+
+fn wills(connection: &Connection) -> Result<Vec<WillRecord>, Error> {
+    let mut select = connection.prepare("SELECT id, user, body FROM will ORDER BY id")?;
+    select.query_map([], will)?.collect()
+}
+
+pub(super) fn will(row: &Row<'_>) -> Result<WillRecord, Error> {
+    Ok(WillRecord {
+        id: rec::from_number(row.get(0)?)?,
+        user: rec::user(row.get_ref(1)?.as_str()?)?,
+        will: Box::new(rec::decode_will(row.get_ref(2)?.as_blob()?, None)?),
     })
 }
 

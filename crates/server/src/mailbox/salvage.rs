@@ -46,7 +46,8 @@ const MESSAGE: &str =
 /// Saves what can be read of the mailbox in `dir` as the new file `to`.
 ///
 /// # Errors
-/// If a server has the mailbox, there is nothing to read, or `to` exists or cannot be written.
+/// If a server has the mailbox, there is nothing to read, a later version has written it, or `to` exists or
+/// cannot be written.
 pub fn salvage(dir: &Path, to: &Path) -> Result<Report, OpenError> {
     let files = Files::of(dir);
     if !files.exist() {
@@ -60,6 +61,9 @@ pub fn salvage(dir: &Path, to: &Path) -> Result<Report, OpenError> {
     let from = work
         .open()
         .map_err(|error| OpenError::sqlite(&files.db, &error))?;
+    if let Ok(found) = schema::pragma(&from, "user_version") {
+        schema::check_version(&files.db, found)?;
+    }
     schema::create(to)?;
     let mut report = Report::default();
     let saved = schema::open_to_write(to).and_then(|into| {
@@ -147,6 +151,8 @@ fn save(from: &Connection, into: &Connection, report: &mut Report) -> Result<(),
         valid,
         report,
     )?;
+    let valid = |row: &Row<'_>| recover::will(row).is_ok();
+    copy_table(from, into, ("will", "id, user, body", "id"), valid, report)?;
     let valid = |row: &Row<'_>| recover::push(row).is_ok();
     let columns = "user, sender, message, sent, at";
     copy_table(from, into, ("push", columns, "user, sender"), valid, report)?;

@@ -18,10 +18,10 @@ use super::error::OpenError;
 pub(super) const APPLICATION_ID: i64 = 0x4A41_4D32;
 
 /// The schema that this program writes; [`MIGRATIONS`] lead there.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// What makes version n+1 out of version n, for n from 0.
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE message (
         id INTEGER PRIMARY KEY,
@@ -87,6 +87,12 @@ pub(super) const MIGRATIONS: [&str; 2] = [
     ) WITHOUT ROWID;",
     "
     ALTER TABLE session ADD COLUMN maybe_sent INTEGER NOT NULL DEFAULT 0;",
+    "
+    CREATE TABLE will (
+        id INTEGER PRIMARY KEY,
+        user TEXT NOT NULL,
+        body BLOB NOT NULL
+    );",
 ];
 
 /// How long a statement waits for another process that has the file locked.
@@ -250,7 +256,7 @@ fn inspect(path: &Path, mut file: File, has_log: bool) -> Result<(), OpenError> 
     Ok(())
 }
 
-fn check_version(path: &Path, found: i64) -> Result<(), OpenError> {
+pub(super) fn check_version(path: &Path, found: i64) -> Result<(), OpenError> {
     if found > VERSION {
         return Err(OpenError::Newer {
             path: path.to_owned(),

@@ -67,6 +67,7 @@ pub(super) struct Shared {
     pub(super) trouble: AtomicBool,
     crowded: AtomicBool,
     early: AtomicUsize,
+    ending: AtomicBool,
     pub(super) on_purge: OnceLock<OnPurgeSlot>,
     /// Pages that the file may have; 0 for any number.
     #[cfg(test)]
@@ -110,6 +111,7 @@ impl Shared {
             trouble: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
             early: AtomicUsize::new(0),
+            ending: AtomicBool::new(false),
             on_purge: OnceLock::new(),
             #[cfg(test)]
             max_pages: AtomicUsize::new(0),
@@ -127,14 +129,31 @@ impl Shared {
         let state = &mut *guard;
         state.pending.push(&state.kept, writes, answer);
         state.pushed += 1;
-        self.early.store(state.pending.early(), Ordering::Relaxed);
-        let crowded = state.pending.bytes() > MAX_PENDING_BYTES;
-        self.crowded.store(crowded, Ordering::Relaxed);
+        self.say(state);
         let wake = std::mem::take(&mut state.asleep);
         drop(guard);
         if wake {
             self.work.notify_one();
         }
+    }
+
+    /// What is asked often, and without the lock.
+    fn say(&self, state: &State) {
+        let State {
+            pending,
+            committing,
+            ..
+        } = state;
+        self.early.store(pending.early(), Ordering::Relaxed);
+        let crowded = pending.bytes() > MAX_PENDING_BYTES;
+        self.crowded.store(crowded, Ordering::Relaxed);
+        let ends = pending.ends() + committing.as_ref().map_or(0, |batch| batch.ends());
+        self.ending.store(ends > 0, Ordering::Relaxed);
+    }
+
+    /// Whether sessions have ended of which the file does not say so yet.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     pub(super) fn accepts(&self) -> bool {
@@ -155,7 +174,8 @@ impl Shared {
         }
     }
 
-    /// Waits until what was pushed before is kept, refused or no longer needed. Whether it is.
+    /// Waits until what was pushed before is kept, refused or no longer needed, and who waited for it has been
+    /// answered. Whether it is.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
         let state = self.state();
         let upto = state.pushed;
@@ -209,11 +229,10 @@ impl Shared {
         let spare = std::mem::take(&mut state.spare);
         let mut batch = std::mem::replace(&mut state.pending, spare);
         batch.note(&mut state.kept);
-        self.early.store(0, Ordering::Relaxed);
-        self.crowded.store(false, Ordering::Relaxed);
         let (calls, early) = (batch.take_calls(), batch.take_early());
         let ops = Arc::new(batch);
         state.committing = Some(Arc::clone(&ops));
+        self.say(state);
         Batch {
             ops,
             calls,
@@ -223,7 +242,7 @@ impl Shared {
     }
 
     /// The batch is in the file.
-    pub(super) fn committed(&self, ops: Arc<Pending>, upto: u64) {
+    pub(super) fn committed(&self, ops: Arc<Pending>) {
         self.state().committing = None;
         // Usually the reader does not hold it: the room is used again, and messages end out of the lock.
         let spare = Arc::try_unwrap(ops).map(|mut ops| {
@@ -234,26 +253,28 @@ impl Shared {
         if let Ok(spare) = spare {
             state.spare = spare;
         }
+        self.say(&state);
+    }
+
+    /// Everybody who waited for the first `upto` calls has been answered.
+    pub(super) fn answered(&self, upto: u64) {
+        let mut state = self.state();
         state.done = state.done.max(upto);
         drop(state);
         self.progress.notify_all();
     }
 
-    /// The batch is not in the file. What can be tried again waits again, before what came since.
-    pub(super) fn failed(&self, batch: Batch) -> Vec<Answer> {
+    /// The batch is not in the file. What can be tried again waits again, before what came since. Says who is to be
+    /// refused, and whether nothing waits.
+    pub(super) fn failed(&self, batch: Batch) -> (Vec<Answer>, bool) {
         let mut guard = self.state();
         let state = &mut *guard;
         state.committing = None;
         let (mut again, refused) = batch.ops.retry(batch.calls, &mut state.kept);
         again.absorb(&state.kept, std::mem::take(&mut state.pending));
-        if again.is_empty() {
-            state.done = state.done.max(batch.upto);
-        }
-        self.early.store(again.early(), Ordering::Relaxed);
         state.pending = again;
-        drop(guard);
-        self.progress.notify_all();
-        refused
+        self.say(state);
+        (refused, state.pending.is_empty())
     }
 
     /// Messages that are not in the file yet, and those that will not be; the rest is in the file.

@@ -98,16 +98,22 @@ impl Writer {
                 }
                 let upto = batch.upto();
                 let calls = batch.calls;
-                self.shared.committed(batch.ops, upto);
+                self.shared.committed(batch.ops);
                 for answer in calls.into_iter().filter_map(|call| call.answer) {
                     answer.stored();
                 }
+                self.shared.answered(upto);
                 true
             }
             Err(error) => {
                 self.fail(&error, trouble);
-                for answer in self.shared.failed(batch) {
+                let upto = batch.upto();
+                let (refused, nothing_waits) = self.shared.failed(batch);
+                for answer in refused {
                     answer.refused(refusals::STORE);
+                }
+                if nothing_waits {
+                    self.shared.answered(upto);
                 }
                 false
             }

@@ -216,7 +216,7 @@ fn the_schema_is_made_by_its_migrations() {
     connection
         .execute_batch(
             "DROP TABLE message; DROP TABLE session; DROP TABLE received; DROP TABLE in_flight;
-             DROP TABLE retained; DROP TABLE push; DROP TABLE purge; DROP TABLE meta;
+             DROP TABLE retained; DROP TABLE will; DROP TABLE push; DROP TABLE purge; DROP TABLE meta;
              PRAGMA user_version = 0;",
         )
         .unwrap();

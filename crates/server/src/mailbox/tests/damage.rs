@@ -106,6 +106,19 @@ fn a_later_version_and_another_program_are_let_alone() {
 }
 
 #[test]
+fn a_later_version_is_not_salvaged_by_halves() {
+    let (setting, _) = filled();
+    let connection = Connection::open(db(setting.path())).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let saved = tempfile::tempdir().unwrap();
+    let to = saved.path().join("mailbox.db");
+    let error = salvage(setting.path(), &to).unwrap_err();
+    assert!(matches!(error, OpenError::Newer { found: 99, .. }));
+    assert_eq!(fs::read_dir(saved.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_second_server_is_refused() {
     let setting = Setting::new();
     let error = SqliteMailbox::open(setting.path()).unwrap_err();

@@ -10,7 +10,7 @@ use jam_core::store::{Append, Flight, Recovered, Write};
 use jam_core::time::Time;
 use proptest::prelude::*;
 
-use super::setting::{Setting, append_of, message, record, user};
+use super::setting::{Setting, append_of, message, record, user, will};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -27,6 +27,7 @@ struct Model {
     received: BTreeMap<(u64, u16), ()>,
     flights: Vec<(u64, u16, Flight)>,
     retained: BTreeMap<String, Vec<u8>>,
+    wills: BTreeMap<u64, String>,
     pushes: BTreeMap<(UserId, UserId), PushRecord>,
 }
 
@@ -64,6 +65,8 @@ impl Model {
                 self.retained.insert(message.topic().to_string(), payload);
             }
             Write::Unretain(_, topic) => drop(self.retained.remove(&topic.to_string())),
+            Write::Will(due) => drop(self.wills.insert(due.id, due.will.topic.to_string())),
+            Write::EndWill(id) => drop(self.wills.remove(id)),
             Write::Push(push) => {
                 let key = (push.receiver.clone(), push.sender.clone());
                 self.pushes.insert(key, (**push).clone());
@@ -94,6 +97,9 @@ impl Model {
         for (_, message) in &recovered.retained {
             let payload = message.to_stored().payload.to_vec();
             model.retained.insert(message.topic().to_string(), payload);
+        }
+        for due in &recovered.wills {
+            model.wills.insert(due.id, due.will.topic.to_string());
         }
         for push in &recovered.pushes {
             let key = (push.receiver.clone(), push.sender.clone());
@@ -149,6 +155,8 @@ fn write() -> impl Strategy<Value = Write> {
             }))
         }),
         1 => (1_u8..4).prop_map(|sender| Write::EndPush(user("1"), user(&sender.to_string()))),
+        1 => (0_u8..3).prop_map(|topic| Write::Will(Box::new(will(&format!("/1/{topic}"))))),
+        1 => (0_u64..8).prop_map(Write::EndWill),
         1 => (0_u8..3).prop_map(|topic| Write::Unretain(user("1"), format!("/1/{topic}").into())),
     ]
 }
@@ -175,7 +183,11 @@ impl Numbers {
                 self.last += 1;
                 append.seq = self.last;
             }
-            Write::Acknowledged { seq, .. } | Write::Remove(seq) => {
+            Write::Will(due) => {
+                self.last += 1;
+                due.id = self.last;
+            }
+            Write::Acknowledged { seq, .. } | Write::Remove(seq) | Write::EndWill(seq) => {
                 *seq = self.last.saturating_sub(*seq);
             }
             Write::Session(record) => record.id = self.session(record.id),
@@ -224,8 +236,10 @@ proptest! {
                             setting.write([record]);
                         }
                         model.apply(write);
-                        if let Write::Append(Append { seq: number, .. }) = write {
-                            highest = highest.max(*number);
+                        match write {
+                            Write::Append(Append { seq: number, .. }) => highest = highest.max(*number),
+                            Write::Will(due) => highest = highest.max(due.id),
+                            _ => {}
                         }
                     }
                     asked += 1;

@@ -11,9 +11,10 @@ use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::policy::Refusal;
 use jam_core::store::{
-    Append, MailboxStore, Recovered, Seq, SessionRecord, Subscription, Write, Writes,
+    Append, MailboxStore, Recovered, Seq, SessionRecord, Subscription, WillRecord, Write, Writes,
 };
 use jam_core::time::Time;
+use jam_testkit::packets;
 use jam_wire::packet::{Publish, PublishProperties, QoS};
 use tempfile::TempDir;
 
@@ -143,6 +144,15 @@ pub(super) fn append_of(seq: Seq, to: &str, payload: impl Into<Bytes>) -> Write 
         retained: false,
         waits_for: 1,
     })
+}
+
+/// Its number is to be set.
+pub(super) fn will(topic: &str) -> WillRecord {
+    WillRecord {
+        id: 0,
+        user: user("1"),
+        will: packets::will(topic, "bye"),
+    }
 }
 
 pub(super) fn record(id: u64) -> Box<SessionRecord> {

@@ -1,0 +1,93 @@
+//! Wills that are due wait here until they are judged and published, as any PUBLISH of their clients.
+//!
+//! Invariants: a will whose session was kept is in the store from the moment on at which it leaves the session, and
+//! leaves it together with the message that it becomes (`tests/wills.rs`); one that cannot be kept as a
+//! message waits until it can.
+
+use jam_wire::packet::{Publish, QoS};
+
+use super::Router;
+use super::shard::lock;
+use crate::directory::Question;
+use crate::policy::{Stop, refusals};
+use crate::store::{Origin, WillRecord, Write};
+use crate::time::Time;
+use crate::user::DueWill;
+
+/// Wills that wait. Of more than that, those that the store has wait there for the next start; others are
+/// dropped.
+pub const MAX_DUE_WILLS: usize = 65_536;
+
+impl Router {
+    /// Takes a will that is due. While the store cannot keep messages, only one that needs no store.
+    #[must_use]
+    pub fn next_will(&self) -> Option<DueWill> {
+        let mut wills = lock(&self.wills);
+        if self.can_store() {
+            return wills.pop_front();
+        }
+        let needs_none = |due: &DueWill| due.will.qos == QoS::AtMostOnce && due.id.is_none();
+        let index = wills.iter().position(needs_none)?;
+        wills.remove(index)
+    }
+
+    /// Judges a due will as any PUBLISH of its client and publishes it; a refused one is dropped.
+    ///
+    /// # Errors
+    /// The fact that has to be loaded before the will can be judged.
+    pub fn publish_will(&self, due: &DueWill, now: Time) -> Result<(), Question> {
+        let will = &due.will;
+        let publish = Publish {
+            dup: false,
+            qos: will.qos,
+            retain: will.retain,
+            topic: will.topic.clone(),
+            packet_id: None,
+            properties: will.properties.clone(),
+            payload: will.payload.clone(),
+        };
+        let permit = match self.authorize_publish(&due.user, &publish) {
+            Ok(permit) => permit,
+            Err(Stop::Refused(_)) => {
+                self.drop_will(due);
+                return Ok(());
+            }
+            Err(Stop::Ask(question)) => return Err(question),
+        };
+        let origin = Origin::Will(due.clone());
+        match self.publish(&permit, publish, None, None, origin, now) {
+            Ok(()) => {}
+            Err(refusal) if refusal == refusals::STORE => self.put_back_will(due.clone()),
+            // A mailbox without room drops a will, which nobody waits for an answer to.
+            Err(_) => self.drop_will(due),
+        }
+        Ok(())
+    }
+
+    /// A will that cannot be judged or kept at the moment is due again.
+    pub fn put_back_will(&self, due: DueWill) {
+        self.wills_due([due]);
+    }
+
+    pub(super) fn wills_due(&self, due: impl IntoIterator<Item = DueWill>) {
+        let mut wills = lock(&self.wills);
+        let room = MAX_DUE_WILLS.saturating_sub(wills.len());
+        wills.extend(due.into_iter().take(room));
+    }
+
+    pub(super) fn restore_wills(&self, found: Vec<WillRecord>) {
+        self.wills_due(found.into_iter().map(|record| DueWill {
+            id: Some(record.id),
+            user: record.user,
+            will: record.will,
+        }));
+    }
+
+    fn drop_will(&self, due: &DueWill) {
+        if let Some(id) = due.id {
+            self.with_user(&due.user, |_, effects| {
+                effects.write_all([Write::EndWill(id)].into_iter().collect());
+            });
+        }
+    }
+}
