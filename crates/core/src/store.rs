@@ -367,6 +367,11 @@ pub trait MailboxStore: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether anything can be kept at the moment. If not, nothing waits for it that can do without.
+    fn is_writable(&self) -> bool {
+        self.accepts()
+    }
+
     /// Whether appends can be kept at the moment; if not, they are refused before they are tried.
     fn accepts(&self) -> bool {
         true

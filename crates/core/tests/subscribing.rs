@@ -505,3 +505,20 @@ fn a_store_in_trouble_keeps_nobody_from_what_waits() {
     bench.run();
     assert_eq!(two.expect_sub_ack(), [ReasonCode::GrantedQoS1]);
 }
+
+#[test]
+fn trouble_that_begins_after_a_subscribe_keeps_nobody_from_what_waits() {
+    let bench = Bench::new();
+    let (one, two) = (bench.client("1:phone", V4), bench.client("2:phone", V4));
+    one.connect();
+    two.connect_lasting();
+    let id = one.publish("/2/inbox", packets::message("1", "a"), AtLeastOnce);
+    one.expect_accepted(AtLeastOnce, id);
+    bench.store().hold(true);
+    two.send_subscribe(vec![packets::filter("/2/inbox", AtLeastOnce)]);
+    two.expect_nothing();
+    bench.store().trouble(true);
+    bench.router().wake_all();
+    bench.run();
+    two.read("1", "a");
+}

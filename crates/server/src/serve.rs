@@ -348,6 +348,12 @@ fn open_mailbox(
             router.purge(&user, up_to);
         }
     });
+    let this = Arc::downgrade(&router);
+    mailbox.on_failing(move || {
+        if let Some(router) = this.upgrade() {
+            router.wake_all();
+        }
+    });
     tracing::info!(messages, "the mailbox is open");
     Ok((mailbox, router))
 }

@@ -254,10 +254,6 @@ impl Connection {
             }
             Packet::PingReq => {
                 established.push(&Packet::PingResp, &mut self.output);
-                if established.gates > 0 {
-                    // The store may have come into trouble meanwhile.
-                    established.deliver(&self.router, &mut self.output, now);
-                }
                 Ok(())
             }
             Packet::Disconnect(disconnect) => {

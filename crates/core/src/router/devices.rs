@@ -84,7 +84,19 @@ impl Router {
 
     /// Whether the store can keep anything at the moment.
     pub(crate) fn can_store(&self) -> bool {
-        self.store.accepts()
+        self.store.is_writable()
+    }
+
+    /// Has every connection look again at what waits for its device: the store can keep nothing any more, and what
+    /// can do without it goes on.
+    pub fn wake_all(&self) {
+        for shard in &self.shards {
+            lock(shard)
+                .users
+                .iter()
+                .flat_map(|user| user.links())
+                .for_each(|link| link.wake());
+        }
     }
 
     /// Resolves the receipt when everything that was written before is kept.
@@ -104,7 +116,7 @@ impl Router {
         now: Time,
     ) -> Vec<Option<bool>> {
         let limits = &self.rules.user;
-        let can_store = self.can_store();
+        let accepts = self.store.accepts();
         let (outcomes, receipt) = self.with_shard(user, |user, graced, effects| {
             let mut outcomes = Vec::with_capacity(subscriptions.len());
             for (subscription, handling) in subscriptions {
@@ -112,7 +124,7 @@ impl Router {
                 outcomes.push(outcome);
                 let Some(message) = retained else { continue };
                 let seq = self.next_seq();
-                let append = user.send_retained(link, seq, message, limits, can_store, effects);
+                let append = user.send_retained(link, seq, message, limits, accepts, effects);
                 if let Some(append) = append {
                     self.end_graces(user, graced, effects);
                     let (this, id) = (self.this.clone(), user.id().clone());

@@ -23,7 +23,7 @@ impl Router {
     #[must_use]
     pub fn next_will(&self) -> Option<DueWill> {
         let mut wills = lock(&self.wills);
-        if self.can_store() {
+        if self.store.accepts() {
             return wills.pop_front();
         }
         let needs_none = |due: &DueWill| due.will.qos == QoS::AtMostOnce && due.id.is_none();

@@ -54,14 +54,14 @@ impl User {
         seq: Seq,
         message: Arc<Message>,
         limits: &UserLimits,
-        can_store: bool,
+        accepts: bool,
         effects: &mut Effects,
     ) -> Option<Append> {
         let device = self.devices.iter().find(|device| device.is_linked(link))?;
         let (slot, lasts) = (Slots::one(device.slot), device.id.is_some());
         let (granted, _) = device.reads(&message.topic)?;
         let qos = granted.min(message.qos);
-        let keeps = lasts && can_store && qos != QoS::AtMostOnce;
+        let keeps = lasts && accepts && qos != QoS::AtMostOnce;
         let place = match qos {
             _ if !keeps || !self.has_room(&message, limits, effects) => Place::Ephemeral,
             QoS::ExactlyOnce => Place::Storing,

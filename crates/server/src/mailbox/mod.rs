@@ -4,7 +4,7 @@
 //!
 //! - [`SqliteMailbox`]: what the router writes to and reads from. Its methods queue and return.
 //! - `pending`: what waits for the next commit, less what no longer matters; `shared` holds it.
-//! - `writer`: the one thread that changes the file; `apply` is a batch as SQL.
+//! - `writer`: the one thread that changes the file; `apply` is a batch as SQL, `reserve` is room for a full disk.
 //! - `reader`: the one thread that reads messages; `recover` is what is read at the start.
 //! - [`admin`], [`salvage`]: what the commands do with a mailbox.
 //! - `schema`: the file itself; `records`: values as they stand in it; `error`: why it cannot be opened.
@@ -19,6 +19,7 @@ mod pending;
 mod reader;
 mod records;
 mod recover;
+mod reserve;
 pub mod salvage;
 mod schema;
 mod shared;
@@ -38,8 +39,10 @@ use jam_core::store::{MailboxStore, OnLoaded, Receipt, Recovered, Seq, Writes};
 pub use error::OpenError;
 use pending::Answer;
 pub use reader::READ_TRIES;
+pub use reserve::RESERVE_BYTES;
+use reserve::Reserve;
 pub use shared::MAX_PENDING_BYTES;
-use shared::{Load, OnPurgeSlot, Shared};
+use shared::{Hook, Load, Shared};
 pub use writer::{PROBE_INTERVAL, PURGE_INTERVAL};
 
 /// Messages and sessions in `mailbox.db`.
@@ -70,7 +73,12 @@ impl SqliteMailbox {
         let reading = schema::open_to_read(&files.db).map_err(sqlite)?;
         let shared = Arc::new(Shared::new(files.clone(), found.kept));
         let applier = apply::Applier::new(found.reserved, found.position);
-        let writer = writer::Writer::new(Arc::clone(&shared), connection, applier);
+        let writer = writer::Writer::new(
+            Arc::clone(&shared),
+            connection,
+            applier,
+            Reserve::beside(&files.db),
+        );
         let reader = reader::Reader::new(Arc::clone(&shared), reading);
         // From here on, whatever fails stops the threads that run.
         let mut mailbox = Self {
@@ -99,7 +107,14 @@ impl SqliteMailbox {
     /// router is to remove those that are still there. Called on the writer's thread, without a lock.
     /// Can be set once; without it, such requests wait for the next start.
     pub fn on_purge(&self, then: impl Fn(UserId, Seq) + Send + Sync + 'static) {
-        drop(self.shared.on_purge.set(OnPurgeSlot(Box::new(then))));
+        let hook = Box::new(move |(user, up_to)| then(user, up_to));
+        drop(self.shared.on_purge.set(Hook(hook)));
+    }
+
+    /// What is done when nothing can be written any more: nothing is to wait for the store that can do without.
+    /// Called as above.
+    pub fn on_failing(&self, then: impl Fn() + Send + Sync + 'static) {
+        drop(self.shared.on_failing.set(Hook(Box::new(move |()| then()))));
     }
 }
 
@@ -123,6 +138,10 @@ impl MailboxStore for SqliteMailbox {
 
     fn is_ending_sessions(&self) -> bool {
         self.shared.is_ending()
+    }
+
+    fn is_writable(&self) -> bool {
+        self.shared.is_writable()
     }
 
     fn accepts(&self) -> bool {

@@ -99,7 +99,7 @@ pub(super) const MIGRATIONS: [&str; 3] = [
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pages of the log after which they are moved into the file itself: 32 MiB.
-const CHECKPOINT_PAGES: i64 = 8192;
+pub(super) const CHECKPOINT_PAGES: i64 = 8192;
 
 /// Bytes that the log keeps on disk after it has been larger.
 const JOURNAL_BYTES: i64 = 64 << 20;
@@ -348,6 +348,16 @@ pub(super) fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i6
     connection.pragma_query_value(None, name, |row| row.get(0))
 }
 
+/// Moves the log into the file when it has so many pages.
+pub(super) fn checkpoint_after(connection: &Connection, pages: i64) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "wal_autocheckpoint", pages)
+}
+
+/// Moves the log into the file now, as far as it goes, so that the next change begins it anew.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
+}
+
 /// Without CREATE: who makes a mailbox calls [`create`]. Without URI: `?` in a path is a character.
 pub(super) fn open_to_write(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -355,7 +365,7 @@ pub(super) fn open_to_write(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(32);
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    checkpoint_after(&connection, CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "cell_size_check", true)?;

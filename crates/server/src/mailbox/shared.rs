@@ -18,9 +18,6 @@ use super::schema::Files;
 /// Bytes of memory that may wait for a commit before appends are refused.
 pub const MAX_PENDING_BYTES: usize = 256 << 20;
 
-/// What is done when another process asks for a user's messages up to a number to be removed.
-pub(super) type OnPurge = Box<dyn Fn(UserId, Seq) + Send + Sync>;
-
 /// Messages to read, and who wants them.
 pub(super) struct Load {
     pub(super) seqs: Vec<Seq>,
@@ -63,23 +60,26 @@ pub(super) struct Shared {
     progress: Condvar,
     loads: Mutex<Loads>,
     more_loads: Condvar,
-    /// The last commit failed.
+    /// Appends are refused: there is no room on the disk, or the last commit failed.
     pub(super) trouble: AtomicBool,
+    /// The last commit failed.
+    pub(super) failing: AtomicBool,
     crowded: AtomicBool,
     early: AtomicUsize,
     ending: AtomicBool,
-    pub(super) on_purge: OnceLock<OnPurgeSlot>,
+    pub(super) on_purge: OnceLock<Hook<(UserId, Seq)>>,
+    pub(super) on_failing: OnceLock<Hook<()>>,
     /// Pages that the file may have; 0 for any number.
     #[cfg(test)]
     pub(super) max_pages: AtomicUsize,
 }
 
-/// [`OnPurge`], which cannot be printed.
-pub(super) struct OnPurgeSlot(pub(super) OnPurge);
+/// What the owner of the mailbox wants to be called for.
+pub(super) struct Hook<T>(pub(super) Box<dyn Fn(T) + Send + Sync>);
 
-impl std::fmt::Debug for OnPurgeSlot {
+impl<T> std::fmt::Debug for Hook<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OnPurge")
+        f.write_str("Hook")
     }
 }
 
@@ -109,10 +109,12 @@ impl Shared {
             loads: Mutex::default(),
             more_loads: Condvar::new(),
             trouble: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
             early: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
             on_purge: OnceLock::new(),
+            on_failing: OnceLock::new(),
             #[cfg(test)]
             max_pages: AtomicUsize::new(0),
         }
@@ -154,6 +156,10 @@ impl Shared {
     /// Whether sessions have ended of which the file does not say so yet.
     pub(super) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        !self.failing.load(Ordering::Relaxed)
     }
 
     pub(super) fn accepts(&self) -> bool {

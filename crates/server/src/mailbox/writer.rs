@@ -2,7 +2,8 @@
 //!
 //! A batch is what came while the last one was committed, so it grows with the load, and a lone call
 //! waits for nobody. When a commit fails, appends are refused, everything else waits, and once in
-//! [`PROBE_INTERVAL`] it is tried again until it succeeds.
+//! [`PROBE_INTERVAL`] it is tried again until it succeeds. When that is for want of room, the reserve is given up: then
+//! everything but appends goes on in it, until there is room for the reserve again.
 //!
 //! Invariants: nobody is answered before the commit, or under a lock; answers are in the order of the
 //! calls; the log says once that trouble began and once that it ended, and holds no content.
@@ -16,6 +17,7 @@ use rusqlite::{Connection, Error, ErrorCode};
 
 use super::apply::Applier;
 use super::records;
+use super::reserve::{LEAST_BYTES, Reserve};
 use super::schema;
 use super::shared::{Batch, Shared, Waited};
 
@@ -24,6 +26,9 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often an idle writer looks for what other processes ask.
 pub const PURGE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Pages of the log after which they are moved into the file, when the disk is full: 1 MiB.
+const FULL_CHECKPOINT_PAGES: i64 = 256;
 
 /// How often a file that another process has locked is waited for, each time for the busy timeout.
 const BUSY_TRIES: u32 = 3;
@@ -37,16 +42,26 @@ pub(super) struct Writer {
     seen: i64,
     /// Whether the connection is to be replaced before the next try.
     suspect: bool,
+    reserve: Reserve,
+    /// When it was last tried whether the trouble is over.
+    probed: Instant,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, connection: Connection, applier: Applier) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        connection: Connection,
+        applier: Applier,
+        reserve: Reserve,
+    ) -> Self {
         Self {
             shared,
             connection,
             applier,
             seen: -1,
             suspect: false,
+            reserve,
+            probed: Instant::now(),
         }
     }
 
@@ -58,17 +73,16 @@ impl Writer {
                 looked = Instant::now();
                 self.look_for_purges();
             }
-            let trouble = self.shared.trouble.load(Ordering::Relaxed);
-            let patience = if trouble {
-                PROBE_INTERVAL
+            let patience = if self.in_trouble() {
+                PROBE_INTERVAL.saturating_sub(self.probed.elapsed())
             } else {
                 PURGE_INTERVAL
             };
-            match self.shared.wait_for_work(patience, trouble) {
+            match self.shared.wait_for_work(patience, self.is_failing()) {
                 Waited::Work => {
                     let batch = self.shared.take();
-                    let kept = self.write(batch, trouble);
-                    if !kept && self.shared.is_stopping() {
+                    let kept = self.write(batch);
+                    if !kept && self.is_failing() && self.shared.is_stopping() {
                         tracing::error!("the mailbox stops without having kept everything");
                         return;
                     }
@@ -76,27 +90,36 @@ impl Writer {
                 Waited::Idle => {}
                 Waited::Stop => return,
             }
+            if self.in_trouble() && self.probed.elapsed() >= PROBE_INTERVAL {
+                self.probed = Instant::now();
+                self.end_trouble();
+            }
         }
     }
 
+    fn in_trouble(&self) -> bool {
+        self.shared.trouble.load(Ordering::Relaxed)
+    }
+
+    fn is_failing(&self) -> bool {
+        self.shared.failing.load(Ordering::Relaxed)
+    }
+
     /// Whether the batch is kept.
-    fn write(&mut self, mut batch: Batch, trouble: bool) -> bool {
+    fn write(&mut self, mut batch: Batch) -> bool {
         for answer in std::mem::take(&mut batch.early) {
             answer.stored();
         }
         let new_numbers = self.applier.must_reserve(&batch.ops);
-        let outcome = if batch.ops.is_idle() && !trouble && !new_numbers {
+        let outcome = if batch.ops.is_idle() && !self.is_failing() && !new_numbers {
             Ok(())
         } else {
-            self.commit(&batch, trouble)
+            self.commit(&batch)
         };
+        let upto = batch.upto();
         match outcome {
             Ok(()) => {
-                if trouble {
-                    self.shared.trouble.store(false, Ordering::Relaxed);
-                    tracing::info!("the mailbox can be written again; messages are taken again");
-                }
-                let upto = batch.upto();
+                self.shared.failing.store(false, Ordering::Relaxed);
                 let calls = batch.calls;
                 self.shared.committed(batch.ops);
                 for answer in calls.into_iter().filter_map(|call| call.answer) {
@@ -106,8 +129,7 @@ impl Writer {
                 true
             }
             Err(error) => {
-                self.fail(&error, trouble);
-                let upto = batch.upto();
+                self.fail(&error);
                 let (refused, nothing_waits) = self.shared.failed(batch);
                 for answer in refused {
                     answer.refused(refusals::STORE);
@@ -120,7 +142,35 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, batch: &Batch, probe: bool) -> Result<(), Error> {
+    /// Appends are taken again when something has been written, and there is room.
+    fn end_trouble(&mut self) {
+        if self.is_failing() {
+            return;
+        }
+        if !self.reserve.take() {
+            if !self.has_free_pages() {
+                return;
+            }
+            self.reserve.take_less();
+        }
+        drop(schema::checkpoint_after(
+            &self.connection,
+            schema::CHECKPOINT_PAGES,
+        ));
+        self.shared.trouble.store(false, Ordering::Relaxed);
+        tracing::info!("the mailbox can be written again; messages are taken again");
+    }
+
+    /// Whether what was delivered has left room in the file itself.
+    fn has_free_pages(&self) -> bool {
+        let pragma = |name| schema::pragma(&self.connection, name).unwrap_or(0);
+        let bytes = pragma("freelist_count") * pragma("page_size");
+        u64::try_from(bytes).is_ok_and(|bytes| bytes >= LEAST_BYTES)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), Error> {
+        // Something has to be written to find out whether it can be.
+        let probe = self.is_failing();
         if std::mem::take(&mut self.suspect) {
             self.connection = schema::open_to_write(&self.shared.files.db)?;
             self.seen = -1;
@@ -138,14 +188,30 @@ impl Writer {
         }
     }
 
-    fn fail(&mut self, error: &Error, trouble: bool) {
+    fn fail(&mut self, error: &Error) {
         let code = error.sqlite_error_code();
+        let is_full = code == Some(ErrorCode::DiskFull);
         // A connection that has seen the disk fail may believe what is not so.
-        self.suspect = code != Some(ErrorCode::DiskFull);
-        if trouble {
+        self.suspect = !is_full;
+        let is_news = !self.shared.trouble.swap(true, Ordering::Relaxed);
+        if is_news {
+            self.probed = Instant::now();
+        }
+        if is_full && self.reserve.give_up() {
+            // The log begins anew before it needs more room than it has.
+            drop(schema::checkpoint_after(
+                &self.connection,
+                FULL_CHECKPOINT_PAGES,
+            ));
+            drop(schema::checkpoint(&self.connection));
+        } else if !self.shared.failing.swap(true, Ordering::Relaxed)
+            && let Some(hook) = self.shared.on_failing.get()
+        {
+            hook.0(());
+        }
+        if !is_news {
             return;
         }
-        self.shared.trouble.store(true, Ordering::Relaxed);
         let path = self.shared.files.db.display();
         let advice = match code {
             Some(ErrorCode::DiskFull) => "make room on the disk",
@@ -183,13 +249,13 @@ impl Writer {
         };
         for (user, up_to) in &purges {
             if let (Ok(user), Ok(up_to)) = (records::user(user), records::from_number(*up_to)) {
-                on_purge.0(user, up_to);
+                on_purge.0((user, up_to));
             }
         }
         if !purges.is_empty() {
             // The request is forgotten after what it asked for is kept, or a crash would undo it.
             let batch = self.shared.take();
-            if !self.write(batch, false) {
+            if !self.write(batch) {
                 return;
             }
         }

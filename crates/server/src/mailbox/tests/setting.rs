@@ -4,7 +4,8 @@ use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jam_core::ids::{ClientId, UserId};
@@ -18,8 +19,8 @@ use jam_testkit::packets;
 use jam_wire::packet::{Publish, PublishProperties, QoS};
 use tempfile::TempDir;
 
-use crate::mailbox::SqliteMailbox;
 use crate::mailbox::pending::Answer;
+use crate::mailbox::{OpenError, SqliteMailbox};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -94,9 +95,18 @@ impl Setting {
         if self.mailbox.is_some() {
             self.close();
         }
-        let (mailbox, recovered) = SqliteMailbox::open(self.dir.path()).unwrap();
-        self.mailbox = Some(mailbox);
-        recovered
+        let started = Instant::now();
+        loop {
+            match SqliteMailbox::open(self.dir.path()) {
+                Ok((mailbox, recovered)) => {
+                    self.mailbox = Some(mailbox);
+                    return recovered;
+                }
+                // A process that another test starts has the lock too, until it is that process.
+                Err(OpenError::InUse(_)) if started.elapsed() < PATIENCE => thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 }
 

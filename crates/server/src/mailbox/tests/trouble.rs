@@ -1,5 +1,6 @@
 //! A disk that is full, and one that fails.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -8,11 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jam_core::policy::refusals;
-use jam_core::store::{MailboxStore, Write};
+use jam_core::store::{Flight, MailboxStore, Write};
 
 use super::setting::{PATIENCE, Setting, append_of, id, record};
-use crate::mailbox::SqliteMailbox;
 use crate::mailbox::pending::Answer;
+use crate::mailbox::{RESERVE_BYTES, SqliteMailbox};
 
 const LARGE: usize = 100_000;
 
@@ -42,9 +43,13 @@ fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room()
     assert_eq!(setting.answer(), (3, Err(refusals::STORE)));
     assert!(!setting.mailbox().accepts());
 
-    // What is there is delivered.
+    // What is there is delivered, also what needs a little room for that: it has the reserve.
     assert_eq!(setting.load(&[1, 3]).len(), 1);
-    // Small changes may find room; messages do not, until there is some.
+    let reserve = setting.path().join("mailbox.reserve");
+    setting.ask(6, [Write::InFlight(2, id(9), Flight::AwaitsPubRec(1))]);
+    assert_eq!(setting.answer(), (6, Ok(())));
+    assert!(setting.mailbox().is_writable() && !setting.mailbox().accepts());
+    assert!(!reserve.exists());
     setting
         .mailbox()
         .shared
@@ -53,6 +58,7 @@ fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room()
     setting.ask(4, [Write::Received(2, id(6)), Write::Remove(1)]);
     wait_until(|| setting.mailbox().accepts());
     assert_eq!(setting.answer(), (4, Ok(())));
+    assert_eq!(fs::metadata(&reserve).unwrap().len(), RESERVE_BYTES);
     setting.ask(5, [append_of(5, "1", vec![0; LARGE])]);
     assert_eq!(setting.answer(), (5, Ok(())));
     let recovered = setting.reopen();
@@ -76,8 +82,11 @@ fn writes_until_files_may_not_grow() {
         mailbox.shared.push(writes, Some(answer));
         answers.recv_timeout(PATIENCE).unwrap()
     };
+    let (called, calls) = sync_channel(9);
+    mailbox.on_failing(move || called.send(()).unwrap());
     let refused = (1..1000).find(|&seq| ask(seq) != (seq, Ok(()))).unwrap();
-    assert!(!mailbox.accepts());
+    assert!(!mailbox.accepts() && !mailbox.is_writable());
+    calls.recv_timeout(PATIENCE).unwrap();
     let (keeping, kept) = sync_channel(1);
     let answer = Answer::Test(keeping, 0);
     mailbox
