@@ -7,8 +7,10 @@ use jam_testkit::simulator;
 
 /// Operations in one run.
 const STEPS: usize = 1000;
-/// Runs of each kind.
+/// Runs of each kind without crashes.
 const RUNS: u64 = 150;
+/// Runs of each kind with crashes: a million operations. `JAM_SIMULATOR_RUNS` asks for another number.
+const RUNS_WITH_CRASHES: u64 = 500;
 /// Seeds that failed once.
 const PAST: &[(u64, bool)] = &[];
 
@@ -57,10 +59,11 @@ fn a_fuzzer_s_bytes() {
     }
 }
 
-/// Runs of each kind with crashes: [`RUNS`], or `JAM_SIMULATOR_RUNS`; 500 are a million operations.
 fn runs_with_crashes() -> u64 {
     let asked = std::env::var("JAM_SIMULATOR_RUNS").ok();
-    asked.and_then(|runs| runs.parse().ok()).unwrap_or(RUNS)
+    asked
+        .and_then(|runs| runs.parse().ok())
+        .unwrap_or(RUNS_WITH_CRASHES)
 }
 
 #[test]
