@@ -355,3 +355,24 @@ fn a_clean_start_is_not_answered_before_the_old_session_is_gone_for_good() {
         one.expect(Packet::PingResp);
     }
 }
+
+#[test]
+fn a_clean_start_is_answered_when_the_store_can_keep_nothing_any_more() {
+    let bench = Bench::new();
+    let one = bench.client("1:phone", V4);
+    one.connect_lasting();
+    one.drop_connection();
+    bench.store().hold(true);
+    one.open();
+    one.send(Packet::Connect(Box::new(packets::connect("1:phone", V4))));
+    one.expect_nothing();
+    bench.store().trouble(true);
+    bench.router().wake_all();
+    bench.run();
+    assert!(matches!(one.next(), Some(Packet::ConnAck(ack)) if !ack.session_present));
+    bench.store().release_all();
+    bench.run();
+    one.expect_nothing();
+    one.send(Packet::PingReq);
+    one.expect(Packet::PingResp);
+}

@@ -185,6 +185,7 @@ impl Connection {
             evicted,
         } = established.link.take();
         established.settle(outcomes, &self.router, &mut self.output);
+        established.greet_without_store(&self.router, &mut self.output);
         if let Some(why) = evicted {
             self.evict(why, now);
             return;
