@@ -3,12 +3,12 @@
 //! Invariants: contents are not read, only numbers and names; what cannot be right is an error, for
 //! half a mailbox would be taken for a whole one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use foldhash::fast::RandomState;
 use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::push::PushRecord;
@@ -22,10 +22,13 @@ use super::pending::{Kept, PacketKey};
 use super::records as rec;
 use super::schema;
 
-/// A table of fewer numbers than twice this is not worth a second thread.
-const ALONE: i64 = 20_000;
+/// So many numbers are worth a thread of their own.
+const ALONE: u64 = 20_000;
 
-/// All of it, and what the writer needs to know.
+/// Threads that read at once. A row is read in half a microsecond, so there is no need of more.
+const MAX_READERS: usize = 4;
+
+/// All but the messages of the logs, and what the writer needs to know.
 pub(super) struct Found {
     pub(super) recovered: Recovered,
     pub(super) kept: Kept,
@@ -35,8 +38,8 @@ pub(super) struct Found {
     pub(super) position: i64,
 }
 
-/// Reads everything but contents.
-pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Error> {
+/// Reads everything but contents and [`all_entries`].
+pub(super) fn recover(connection: &Connection) -> Result<Found, Error> {
     // What somebody asked for while no server ran.
     let sql = "DELETE FROM message WHERE EXISTS
          (SELECT 1 FROM purge WHERE purge.user = message.user AND message.id <= purge.up_to)";
@@ -53,17 +56,15 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     }
     received(connection, &mut sessions, &mut kept)?;
     let position = in_flight(connection, &mut sessions, &mut kept)?;
-    let mut last_seq = reserved.max(sessions.keys().next_back().copied().unwrap_or(0));
-    let entries = all_entries(path, connection)?;
-    last_seq = last_seq.max(entries.last().map_or(0, |entry| entry.seq));
+    let last_session = sessions.keys().next_back().copied().unwrap_or(0);
+    let last_message = rec::from_number(bounds(connection)?.1.unwrap_or(0))?;
     let retained = retained(connection)?;
     let pushes = pushes(connection)?;
     let recovered = Recovered {
         sessions: sessions.into_values().collect(),
-        entries,
         retained,
         pushes,
-        last_seq,
+        last_seq: reserved.max(last_session).max(last_message),
     };
     Ok(Found {
         recovered,
@@ -164,74 +165,98 @@ fn in_flight(
     Ok(next)
 }
 
-/// All messages; a long table is read from two places at once.
-fn all_entries(path: &Path, connection: &Connection) -> Result<Vec<RecoveredEntry>, Error> {
-    let sql = "SELECT (SELECT min(id) FROM message), (SELECT max(id) FROM message)";
-    let bounds = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let (Some(first), Some(last)) = bounds else {
-        return Ok(Vec::new());
+/// Takes every message of the logs, in ascending order of numbers if there are few; a long table is read
+/// from several places at once. How many there are.
+pub(super) fn all_entries(
+    path: &Path,
+    take: impl Fn(RecoveredEntry) + Sync,
+) -> Result<usize, Error> {
+    let connection = schema::open_to_read(path)?;
+    let (Some(first), Some(last)) = bounds(&connection)? else {
+        return Ok(0);
     };
-    let middle = i64::midpoint(first, last);
-    if last - middle < ALONE {
-        return Ok(entries(connection, i64::MIN, i64::MAX)?.0);
-    }
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let parts = (last.abs_diff(first) / ALONE + 1).min(cores.min(MAX_READERS) as u64);
+    let length = i64::try_from(last.abs_diff(first) / parts).unwrap_or(i64::MAX);
     thread::scope(|scope| {
-        let rest = scope.spawn(move || {
-            let connection = schema::open_to_read(path)?;
-            entries(&connection, middle + 1, i64::MAX)
-        });
-        let (mut all, next) = entries(connection, i64::MIN, middle)?;
-        let (rest, _) = rest.join().expect("reading does not panic")?;
-        // A number that was altered would end the first part too early.
-        if next != rest.first().map(|entry| entry.seq) {
-            return Err(rec::wrong("the number of a message"));
+        let take = &take;
+        let mut readers = Vec::new();
+        let mut from = i64::MIN;
+        for part in 1..parts {
+            let to = first.saturating_add(length.saturating_mul(part as i64));
+            readers.push(scope.spawn(move || {
+                let connection = schema::open_to_read(path)?;
+                entries(&connection, from, to, take)
+            }));
+            from = to + 1;
         }
-        all.extend(rest);
-        Ok(all)
+        let mut found = entries(&connection, from, i64::MAX, take)?;
+        // A number that was altered would end a part too early.
+        for reader in readers.into_iter().rev() {
+            let before = reader.join().expect("reading does not panic")?;
+            if before.next != found.first {
+                return Err(rec::wrong("the number of a message"));
+            }
+            found.count += before.count;
+            found.first = before.first.or(found.first);
+        }
+        Ok(found.count)
     })
 }
 
-/// Messages from one number up to another, and the number of the one that follows.
+/// The lowest and the highest number of a message.
+fn bounds(connection: &Connection) -> Result<(Option<i64>, Option<i64>), Error> {
+    let sql = "SELECT (SELECT min(id) FROM message), (SELECT max(id) FROM message)";
+    connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// What was found of a part of the messages.
+#[derive(Default)]
+struct Part {
+    count: usize,
+    first: Option<Seq>,
+    /// The number that follows the part.
+    next: Option<Seq>,
+}
+
+/// Takes messages from one number up to another.
 fn entries(
     connection: &Connection,
     first: i64,
     last: i64,
-) -> Result<(Vec<RecoveredEntry>, Option<Seq>), Error> {
+    take: &impl Fn(RecoveredEntry),
+) -> Result<Part, Error> {
     let mut select = connection.prepare(
         "SELECT id, user, flags, waits_for, acknowledged, received_at, expires_at, size
          FROM message WHERE id >= ?1 ORDER BY id",
     )?;
     let last = u64::try_from(last).unwrap_or(0);
-    let mut users: HashSet<UserId, RandomState> = HashSet::default();
-    let mut entries: Vec<RecoveredEntry> = Vec::new();
+    let mut part = Part::default();
+    let mut before = None;
     let mut rows = select.query([first])?;
     while let Some(row) = rows.next()? {
-        let entry = entry(row, &mut users)?;
-        if entries.last().is_some_and(|before| before.seq >= entry.seq) {
+        let entry = entry(row)?;
+        let seq = Some(entry.seq);
+        if before >= seq {
             return Err(rec::wrong("the number of a message"));
         }
         if entry.seq > last {
-            return Ok((entries, Some(entry.seq)));
+            part.next = seq;
+            break;
         }
-        entries.push(entry);
+        before = seq;
+        part.first = part.first.or(seq);
+        part.count += 1;
+        take(entry);
     }
-    Ok((entries, None))
+    Ok(part)
 }
 
-fn entry(row: &Row<'_>, users: &mut HashSet<UserId, RandomState>) -> Result<RecoveredEntry, Error> {
-    let user = rec::user(row.get_ref(1)?.as_str()?)?;
-    // One allocation for each user, not for each message.
-    let user = match users.get(&user) {
-        Some(known) => known.clone(),
-        None => {
-            users.insert(user.clone());
-            user
-        }
-    };
+fn entry(row: &Row<'_>) -> Result<RecoveredEntry, Error> {
     let flags = rec::Flags::from_number(row.get(2)?)?;
     Ok(RecoveredEntry {
         seq: rec::from_number(row.get(0)?)?,
-        user,
+        user: rec::user(row.get_ref(1)?.as_str()?)?,
         inbox: flags.inbox,
         retained: flags.retained,
         qos: flags.qos,
@@ -278,7 +303,7 @@ pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
     let mut sessions = sessions(connection)?;
     received(connection, &mut sessions, &mut Kept::default())?;
     in_flight(connection, &mut sessions, &mut Kept::default())?;
-    entries(connection, i64::MIN, i64::MAX)?;
+    entries(connection, i64::MIN, i64::MAX, &drop)?;
     retained(connection)?;
     pushes(connection)?;
     let mut select =

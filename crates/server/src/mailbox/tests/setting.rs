@@ -1,9 +1,10 @@
 //! A mailbox in a directory of its own, and shorthands.
 
 use std::num::NonZeroU16;
+use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,18 +12,44 @@ use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::policy::Refusal;
 use jam_core::store::{
-    Append, MailboxStore, Recovered, Seq, SessionRecord, Subscription, Write, Writes,
+    Append, MailboxStore, Recovered, RecoveredEntry, Seq, SessionRecord, Subscription, Write,
+    Writes,
 };
 use jam_core::time::Time;
 use jam_wire::packet::{Publish, PublishProperties, QoS};
 use tempfile::TempDir;
 
-use crate::mailbox::SqliteMailbox;
 use crate::mailbox::pending::Answer;
+use crate::mailbox::{OpenError, SqliteMailbox};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) type Outcome = (u64, Result<(), Refusal>);
+
+/// What is found when a mailbox is opened.
+pub(super) struct Found {
+    /// In the order of their numbers.
+    pub(super) entries: Vec<RecoveredEntry>,
+    rest: Recovered,
+}
+
+impl Deref for Found {
+    type Target = Recovered;
+
+    fn deref(&self) -> &Recovered {
+        &self.rest
+    }
+}
+
+pub(super) fn open(dir: &Path) -> Result<(Arc<SqliteMailbox>, Found), OpenError> {
+    let (mailbox, rest) = SqliteMailbox::open(dir)?;
+    let entries = Mutex::new(Vec::new());
+    let count = mailbox.recover_entries(|entry| entries.lock().unwrap().push(entry))?;
+    let mut entries = entries.into_inner().unwrap();
+    assert_eq!(entries.len(), count);
+    entries.sort_by_key(|entry| entry.seq);
+    Ok((mailbox, Found { entries, rest }))
+}
 
 /// A mailbox, its directory, and the answers it gives.
 pub(super) struct Setting {
@@ -35,7 +62,7 @@ pub(super) struct Setting {
 impl Setting {
     pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (mailbox, recovered) = SqliteMailbox::open(dir.path()).unwrap();
+        let (mailbox, recovered) = open(dir.path()).unwrap();
         assert!(recovered.entries.is_empty() && recovered.sessions.is_empty());
         let (to, answers) = sync_channel(1 << 16);
         Self {
@@ -89,11 +116,11 @@ impl Setting {
         drop(Arc::try_unwrap(mailbox).unwrap());
     }
 
-    pub(super) fn reopen(&mut self) -> Recovered {
+    pub(super) fn reopen(&mut self) -> Found {
         if self.mailbox.is_some() {
             self.close();
         }
-        let (mailbox, recovered) = SqliteMailbox::open(self.dir.path()).unwrap();
+        let (mailbox, recovered) = open(self.dir.path()).unwrap();
         self.mailbox = Some(mailbox);
         recovered
     }
