@@ -274,13 +274,10 @@ impl Router {
         for (id, message) in found.retained {
             self.with_stored(&id, |user| user.restore_retained(message));
         }
-        let mut timers = Vec::new();
+        let (mut timers, mut users) = (Vec::new(), Vec::new());
         for shard in &self.shards {
-            let users: Vec<UserId> = {
-                let shard = lock(shard);
-                shard.users.iter().map(|user| user.id().clone()).collect()
-            };
-            for id in users {
+            users.extend(lock(shard).users.iter().map(|user| user.id().clone()));
+            for id in users.drain(..) {
                 let due = self.with_user(&id, |user, effects| user.restored(now, effects));
                 timers.extend(due.into_iter().map(|(due, alarm)| (due, id.clone(), alarm)));
             }

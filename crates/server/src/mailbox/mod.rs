@@ -66,7 +66,7 @@ impl SqliteMailbox {
         let closed = schema::prepare(&files)?;
         let connection = schema::open(&files, closed)?;
         let sqlite = |error| OpenError::sqlite(&files.db, &error);
-        let found = recover::recover(&connection).map_err(sqlite)?;
+        let found = recover::recover(&files.db, &connection).map_err(sqlite)?;
         let reading = schema::open_to_read(&files.db).map_err(sqlite)?;
         let shared = Arc::new(Shared::new(files.clone(), found.kept));
         let applier = apply::Applier::new(found.reserved, found.position);

@@ -3,7 +3,6 @@
 //! Invariants: contents are not read, only numbers and names; what cannot be right is an error, for
 //! half a mailbox would be taken for a whole one.
 
-use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,10 +11,10 @@ use std::thread;
 use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::push::PushRecord;
-use jam_core::store::{Flight, Recovered, RecoveredEntry, Seq, SessionId, SessionRecord};
+use jam_core::store::{Flight, Flights, Recovered, RecoveredEntry, SessionId, SessionRecord};
 use jam_core::time::Time;
 use jam_wire::packet::PacketId;
-use rusqlite::{Connection, Error, OptionalExtension, Row};
+use rusqlite::{Connection, Error, OptionalExtension, Row, Statement};
 
 use super::apply::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC, LAST_SEQ};
 use super::pending::{Kept, PacketKey};
@@ -39,7 +38,7 @@ pub(super) struct Found {
 }
 
 /// Reads everything but contents and [`all_entries`].
-pub(super) fn recover(connection: &Connection) -> Result<Found, Error> {
+pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Error> {
     // What somebody asked for while no server ran.
     let sql = "DELETE FROM message WHERE EXISTS
          (SELECT 1 FROM purge WHERE purge.user = message.user AND message.id <= purge.up_to)";
@@ -49,19 +48,20 @@ pub(super) fn recover(connection: &Connection) -> Result<Found, Error> {
         connection.execute("DELETE FROM purge", [])?;
     }
     let reserved = reserved(connection)?;
-    let mut sessions: Sessions = sessions(connection)?;
+    let mut parts = in_parts(path, "session", sessions)?.into_iter();
+    let mut sessions = parts.next().unwrap_or_default();
+    parts.for_each(|part| sessions.extend(part));
     let mut kept = Kept::default();
-    for session in sessions.keys() {
-        kept.session(*session);
-    }
+    kept.sessions(sessions.iter().map(|(record, ..)| record.id));
     received(connection, &mut sessions, &mut kept)?;
     let position = in_flight(connection, &mut sessions, &mut kept)?;
-    let last_session = sessions.keys().next_back().copied().unwrap_or(0);
-    let last_message = rec::from_number(bounds(connection)?.1.unwrap_or(0))?;
+    let last_session = sessions.last().map_or(0, |(record, ..)| record.id);
+    let last_message =
+        bounds(connection, "message")?.map_or(Ok(0), |(_, last)| rec::from_number(last))?;
     let retained = retained(connection)?;
     let pushes = pushes(connection)?;
     let recovered = Recovered {
-        sessions: sessions.into_values().collect(),
+        sessions,
         retained,
         pushes,
         last_seq: reserved.max(last_session).max(last_message),
@@ -74,7 +74,10 @@ pub(super) fn recover(connection: &Connection) -> Result<Found, Error> {
     })
 }
 
-type Sessions = BTreeMap<SessionId, (SessionRecord, Vec<PacketId>, Vec<(PacketId, Flight)>)>;
+type Session = (SessionRecord, Vec<PacketId>, Flights);
+
+/// By their numbers.
+type Sessions = Vec<Session>;
 
 fn reserved(connection: &Connection) -> Result<u64, Error> {
     let sql = "SELECT value FROM meta WHERE name = ?1";
@@ -84,17 +87,23 @@ fn reserved(connection: &Connection) -> Result<u64, Error> {
     value.map_or(Ok(0), rec::from_number)
 }
 
-fn sessions(connection: &Connection) -> Result<Sessions, Error> {
+fn sessions(connection: &Connection, first: i64, last: i64) -> Result<Part<Sessions>, Error> {
     let mut select = connection.prepare(
         "SELECT id, user, client, slot, expiry, ends_at, will, will_delay, will_at, subscriptions,
              maybe_sent
-         FROM session",
+         FROM session WHERE id >= ?1 ORDER BY id",
     )?;
-    let rows = select.query_map([], |row| {
-        let record = session(row)?;
-        Ok((record.id, (record, Vec::new(), Vec::new())))
+    let mut sessions = Sessions::new();
+    let part = rows(&mut select, first, last, |row| {
+        sessions.push((session(row)?, Vec::new(), Flights::new()));
+        Ok(())
     })?;
-    rows.collect()
+    Ok(part.with(sessions))
+}
+
+fn find(sessions: &mut Sessions, id: SessionId) -> Option<&mut Session> {
+    let index = sessions.binary_search_by_key(&id, |(record, ..)| record.id);
+    index.ok().map(|index| &mut sessions[index])
 }
 
 pub(super) fn session(row: &Row<'_>) -> Result<SessionRecord, Error> {
@@ -128,7 +137,7 @@ fn received(
         let session = rec::from_number(row.get(0)?)?;
         let id = rec::packet_id(row.get(1)?)?;
         kept.packet(PacketKey::received(session, id));
-        if let Some((_, received, _)) = sessions.get_mut(&session) {
+        if let Some((_, received, _)) = find(sessions, session) {
             received.push(id);
         }
     }
@@ -158,98 +167,138 @@ fn in_flight(
         };
         next = row.get::<_, i64>(4)?.saturating_add(1);
         kept.packet(PacketKey::in_flight(session, id));
-        if let Some((_, _, flights)) = sessions.get_mut(&session) {
+        if let Some((_, _, flights)) = find(sessions, session) {
             flights.push((id, flight));
         }
     }
     Ok(next)
 }
 
-/// Takes every message of the logs, in ascending order of numbers if there are few; a long table is read
-/// from several places at once. How many there are.
+/// Takes every message of the logs, in ascending order of numbers if there are few. How many there are.
 pub(super) fn all_entries(
     path: &Path,
     take: impl Fn(RecoveredEntry) + Sync,
 ) -> Result<usize, Error> {
+    let counts = in_parts(path, "message", |connection, first, last| {
+        entries(connection, first, last, &take)
+    })?;
+    Ok(counts.into_iter().sum())
+}
+
+/// What was read of a part of a table.
+struct Part<T> {
+    found: T,
+    /// The first number in it.
+    first: Option<i64>,
+    /// The number that follows it.
+    next: Option<i64>,
+}
+
+/// Reads a table by its numbers; a long one in several parts at once.
+fn in_parts<T: Send>(
+    path: &Path,
+    table: &str,
+    read: impl Fn(&Connection, i64, i64) -> Result<Part<T>, Error> + Sync,
+) -> Result<Vec<T>, Error> {
     let connection = schema::open_to_read(path)?;
-    let (Some(first), Some(last)) = bounds(&connection)? else {
-        return Ok(0);
+    let Some((first, last)) = bounds(&connection, table)? else {
+        return Ok(Vec::new());
     };
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let parts = (last.abs_diff(first) / ALONE + 1).min(cores.min(MAX_READERS) as u64);
     let length = i64::try_from(last.abs_diff(first) / parts).unwrap_or(i64::MAX);
     thread::scope(|scope| {
-        let take = &take;
+        let read = &read;
         let mut readers = Vec::new();
-        let mut from = i64::MIN;
-        for part in 1..parts {
-            let to = first.saturating_add(length.saturating_mul(part as i64));
-            readers.push(scope.spawn(move || {
-                let connection = schema::open_to_read(path)?;
-                entries(&connection, from, to, take)
-            }));
-            from = to + 1;
+        let (mut from, mut to) = (i64::MIN, first);
+        for _ in 1..parts {
+            to = to.saturating_add(length);
+            readers.push(scope.spawn(move || read(&schema::open_to_read(path)?, from, to)));
+            from = to.saturating_add(1);
         }
-        let mut found = entries(&connection, from, i64::MAX, take)?;
-        // A number that was altered would end a part too early.
+        let Part {
+            found, mut first, ..
+        } = read(&connection, from, i64::MAX)?;
+        let mut all = vec![found];
         for reader in readers.into_iter().rev() {
-            let before = reader.join().expect("reading does not panic")?;
-            if before.next != found.first {
-                return Err(rec::wrong("the number of a message"));
+            let part = reader.join().expect("reading does not panic")?;
+            // A number that was altered would end a part too early.
+            if part.next != first {
+                return Err(rec::wrong("a number"));
             }
-            found.count += before.count;
-            found.first = before.first.or(found.first);
+            first = part.first.or(first);
+            all.push(part.found);
         }
-        Ok(found.count)
+        all.reverse();
+        Ok(all)
     })
 }
 
-/// The lowest and the highest number of a message.
-fn bounds(connection: &Connection) -> Result<(Option<i64>, Option<i64>), Error> {
-    let sql = "SELECT (SELECT min(id) FROM message), (SELECT max(id) FROM message)";
-    connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+/// The lowest and the highest number in a table.
+fn bounds(connection: &Connection, table: &str) -> Result<Option<(i64, i64)>, Error> {
+    let sql = format!("SELECT (SELECT min(id) FROM {table}), (SELECT max(id) FROM {table})");
+    let bounds = connection.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (first, last): (Option<i64>, Option<i64>) = bounds;
+    Ok(first.zip(last))
 }
 
-/// What was found of a part of the messages.
-#[derive(Default)]
-struct Part {
-    count: usize,
-    first: Option<Seq>,
-    /// The number that follows the part.
-    next: Option<Seq>,
+/// Hands over the rows from one number up to another, by ascending numbers in their first column.
+fn rows(
+    select: &mut Statement<'_>,
+    first: i64,
+    last: i64,
+    mut each: impl FnMut(&Row<'_>) -> Result<(), Error>,
+) -> Result<Part<()>, Error> {
+    let (mut lowest, mut before, mut next) = (None, None, None);
+    let mut rows = select.query([first])?;
+    while let Some(row) = rows.next()? {
+        let number: i64 = row.get(0)?;
+        if before >= Some(number) {
+            return Err(rec::wrong("a number"));
+        }
+        if number > last {
+            next = Some(number);
+            break;
+        }
+        before = Some(number);
+        lowest = lowest.or(before);
+        each(row)?;
+    }
+    Ok(Part {
+        found: (),
+        first: lowest,
+        next,
+    })
 }
 
-/// Takes messages from one number up to another.
+/// Takes messages from one number up to another, and counts them.
 fn entries(
     connection: &Connection,
     first: i64,
     last: i64,
     take: &impl Fn(RecoveredEntry),
-) -> Result<Part, Error> {
+) -> Result<Part<usize>, Error> {
     let mut select = connection.prepare(
         "SELECT id, user, flags, waits_for, acknowledged, received_at, expires_at, size
          FROM message WHERE id >= ?1 ORDER BY id",
     )?;
-    let last = u64::try_from(last).unwrap_or(0);
-    let mut part = Part::default();
-    let mut before = None;
-    let mut rows = select.query([first])?;
-    while let Some(row) = rows.next()? {
-        let entry = entry(row)?;
-        let seq = Some(entry.seq);
-        if before >= seq {
-            return Err(rec::wrong("the number of a message"));
+    let mut count = 0;
+    let part = rows(&mut select, first, last, |row| {
+        take(entry(row)?);
+        count += 1;
+        Ok(())
+    })?;
+    Ok(part.with(count))
+}
+
+impl Part<()> {
+    fn with<T>(self, found: T) -> Part<T> {
+        Part {
+            found,
+            first: self.first,
+            next: self.next,
         }
-        if entry.seq > last {
-            part.next = seq;
-            break;
-        }
-        before = seq;
-        part.first = part.first.or(seq);
-        part.count += 1;
-        take(entry);
     }
-    Ok(part)
 }
 
 fn entry(row: &Row<'_>) -> Result<RecoveredEntry, Error> {
@@ -300,7 +349,7 @@ pub(super) fn retained_message(row: &Row<'_>) -> Result<(UserId, Arc<Message>), 
 
 /// Reads everything there is, contents too, and keeps nothing of it but the number of messages.
 pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
-    let mut sessions = sessions(connection)?;
+    let mut sessions = sessions(connection, i64::MIN, i64::MAX)?.found;
     received(connection, &mut sessions, &mut Kept::default())?;
     in_flight(connection, &mut sessions, &mut Kept::default())?;
     entries(connection, i64::MIN, i64::MAX, &drop)?;
