@@ -225,6 +225,7 @@ impl Mailbox {
         max_age: Duration,
     ) {
         let stored = matches!(place, Place::Storing | Place::Store);
+        debug_assert!(self.last() < seq);
         self.push(Entry {
             seq,
             waits_for,
@@ -240,12 +241,12 @@ impl Mailbox {
         });
     }
 
-    /// Appends what a store has found. Slots without a session are not waited for.
-    pub(crate) fn restore(&mut self, found: &RecoveredEntry, slots: Slots, max_age: Duration) {
+    /// Puts in what a store has found, in any order; [`Self::restored`] is due when all of it is here.
+    pub(crate) fn restore(&mut self, found: &RecoveredEntry, max_age: Duration) {
         self.push(Entry {
             seq: found.seq,
             message: None,
-            waits_for: Slots::from_bits(found.waits_for).intersection(slots),
+            waits_for: Slots::from_bits(found.waits_for),
             sent_to: Slots::default(),
             size: found.size,
             expires_secs: secs(found.expires_at.min(found.received_at + max_age)),
@@ -261,8 +262,18 @@ impl Mailbox {
         });
     }
 
+    /// Everything that a store has found is here. Slots that no session had at a message's number are not
+    /// waited for.
+    pub(crate) fn restored(&mut self, slots_at: impl Fn(Seq) -> Slots) {
+        let entries = self.entries.make_contiguous();
+        entries.sort_by_key(|entry| entry.seq);
+        for entry in entries {
+            entry.waits_for = entry.waits_for.intersection(slots_at(entry.seq));
+        }
+        self.entries.shrink_to_fit();
+    }
+
     fn push(&mut self, entry: Entry) {
-        debug_assert!(self.entries.back().is_none_or(|last| last.seq < entry.seq));
         if self.entries.len() == self.entries.capacity() {
             // By an eighth, not to twice the size: most of what waits for long waits in long logs.
             self.entries.reserve_exact(self.entries.len() / 8 + 4);

@@ -155,13 +155,12 @@ pub struct Subscription {
     pub id: Option<u32>,
 }
 
-/// What a store finds when it is opened, in ascending order of numbers.
+/// What a store finds when it is opened, in ascending order of numbers; but for the messages of the logs,
+/// of which there may be so many that they are not kept twice: [`RecoveredEntry`].
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// Every session with the QoS 2 ids received, and what is on its way in the order of `InFlight`.
     pub sessions: Vec<(SessionRecord, Vec<PacketId>, Flights)>,
-    /// Every message of a log, without its content.
-    pub entries: Vec<RecoveredEntry>,
     /// Retained messages.
     pub retained: Vec<(UserId, Arc<Message>)>,
     /// Wills that are due and not published.
@@ -172,7 +171,7 @@ pub struct Recovered {
     pub last_seq: Seq,
 }
 
-/// A message of a log, without its content.
+/// A message of a log, without its content: one after another to [`Router::restore_entry`].
 #[derive(Debug, Clone)]
 pub struct RecoveredEntry {
     /// Its number.

@@ -339,8 +339,10 @@ fn open_mailbox(
 ) -> Result<(Arc<SqliteMailbox>, Arc<Router>), ServeError> {
     let (mailbox, found) =
         SqliteMailbox::open(&settings.mailbox_dir()).map_err(ServeError::Mailbox)?;
-    let messages = found.entries.len();
     let router = Router::new(rules, directory.clone(), mailbox.clone());
+    let messages = mailbox
+        .recover_entries(|entry| router.restore_entry(&entry))
+        .map_err(ServeError::Mailbox)?;
     router.restore(found, clock.now());
     let this = Arc::downgrade(&router);
     mailbox.on_purge(move |user, up_to| {

@@ -218,10 +218,12 @@ impl Bench {
             end.connection = None;
             end.input.clear();
         }
-        let found = disk.crash();
+        let (entries, found) = disk.crash();
         let router = Router::new(self.0.rules.clone(), self.0.directory.clone(), disk);
         let now = self.now() + Duration::from_secs(1);
         self.world().now = now;
+        // In any order.
+        entries.iter().rev().for_each(|it| router.restore_entry(it));
         router.restore(found, now);
         *self.0.router.borrow_mut() = router;
         self.run();

@@ -155,7 +155,7 @@ impl CrashingStore {
     }
 
     /// Whatever was not committed is gone; what a store finds when it is opened on the rest.
-    pub fn crash(&self) -> Recovered {
+    pub fn crash(&self) -> (Vec<RecoveredEntry>, Recovered) {
         let mut state = self.state();
         state.calls.clear();
         state.kept.clear();
@@ -268,7 +268,7 @@ impl File {
         }
     }
 
-    fn recover(&self) -> Recovered {
+    fn recover(&self) -> (Vec<RecoveredEntry>, Recovered) {
         let sessions = self.sessions.values().cloned();
         let sessions = sessions
             .map(|(record, received, flights)| (record, received.into_iter().collect(), flights));
@@ -287,14 +287,15 @@ impl File {
                 received_at: append.message.received_at(),
             }
         };
-        Recovered {
+        let entries = self.entries.values().map(entry).collect();
+        let rest = Recovered {
             sessions: sessions.collect(),
-            entries: self.entries.values().map(entry).collect(),
             retained: self.retained.values().cloned().collect(),
             wills: self.wills.values().cloned().collect(),
             pushes: self.pushes.values().cloned().collect(),
             last_seq: self.last,
-        }
+        };
+        (entries, rest)
     }
 }
 

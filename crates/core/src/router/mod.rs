@@ -17,7 +17,7 @@ mod receipts;
 mod shard;
 mod wills;
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -32,7 +32,7 @@ use crate::ids::{ClientId, UserId};
 use crate::link::{Eviction, LinkId};
 use crate::message::Message;
 use crate::policy::{self, Facts, Permit, Refusal, Stop, refusals};
-use crate::store::{MailboxStore, Origin, Receipt, Recovered, Seq, Write, Writes};
+use crate::store::{MailboxStore, Origin, Receipt, Recovered, RecoveredEntry, Seq, Write, Writes};
 use crate::time::Time;
 use crate::user::{Alarm, Appended, DueWill, New, User, UserLimits};
 
@@ -251,36 +251,37 @@ impl Router {
         self.with_user(user, |user, effects| user.purge(up_to, effects));
     }
 
-    /// Takes over what a store has found, before anybody is let in.
+    /// Takes over a message that a store has found: before [`Self::restore`], in any order, from any
+    /// thread.
+    pub fn restore_entry(&self, entry: &RecoveredEntry) {
+        self.with_stored(&entry.user, |user| {
+            user.restore_entry(entry, &self.rules.user);
+        });
+    }
+
+    /// Takes over the rest of what a store has found, before anybody is let in.
     pub fn restore(&self, found: Recovered, now: Time) {
         self.next_seq
             .fetch_max(found.last_seq + 1, Ordering::Relaxed);
-        let mut users: HashSet<UserId, RandomState> = HashSet::default();
         for (record, received, flights) in found.sessions {
             let id = record.user.clone();
             self.with_user(&id, |user, effects| {
                 user.restore_session(record, received, flights, found.last_seq, now, effects);
             });
-            users.insert(id);
-        }
-        for entry in found.entries {
-            self.with_user(&entry.user, |user, _| {
-                user.restore_entry(&entry, &self.rules.user);
-            });
-            if !users.contains(&entry.user) {
-                users.insert(entry.user);
-            }
         }
         for (id, message) in found.retained {
-            self.with_user(&id, |user, _| user.restore_retained(message));
+            self.with_stored(&id, |user| user.restore_retained(message));
         }
-        for id in users {
-            let timers = self.with_user(&id, |user, effects| user.restored(now, effects));
-            let timers = timers
-                .into_iter()
-                .map(|(due, alarm)| (due, id.clone(), alarm));
-            lock(&self.timers).extend(timers);
+        let (mut timers, mut users) = (Vec::new(), Vec::new());
+        for shard in &self.shards {
+            users.extend(lock(shard).users.iter().map(|user| user.id().clone()));
+            for id in users.drain(..) {
+                let due = self.with_user(&id, |user, effects| user.restored(now, effects));
+                timers.extend(due.into_iter().map(|(due, alarm)| (due, id.clone(), alarm)));
+            }
         }
+        // All at once, which is much quicker than one after another.
+        lock(&self.timers).append(&mut timers.into_iter().collect());
         self.restore_wills(found.wills);
         for push in found.pushes {
             let receiver = push.receiver.clone();

@@ -30,11 +30,13 @@ pub const GRACE: Duration = Duration::from_millis(25);
 /// Bytes of messages in their grace; beyond, messages are stored at once.
 pub const GRACE_BYTES: u64 = 64 * 1024 * 1024;
 
+type Users = HashTable<Box<User>>;
+
 /// Users, and the messages of theirs that are in their grace.
 #[derive(Default)]
 pub(super) struct Shard {
     /// By the hash of their ids, which also says the shard.
-    pub(super) users: HashTable<Box<User>>,
+    pub(super) users: Users,
     /// In the order of their numbers, which are taken under the lock.
     graced: VecDeque<Graced>,
 }
@@ -61,15 +63,6 @@ impl Shard {
         self.users
             .find_mut(hash, |user| user.id() == id)
             .map(|user| &mut **user)
-    }
-
-    /// Makes sure that the user is there.
-    fn insert(&mut self, id: &UserId, hash: u64, rehash: impl Fn(&UserId) -> u64) {
-        if self.find(id, hash).is_none() {
-            let user = Box::new(User::new(id.clone()));
-            self.users
-                .insert_unique(hash, user, |user| rehash(user.id()));
-        }
     }
 
     fn remove(&mut self, id: &UserId, hash: u64) {
@@ -121,12 +114,27 @@ impl Router {
         &self.shards[index]
     }
 
+    /// The user, who is there from now on.
+    fn entry<'a>(&self, users: &'a mut Users, id: &UserId, hash: u64) -> &'a mut User {
+        users
+            .entry(hash, |user| user.id() == id, |user| self.hash(user.id()))
+            .or_insert_with(|| Box::new(User::new(id.clone())))
+            .into_mut()
+    }
+
     pub(super) fn with_user<T>(
         &self,
         id: &UserId,
         what: impl FnOnce(&mut User, &mut Effects) -> T,
     ) -> T {
         self.with_shard(id, |user, _, effects| what(user, effects))
+    }
+
+    /// Runs `what` of a user of whom a store has something, so that it has no effects.
+    pub(super) fn with_stored(&self, id: &UserId, what: impl FnOnce(&mut User)) {
+        let hash = self.hash(id);
+        let mut shard = lock(self.shard(hash));
+        what(self.entry(&mut shard.users, id, hash));
     }
 
     /// Runs `what` under the lock of the user's shard. What is to be written is handed to the store
@@ -142,9 +150,7 @@ impl Router {
             let hash = self.hash(id);
             let mut shard = lock(self.shard(hash));
             let shard = &mut *shard;
-            shard.insert(id, hash, |id| self.hash(id));
-            let user = shard.users.find_mut(hash, |user| user.id() == id);
-            let user = user.expect("it was put there a moment ago");
+            let user = self.entry(&mut shard.users, id, hash);
             let pairs = user.push_pairs();
             let result = what(user, &mut shard.graced, &mut effects);
             self.count_push_pairs(pairs, user.push_pairs());

@@ -319,15 +319,9 @@ impl User {
         self.retained.push(message);
     }
 
-    /// A message of the log that a store has found, after all sessions. It waits for no session that is
-    /// younger than itself: such a one only has the place of another that has ended.
+    /// A message of the log that a store has found.
     pub(crate) fn restore_entry(&mut self, found: &RecoveredEntry, limits: &UserLimits) {
-        let mut slots = Slots::default();
-        self.devices
-            .iter()
-            .filter(|device| device.id.is_some_and(|id| id < found.seq))
-            .for_each(|device| slots.insert(device.slot));
-        self.mailbox.restore(found, slots, limits.max_age);
+        self.mailbox.restore(found, limits.max_age);
     }
 
     /// Everything that a store has found is here. Returns the timers of the devices.
@@ -337,6 +331,16 @@ impl User {
         effects: &mut Effects,
     ) -> SmallVec<[(Time, Alarm); 1]> {
         let mut gone = Vec::new();
+        // A message waits for no session that is younger than itself: such a one only has the place of
+        // another that has ended.
+        self.mailbox.restored(|seq| {
+            let mut slots = Slots::default();
+            self.devices
+                .iter()
+                .filter(|device| device.id.is_some_and(|id| id < seq))
+                .for_each(|device| slots.insert(device.slot));
+            slots
+        });
         self.restore_flights(effects);
         self.mailbox.expire(now, &mut gone);
         self.mailbox.drop_leavers(&mut gone);

@@ -34,7 +34,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use jam_core::ids::UserId;
-use jam_core::store::{MailboxStore, OnLoaded, Receipt, Recovered, Seq, Writes};
+use jam_core::store::{MailboxStore, OnLoaded, Receipt, Recovered, RecoveredEntry, Seq, Writes};
 
 pub use error::OpenError;
 use pending::Answer;
@@ -58,7 +58,7 @@ pub struct SqliteMailbox {
 
 impl SqliteMailbox {
     /// Opens the mailbox in the directory `dir`, which is made if it is not there, and reads what is in
-    /// it. Messages are read when they are asked for.
+    /// it, but for [`Self::recover_entries`]. Messages are read when they are asked for.
     ///
     /// # Errors
     /// [`OpenError`]; the mailbox is then as it was.
@@ -94,6 +94,19 @@ impl SqliteMailbox {
             .threads
             .push(spawn("mailbox-read", move || reader.run()).map_err(io)?);
         Ok((Arc::new(mailbox), found.recovered))
+    }
+
+    /// Reads what is to be known of each message of the logs, in any order, and on several threads at once if
+    /// there are many; before anything is written. How many there are.
+    ///
+    /// # Errors
+    /// [`OpenError`]: what was read is then not all there is.
+    pub fn recover_entries(
+        &self,
+        take: impl Fn(RecoveredEntry) + Sync,
+    ) -> Result<usize, OpenError> {
+        let path = &self.shared.files.db;
+        recover::all_entries(path, take).map_err(|error| OpenError::sqlite(path, &error))
     }
 
     /// Waits until everything written before is kept, refused, or no longer needed, and its receipts are resolved; at

@@ -120,6 +120,11 @@ impl Kept {
         self.sessions.entry(session).or_default();
     }
 
+    pub(super) fn sessions(&mut self, sessions: impl ExactSizeIterator<Item = SessionId>) {
+        self.sessions
+            .extend(sessions.map(|session| (session, HashSet::default())));
+    }
+
     pub(super) fn packet(&mut self, key: PacketKey) {
         self.sessions.entry(key.session).or_default().insert(key.id);
     }

@@ -3,31 +3,33 @@
 //! Invariants: contents are not read, only numbers and names; what cannot be right is an error, for
 //! half a mailbox would be taken for a whole one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use foldhash::fast::RandomState;
 use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::push::PushRecord;
 use jam_core::store::{
-    Flight, Recovered, RecoveredEntry, Seq, SessionId, SessionRecord, WillRecord,
+    Flight, Flights, Recovered, RecoveredEntry, SessionId, SessionRecord, WillRecord,
 };
 use jam_core::time::Time;
 use jam_wire::packet::PacketId;
-use rusqlite::{Connection, Error, OptionalExtension, Row};
+use rusqlite::{Connection, Error, OptionalExtension, Row, Statement};
 
 use super::apply::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC, LAST_SEQ};
 use super::pending::{Kept, PacketKey};
 use super::records as rec;
 use super::schema;
 
-/// A table of fewer numbers than twice this is not worth a second thread.
-const ALONE: i64 = 20_000;
+/// So many numbers are worth a thread of their own.
+const ALONE: u64 = 20_000;
 
-/// All of it, and what the writer needs to know.
+/// Threads that read at once. A row is read in half a microsecond, so there is no need of more.
+const MAX_READERS: usize = 4;
+
+/// All but the messages of the logs, and what the writer needs to know.
 pub(super) struct Found {
     pub(super) recovered: Recovered,
     pub(super) kept: Kept,
@@ -37,7 +39,7 @@ pub(super) struct Found {
     pub(super) position: i64,
 }
 
-/// Reads everything but contents.
+/// Reads everything but contents and [`all_entries`].
 pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Error> {
     // What somebody asked for while no server ran.
     let sql = "DELETE FROM message WHERE EXISTS
@@ -48,27 +50,26 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
         connection.execute("DELETE FROM purge", [])?;
     }
     let reserved = reserved(connection)?;
-    let mut sessions: Sessions = sessions(connection)?;
+    let mut parts = in_parts(path, "session", sessions)?.into_iter();
+    let mut sessions = parts.next().unwrap_or_default();
+    parts.for_each(|part| sessions.extend(part));
     let mut kept = Kept::default();
-    for session in sessions.keys() {
-        kept.session(*session);
-    }
+    kept.sessions(sessions.iter().map(|(record, ..)| record.id));
     received(connection, &mut sessions, &mut kept)?;
     let position = in_flight(connection, &mut sessions, &mut kept)?;
-    let mut last_seq = reserved.max(sessions.keys().next_back().copied().unwrap_or(0));
-    let entries = all_entries(path, connection)?;
-    last_seq = last_seq.max(entries.last().map_or(0, |entry| entry.seq));
+    let last_session = sessions.last().map_or(0, |(record, ..)| record.id);
+    let last_message =
+        bounds(connection, "message")?.map_or(Ok(0), |(_, last)| rec::from_number(last))?;
     let wills = wills(connection)?;
-    last_seq = last_seq.max(wills.last().map_or(0, |due| due.id));
+    let last_will = wills.last().map_or(0, |due| due.id);
     let retained = retained(connection)?;
     let pushes = pushes(connection)?;
     let recovered = Recovered {
-        sessions: sessions.into_values().collect(),
-        entries,
+        sessions,
         retained,
         wills,
         pushes,
-        last_seq,
+        last_seq: reserved.max(last_session).max(last_message).max(last_will),
     };
     Ok(Found {
         recovered,
@@ -78,7 +79,10 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     })
 }
 
-type Sessions = BTreeMap<SessionId, (SessionRecord, Vec<PacketId>, Vec<(PacketId, Flight)>)>;
+type Session = (SessionRecord, Vec<PacketId>, Flights);
+
+/// By their numbers.
+type Sessions = Vec<Session>;
 
 fn reserved(connection: &Connection) -> Result<u64, Error> {
     let sql = "SELECT value FROM meta WHERE name = ?1";
@@ -88,17 +92,23 @@ fn reserved(connection: &Connection) -> Result<u64, Error> {
     value.map_or(Ok(0), rec::from_number)
 }
 
-fn sessions(connection: &Connection) -> Result<Sessions, Error> {
+fn sessions(connection: &Connection, first: i64, last: i64) -> Result<Part<Sessions>, Error> {
     let mut select = connection.prepare(
         "SELECT id, user, client, slot, expiry, ends_at, will, will_delay, will_at, subscriptions,
              maybe_sent
-         FROM session",
+         FROM session WHERE id >= ?1 ORDER BY id",
     )?;
-    let rows = select.query_map([], |row| {
-        let record = session(row)?;
-        Ok((record.id, (record, Vec::new(), Vec::new())))
+    let mut sessions = Sessions::new();
+    let part = rows(&mut select, first, last, |row| {
+        sessions.push((session(row)?, Vec::new(), Flights::new()));
+        Ok(())
     })?;
-    rows.collect()
+    Ok(part.with(sessions))
+}
+
+fn find(sessions: &mut Sessions, id: SessionId) -> Option<&mut Session> {
+    let index = sessions.binary_search_by_key(&id, |(record, ..)| record.id);
+    index.ok().map(|index| &mut sessions[index])
 }
 
 pub(super) fn session(row: &Row<'_>) -> Result<SessionRecord, Error> {
@@ -145,7 +155,7 @@ fn received(
         let session = rec::from_number(row.get(0)?)?;
         let id = rec::packet_id(row.get(1)?)?;
         kept.packet(PacketKey::received(session, id));
-        if let Some((_, received, _)) = sessions.get_mut(&session) {
+        if let Some((_, received, _)) = find(sessions, session) {
             received.push(id);
         }
     }
@@ -175,81 +185,145 @@ fn in_flight(
         };
         next = row.get::<_, i64>(4)?.saturating_add(1);
         kept.packet(PacketKey::in_flight(session, id));
-        if let Some((_, _, flights)) = sessions.get_mut(&session) {
+        if let Some((_, _, flights)) = find(sessions, session) {
             flights.push((id, flight));
         }
     }
     Ok(next)
 }
 
-/// All messages; a long table is read from two places at once.
-fn all_entries(path: &Path, connection: &Connection) -> Result<Vec<RecoveredEntry>, Error> {
-    let sql = "SELECT (SELECT min(id) FROM message), (SELECT max(id) FROM message)";
-    let bounds = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let (Some(first), Some(last)) = bounds else {
+/// Takes every message of the logs, in ascending order of numbers if there are few. How many there are.
+pub(super) fn all_entries(
+    path: &Path,
+    take: impl Fn(RecoveredEntry) + Sync,
+) -> Result<usize, Error> {
+    let counts = in_parts(path, "message", |connection, first, last| {
+        entries(connection, first, last, &take)
+    })?;
+    Ok(counts.into_iter().sum())
+}
+
+/// What was read of a part of a table.
+struct Part<T> {
+    found: T,
+    /// The first number in it.
+    first: Option<i64>,
+    /// The number that follows it.
+    next: Option<i64>,
+}
+
+/// Reads a table by its numbers; a long one in several parts at once.
+fn in_parts<T: Send>(
+    path: &Path,
+    table: &str,
+    read: impl Fn(&Connection, i64, i64) -> Result<Part<T>, Error> + Sync,
+) -> Result<Vec<T>, Error> {
+    let connection = schema::open_to_read(path)?;
+    let Some((first, last)) = bounds(&connection, table)? else {
         return Ok(Vec::new());
     };
-    let middle = i64::midpoint(first, last);
-    if last - middle < ALONE {
-        return Ok(entries(connection, i64::MIN, i64::MAX)?.0);
-    }
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let parts = (last.abs_diff(first) / ALONE + 1).min(cores.min(MAX_READERS) as u64);
+    let length = i64::try_from(last.abs_diff(first) / parts).unwrap_or(i64::MAX);
     thread::scope(|scope| {
-        let rest = scope.spawn(move || {
-            let connection = schema::open_to_read(path)?;
-            entries(&connection, middle + 1, i64::MAX)
-        });
-        let (mut all, next) = entries(connection, i64::MIN, middle)?;
-        let (rest, _) = rest.join().expect("reading does not panic")?;
-        // A number that was altered would end the first part too early.
-        if next != rest.first().map(|entry| entry.seq) {
-            return Err(rec::wrong("the number of a message"));
+        let read = &read;
+        let mut readers = Vec::new();
+        let (mut from, mut to) = (i64::MIN, first);
+        for _ in 1..parts {
+            to = to.saturating_add(length);
+            readers.push(scope.spawn(move || read(&schema::open_to_read(path)?, from, to)));
+            from = to.saturating_add(1);
         }
-        all.extend(rest);
+        let Part {
+            found, mut first, ..
+        } = read(&connection, from, i64::MAX)?;
+        let mut all = vec![found];
+        for reader in readers.into_iter().rev() {
+            let part = reader.join().expect("reading does not panic")?;
+            // A number that was altered would end a part too early.
+            if part.next != first {
+                return Err(rec::wrong("a number"));
+            }
+            first = part.first.or(first);
+            all.push(part.found);
+        }
+        all.reverse();
         Ok(all)
     })
 }
 
-/// Messages from one number up to another, and the number of the one that follows.
+/// The lowest and the highest number in a table.
+fn bounds(connection: &Connection, table: &str) -> Result<Option<(i64, i64)>, Error> {
+    let sql = format!("SELECT (SELECT min(id) FROM {table}), (SELECT max(id) FROM {table})");
+    let bounds = connection.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (first, last): (Option<i64>, Option<i64>) = bounds;
+    Ok(first.zip(last))
+}
+
+/// Hands over the rows from one number up to another, by ascending numbers in their first column.
+fn rows(
+    select: &mut Statement<'_>,
+    first: i64,
+    last: i64,
+    mut each: impl FnMut(&Row<'_>) -> Result<(), Error>,
+) -> Result<Part<()>, Error> {
+    let (mut lowest, mut before, mut next) = (None, None, None);
+    let mut rows = select.query([first])?;
+    while let Some(row) = rows.next()? {
+        let number: i64 = row.get(0)?;
+        if before >= Some(number) {
+            return Err(rec::wrong("a number"));
+        }
+        if number > last {
+            next = Some(number);
+            break;
+        }
+        before = Some(number);
+        lowest = lowest.or(before);
+        each(row)?;
+    }
+    Ok(Part {
+        found: (),
+        first: lowest,
+        next,
+    })
+}
+
+/// Takes messages from one number up to another, and counts them.
 fn entries(
     connection: &Connection,
     first: i64,
     last: i64,
-) -> Result<(Vec<RecoveredEntry>, Option<Seq>), Error> {
+    take: &impl Fn(RecoveredEntry),
+) -> Result<Part<usize>, Error> {
     let mut select = connection.prepare(
         "SELECT id, user, flags, waits_for, acknowledged, received_at, expires_at, size
          FROM message WHERE id >= ?1 ORDER BY id",
     )?;
-    let last = u64::try_from(last).unwrap_or(0);
-    let mut users: HashSet<UserId, RandomState> = HashSet::default();
-    let mut entries: Vec<RecoveredEntry> = Vec::new();
-    let mut rows = select.query([first])?;
-    while let Some(row) = rows.next()? {
-        let entry = entry(row, &mut users)?;
-        if entries.last().is_some_and(|before| before.seq >= entry.seq) {
-            return Err(rec::wrong("the number of a message"));
-        }
-        if entry.seq > last {
-            return Ok((entries, Some(entry.seq)));
-        }
-        entries.push(entry);
-    }
-    Ok((entries, None))
+    let mut count = 0;
+    let part = rows(&mut select, first, last, |row| {
+        take(entry(row)?);
+        count += 1;
+        Ok(())
+    })?;
+    Ok(part.with(count))
 }
 
-fn entry(row: &Row<'_>, users: &mut HashSet<UserId, RandomState>) -> Result<RecoveredEntry, Error> {
-    let user = rec::user(row.get_ref(1)?.as_str()?)?;
-    // One allocation for each user, not for each message.
-    let user = match users.get(&user) {
-        Some(known) => known.clone(),
-        None => {
-            users.insert(user.clone());
-            user
+impl Part<()> {
+    fn with<T>(self, found: T) -> Part<T> {
+        Part {
+            found,
+            first: self.first,
+            next: self.next,
         }
-    };
+    }
+}
+
+fn entry(row: &Row<'_>) -> Result<RecoveredEntry, Error> {
     let flags = rec::Flags::from_number(row.get(2)?)?;
     Ok(RecoveredEntry {
         seq: rec::from_number(row.get(0)?)?,
-        user,
+        user: rec::user(row.get_ref(1)?.as_str()?)?,
         inbox: flags.inbox,
         retained: flags.retained,
         qos: flags.qos,
@@ -293,10 +367,10 @@ pub(super) fn retained_message(row: &Row<'_>) -> Result<(UserId, Arc<Message>), 
 
 /// Reads everything there is, contents too, and keeps nothing of it but the number of messages.
 pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
-    let mut sessions = sessions(connection)?;
+    let mut sessions = sessions(connection, i64::MIN, i64::MAX)?.found;
     received(connection, &mut sessions, &mut Kept::default())?;
     in_flight(connection, &mut sessions, &mut Kept::default())?;
-    entries(connection, i64::MIN, i64::MAX)?;
+    entries(connection, i64::MIN, i64::MAX, &drop)?;
     retained(connection)?;
     pushes(connection)?;
     let mut select =

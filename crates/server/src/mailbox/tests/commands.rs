@@ -9,10 +9,10 @@ use jam_core::store::{Flight, Write};
 use jam_core::time::Time;
 use rusqlite::Connection;
 
-use super::setting::{PATIENCE, Setting, append, append_of, id, record, user};
+use super::setting::{PATIENCE, Setting, append, append_of, id, open, record, user};
 use crate::mailbox::admin::{self, Purged};
 use crate::mailbox::salvage::salvage;
-use crate::mailbox::{OpenError, SqliteMailbox, schema};
+use crate::mailbox::{OpenError, schema};
 
 #[test]
 fn an_overview_counts_and_shows_nothing() {
@@ -95,7 +95,7 @@ fn a_backup_is_a_mailbox() {
         "nothing is overwritten"
     );
     admin::check(dir.path()).unwrap();
-    let (_mailbox, recovered) = SqliteMailbox::open(dir.path()).unwrap();
+    let (_mailbox, recovered) = open(dir.path()).unwrap();
     assert_eq!(recovered.entries.len(), 100);
     let connection = Connection::open(&to).unwrap();
     let mode: String = connection

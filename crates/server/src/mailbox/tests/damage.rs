@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jam_core::store::Write;
 use rusqlite::Connection;
 
-use super::setting::{Setting, append_of, record};
+use super::setting::{self, Setting, append_of, record};
 use crate::mailbox::{OpenError, SqliteMailbox, admin, salvage::salvage};
 
 const MESSAGES: u64 = 400;
@@ -32,7 +32,7 @@ fn filled() -> (Setting, Vec<u8>) {
 fn open(bytes: &[u8]) -> Result<usize, OpenError> {
     let dir = tempfile::tempdir().unwrap();
     fs::write(db(dir.path()), bytes).unwrap();
-    let opened = SqliteMailbox::open(dir.path()).map(|(_, recovered)| recovered.entries.len());
+    let opened = setting::open(dir.path()).map(|(_, recovered)| recovered.entries.len());
     if opened.is_err() {
         assert!(
             fs::read(db(dir.path())).unwrap() == bytes,
@@ -136,7 +136,7 @@ fn what_can_be_read_is_saved() {
     }
     bytes.truncate((pages - 5) * page);
     fs::write(db(setting.path()), &bytes).unwrap();
-    assert!(SqliteMailbox::open(setting.path()).is_err());
+    assert!(setting::open(setting.path()).is_err());
     assert!(admin::check(setting.path()).is_err());
     let saved = tempfile::tempdir().unwrap();
     let report = salvage(setting.path(), &db(saved.path())).unwrap();
@@ -151,7 +151,7 @@ fn what_can_be_read_is_saved() {
     );
     assert_eq!(fs::read_dir(saved.path()).unwrap().count(), 1);
     admin::check(saved.path()).unwrap();
-    let (_mailbox, recovered) = SqliteMailbox::open(saved.path()).unwrap();
+    let (_mailbox, recovered) = setting::open(saved.path()).unwrap();
     assert_eq!(recovered.entries.len() as u64, report.messages);
     assert!(recovered.last_seq > MESSAGES);
 }

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use jam_core::store::{MailboxStore, Write};
 
-use super::setting::append;
-use crate::mailbox::SqliteMailbox;
+use super::setting::{append, open};
 use crate::mailbox::pending::Answer;
 
 /// Set in the process that is to be killed: the directory of its mailbox.
@@ -27,7 +26,7 @@ const LAG: u64 = 100;
 #[test]
 fn writes_until_it_is_killed() {
     let Ok(dir) = std::env::var(DIR) else { return };
-    let (mailbox, recovered) = SqliteMailbox::open(Path::new(&dir)).unwrap();
+    let (mailbox, recovered) = open(Path::new(&dir)).unwrap();
     let (to, answers) = sync_channel(10_000);
     let speaker = thread::spawn(move || {
         let mut out = std::io::stdout().lock();
@@ -99,7 +98,7 @@ fn what_was_said_to_be_kept_is_there_after_kill_9() {
         child.wait().unwrap();
         // What it had said before it was killed.
         lines.map_while(Result::ok).for_each(&mut read);
-        let (mailbox, recovered) = SqliteMailbox::open(dir.path()).unwrap();
+        let (mailbox, recovered) = open(dir.path()).unwrap();
         let there: BTreeSet<u64> = recovered.entries.iter().map(|entry| entry.seq).collect();
         // A removal may be kept although the process did not live to say so: every third message.
         let lost: Vec<_> = kept

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use jam_core::ids::UserId;
 use jam_core::push::PushRecord;
-use jam_core::store::{Append, Flight, Recovered, Write};
+use jam_core::store::{Append, Flight, Write};
 use jam_core::time::Time;
 use proptest::prelude::*;
 
-use super::setting::{Setting, append_of, message, record, user, will};
+use super::setting::{Found, Setting, append_of, message, record, user, will};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -77,7 +77,7 @@ impl Model {
         }
     }
 
-    fn of(recovered: &Recovered) -> Self {
+    fn of(recovered: &Found) -> Self {
         let mut model = Self::default();
         for entry in &recovered.entries {
             model

@@ -1,9 +1,10 @@
 //! A mailbox in a directory of its own, and shorthands.
 
 use std::num::NonZeroU16;
+use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::policy::Refusal;
 use jam_core::store::{
-    Append, MailboxStore, Recovered, Seq, SessionRecord, Subscription, WillRecord, Write, Writes,
+    Append, MailboxStore, Recovered, RecoveredEntry, Seq, SessionRecord, Subscription, WillRecord,
+    Write, Writes,
 };
 use jam_core::time::Time;
 use jam_testkit::packets;
@@ -26,6 +28,31 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) type Outcome = (u64, Result<(), Refusal>);
 
+/// What is found when a mailbox is opened.
+pub(super) struct Found {
+    /// In the order of their numbers.
+    pub(super) entries: Vec<RecoveredEntry>,
+    rest: Recovered,
+}
+
+impl Deref for Found {
+    type Target = Recovered;
+
+    fn deref(&self) -> &Recovered {
+        &self.rest
+    }
+}
+
+pub(super) fn open(dir: &Path) -> Result<(Arc<SqliteMailbox>, Found), OpenError> {
+    let (mailbox, rest) = SqliteMailbox::open(dir)?;
+    let entries = Mutex::new(Vec::new());
+    let count = mailbox.recover_entries(|entry| entries.lock().unwrap().push(entry))?;
+    let mut entries = entries.into_inner().unwrap();
+    assert_eq!(entries.len(), count);
+    entries.sort_by_key(|entry| entry.seq);
+    Ok((mailbox, Found { entries, rest }))
+}
+
 /// A mailbox, its directory, and the answers it gives.
 pub(super) struct Setting {
     pub(super) mailbox: Option<Arc<SqliteMailbox>>,
@@ -37,7 +64,7 @@ pub(super) struct Setting {
 impl Setting {
     pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (mailbox, recovered) = SqliteMailbox::open(dir.path()).unwrap();
+        let (mailbox, recovered) = open(dir.path()).unwrap();
         assert!(recovered.entries.is_empty() && recovered.sessions.is_empty());
         let (to, answers) = sync_channel(1 << 16);
         Self {
@@ -91,13 +118,13 @@ impl Setting {
         drop(Arc::try_unwrap(mailbox).unwrap());
     }
 
-    pub(super) fn reopen(&mut self) -> Recovered {
+    pub(super) fn reopen(&mut self) -> Found {
         if self.mailbox.is_some() {
             self.close();
         }
         let started = Instant::now();
         loop {
-            match SqliteMailbox::open(self.dir.path()) {
+            match open(self.dir.path()) {
                 Ok((mailbox, recovered)) => {
                     self.mailbox = Some(mailbox);
                     return recovered;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jam_core::policy::refusals;
 use jam_core::store::{Flight, MailboxStore, Write};
 
-use super::setting::{PATIENCE, Setting, append_of, id, record};
+use super::setting::{PATIENCE, Setting, append_of, id, open, record};
 use crate::mailbox::pending::Answer;
 use crate::mailbox::{RESERVE_BYTES, SqliteMailbox};
 
@@ -105,7 +105,7 @@ fn writes_until_files_may_not_grow() {
     assert_eq!(kept.recv_timeout(PATIENCE).unwrap(), (0, Ok(())));
     assert_eq!(ask(refused + 1), (refused + 1, Ok(())));
     drop(mailbox);
-    let (_mailbox, recovered) = SqliteMailbox::open(Path::new(&dir)).unwrap();
+    let (_mailbox, recovered) = open(Path::new(&dir)).unwrap();
     let seqs: Vec<_> = recovered.entries.iter().map(|entry| entry.seq).collect();
     assert_eq!(seqs, (2..refused).chain([refused + 1]).collect::<Vec<_>>());
 }
