@@ -332,11 +332,16 @@ impl Mailbox {
         self.entries.back().map_or(0, |entry| entry.seq)
     }
 
-    /// The number of the last entry of the inbox that is kept; 0 if there is none.
-    pub(crate) fn last_in_inbox(&self) -> Seq {
-        let mut entries = self.entries.iter().rev();
-        let last = entries.find(|entry| entry.kind == Kind::Inbox && entry.is_kept());
-        last.map_or(0, |entry| entry.seq)
+    /// Whether nobody has acknowledged some entry of the inbox, from the number `first` to `last`.
+    pub(crate) fn is_silent_about(&self, first: Seq, last: Seq) -> bool {
+        let start = self.entries.partition_point(|entry| entry.seq < first);
+        let waits =
+            |entry: &Entry| entry.kind == Kind::Inbox && entry.is_kept() && !entry.acknowledged;
+        let mut entries = self.entries.range(start..);
+        entries
+            .by_ref()
+            .take_while(|entry| entry.seq <= last)
+            .any(waits)
     }
 
     /// The entry is on its way to a device.

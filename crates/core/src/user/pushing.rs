@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 
 use super::{Alarm, Effects, User};
 use crate::ids::UserId;
-use crate::mailbox::{Entry, Mailbox};
+use crate::mailbox::Mailbox;
 use crate::push::{DuePush, PushOutcome, PushRecord, PushRules};
 use crate::store::{Seq, Write};
 use crate::time::Time;
@@ -48,8 +48,8 @@ struct Pair {
     about: Span,
 }
 
-/// Some messages of one sender, in their order. They are acknowledged in that order (MQTT 5.0, section
-/// 4.6), so the oldest and the newest say of all whether any is not.
+/// Some messages of one sender. Others' may lie between them: as long as those are not acknowledged, a device that
+/// acknowledges in order (MQTT 5.0, section 4.6) has not acknowledged the newest of these either.
 #[derive(Debug, Clone, Copy, Default)]
 struct Span {
     /// 0 if it is not kept.
@@ -65,12 +65,15 @@ impl Span {
         }
     }
 
+    /// One whose grace has ended comes after the one that has ended it.
+    fn take(&mut self, seq: Seq) {
+        self.oldest = self.oldest.min(seq);
+        self.newest = self.newest.max(seq);
+    }
+
     /// Whether one still waits for somebody to acknowledge it.
     fn waits(self, mailbox: &Mailbox) -> bool {
-        let waits = |entry: &Entry| !entry.is_acknowledged();
-        [self.oldest, self.newest]
-            .iter()
-            .any(|seq| mailbox.get(*seq).is_some_and(waits))
+        mailbox.is_silent_about(self.oldest, self.newest)
     }
 }
 
@@ -180,11 +183,12 @@ impl User {
         }
         let pair = pushes.by_sender.get_mut(sender)?;
         if connected {
-            let is_news = pair.is_idle();
-            pair.about.newest = seq;
+            let oldest = pair.running.front().map(|(_, span)| span.oldest);
+            let is_news = pair.is_idle() || oldest.is_some_and(|oldest| seq < oldest);
+            pair.about.newest = pair.about.newest.max(seq);
             match pair.running.back_mut() {
                 Some((since, span)) if now.since(*since) < rules.deadline / TOGETHER => {
-                    span.newest = seq;
+                    span.take(seq)
                 }
                 _ => pair.running.push_back((now, Span::of(seq))),
             }
@@ -222,19 +226,26 @@ impl User {
         let Some(pushes) = self.pushes.as_mut() else {
             return;
         };
-        let before = self.mailbox.last_in_inbox();
-        for pair in pushes.by_sender.values_mut() {
-            let running = pair.running.iter_mut().map(|(_, span)| span);
-            let spans = running.chain([&mut pair.about]);
-            spans
-                .filter(|span| span.newest == seq)
-                .for_each(|span| span.newest = before);
-        }
         if let Some((sender, pair)) = pushes.unstored(seq) {
-            pair.owed = None;
+            // Others of this sender may have come since, which nobody would be told of.
+            pair.owed = pair.owed.filter(|_| pair.about.waits(&self.mailbox));
+            let due = pair
+                .owed
+                .map(|since| DuePush::new(&self.id, &sender, since));
+            effects.pushes.extend(due);
             effects.write(pair.record(&self.id, &sender));
-            self.forget_idle_pairs(effects);
         }
+        // What was to be kept of a pair was to be kept with its oldest message.
+        for (sender, pair) in &mut pushes.by_sender {
+            let Some((_, span)) = pair.running.front().filter(|(_, it)| it.oldest == seq) else {
+                continue;
+            };
+            if span.newest == seq {
+                pair.running.pop_front();
+            }
+            effects.write(pair.record(&self.id, sender));
+        }
+        self.forget_idle_pairs(effects);
     }
 
     /// A device has connected. What was sent was for who was away; what is owed has a deadline again, for
@@ -367,12 +378,11 @@ impl User {
         rules: &PushRules,
         effects: &mut Effects,
     ) {
-        // The store knows the oldest only. The newest may be another sender's, but it is not acknowledged
-        // before those of this one.
+        // The store knows the oldest only.
         let mut pair = Pair {
             about: Span {
                 oldest: found.seq,
-                newest: self.mailbox.last_in_inbox(),
+                newest: self.mailbox.last(),
             },
             ..Pair::default()
         };

@@ -18,7 +18,6 @@ pub(super) struct Pushes {
     last: Pairs,
     /// Of those whose receiver has not been heard of since.
     window: Pairs,
-    crashed: bool,
 }
 
 impl Pushes {
@@ -27,7 +26,6 @@ impl Pushes {
             collapse,
             last: Pairs::new(),
             window: Pairs::new(),
-            crashed: false,
         }
     }
 
@@ -39,7 +37,6 @@ impl Pushes {
     /// That a push has gone out may have been forgotten.
     pub(super) fn crash(&mut self) {
         self.window.clear();
-        self.crashed = true;
     }
 
     /// Sends a push, or fails to.
@@ -64,19 +61,11 @@ impl Pushes {
         self.last.insert(pair, now);
     }
 
-    /// Somebody has been told of each message that nobody has acknowledged. Not of one after which another
-    /// of the same sender (after a crash, of anybody) was acknowledged: devices are to do that in order
-    /// (MQTT 5.0, section 4.6), so this one is awake.
+    /// Somebody has been told of each message that nobody has acknowledged.
     pub(super) fn check_complete(&self, messages: &[Message]) {
         for (number, message) in messages.iter().enumerate() {
             let waits = message.accepted && !message.acknowledged && message.is_kept();
-            let mut later = messages[number..].iter();
-            let is_awake = |later: &Message| {
-                later.acknowledged
-                    && later.receiver == message.receiver
-                    && (self.crashed || later.sender == message.sender)
-            };
-            if !waits || message.sender == message.receiver || later.any(is_awake) {
+            if !waits || message.sender == message.receiver {
                 continue;
             }
             let pair = (message.receiver.to_owned(), message.sender.to_owned());
