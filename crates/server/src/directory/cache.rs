@@ -69,8 +69,10 @@ pub(super) struct Generation(pub(super) u64);
 #[derive(Debug, Default)]
 struct Shard {
     generation: Generation,
-    /// All of that generation.
-    facts: HashMap<Key, Fact, RandomState>,
+    /// All of that generation, as the others are. There is one for each client that is here, so they take
+    /// no room for what other facts need.
+    accounts: HashMap<i64, Option<Account>, RandomState>,
+    others: HashMap<Key, Fact, RandomState>,
     /// For those who had them loaded and have not come for them yet, in the order in which they were read.
     loaded: VecDeque<Loaded>,
 }
@@ -126,11 +128,8 @@ impl Cache {
                 .read()
                 .expect("no code that holds a shard can panic");
             if shard.loaded.is_empty() {
-                return if believed(&shard) {
-                    shard.facts.get(key).and_then(pick)
-                } else {
-                    None
-                };
+                let fact = shard.fact(key).filter(|_| believed(&shard));
+                return pick(&fact?);
             }
         }
         // Something waits for somebody: this one, perhaps.
@@ -139,8 +138,8 @@ impl Cache {
             .write()
             .expect("no code that holds a shard can panic");
         let loaded = shard.take_loaded(key, Asker::current());
-        let fact = shard.facts.get(key).filter(|_| believed(&shard));
-        fact.or(loaded.as_ref()).and_then(pick)
+        let fact = shard.fact(key).filter(|_| believed(&shard));
+        pick(&fact.or(loaded)?)
     }
 
     /// Keeps a fact that `asker` had read at `at`, after `generation` was current.
@@ -162,13 +161,13 @@ impl Cache {
         }
         if generation > shard.generation {
             shard.generation = generation;
-            shard.facts.clear();
+            shard.clear();
         }
         if generation == shard.generation {
-            if shard.facts.len() >= SHARD_FACTS && !shard.facts.contains_key(&key) {
-                shard.facts.clear();
+            if shard.len() >= SHARD_FACTS && shard.fact(&key).is_none() {
+                shard.clear();
             }
-            shard.facts.insert(key, fact.clone());
+            shard.keep(key, fact.clone());
         }
         shard.loaded.push_back(Loaded {
             key,
@@ -188,6 +187,29 @@ impl Cache {
 }
 
 impl Shard {
+    fn fact(&self, key: &Key) -> Option<Fact> {
+        match key {
+            Key::Account(id) => self.accounts.get(id).cloned().map(Fact::Account),
+            Key::Friendship { .. } | Key::NotificationToken(_) => self.others.get(key).cloned(),
+        }
+    }
+
+    fn keep(&mut self, key: Key, fact: Fact) {
+        match (key, fact) {
+            (Key::Account(id), Fact::Account(account)) => drop(self.accounts.insert(id, account)),
+            (key, fact) => drop(self.others.insert(key, fact)),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.accounts.len() + self.others.len()
+    }
+
+    fn clear(&mut self) {
+        self.accounts.clear();
+        self.others.clear();
+    }
+
     /// What this one had loaded. Once.
     fn take_loaded(&mut self, key: &Key, asker: Asker) -> Option<Fact> {
         self.forget_late();
@@ -279,7 +301,7 @@ mod tests {
         }
         for shard in &cache.shards {
             let shard = shard.read().unwrap();
-            assert!(shard.facts.len() <= SHARD_FACTS && shard.loaded.len() <= LOADED);
+            assert!(shard.len() <= SHARD_FACTS && shard.loaded.len() <= LOADED);
         }
     }
 }
