@@ -6,8 +6,8 @@
 use std::sync::{Mutex, MutexGuard};
 use std::task::Waker;
 
-use crate::directory::Token;
-use crate::policy::Refusal;
+use crate::ids::UserId;
+use crate::policy::{Identity, Refusal};
 
 /// Tells one connection of the process from every other, for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,23 +47,25 @@ pub struct Left {
     pub mail: bool,
     /// The connection must end.
     pub evicted: Option<Eviction>,
+    /// Whether the connection has been woken since.
+    woken: bool,
 }
 
 /// The handle of a live connection.
 #[derive(Debug)]
 pub struct Link {
     id: LinkId,
-    token: Token,
+    identity: Identity,
     waker: Waker,
-    left: Mutex<(bool, Left)>,
+    left: Mutex<Left>,
     receiving: Mutex<()>,
 }
 
 impl Link {
-    pub(crate) fn new(id: LinkId, token: Token, waker: Waker) -> Self {
+    pub(crate) fn new(id: LinkId, identity: Identity, waker: Waker) -> Self {
         Self {
             id,
-            token,
+            identity,
             waker,
             left: Mutex::default(),
             receiving: Mutex::default(),
@@ -74,9 +76,14 @@ impl Link {
         self.id
     }
 
-    /// The token this connection was let in with.
-    pub(crate) fn token(&self) -> &Token {
-        &self.token
+    /// Who was let in, and with what.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whose connection it is.
+    pub(crate) fn user(&self) -> &UserId {
+        self.identity.user()
     }
 
     /// Something may be there to fetch.
@@ -104,23 +111,21 @@ impl Link {
 
     /// Takes what was left.
     pub(crate) fn take(&self) -> Left {
-        let mut left = self.lock();
-        left.0 = false;
-        std::mem::take(&mut left.1)
+        std::mem::take(&mut self.lock())
     }
 
     fn leave(&self, what: impl FnOnce(&mut Left)) {
         let woken = {
             let mut left = self.lock();
-            what(&mut left.1);
-            std::mem::replace(&mut left.0, true)
+            what(&mut left);
+            std::mem::replace(&mut left.woken, true)
         };
         if !woken {
             self.waker.wake_by_ref();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (bool, Left)> {
+    fn lock(&self) -> MutexGuard<'_, Left> {
         self.left
             .lock()
             .expect("no code that holds a link can panic")

@@ -20,12 +20,15 @@ const SHARE_FROM: usize = 4096;
 /// Bytes to write. Reading it as a [`Buf`] takes them.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Finished pieces, all before `tail`.
-    pieces: VecDeque<Bytes>,
+    /// `None` as long as no payload was large.
+    pieces: Option<Box<Pieces>>,
     /// Where packets gather.
     tail: BytesMut,
-    len: usize,
 }
+
+/// Finished pieces, all before `tail`.
+#[derive(Debug, Default)]
+struct Pieces(VecDeque<Bytes>);
 
 impl Output {
     /// Appends a packet.
@@ -33,17 +36,15 @@ impl Output {
     /// # Errors
     /// If the packet cannot be said in this version; nothing is appended then.
     pub(crate) fn push(&mut self, packet: &Packet, version: Version) -> Result<(), EncodeError> {
-        let before = self.tail.len();
         if let Packet::Publish(publish) = packet
             && publish.payload.len() >= SHARE_FROM
         {
             encode::encode_publish_header(publish, version, &mut self.tail)?;
-            self.len += self.tail.len() - before + publish.payload.len();
-            self.pieces.push_back(self.tail.split().freeze());
-            self.pieces.push_back(publish.payload.clone());
+            let pieces = &mut self.pieces.get_or_insert_default().0;
+            pieces.push_back(self.tail.split().freeze());
+            pieces.push_back(publish.payload.clone());
         } else {
             encode::encode(packet, version, &mut self.tail)?;
-            self.len += self.tail.len() - before;
         }
         Ok(())
     }
@@ -51,13 +52,13 @@ impl Output {
     /// Bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.tail.len() + self.pieces().map(Bytes::len).sum::<usize>()
     }
 
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Gives the gathering buffer's memory back; for connections that go idle.
@@ -66,20 +67,24 @@ impl Output {
             *self = Self::default();
         }
     }
+
+    fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        self.pieces.iter().flat_map(|pieces| &pieces.0)
+    }
 }
 
 impl Buf for Output {
     fn remaining(&self) -> usize {
-        self.len
+        self.len()
     }
 
     fn chunk(&self) -> &[u8] {
-        self.pieces.front().map_or(&self.tail, |piece| piece)
+        self.pieces().next().map_or(&self.tail, |piece| piece)
     }
 
     fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
         let tail: &[u8] = &self.tail;
-        let all = self.pieces.iter().map(|piece| &piece[..]).chain([tail]);
+        let all = self.pieces().map(|piece| &piece[..]).chain([tail]);
         let mut filled = 0;
         for (slot, piece) in dst.iter_mut().zip(all.filter(|piece| !piece.is_empty())) {
             *slot = IoSlice::new(piece);
@@ -89,15 +94,16 @@ impl Buf for Output {
     }
 
     fn advance(&mut self, mut count: usize) {
-        assert!(count <= self.len, "cannot take more than there is");
-        self.len -= count;
-        while let Some(piece) = self.pieces.front_mut() {
-            if count < piece.len() {
-                piece.advance(count);
-                return;
+        assert!(count <= self.len(), "cannot take more than there is");
+        if let Some(Pieces(pieces)) = self.pieces.as_deref_mut() {
+            while let Some(piece) = pieces.front_mut() {
+                if count < piece.len() {
+                    piece.advance(count);
+                    return;
+                }
+                count -= piece.len();
+                pieces.pop_front();
             }
-            count -= piece.len();
-            self.pieces.pop_front();
         }
         self.tail.advance(count);
     }

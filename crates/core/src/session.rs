@@ -5,10 +5,10 @@
 //! distinct and, in the order of `in_flight`, in the order in which they are sent; a QoS 2 PUBLISH and a
 //! PUBREL of a session that outlives its connection are sent when the store has them, not before.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use foldhash::fast::RandomState;
 use jam_wire::packet::{PacketId, QoS};
+use smallvec::SmallVec;
 
 use crate::store::{Flight, Flights, Seq, Subscription};
 use crate::time::Time;
@@ -43,17 +43,32 @@ pub(crate) struct InFlight {
 /// The session of one device.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
-    pub(crate) subscriptions: Vec<Subscription>,
-    in_flight: VecDeque<InFlight>,
-    /// How many of those are not [`Due::Sent`].
-    due: usize,
-    /// How many of those are [`Due::Again`].
-    again: usize,
+    /// Most have one for ever, to the inbox.
+    pub(crate) subscriptions: SmallVec<[Subscription; 1]>,
+    /// `None` until there is one, and again from a connection that ends without any.
+    packets: Option<Box<Packets>>,
     last_packet_id: u16,
-    received: HashSet<PacketId, RandomState>,
     /// Everything up to here has been looked at for this device.
     pub(crate) cursor: Seq,
 }
+
+/// Packet ids that stand for something.
+#[derive(Debug, Default)]
+struct Packets {
+    in_flight: VecDeque<InFlight>,
+    /// How many of those are not [`Due::Sent`].
+    due: u16,
+    /// How many of those are [`Due::Again`].
+    again: u16,
+    received: BTreeSet<PacketId>,
+}
+
+static NO_PACKETS: Packets = Packets {
+    in_flight: VecDeque::new(),
+    due: 0,
+    again: 0,
+    received: BTreeSet::new(),
+};
 
 impl Session {
     /// What a store has found.
@@ -71,17 +86,27 @@ impl Session {
                 due: Due::Again,
             })
             .collect();
-        let again = in_flight.len();
-        let received = received.into_iter().collect();
-        Self {
-            subscriptions,
+        let again = count(in_flight.len());
+        let packets = Packets {
             due: again,
             again,
             in_flight,
+            received: received.into_iter().collect(),
+        };
+        Self {
+            subscriptions: subscriptions.into(),
+            packets: (!packets.is_empty()).then(|| Box::new(packets)),
             last_packet_id,
-            received,
             cursor: 0,
         }
+    }
+
+    fn packets(&self) -> &Packets {
+        self.packets.as_deref().unwrap_or(&NO_PACKETS)
+    }
+
+    fn packets_mut(&mut self) -> &mut Packets {
+        self.packets.get_or_insert_default()
     }
 
     pub(crate) fn subscription(&self, topic: &str) -> Option<&Subscription> {
@@ -103,8 +128,6 @@ impl Session {
         if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
             return None;
         }
-        // Most have one or two for ever.
-        self.subscriptions.reserve_exact(1);
         self.subscriptions.push(new);
         Some(true)
     }
@@ -120,12 +143,12 @@ impl Session {
     /// How many packet ids count against the device's Receive Maximum: those that have been sent on this
     /// connection, or will be as soon as the store has them.
     pub(crate) fn on_the_way(&self) -> usize {
-        self.in_flight.len() - self.again
+        self.packets().in_flight.len() - usize::from(self.packets().again)
     }
 
     /// Whether something was sent on a connection that has ended, and not since.
     pub(crate) fn has_to_resend(&self) -> bool {
-        self.again > 0
+        self.packets().again > 0
     }
 
     /// A message goes out for the first time, now or when the store has said so.
@@ -135,19 +158,21 @@ impl Session {
             QoS::ExactlyOnce => Flight::AwaitsPubRec(seq),
             QoS::AtMostOnce | QoS::AtLeastOnce => Flight::AwaitsPubAck(seq),
         };
-        self.in_flight.push_back(InFlight {
+        let packets = self.packets_mut();
+        packets.in_flight.push_back(InFlight {
             packet_id,
             flight,
             due,
         });
-        self.due += usize::from(due != Due::Sent);
+        packets.due += u16::from(due != Due::Sent);
         packet_id
     }
 
     /// Whether a PUBLISH waits for the store; nothing may be sent before it.
     pub(crate) fn is_held_up(&self) -> bool {
-        self.due > 0
-            && self
+        let packets = self.packets();
+        packets.due > 0
+            && packets
                 .in_flight
                 .iter()
                 .any(|it| it.due == Due::Storing && it.flight != Flight::AwaitsPubComp)
@@ -155,13 +180,15 @@ impl Session {
 
     /// The packet ids that may be sent now, in their order.
     pub(crate) fn due(&self) -> impl Iterator<Item = InFlight> {
-        let count = if self.due == 0 {
+        let packets = self.packets();
+        let count = if packets.due == 0 {
             0
         } else {
-            self.in_flight.len()
+            packets.in_flight.len()
         };
         let mut held_up = false;
-        self.in_flight
+        packets
+            .in_flight
             .iter()
             .take(count)
             .copied()
@@ -187,8 +214,8 @@ impl Session {
 
     /// What waits for a store that cannot write is not held up, but for QoS 2, which may not come twice.
     pub(crate) fn let_go(&mut self) {
-        for index in 0..self.in_flight.len() {
-            let it = self.in_flight[index];
+        for index in 0..self.packets().in_flight.len() {
+            let it = self.packets().in_flight[index];
             if it.due == Due::Storing && matches!(it.flight, Flight::AwaitsPubAck(_)) {
                 self.set_due(index, Due::Fresh);
             }
@@ -198,7 +225,7 @@ impl Session {
     /// The store has what waited for it under this packet id.
     pub(crate) fn stored(&mut self, packet_id: PacketId) {
         if let Some(index) = self.find(packet_id)
-            && self.in_flight[index].due == Due::Storing
+            && self.packets().in_flight[index].due == Due::Storing
         {
             self.set_due(index, Due::Fresh);
         }
@@ -208,19 +235,19 @@ impl Session {
     pub(crate) fn landed(&mut self, packet_id: PacketId) {
         if let Some(index) = self.find(packet_id) {
             self.set_due(index, Due::Sent);
-            self.in_flight.remove(index);
+            self.packets_mut().in_flight.remove(index);
         }
     }
 
     /// What a packet id on its way stands for.
     pub(crate) fn flight(&self, packet_id: PacketId) -> Option<Flight> {
         self.find(packet_id)
-            .map(|index| self.in_flight[index].flight)
+            .map(|index| self.packets().in_flight[index].flight)
     }
 
     /// The packet id under which a message is on its way.
     pub(crate) fn flight_of(&self, seq: Seq) -> Option<(PacketId, Flight)> {
-        let it = self.in_flight.iter().find(|it| {
+        let it = self.packets().in_flight.iter().find(|it| {
             matches!(it.flight, Flight::AwaitsPubAck(of) | Flight::AwaitsPubRec(of) if of == seq)
         })?;
         Some((it.packet_id, it.flight))
@@ -228,7 +255,7 @@ impl Session {
 
     /// PUBACK: which message it was.
     pub(crate) fn pub_ack(&mut self, packet_id: PacketId) -> Option<Seq> {
-        match self.in_flight[self.find(packet_id)?].flight {
+        match self.packets().in_flight[self.find(packet_id)?].flight {
             Flight::AwaitsPubAck(seq) => {
                 self.landed(packet_id);
                 Some(seq)
@@ -242,15 +269,15 @@ impl Session {
         let Some(index) = self.find(packet_id) else {
             return Received::Unknown;
         };
-        let received = match self.in_flight[index].flight {
+        let received = match self.packets().in_flight[index].flight {
             Flight::AwaitsPubAck(_) => return Received::Unknown,
             Flight::AwaitsPubRec(seq) => {
-                self.in_flight[index].flight = Flight::AwaitsPubComp;
+                self.packets_mut().in_flight[index].flight = Flight::AwaitsPubComp;
                 self.set_due(index, due);
                 Received::First(seq)
             }
             Flight::AwaitsPubComp => {
-                if self.in_flight[index].due == Due::Sent {
+                if self.packets().in_flight[index].due == Due::Sent {
                     self.set_due(index, Due::Fresh);
                 }
                 Received::Again
@@ -265,7 +292,8 @@ impl Session {
     /// PUBCOMP: whether it ended anything.
     pub(crate) fn pub_comp(&mut self, packet_id: PacketId) -> bool {
         let index = self.find(packet_id);
-        let ends = index.is_some_and(|it| self.in_flight[it].flight == Flight::AwaitsPubComp);
+        let ends =
+            index.is_some_and(|it| self.packets().in_flight[it].flight == Flight::AwaitsPubComp);
         if ends {
             self.landed(packet_id);
         }
@@ -274,43 +302,49 @@ impl Session {
 
     /// Whether a QoS 2 PUBLISH with this id was received and not released.
     pub(crate) fn has_received(&self, packet_id: PacketId) -> bool {
-        self.received.contains(&packet_id)
+        self.packets().received.contains(&packet_id)
     }
 
     /// A QoS 2 PUBLISH was received.
     pub(crate) fn receive(&mut self, packet_id: PacketId) {
-        self.received.insert(packet_id);
+        self.packets_mut().received.insert(packet_id);
     }
 
     /// PUBREL: whether the id was known.
     pub(crate) fn release(&mut self, packet_id: PacketId) -> bool {
-        self.received.remove(&packet_id)
+        let packets = self.packets.as_mut();
+        packets.is_some_and(|packets| packets.received.remove(&packet_id))
     }
 
     /// QoS 2 ids received and not released.
-    pub(crate) fn received(&self) -> usize {
-        self.received.len()
+    pub(crate) fn received(&self) -> u16 {
+        count(self.packets().received.len())
     }
 
     /// The connection has ended.
     pub(crate) fn disconnected(&mut self) {
-        for index in 0..self.in_flight.len() {
-            if self.in_flight[index].due == Due::Sent {
+        for index in 0..self.packets().in_flight.len() {
+            if self.packets().in_flight[index].due == Due::Sent {
                 self.set_due(index, Due::Again);
             }
+        }
+        if self.packets().is_empty() {
+            self.packets = None;
         }
     }
 
     fn find(&self, packet_id: PacketId) -> Option<usize> {
-        self.in_flight
-            .iter()
-            .position(|it| it.packet_id == packet_id)
+        let mut in_flight = self.packets().in_flight.iter();
+        in_flight.position(|it| it.packet_id == packet_id)
     }
 
     fn set_due(&mut self, index: usize, due: Due) {
-        let old = std::mem::replace(&mut self.in_flight[index].due, due);
-        self.due = self.due + usize::from(due != Due::Sent) - usize::from(old != Due::Sent);
-        self.again = self.again + usize::from(due == Due::Again) - usize::from(old == Due::Again);
+        let packets = self.packets_mut();
+        let old = std::mem::replace(&mut packets.in_flight[index].due, due);
+        packets.due -= u16::from(old != Due::Sent);
+        packets.due += u16::from(due != Due::Sent);
+        packets.again -= u16::from(old == Due::Again);
+        packets.again += u16::from(due == Due::Again);
     }
 
     /// After a crash it is not known which packet ids went out last. Going on anywhere else keeps a late
@@ -330,6 +364,17 @@ impl Session {
             }
         }
     }
+}
+
+impl Packets {
+    fn is_empty(&self) -> bool {
+        self.in_flight.is_empty() && self.received.is_empty()
+    }
+}
+
+/// How many packet ids.
+fn count(len: usize) -> u16 {
+    u16::try_from(len).expect("there are 65,535 packet ids, and each is here once")
 }
 
 /// What a PUBREC was about.

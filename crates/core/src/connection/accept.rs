@@ -10,7 +10,7 @@ use jam_wire::packet::{ConnAck, ConnAckProperties, Connect, ConnectCode, Packet,
 use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 
 use super::inbound::{Established, TOPIC_ALIAS_MAXIMUM};
-use super::{Connection, Phase, Progress};
+use super::{Connection, Newcomer, Phase, Progress};
 use crate::ids::ClientId;
 use crate::message::detach_will;
 use crate::policy::{self, Handler, Identity, Refusal, Stop};
@@ -20,24 +20,22 @@ use crate::time::Time;
 impl Connection {
     pub(super) fn handle_connect(
         &mut self,
+        newcomer: Box<Newcomer>,
         connect: Box<Connect>,
-        waker: Waker,
-        deadline: Time,
         now: Time,
     ) -> Progress {
         let client = ClientId::new(&connect.client_id);
-        if let Err(refusal) = self.router.pre_connect(&client, self.address, now) {
+        if let Err(refusal) = self.router.pre_connect(&client, newcomer.address, now) {
             self.refuse_connect(&connect, &refusal);
             return Progress::Ready;
         }
-        self.authenticate(connect, waker, deadline, now)
+        self.authenticate(newcomer, connect, now)
     }
 
     pub(super) fn authenticate(
         &mut self,
+        newcomer: Box<Newcomer>,
         connect: Box<Connect>,
-        waker: Waker,
-        deadline: Time,
         now: Time,
     ) -> Progress {
         if connect.properties.authentication_method.is_some() {
@@ -58,26 +56,22 @@ impl Connection {
         );
         match verdict {
             Ok(identity) => {
-                self.router.attempts().succeeded(&client, self.address);
+                let Newcomer { waker, address, .. } = *newcomer;
+                self.router.attempts().succeeded(&client, address);
                 self.accept(identity, &connect, waker, now);
                 Progress::Ready
             }
             Err(Stop::Refused(refusal)) => {
                 if refusal.handler == Handler::Authenticate {
-                    self.router.attempts().failed(&client, self.address, now);
+                    let mut attempts = self.router.attempts();
+                    attempts.failed(&client, newcomer.address, now);
                 }
                 self.refuse_connect(&connect, &refusal);
                 Progress::Ready
             }
             Err(Stop::Ask(question)) => {
-                let asked = question.clone();
-                self.phase = Phase::Authenticating {
-                    waker,
-                    deadline,
-                    connect,
-                    question,
-                };
-                Progress::Ask(asked)
+                self.phase = Phase::Authenticating(newcomer, connect);
+                Progress::Ask(question)
             }
         }
     }
@@ -91,7 +85,7 @@ impl Connection {
             session_expiry,
             will,
         };
-        let Some((link, attached)) = self.router.attach(&identity, waker, options, now) else {
+        let Some((link, attached)) = self.router.attach(identity, waker, options, now) else {
             self.deny(
                 connect,
                 ReasonCode::QuotaExceeded,
@@ -111,7 +105,7 @@ impl Connection {
             properties,
         }));
         let inflight = self.router.rules().inflight;
-        let mut established = Established::new(identity, link, connect, attached, inflight, now);
+        let mut established = Established::new(link, connect, attached, inflight, now);
         let conn_ack = if established.fits(&conn_ack) {
             conn_ack
         } else {

@@ -67,7 +67,7 @@ impl Established {
         let (packet_id, qos) = (publish.packet_id, publish.qos);
         let mut outcome = outcome;
         if publish.again {
-            let (user, link) = (self.identity.user(), self.link.id());
+            let (user, link) = (self.link.user(), self.link.id());
             let has = router.with_session(user, link, |session| session.has_received(packet_id));
             if has == Some(false) {
                 outcome = Err(refusals::STORE);
@@ -89,7 +89,7 @@ impl Established {
         self.answer_is(conn_ack);
         self.gates += 1;
         self.has_greeted = false;
-        router.barrier(self.identity.user(), receipt);
+        router.barrier(self.link.user(), receipt);
     }
 
     /// Nobody is kept out by a store that can keep nothing.
@@ -161,7 +161,8 @@ impl Established {
             && publish.qos == QoS::ExactlyOnce
             && self.version != Version::V5
         {
-            self.refused.insert(packet_id);
+            let seldom = self.seldom.get_or_insert_default();
+            seldom.refused.insert(packet_id);
         }
         self.enqueue(publish, Some(refusal.reason));
         self.acknowledge(output);
@@ -176,7 +177,7 @@ impl Established {
         else {
             return true;
         };
-        let (user, link) = (self.identity.user(), self.link.id());
+        let (user, link) = (self.link.user(), self.link.id());
         let received = router.with_session(user, link, |session| {
             session.receive(packet_id);
             session.received()
@@ -212,11 +213,12 @@ impl Established {
         if qos != QoS::ExactlyOnce {
             return;
         }
-        let (user, link) = (self.identity.user(), self.link.id());
+        let (user, link) = (self.link.user(), self.link.id());
         router.with_session(user, link, |session| session.release(packet_id));
         self.received = self.received.saturating_sub(1);
         if self.version != Version::V5 {
-            self.refused.insert(packet_id);
+            let seldom = self.seldom.get_or_insert_default();
+            seldom.refused.insert(packet_id);
         }
     }
 }

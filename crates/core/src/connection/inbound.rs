@@ -15,7 +15,7 @@ use super::receipts::Receipts;
 use super::{Connection, Phase, Progress};
 use crate::link::Link;
 use crate::output::Output;
-use crate::policy::{self, Identity, Stop};
+use crate::policy::{self, Stop};
 use crate::router::Router;
 use crate::session::{MAX_SUBSCRIPTIONS, Received};
 use crate::store::{Origin, Receipt, SessionId, Subscription};
@@ -30,24 +30,19 @@ const MAX_FILTERS: usize = MAX_SUBSCRIPTIONS;
 
 /// A client that has been let in.
 pub(super) struct Established {
-    pub(super) identity: Identity,
     pub(super) link: Arc<Link>,
     pub(super) version: Version,
-    /// One and a half times what the client asked for; `None` if it asked for none.
-    pub(super) keep_alive: Option<Duration>,
+    /// What the client asked for; 0 is none.
+    pub(super) keep_alive_secs: u16,
     pub(super) last_input: Time,
-    /// Set by a DISCONNECT that changes it.
-    pub(super) session_expiry: Option<Duration>,
     /// QoS 1 and 2 messages that may be on their way to the client.
-    pub(super) window: usize,
+    pub(super) window: u16,
     /// Bytes of a packet that the client takes, if it said so.
-    pub(super) max_packet: Option<usize>,
+    pub(super) max_packet: Option<u32>,
     /// Something may wait for the device.
     pub(super) has_mail: bool,
     /// Whether the client asked for a session that ends with the connection.
     pub(super) ends_with_connection: bool,
-    /// By alias less one.
-    pub(super) aliases: Vec<Option<ByteString>>,
     /// The number of a session that outlives the connection.
     pub(super) session: Option<SessionId>,
     /// Whether the store may have yet to be told of that session.
@@ -61,16 +56,25 @@ pub(super) struct Established {
     /// The number of the first of them.
     pub(super) first_answer: u64,
     /// How many of those are a CONNACK or SUBACKs: nothing is delivered before them.
-    pub(super) gates: usize,
+    pub(super) gates: u16,
     /// Whether the CONNACK has been written.
     pub(super) has_greeted: bool,
     /// QoS 2 ids received and not released.
-    pub(super) received: usize,
+    pub(super) received: u16,
     /// How many of those at most came on an earlier connection: they take no place in the window of this
     /// one (MQTT 5.0, section 4.9).
-    pub(super) carried: usize,
+    pub(super) carried: u16,
     /// What senders are to be told when the client acknowledges.
     pub(super) receipts: Option<Box<Receipts>>,
+    /// `None` of a client that has needed none of it.
+    pub(super) seldom: Option<Box<Seldom>>,
+}
+
+/// What most connections never need, and so take no room for.
+#[derive(Default)]
+pub(super) struct Seldom {
+    /// Topics by alias less one.
+    aliases: Vec<Option<ByteString>>,
     /// QoS 2 ids of a 3.1 or 3.1.1 client that were refused on this connection and not released. On the next
     /// one it cannot know what it was told: a repeated PUBLISH is judged again there.
     pub(super) refused: BTreeSet<PacketId>,
@@ -99,7 +103,6 @@ struct Fatal(ReasonCode);
 
 impl Established {
     pub(super) fn new(
-        identity: Identity,
         link: Arc<Link>,
         connect: &Connect,
         attached: Attached,
@@ -107,24 +110,18 @@ impl Established {
         now: Time,
     ) -> Self {
         let properties = &connect.properties;
-        let keep_alive = Duration::from_secs(connect.keep_alive_secs.into()) * 3 / 2;
         let window = properties
             .receive_maximum
             .map_or(inflight, |max| max.get().min(inflight));
         Self {
-            identity,
             link,
             version: connect.version,
-            keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
+            keep_alive_secs: connect.keep_alive_secs,
             last_input: now,
-            session_expiry: None,
-            window: window.into(),
-            max_packet: properties
-                .maximum_packet_size
-                .and_then(|max| max.try_into().ok()),
+            window,
+            max_packet: properties.maximum_packet_size,
             has_mail: false,
             ends_with_connection: properties.session_expiry_secs.unwrap_or(0) == 0,
-            aliases: Vec::new(),
             unacknowledged: VecDeque::new(),
             session: attached.session,
             unrecorded: attached.unrecorded,
@@ -136,8 +133,15 @@ impl Established {
             received: attached.received,
             carried: attached.received,
             receipts: None,
-            refused: BTreeSet::new(),
+            seldom: None,
         }
+    }
+
+    /// When the client must have been heard of.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        // MQTT 5.0, section 3.1.2.10: one and a half times as long.
+        let patience = Duration::from_millis(u64::from(self.keep_alive_secs) * 1500);
+        (!patience.is_zero()).then(|| self.last_input + patience)
     }
 
     /// Whether another packet may be taken.
@@ -155,17 +159,18 @@ impl Established {
             return Err(Fatal(ReasonCode::TopicAliasInvalid));
         }
         let index = usize::from(alias.get() - 1);
-        if self.aliases.len() <= index {
-            self.aliases.resize(index + 1, None);
+        let aliases = &mut self.seldom.get_or_insert_default().aliases;
+        if aliases.len() <= index {
+            aliases.resize(index + 1, None);
         }
         if publish.topic.is_empty() {
-            publish.topic = self.aliases[index]
+            publish.topic = aliases[index]
                 .clone()
                 .ok_or(Fatal(ReasonCode::ProtocolError))?;
         } else {
             // A copy: a slice would hold the whole receive buffer for as long as the connection lives.
             let topic = ByteString::from(AsRef::<str>::as_ref(&publish.topic));
-            self.aliases[index] = Some(topic);
+            aliases[index] = Some(topic);
         }
         Ok(())
     }
@@ -176,11 +181,12 @@ impl Established {
             return Ok(true);
         };
         if publish.qos == QoS::ExactlyOnce {
-            if self.refused.contains(&packet_id) {
+            let seldom = self.seldom.as_ref();
+            if seldom.is_some_and(|it| it.refused.contains(&packet_id)) {
                 self.enqueue(publish, Some(ReasonCode::Success));
                 return Ok(false);
             }
-            let (user, link) = (self.identity.user().clone(), self.link.id());
+            let (user, link) = (self.link.user().clone(), self.link.id());
             let again = router.with_session(&user, link, |session| session.has_received(packet_id));
             if again == Some(true) {
                 let waits = self
@@ -198,8 +204,10 @@ impl Established {
             }
         }
         // MQTT 5.0, section 3.3.4: more than the server's Receive Maximum.
-        let limit = usize::from(router.rules().inflight) + self.carried;
-        if self.version == Version::V5 && self.received + self.unacknowledged_qos1() >= limit {
+        let limit = usize::from(router.rules().inflight) + usize::from(self.carried);
+        if self.version == Version::V5
+            && usize::from(self.received) + self.unacknowledged_qos1() >= limit
+        {
             return Err(Fatal(ReasonCode::ReceiveMaximumExceeded));
         }
         Ok(true)
@@ -283,7 +291,7 @@ impl Connection {
     ) -> Progress {
         match self
             .router
-            .authorize_publish(established.identity.user(), &publish)
+            .authorize_publish(established.link.user(), &publish)
         {
             Ok(permit) => {
                 let link = established.link.clone();
@@ -300,7 +308,7 @@ impl Connection {
                 let received = established.session.zip(publish.packet_id);
                 let mut origin = Origin::Plain;
                 if let Some((session, packet_id)) = received.filter(|_| is_once) {
-                    let user = established.identity.user();
+                    let user = established.link.user();
                     if std::mem::take(&mut established.unrecorded) {
                         self.router.keep_session(user, link.id());
                     }
@@ -320,7 +328,7 @@ impl Connection {
             }
             Err(Stop::Ask(question)) => {
                 let asked = question.clone();
-                self.phase = Phase::Authorizing(established, Box::new(publish), question);
+                self.phase = Phase::Authorizing(established, Box::new((publish, question)));
                 return Progress::Ask(asked);
             }
         }
@@ -329,7 +337,7 @@ impl Connection {
 
     fn handle_disconnect(
         &mut self,
-        mut established: Box<Established>,
+        established: Box<Established>,
         disconnect: &Disconnect,
         now: Time,
     ) -> Progress {
@@ -341,10 +349,9 @@ impl Connection {
             return Progress::Ready;
         }
         let maximum = self.router.rules().session_expiry;
-        established.session_expiry =
-            asked.map(|secs| maximum.min(Duration::from_secs(secs.into())));
+        let expiry = asked.map(|secs| maximum.min(Duration::from_secs(secs.into())));
         self.phase = Phase::Established(established);
-        self.leave(disconnect.reason == ReasonCode::Success, now);
+        self.leave(disconnect.reason == ReasonCode::Success, expiry, now);
         Progress::Ready
     }
 }
@@ -353,7 +360,7 @@ impl Established {
     /// The client's part of the handshakes of QoS 1 and 2.
     fn handle_ack(&mut self, packet: &Packet, router: &Router, output: &mut Output, now: Time) {
         self.write_receipt(packet, router, now);
-        let (user, link) = (self.identity.user().clone(), self.link.id());
+        let (user, link) = (self.link.user().clone(), self.link.id());
         match packet {
             Packet::PubAck(ack) => router.pub_ack(&user, link, ack.packet_id),
             Packet::PubRec(ack) => {
@@ -378,7 +385,7 @@ impl Established {
     }
 
     fn handle_pub_rel(&mut self, packet_id: PacketId, router: &Router) {
-        let (user, link) = (self.identity.user().clone(), self.link.id());
+        let (user, link) = (self.link.user().clone(), self.link.id());
         let receipt = self.answer_later();
         // A client may release what it has had no PUBREC for yet: PUBCOMP comes after that all the same.
         let unacknowledged = self
@@ -390,7 +397,9 @@ impl Established {
         {
             answer.not_before = self.first_publish + place as u64 + 1;
         }
-        self.refused.remove(&packet_id);
+        if let Some(seldom) = &mut self.seldom {
+            seldom.refused.remove(&packet_id);
+        }
         let (known, received) = router.pub_rel(&user, link, packet_id, receipt);
         self.received = received;
         self.carried = self.carried.min(received);
@@ -403,7 +412,7 @@ impl Established {
     }
 
     fn subscribe(&mut self, subscribe: Subscribe, router: &Router, output: &mut Output, now: Time) {
-        let (user, link) = (self.identity.user().clone(), self.link.id());
+        let (user, link) = (self.link.user().clone(), self.link.id());
         let mut wanted = Vec::with_capacity(subscribe.filters.len());
         let mut verdicts = Vec::with_capacity(subscribe.filters.len());
         for filter in subscribe.filters {
@@ -458,7 +467,7 @@ impl Established {
     }
 
     fn unsubscribe(&mut self, unsubscribe: &Unsubscribe, router: &Router) {
-        let (user, link) = (self.identity.user().clone(), self.link.id());
+        let (user, link) = (self.link.user().clone(), self.link.id());
         let receipt = self.answer_later();
         let existed = router.unsubscribe(&user, link, &unsubscribe.filters, receipt);
         let code = |existed| {

@@ -22,6 +22,7 @@ mod receipts;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use jam_wire::ReasonCode;
 use jam_wire::decode::DecodeError;
@@ -57,27 +58,30 @@ pub struct Unavailable;
 /// A connection from its first byte to its last.
 pub struct Connection {
     router: Arc<Router>,
-    address: IpAddr,
     phase: Phase,
     output: Output,
 }
 
+/// What a phase needs is in boxes: nearly all connections are let in and idle, and take no room for more.
 enum Phase {
     /// No CONNECT yet.
-    Fresh { waker: Waker, deadline: Time },
+    Fresh(Box<Newcomer>),
     /// A CONNECT waits for its account.
-    Authenticating {
-        waker: Waker,
-        deadline: Time,
-        connect: Box<Connect>,
-        question: Question,
-    },
+    Authenticating(Box<Newcomer>, Box<Connect>),
     /// Let in.
     Established(Box<Established>),
     /// A publish waits for a fact.
-    Authorizing(Box<Established>, Box<Publish>, Question),
+    Authorizing(Box<Established>, Box<(Publish, Question)>),
     /// What is in the output is the last.
     Closing,
+}
+
+/// A client that has not been let in.
+struct Newcomer {
+    waker: Waker,
+    address: IpAddr,
+    /// When it must have been.
+    deadline: Time,
 }
 
 impl Connection {
@@ -85,11 +89,14 @@ impl Connection {
     #[must_use]
     pub fn new(router: Arc<Router>, address: IpAddr, waker: Waker, now: Time) -> Self {
         let deadline = now + router.rules().connect_timeout;
-        let phase = Phase::Fresh { waker, deadline };
+        let newcomer = Newcomer {
+            waker,
+            address,
+            deadline,
+        };
         Self {
             router,
-            address,
-            phase,
+            phase: Phase::Fresh(Box::new(newcomer)),
             output: Output::default(),
         }
     }
@@ -97,15 +104,15 @@ impl Connection {
     /// Takes one packet of the client.
     pub fn handle_packet(&mut self, packet: Packet, now: Time) -> Progress {
         match std::mem::replace(&mut self.phase, Phase::Closing) {
-            Phase::Fresh { waker, deadline } => match packet {
-                Packet::Connect(connect) => self.handle_connect(connect, waker, deadline, now),
+            Phase::Fresh(newcomer) => match packet {
+                Packet::Connect(connect) => self.handle_connect(newcomer, connect, now),
                 _ => Progress::Ready,
             },
             Phase::Established(mut established) => {
                 established.last_input = now;
                 self.handle_established(established, packet, now)
             }
-            waiting @ (Phase::Authenticating { .. } | Phase::Authorizing(..)) => {
+            waiting @ (Phase::Authenticating(..) | Phase::Authorizing(..)) => {
                 debug_assert!(
                     false,
                     "a packet was handed in before the answer to a question"
@@ -120,21 +127,17 @@ impl Connection {
     /// Goes on after [`Progress::Ask`]: the directory has loaded the fact, or could not.
     pub fn resume(&mut self, loaded: Result<(), Unavailable>, now: Time) -> Progress {
         match std::mem::replace(&mut self.phase, Phase::Closing) {
-            Phase::Authenticating {
-                waker,
-                deadline,
-                connect,
-                question,
-            } => match loaded {
-                Ok(()) => self.authenticate(connect, waker, deadline, now),
+            Phase::Authenticating(newcomer, connect) => match loaded {
+                Ok(()) => self.authenticate(newcomer, connect, now),
                 Err(Unavailable) => {
-                    self.refuse_connect(&connect, &policy::without_directory(&question));
+                    self.refuse_connect(&connect, &refusals::CONNECT_WITHOUT_DIRECTORY);
                     Progress::Ready
                 }
             },
-            Phase::Authorizing(mut established, publish, question) => match loaded {
-                Ok(()) => self.authorize(established, *publish, now),
+            Phase::Authorizing(mut established, waiting) => match loaded {
+                Ok(()) => self.authorize(established, waiting.0, now),
                 Err(Unavailable) => {
+                    let (publish, question) = *waiting;
                     let refusal = policy::without_directory(&question);
                     established.refuse(&publish, &refusal, &mut self.output);
                     self.phase = Phase::Established(established);
@@ -163,12 +166,12 @@ impl Connection {
         now: Time,
     ) {
         match &self.phase {
-            Phase::Fresh { .. } => {
+            Phase::Fresh(_) => {
                 self.refuse_malformed(error, version);
                 self.phase = Phase::Closing;
             }
             Phase::Established(_) => self.disconnect(error.reason(), now),
-            Phase::Authenticating { .. } | Phase::Authorizing(..) | Phase::Closing => {}
+            Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing => {}
         }
     }
 
@@ -183,6 +186,7 @@ impl Connection {
             outcomes,
             mail,
             evicted,
+            ..
         } = established.link.take();
         established.settle(outcomes, &self.router, &mut self.output);
         established.greet_without_store(&self.router, &mut self.output);
@@ -216,7 +220,7 @@ impl Connection {
             return;
         }
         match &self.phase {
-            Phase::Fresh { .. } | Phase::Authenticating { .. } => self.phase = Phase::Closing,
+            Phase::Fresh(_) | Phase::Authenticating(..) => self.phase = Phase::Closing,
             Phase::Established(_) | Phase::Authorizing(..) => {
                 self.disconnect(ReasonCode::KeepAliveTimeout, now);
             }
@@ -228,19 +232,17 @@ impl Connection {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         match &self.phase {
-            Phase::Fresh { deadline, .. } | Phase::Authenticating { deadline, .. } => {
-                Some(*deadline)
+            Phase::Fresh(newcomer) | Phase::Authenticating(newcomer, _) => Some(newcomer.deadline),
+            Phase::Established(established) | Phase::Authorizing(established, _) => {
+                established.deadline()
             }
-            Phase::Established(established) | Phase::Authorizing(established, ..) => established
-                .keep_alive
-                .map(|keep_alive| established.last_input + keep_alive),
             Phase::Closing => None,
         }
     }
 
     /// The socket has ended, without a DISCONNECT if none was handed in before.
     pub fn handle_closed(&mut self, now: Time) {
-        self.leave(false, now);
+        self.leave(false, None, now);
     }
 
     /// The server stops.
@@ -258,9 +260,9 @@ impl Connection {
     pub fn wants_input(&self) -> bool {
         let room = self.output.len() < OUTPUT_ENOUGH;
         match &self.phase {
-            Phase::Fresh { .. } => room,
+            Phase::Fresh(_) => room,
             Phase::Established(established) => room && established.has_room(&self.router),
-            Phase::Authenticating { .. } | Phase::Authorizing(..) | Phase::Closing => false,
+            Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing => false,
         }
     }
 
@@ -274,7 +276,7 @@ impl Connection {
     #[must_use]
     pub fn max_packet(&self) -> usize {
         match &self.phase {
-            Phase::Fresh { .. } | Phase::Authenticating { .. } => {
+            Phase::Fresh(_) | Phase::Authenticating(..) => {
                 MAX_CONNECT.min(self.router.rules().packet)
             }
             Phase::Established(_) | Phase::Authorizing(..) | Phase::Closing => {
@@ -310,17 +312,36 @@ impl Connection {
             let disconnect = Packet::Disconnect(Box::new(Disconnect::with_reason(reason)));
             established.push(&disconnect, &mut self.output);
         }
-        self.leave(false, now);
+        self.leave(false, None, now);
     }
 
-    /// Leaves the router; what is in the output is the last.
-    fn leave(&mut self, goodbye: bool, now: Time) {
+    /// Leaves the router; what is in the output is the last. `expiry` is the session's, if that changes.
+    fn leave(&mut self, goodbye: bool, expiry: Option<Duration>, now: Time) {
         let phase = std::mem::replace(&mut self.phase, Phase::Closing);
         if let Phase::Established(established) | Phase::Authorizing(established, ..) = phase {
-            let user = established.identity.user();
-            let expiry = established.session_expiry;
+            let user = established.link.user();
             self.router
                 .detach(user, established.link.id(), goodbye, expiry, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Link;
+    use crate::user::User;
+
+    /// One device, one subscription, nothing under way: all of it is in these.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let counts = 2 * size_of::<usize>();
+        let sizes = [
+            size_of::<Established>(),
+            counts + size_of::<Link>(),
+            size_of::<User>(),
+        ];
+        println!("connection, link and user: {sizes:?} bytes");
+        assert!(sizes.iter().sum::<usize>() <= 648, "{sizes:?} bytes");
     }
 }

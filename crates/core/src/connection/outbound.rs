@@ -23,8 +23,9 @@ impl Established {
 
     /// Whether the client takes a packet of this size.
     pub(super) fn fits(&self, packet: &Packet) -> bool {
-        self.max_packet
-            .is_none_or(|max| encode::encoded_len(packet, self.version).is_ok_and(|len| len <= max))
+        self.max_packet.is_none_or(|max| {
+            encode::encoded_len(packet, self.version).is_ok_and(|len| len <= max as usize)
+        })
     }
 
     /// Writes an error to the device channel (PROTOCOL.md, section 2).
@@ -33,7 +34,7 @@ impl Established {
             dup: false,
             qos: QoS::AtMostOnce,
             retain: false,
-            topic: self.identity.client().device_channel(),
+            topic: self.link.identity().client().device_channel(),
             packet_id: None,
             properties: PublishProperties::default(),
             payload: Bytes::from(refusal.to_json(message_id)),
@@ -43,7 +44,7 @@ impl Established {
 
     /// Sends what waits for the device, as long as there is room for it here and there.
     pub(super) fn deliver(&mut self, router: &Router, output: &mut Output, now: Time) {
-        let (user, link) = (self.identity.user().clone(), self.link.id());
+        let (user, link) = (self.link.user().clone(), self.link.id());
         self.has_mail = true;
         // A SUBACK that waits for a store in trouble holds nothing up: MQTT allows messages before it (5.0,
         // section 3.8.4), and what is there is to be delivered whatever the disk does.
@@ -51,7 +52,7 @@ impl Established {
             return;
         }
         let room = Room {
-            window: self.window,
+            window: self.window.into(),
             count: BATCH,
             can_store: router.can_store(),
         };

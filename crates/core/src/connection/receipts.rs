@@ -33,12 +33,12 @@ impl Receipts {
 impl Established {
     /// A message goes out.
     pub(super) fn owe_receipt(&mut self, message: &Message, packet_id: PacketId, router: &Router) {
-        if self.identity.user().own_channel(message.topic()) != Some("inbox") {
+        if self.link.user().own_channel(message.topic()) != Some("inbox") {
             return;
         }
         if let Some(owed) = router.owe_receipt(message) {
             let receipts = self.receipts.get_or_insert_default();
-            receipts.insert(packet_id, owed, self.window);
+            receipts.insert(packet_id, owed, self.window.into());
         }
     }
 
@@ -59,7 +59,7 @@ impl Established {
             self.receipts = None;
         }
         if !ack.reason.is_error() {
-            let (user, link) = (self.identity.user(), self.link.id());
+            let (user, link) = (self.link.user(), self.link.id());
             router.write_receipt(user, link, ack.packet_id, qos, &owed, now);
         }
     }

@@ -31,21 +31,20 @@ impl Router {
     /// Lets an authenticated client in. `None` if the user has too many devices.
     pub(crate) fn attach(
         &self,
-        identity: &Identity,
+        identity: Identity,
         waker: Waker,
         options: AttachOptions,
         now: Time,
     ) -> Option<(Arc<Link>, Attached)> {
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        let link = Arc::new(Link::new(id, identity.token().clone(), waker));
+        let link = Arc::new(Link::new(id, identity, waker));
         let attach = Attach {
-            identity: identity.clone(),
             link: link.clone(),
             clean_start: options.clean_start,
             session_expiry: options.session_expiry,
             will: options.will,
         };
-        let attached = self.with_user(identity.user(), |user, effects| {
+        let attached = self.with_user(link.user(), |user, effects| {
             let limits = &self.rules.user;
             let next_id = &|| self.next_seq();
             let mut attached = user.attach(attach, limits, now, effects, next_id)?;
@@ -55,7 +54,7 @@ impl Router {
             Some(attached)
         })?;
         if attached.unrecorded {
-            let due = (now + GRACE, identity.user().clone(), id);
+            let due = (now + GRACE, link.user().clone(), id);
             lock(&self.new_sessions).push_back(due);
         }
         Some((link, attached))
@@ -202,7 +201,7 @@ impl Router {
         link: LinkId,
         packet_id: PacketId,
         receipt: Receipt,
-    ) -> (bool, usize) {
+    ) -> (bool, u16) {
         let (released, receipt) = self.with_user(user, |user, effects| {
             let Some((session, id)) = user.session(link) else {
                 return ((false, 0), Some(receipt));

@@ -350,7 +350,7 @@ impl Router {
         let hash = self.hash(user);
         if let Some(user) = lock(self.shard(hash)).find(user, hash) {
             user.links()
-                .filter(|link| !token.is_some_and(|token| token.matches(link.token())))
+                .filter(|link| !token.is_some_and(|token| token.matches(link.identity().token())))
                 .for_each(|link| link.evict(Eviction::NotAuthorized));
         }
     }

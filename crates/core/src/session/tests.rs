@@ -80,7 +80,7 @@ proptest! {
         let mut session = Session::default();
         let mut seq = 0;
         for (step, index) in steps {
-            let ids: Vec<_> = session.in_flight.iter().map(|it| it.packet_id).collect();
+            let ids: Vec<_> = session.packets().in_flight.iter().map(|it| it.packet_id).collect();
             let id = (!ids.is_empty()).then(|| *index.get(&ids));
             match (step, id) {
                 (0 | 1, _) => {
@@ -100,11 +100,11 @@ proptest! {
                 }
                 _ => {}
             }
-            let waiting = session.in_flight.iter().filter(|it| it.due == Due::Again).count();
-            prop_assert_eq!(session.again, waiting);
-            let due = session.in_flight.iter().filter(|it| it.due != Due::Sent).count();
-            prop_assert_eq!(session.due, due);
-            prop_assert_eq!(session.on_the_way(), session.in_flight.len() - waiting);
+            let waiting = session.packets().in_flight.iter().filter(|it| it.due == Due::Again).count();
+            prop_assert_eq!(usize::from(session.packets().again), waiting);
+            let due = session.packets().in_flight.iter().filter(|it| it.due != Due::Sent).count();
+            prop_assert_eq!(usize::from(session.packets().due), due);
+            prop_assert_eq!(session.on_the_way(), session.packets().in_flight.len() - waiting);
         }
     }
 }

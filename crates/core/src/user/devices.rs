@@ -9,14 +9,12 @@ use super::{Alarm, Device, Effects, Listening, Mark, User, UserLimits};
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::mailbox::Slots;
-use crate::policy::Identity;
 use crate::session::{Due, Session};
 use crate::store::{Flight, Flights, Seq, SessionId, SessionRecord, Write};
 use crate::time::Time;
 
 /// What a new connection brings.
 pub(crate) struct Attach {
-    pub(crate) identity: Identity,
     pub(crate) link: Arc<Link>,
     pub(crate) clean_start: bool,
     pub(crate) session_expiry: Duration,
@@ -35,7 +33,7 @@ pub(crate) struct Attached {
     /// Whether the store has yet to be told of that session.
     pub(crate) unrecorded: bool,
     /// QoS 2 ids that the session has received and not released.
-    pub(crate) received: usize,
+    pub(crate) received: u16,
 }
 
 impl User {
@@ -49,7 +47,7 @@ impl User {
         effects: &mut Effects,
         next_id: &dyn Fn() -> Seq,
     ) -> Option<Attached> {
-        let client = new.identity.client();
+        let client = new.link.identity().client();
         if !limits.many_devices {
             while let Some(other) = self
                 .devices

@@ -252,7 +252,7 @@ impl Device {
             will: self.will.clone(),
             will_at: some(self.will_at),
             maybe_sent: self.maybe_sent,
-            subscriptions: self.session.subscriptions.clone(),
+            subscriptions: self.session.subscriptions.to_vec(),
         };
         Some(Write::Session(Box::new(record)))
     }

@@ -188,7 +188,7 @@ impl User {
             pair.about.newest = pair.about.newest.max(seq);
             match pair.running.back_mut() {
                 Some((since, span)) if now.since(*since) < rules.deadline / TOGETHER => {
-                    span.take(seq)
+                    span.take(seq);
                 }
                 _ => pair.running.push_back((now, Span::of(seq))),
             }

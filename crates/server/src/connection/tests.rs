@@ -63,5 +63,6 @@ async fn an_idle_connection_is_small() {
         size_of::<Decoder>(),
         size_of::<Sleep>()
     );
-    assert!(size <= 640, "{size} bytes");
+    // With what tokio adds, 136 bytes, this fills four of the 128 bytes that its tasks are made of.
+    assert!(size <= 376, "{size} bytes");
 }

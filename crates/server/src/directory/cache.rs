@@ -1,14 +1,15 @@
 //! What the directory's file said, and when that may be believed.
 //!
-//! Every fact carries the generation that was current before it was read. A change of the file ends
+//! Every fact is of the generation that was current before it was read. A change of the file ends
 //! the generation, and with it every fact read before the change was noticed; so a fact that was read
-//! before a change can never be inserted after it (`tests::a_late_fact_is_not_believed`).
+//! before a change can never be believed after it (`tests::a_late_fact_is_not_believed`). The facts of
+//! a shard are all of one generation.
 //!
 //! Who had a fact loaded may use it once, even if the file has changed again meanwhile: the answer is
 //! newer than the question, and without that a process that commits all the time would keep the rules
 //! asking for ever (`directory::tests::commits_without_end_hold_nobody_up`). Nobody else may.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -16,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use jam_core::directory::{Account, Friendship, NotificationToken};
-use smallvec::SmallVec;
 use tokio::task;
 
 /// Locks are held for the copy of one fact; this many make it unlikely to meet at one.
@@ -28,8 +28,9 @@ const SHARD_FACTS: usize = 16_384;
 /// How long a loaded fact waits for those who had it loaded, if the file changes meanwhile.
 const CREDIT_AGE: Duration = Duration::from_millis(20);
 
-/// Those who may wait for one fact. More of them are not remembered, and may have to ask again.
-const ASKERS: usize = 16;
+/// Loaded facts of one shard that wait for who had them loaded. Of more the oldest are forgotten, and may
+/// have to be asked for again.
+const LOADED: usize = 64;
 
 /// Who had a fact loaded: a task, or a thread outside of any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,23 +62,34 @@ pub(super) enum Fact {
     NotificationToken(NotificationToken),
 }
 
-/// Ends when the file changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Ends when the file changes; a later one is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Generation(pub(super) u64);
 
-#[derive(Debug)]
-struct Entry {
-    fact: Fact,
+#[derive(Debug, Default)]
+struct Shard {
     generation: Generation,
-    loaded: Instant,
-    /// Who had it loaded and has not come for it yet.
-    askers: SmallVec<[Asker; 1]>,
+    /// All of that generation, as the others are. There is one for each client that is here, so they take
+    /// no room for what other facts need.
+    accounts: HashMap<i64, Option<Account>, RandomState>,
+    others: HashMap<Key, Fact, RandomState>,
+    /// For those who had them loaded and have not come for them yet, in the order in which they were read.
+    loaded: VecDeque<Loaded>,
+}
+
+/// A fact for the one who had it loaded.
+#[derive(Debug)]
+struct Loaded {
+    key: Key,
+    asker: Asker,
+    at: Instant,
+    fact: Fact,
 }
 
 #[derive(Debug)]
 pub(super) struct Cache {
     generation: AtomicU64,
-    shards: Box<[RwLock<HashMap<Key, Entry, RandomState>>]>,
+    shards: Box<[RwLock<Shard>]>,
     hasher: RandomState,
 }
 
@@ -109,71 +121,63 @@ impl Cache {
         pick: impl FnOnce(&Fact) -> Option<T>,
     ) -> Option<T> {
         let generation = self.generation();
-        let believed = |entry: &Entry| fresh && entry.generation == generation;
+        let believed = |shard: &Shard| fresh && shard.generation == generation;
         {
             let shard = self
                 .shard(key)
                 .read()
                 .expect("no code that holds a shard can panic");
-            let entry = shard.get(key)?;
-            if entry.askers.is_empty() {
-                return if believed(entry) {
-                    pick(&entry.fact)
-                } else {
-                    None
-                };
+            if shard.loaded.is_empty() {
+                let fact = shard.fact(key).filter(|_| believed(&shard));
+                return pick(&fact?);
             }
         }
-        // Somebody waits for it: this one, perhaps.
+        // Something waits for somebody: this one, perhaps.
         let mut shard = self
             .shard(key)
             .write()
             .expect("no code that holds a shard can panic");
-        let entry = shard.get_mut(key)?;
-        let asked = entry.take_asker(Asker::current()) && entry.loaded.elapsed() <= CREDIT_AGE;
-        if asked || believed(entry) {
-            pick(&entry.fact)
-        } else {
-            None
-        }
+        let loaded = shard.take_loaded(key, Asker::current());
+        let fact = shard.fact(key).filter(|_| believed(&shard));
+        pick(&fact.or(loaded)?)
     }
 
-    /// Keeps a fact that `asker` had read after `generation` was current.
+    /// Keeps a fact that `asker` had read at `at`, after `generation` was current.
     pub(super) fn insert(
         &self,
         key: Key,
         fact: Fact,
         generation: Generation,
-        loaded: Instant,
+        at: Instant,
         asker: Asker,
     ) {
         let mut shard = self
             .shard(&key)
             .write()
             .expect("no code that holds a shard can panic");
-        if shard.len() >= SHARD_FACTS && !shard.contains_key(&key) {
+        shard.forget_late();
+        if shard.loaded.len() == LOADED {
+            shard.loaded.pop_front();
+        }
+        if generation > shard.generation {
+            shard.generation = generation;
             shard.clear();
         }
-        let mut askers = match shard.remove(&key) {
-            Some(old) if old.loaded.elapsed() <= CREDIT_AGE => old.askers,
-            _ => SmallVec::new(),
-        };
-        if askers.len() == ASKERS {
-            askers.remove(0);
+        if generation == shard.generation {
+            if shard.len() >= SHARD_FACTS && shard.fact(&key).is_none() {
+                shard.clear();
+            }
+            shard.keep(key, fact.clone());
         }
-        askers.push(asker);
-        shard.insert(
+        shard.loaded.push_back(Loaded {
             key,
-            Entry {
-                fact,
-                generation,
-                loaded,
-                askers,
-            },
-        );
+            asker,
+            at,
+            fact,
+        });
     }
 
-    fn shard(&self, key: &Key) -> &RwLock<HashMap<Key, Entry, RandomState>> {
+    fn shard(&self, key: &Key) -> &RwLock<Shard> {
         use std::hash::BuildHasher;
         let hash = self.hasher.hash_one(key);
         // Not the bits the map itself uses first.
@@ -182,12 +186,43 @@ impl Cache {
     }
 }
 
-impl Entry {
-    /// Whether this one had it loaded. Once.
-    fn take_asker(&mut self, asker: Asker) -> bool {
-        let before = self.askers.len();
-        self.askers.retain(|other| *other != asker);
-        self.askers.len() < before
+impl Shard {
+    fn fact(&self, key: &Key) -> Option<Fact> {
+        match key {
+            Key::Account(id) => self.accounts.get(id).cloned().map(Fact::Account),
+            Key::Friendship { .. } | Key::NotificationToken(_) => self.others.get(key).cloned(),
+        }
+    }
+
+    fn keep(&mut self, key: Key, fact: Fact) {
+        match (key, fact) {
+            (Key::Account(id), Fact::Account(account)) => drop(self.accounts.insert(id, account)),
+            (key, fact) => drop(self.others.insert(key, fact)),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.accounts.len() + self.others.len()
+    }
+
+    fn clear(&mut self) {
+        self.accounts.clear();
+        self.others.clear();
+    }
+
+    /// What this one had loaded. Once.
+    fn take_loaded(&mut self, key: &Key, asker: Asker) -> Option<Fact> {
+        self.forget_late();
+        let mut loaded = self.loaded.iter();
+        let index = loaded.rposition(|it| it.key == *key && it.asker == asker)?;
+        self.loaded.remove(index).map(|it| it.fact)
+    }
+
+    /// Whoever has not come for so long does not come, or asks again.
+    fn forget_late(&mut self) {
+        let now = Instant::now();
+        let is_late = |it: &mut Loaded| now.saturating_duration_since(it.at) > CREDIT_AGE;
+        while self.loaded.pop_front_if(is_late).is_some() {}
     }
 }
 
@@ -265,7 +300,8 @@ mod tests {
             cache.insert(key, fact, cache.generation(), now, Asker::current());
         }
         for shard in &cache.shards {
-            assert!(shard.read().unwrap().len() <= SHARD_FACTS);
+            let shard = shard.read().unwrap();
+            assert!(shard.len() <= SHARD_FACTS && shard.loaded.len() <= LOADED);
         }
     }
 }

@@ -8,6 +8,7 @@
 //! have given (`tests::model`); answers are in the order
 //! of the calls.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -109,24 +110,26 @@ impl PacketKey {
 /// not here needs no write.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// The packet ids of each session.
-    sessions: Map<SessionId, HashSet<u32, RandomState>>,
+    /// Most sessions have no packet id: they take nothing but their place here.
+    sessions: HashSet<SessionId, RandomState>,
+    /// The packet ids of those that have any.
+    packets: Map<SessionId, HashSet<u32, RandomState>>,
     /// Messages that could not be read: they are left in the file for whoever looks at it.
     unreadable: HashSet<Seq, RandomState>,
 }
 
 impl Kept {
     pub(super) fn session(&mut self, session: SessionId) {
-        self.sessions.entry(session).or_default();
+        self.sessions.insert(session);
     }
 
     pub(super) fn sessions(&mut self, sessions: impl ExactSizeIterator<Item = SessionId>) {
-        self.sessions
-            .extend(sessions.map(|session| (session, HashSet::default())));
+        self.sessions.extend(sessions);
     }
 
     pub(super) fn packet(&mut self, key: PacketKey) {
-        self.sessions.entry(key.session).or_default().insert(key.id);
+        self.sessions.insert(key.session);
+        self.packets.entry(key.session).or_default().insert(key.id);
     }
 
     pub(super) fn unreadable(&mut self, seq: Seq) {
@@ -134,15 +137,23 @@ impl Kept {
     }
 
     fn has(&self, key: PacketKey) -> bool {
-        self.sessions
+        self.packets
             .get(&key.session)
             .is_some_and(|ids| ids.contains(&key.id))
     }
 
     fn free(&mut self, key: PacketKey) {
-        if let Some(ids) = self.sessions.get_mut(&key.session) {
-            ids.remove(&key.id);
+        if let Entry::Occupied(mut ids) = self.packets.entry(key.session) {
+            ids.get_mut().remove(&key.id);
+            if ids.get().is_empty() {
+                ids.remove();
+            }
         }
+    }
+
+    fn end_session(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+        self.packets.remove(&session);
     }
 }
 
@@ -255,9 +266,7 @@ impl Pending {
                     kept.free(PacketKey::in_flight(*session, *id));
                 }
                 Some(Write::Session(record)) => kept.session(record.id),
-                Some(Write::EndSession(session)) => {
-                    kept.sessions.remove(session);
-                }
+                Some(Write::EndSession(session)) => kept.end_session(*session),
                 _ => {}
             }
         }
@@ -496,7 +505,7 @@ impl Pending {
                 }
             }
         }
-        if all && !kept.sessions.contains_key(&session) {
+        if all && !kept.sessions.contains(&session) {
             self.by_session.remove(&session);
             return;
         }

@@ -89,7 +89,8 @@ pub struct Decoder {
     side: Side,
     version: Option<Version>,
     max_packet: usize,
-    failed: Option<DecodeError>,
+    /// In a box: it is rare, and every connection has a decoder.
+    failed: Option<Box<DecodeError>>,
 }
 
 /// What the fixed header says: at most five bytes.
@@ -171,12 +172,12 @@ impl Decoder {
     /// What is not a packet, or not one that may stand here. The connection is then to be closed
     /// (section 4.8 of 3.1.1, 4.13 of 5.0): every later call returns the same error.
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Packet>, DecodeError> {
-        if let Some(error) = self.failed {
-            return Err(error);
+        if let Some(error) = self.failed.as_deref() {
+            return Err(*error);
         }
         let result = self.next(buf);
         if let Err(error) = result {
-            self.failed = Some(error);
+            self.failed = Some(Box::new(error));
         }
         result
     }
