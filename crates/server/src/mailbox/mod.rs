@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`SqliteMailbox`]: what the router writes to and reads from. Its methods queue and return.
-//! - `pending`: what waits for the next commit, less what no longer matters; `shared` holds it.
+//! - `pending`: what waits for the next commit, less what no longer matters; `shared` holds it, and what is `kept`.
 //! - `writer`: the one thread that changes the file; `apply` is a batch as SQL, `reserve` is room for a full disk.
 //! - `reader`: the one thread that reads messages; `recover` is what is read at the start.
 //! - [`admin`], [`salvage`]: what the commands do with a mailbox.
@@ -15,6 +15,7 @@
 pub mod admin;
 mod apply;
 mod error;
+mod kept;
 mod pending;
 mod reader;
 mod records;

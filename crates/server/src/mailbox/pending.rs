@@ -5,11 +5,9 @@
 //! written.
 //!
 //! Invariants: the batch applied to the file gives what all its calls, applied one after another, would
-//! have given (`tests::model`); answers are in the order
-//! of the calls.
+//! have given (`tests::model`); answers are in the order of the calls.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -18,7 +16,8 @@ use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::policy::Refusal;
 use jam_core::store::{Append, Receipt, Seq, SessionId, Write, Writes};
-use jam_wire::packet::PacketId;
+
+use super::kept::{Kept, PacketKey};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -79,83 +78,6 @@ pub(super) struct Op {
 }
 
 const NO_CALL: u32 = u32::MAX;
-
-/// A packet id of a session, in one of two directions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct PacketKey {
-    session: SessionId,
-    /// The packet id; from the client if the bit above it is set.
-    id: u32,
-}
-
-impl PacketKey {
-    const RECEIVED: u32 = 1 << 16;
-
-    pub(super) fn received(session: SessionId, id: PacketId) -> Self {
-        Self {
-            session,
-            id: u32::from(id.get()) | Self::RECEIVED,
-        }
-    }
-
-    pub(super) fn in_flight(session: SessionId, id: PacketId) -> Self {
-        Self {
-            session,
-            id: id.get().into(),
-        }
-    }
-}
-
-/// What may stand in the file once the batches that were handed out are committed. Deleting what is
-/// not here needs no write.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    /// Most sessions have no packet id: they take nothing but their place here.
-    sessions: HashSet<SessionId, RandomState>,
-    /// The packet ids of those that have any.
-    packets: Map<SessionId, HashSet<u32, RandomState>>,
-    /// Messages that could not be read: they are left in the file for whoever looks at it.
-    unreadable: HashSet<Seq, RandomState>,
-}
-
-impl Kept {
-    pub(super) fn session(&mut self, session: SessionId) {
-        self.sessions.insert(session);
-    }
-
-    pub(super) fn sessions(&mut self, sessions: impl ExactSizeIterator<Item = SessionId>) {
-        self.sessions.extend(sessions);
-    }
-
-    pub(super) fn packet(&mut self, key: PacketKey) {
-        self.sessions.insert(key.session);
-        self.packets.entry(key.session).or_default().insert(key.id);
-    }
-
-    pub(super) fn unreadable(&mut self, seq: Seq) {
-        self.unreadable.insert(seq);
-    }
-
-    fn has(&self, key: PacketKey) -> bool {
-        self.packets
-            .get(&key.session)
-            .is_some_and(|ids| ids.contains(&key.id))
-    }
-
-    fn free(&mut self, key: PacketKey) {
-        if let Entry::Occupied(mut ids) = self.packets.entry(key.session) {
-            ids.get_mut().remove(&key.id);
-            if ids.get().is_empty() {
-                ids.remove();
-            }
-        }
-    }
-
-    fn end_session(&mut self, session: SessionId) {
-        self.sessions.remove(&session);
-        self.packets.remove(&session);
-    }
-}
 
 /// Operations in the order of their calls, less those that no longer matter.
 #[derive(Debug, Default)]
@@ -427,7 +349,7 @@ impl Pending {
     }
 
     fn acknowledge(&mut self, kept: &Kept, seq: Seq, waits_for: u32, call: u32) {
-        if kept.unreadable.contains(&seq) {
+        if kept.is_unreadable(seq) {
             return;
         }
         let at = self.next();
@@ -449,7 +371,7 @@ impl Pending {
     }
 
     fn remove(&mut self, kept: &Kept, seq: Seq, call: u32) {
-        if kept.unreadable.contains(&seq) {
+        if kept.is_unreadable(seq) {
             return;
         }
         let at = self.next();
@@ -505,7 +427,7 @@ impl Pending {
                 }
             }
         }
-        if all && !kept.sessions.contains(&session) {
+        if all && !kept.has_session(session) {
             self.by_session.remove(&session);
             return;
         }

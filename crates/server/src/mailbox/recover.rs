@@ -19,7 +19,7 @@ use jam_wire::packet::PacketId;
 use rusqlite::{Connection, Error, OptionalExtension, Row, Statement};
 
 use super::apply::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC, LAST_SEQ};
-use super::pending::{Kept, PacketKey};
+use super::kept::{Kept, PacketKey};
 use super::records as rec;
 use super::schema;
 

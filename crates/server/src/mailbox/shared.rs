@@ -12,7 +12,8 @@ use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::store::{OnLoaded, Seq, Writes};
 
-use super::pending::{Answer, Call, Kept, Pending};
+use super::kept::Kept;
+use super::pending::{Answer, Call, Pending};
 use super::schema::Files;
 
 /// Bytes of memory that may wait for a commit before appends are refused.

@@ -5,7 +5,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use jam_core::store::{Flight, Write};
 
 use super::setting::{Outcome, append, id, record};
-use crate::mailbox::pending::{Answer, Kept, Pending};
+use crate::mailbox::kept::Kept;
+use crate::mailbox::pending::{Answer, Pending};
 
 /// Pushes calls, numbered from 1; what is left to write, the answers that are due, those that wait.
 fn push(kept: &Kept, calls: Vec<Vec<Write>>) -> (Vec<String>, Vec<u64>, Vec<u64>) {

@@ -1,0 +1,95 @@
+//! [`Kept`]: what is known by heart of the file, so that nothing is deleted that is not there.
+//!
+//! Invariant: what stands in the file is here; what is here may not stand there.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use foldhash::fast::RandomState;
+use jam_core::store::{Seq, SessionId};
+use jam_wire::packet::PacketId;
+
+/// A packet id of a session, in one of two directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct PacketKey {
+    session: SessionId,
+    /// The packet id; from the client if the bit above it is set.
+    id: u32,
+}
+
+impl PacketKey {
+    const RECEIVED: u32 = 1 << 16;
+
+    pub(super) fn received(session: SessionId, id: PacketId) -> Self {
+        Self {
+            session,
+            id: u32::from(id.get()) | Self::RECEIVED,
+        }
+    }
+
+    pub(super) fn in_flight(session: SessionId, id: PacketId) -> Self {
+        Self {
+            session,
+            id: id.get().into(),
+        }
+    }
+}
+
+/// What may stand in the file once the batches that were handed out are committed. Deleting what is
+/// not here needs no write.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Most sessions have no packet id: they take nothing but their place here.
+    sessions: HashSet<SessionId, RandomState>,
+    /// The packet ids of those that have any.
+    packets: HashMap<SessionId, HashSet<u32, RandomState>, RandomState>,
+    /// Messages that could not be read: they are left in the file for whoever looks at it.
+    unreadable: HashSet<Seq, RandomState>,
+}
+
+impl Kept {
+    pub(super) fn session(&mut self, session: SessionId) {
+        self.sessions.insert(session);
+    }
+
+    pub(super) fn sessions(&mut self, sessions: impl ExactSizeIterator<Item = SessionId>) {
+        self.sessions.extend(sessions);
+    }
+
+    pub(super) fn packet(&mut self, key: PacketKey) {
+        self.sessions.insert(key.session);
+        self.packets.entry(key.session).or_default().insert(key.id);
+    }
+
+    pub(super) fn unreadable(&mut self, seq: Seq) {
+        self.unreadable.insert(seq);
+    }
+
+    pub(super) fn is_unreadable(&self, seq: Seq) -> bool {
+        self.unreadable.contains(&seq)
+    }
+
+    pub(super) fn has_session(&self, session: SessionId) -> bool {
+        self.sessions.contains(&session)
+    }
+
+    pub(super) fn has(&self, key: PacketKey) -> bool {
+        self.packets
+            .get(&key.session)
+            .is_some_and(|ids| ids.contains(&key.id))
+    }
+
+    pub(super) fn free(&mut self, key: PacketKey) {
+        if let Entry::Occupied(mut ids) = self.packets.entry(key.session) {
+            ids.get_mut().remove(&key.id);
+            if ids.get().is_empty() {
+                ids.remove();
+            }
+        }
+    }
+
+    pub(super) fn end_session(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+        self.packets.remove(&session);
+    }
+}
