@@ -244,7 +244,7 @@ def test_aliases_out_of_range(server, alias, reason):
 
 
 def test_the_receivers_maximum_packet_size(server):
-    """MQTT 5.0, 3.1.2.11.4: what is too large is not sent, as if it had been delivered."""
+    """MQTT 5.0, 3.1.2.11.4: what is too large is not sent. Section 7.1: it is kept all the same."""
     me, friend = server.friends()
     with (
         server.listener(friend, 5, props={"maximum_packet_size": 300}) as reader,
@@ -253,6 +253,9 @@ def test_the_receivers_maximum_packet_size(server):
         assert writer.deliver(friend.inbox, me.message("x" * 1000)) == 0
         assert writer.deliver(friend.inbox, me.message("small")) == 0
         assert reader.message().payload == me.message("small")
+        reader.quiet()
+    with server.listener(friend, 5) as reader:
+        assert reader.message().payload == me.message("x" * 1000)
         reader.quiet()
 
 

@@ -386,6 +386,20 @@ impl Mailbox {
         Acked::Fewer(entry.waits_for, entry.place)
     }
 
+    /// The entry is not on its way to a device any more, which has not had it; whether it is the inbox's, and goes on
+    /// waiting.
+    pub(crate) fn put_back(&mut self, seq: Seq, slot: Slot) -> bool {
+        let Some(index) = self.index(seq) else {
+            return false;
+        };
+        let entry = &mut self.entries[index];
+        let stays = entry.kind == Kind::Inbox && entry.is_kept();
+        if stays {
+            entry.sent_to.remove(slot);
+        }
+        stays
+    }
+
     /// A device is about to acknowledge a message to the inbox: whether the store has that, if its sender is
     /// to be told. He is told once.
     pub(crate) fn claim_receipt(&mut self, seq: Seq) -> Option<bool> {

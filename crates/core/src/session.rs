@@ -212,11 +212,16 @@ impl Session {
         }
     }
 
-    /// What waits for a store that cannot write is not held up, but for QoS 2, which may not come twice.
-    pub(crate) fn let_go(&mut self) {
+    /// What waits for a store that cannot write is not held up, but for QoS 2 of a session that `lasts`, which may not
+    /// come twice.
+    pub(crate) fn let_go(&mut self, lasts: bool) {
         for index in 0..self.packets().in_flight.len() {
             let it = self.packets().in_flight[index];
-            if it.due == Due::Storing && matches!(it.flight, Flight::AwaitsPubAck(_)) {
+            let waits_in_vain = match it.flight {
+                Flight::AwaitsPubAck(_) => true,
+                Flight::AwaitsPubRec(_) | Flight::AwaitsPubComp => !lasts,
+            };
+            if it.due == Due::Storing && waits_in_vain {
                 self.set_due(index, Due::Fresh);
             }
         }

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::ids::{ClientId, UserId};
-use crate::link::{Link, Ticket};
+use crate::link::{Link, LinkId, Ticket};
 use crate::message::Message;
 use crate::policy::Refusal;
 use crate::push::PushRecord;
@@ -208,7 +208,7 @@ enum Waiting {
     Device {
         router: Weak<Router>,
         user: UserId,
-        session: SessionId,
+        session: Which,
         packet_id: PacketId,
     },
     /// A message may not be delivered before it is kept; the sender may wait too.
@@ -219,6 +219,13 @@ enum Waiting {
         client: Option<(Arc<Link>, Ticket)>,
         origin: Origin,
     },
+}
+
+/// Which session of a user: by its number, or, of one that ends with its connection, by that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    Lasting(SessionId),
+    Of(LinkId),
 }
 
 /// What is kept together with a message, and has to be undone if that cannot be kept.
@@ -250,7 +257,7 @@ impl Receipt {
     pub(crate) fn for_device(
         router: Weak<Router>,
         user: UserId,
-        session: SessionId,
+        session: Which,
         packet_id: PacketId,
     ) -> Self {
         Self(Waiting::Device {

@@ -1,6 +1,6 @@
 //! The server is killed at every step of what its store does, and started again on what that has kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
@@ -8,7 +8,7 @@ use Version::{V4, V5};
 use jam_testkit::client::lasting;
 use jam_testkit::disk::CrashingStore;
 use jam_testkit::{Bench, Client, packets};
-use jam_wire::packet::{Connect, Packet, PacketId, QoS, Version};
+use jam_wire::packet::{Ack, Connect, Packet, PacketId, QoS, Version};
 
 /// Steps of the store after which nothing is left to be done in any of these stories.
 const ENOUGH: usize = 40;
@@ -379,4 +379,88 @@ fn a_client_that_was_told_that_it_has_no_session_does_not_meet_the_old_one_again
         }
     }
     assert!(told_at_all);
+}
+
+#[test]
+fn what_was_released_at_qos_2_does_not_come_again_to_a_clean_session_either() {
+    let mut most = 0;
+    for version in [V4, V5] {
+        for steps in 0..2 * ENOUGH {
+            let bench = Bench::on_disk(|_| ());
+            disk(&bench).at_once(true);
+            let writer = bench.client("1:phone", V5);
+            writer.connect();
+            for number in 0..4 {
+                writer.write("2", &number.to_string(), ExactlyOnce);
+            }
+            let receiver = bench.client("2:phone", version);
+            receiver.connect();
+            receiver.send_subscribe(vec![packets::filter("/2/inbox", ExactlyOnce)]);
+            disk(&bench).at_once(false);
+            let (mut on_their_way, mut had) = (BTreeMap::new(), BTreeSet::new());
+            for _ in 0..steps {
+                while let Some(packet) = receiver.next() {
+                    match packet {
+                        Packet::Publish(publish) => {
+                            let id = publish.packet_id.expect("a packet id");
+                            on_their_way.insert(id, publish.payload);
+                            receiver.send(Packet::PubRec(Ack::success(id)));
+                        }
+                        Packet::PubRel(ack) => {
+                            had.extend(on_their_way.remove(&ack.packet_id));
+                            receiver.send(Packet::PubComp(ack));
+                        }
+                        _ => {}
+                    }
+                }
+                step(&bench);
+            }
+            most = most.max(had.len());
+            bench.crash();
+            receiver.drop_connection();
+            disk(&bench).at_once(true);
+            receiver.connect();
+            receiver.send_subscribe(vec![packets::filter("/2/inbox", ExactlyOnce)]);
+            let mut again = 0;
+            while let Some(packet) = receiver.next() {
+                if let Packet::Publish(publish) = packet {
+                    assert!(!had.contains(&publish.payload), "after {steps} steps");
+                    again += 1;
+                }
+            }
+            assert!(again + had.len() >= 4 - on_their_way.len());
+        }
+    }
+    assert_eq!(most, 4);
+}
+
+#[test]
+fn a_client_that_was_let_in_with_a_will_has_left_it() {
+    for steps in 0..ENOUGH {
+        let bench = Bench::on_disk(|_| ());
+        disk(&bench).at_once(true);
+        // It goes on with a session, or has a new one.
+        let known = bench.client("1:phone", V5);
+        if steps % 2 == 0 {
+            known.connect_lasting();
+            known.drop_connection();
+        }
+        disk(&bench).at_once(false);
+        let client = bench.client("1:phone", V5);
+        client.open();
+        let mut connect = packets::connect("1:phone", V5);
+        lasting(&mut connect);
+        let mut will = packets::will("/2/inbox", r#"{"from":"1"}"#);
+        (will.qos, will.delay_secs) = (AtLeastOnce, Some(60));
+        connect.will = Some(will);
+        client.send(Packet::Connect(Box::new(connect)));
+        (0..steps / 2).for_each(|_| step(&bench));
+        let told = matches!(client.next(), Some(Packet::ConnAck(_)));
+        assert!(told || steps < ENOUGH / 2);
+        bench.crash();
+        disk(&bench).at_once(true);
+        bench.pass(Duration::from_secs(61));
+        let reader = bench.at_inbox("2:phone", V5);
+        assert!(!told || arrived(&reader).len() == 1, "after {steps} steps");
+    }
 }

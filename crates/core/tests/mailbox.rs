@@ -340,3 +340,22 @@ fn with_no_local_the_own_inbox_is_for_the_other_devices() {
     b.read("2", "mine");
     a.expect_nothing();
 }
+
+#[test]
+fn what_has_expired_does_not_come_within_its_last_second_either() {
+    let bench = Bench::new();
+    let one = bench.client("1:phone", V5);
+    one.connect();
+    for millis in [1, 300, 999] {
+        let message = packets::message("1", "late");
+        let id = one.publish_with("/2/inbox", message, AtLeastOnce, |publish| {
+            publish.properties.message_expiry_secs = Some(2);
+        });
+        one.expect_accepted(AtLeastOnce, id);
+        bench.pass(Duration::from_millis(2000 + millis));
+        let two = bench.at_inbox("2:phone", V5);
+        two.expect_nothing();
+        two.disconnect();
+    }
+    assert_eq!(bench.store().kept(), 0);
+}

@@ -5,9 +5,12 @@ use std::time::Duration;
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
 use jam_core::{MAX_RETAINED, MAX_SUBSCRIPTIONS};
+use jam_testkit::client::lasting;
 use jam_testkit::{Bench, Client, packets};
 use jam_wire::ReasonCode;
-use jam_wire::packet::{Disconnect, Packet, PublishProperties, QoS, RetainHandling, Version};
+use jam_wire::packet::{
+    Connect, Disconnect, Packet, PublishProperties, QoS, RetainHandling, Version,
+};
 
 const VERSIONS: [Version; 3] = [V3, V4, V5];
 
@@ -448,22 +451,75 @@ fn what_is_retained_is_bounded() {
 }
 
 #[test]
-fn what_is_too_large_for_the_client_counts_as_delivered() {
-    for qos in [AtMostOnce, AtLeastOnce, ExactlyOnce] {
-        let bench = Bench::new();
-        let two = bench.client("2:phone", V5);
-        two.connect_with(|connect| connect.properties.maximum_packet_size = Some(200));
-        two.subscribe("/2/inbox", qos);
-        let one = bench.client("1:phone", V5);
-        one.connect();
-        one.write("2", "before", qos);
-        one.write("2", &"x".repeat(200), qos);
-        one.write("2", "after", qos);
-        let both = ["before", "after"].map(|content| two.expect_message("1", content));
-        both.iter().for_each(|publish| two.acknowledge(publish));
-        two.expect_nothing();
-        assert_eq!(bench.store().kept(), 0);
+fn what_is_too_large_for_a_connection_waits_for_one_that_takes_it() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        for change in [|_: &mut Connect| (), lasting] {
+            let bench = Bench::new();
+            let two = bench.client("2:phone", V5);
+            let small = |connect: &mut Connect| {
+                change(connect);
+                connect.properties.maximum_packet_size = Some(200);
+            };
+            two.connect_with(small);
+            two.subscribe("/2/inbox", qos);
+            let one = bench.client("1:phone", V5);
+            one.connect();
+            one.write("2", "before", qos);
+            one.write("2", &"x".repeat(200), qos);
+            one.write("2", "after", qos);
+            let both = ["before", "after"].map(|content| two.expect_message("1", content));
+            both.iter().for_each(|publish| two.acknowledge(publish));
+            two.expect_nothing();
+            two.drop_connection();
+            two.connect_with(small);
+            two.subscribe("/2/inbox", qos);
+            two.expect_nothing();
+            two.drop_connection();
+            if !two.connect_with(change).session_present {
+                two.subscribe("/2/inbox", qos);
+            }
+            let publish = two.expect_message("1", &"x".repeat(200));
+            assert!(!publish.dup);
+            two.acknowledge(&publish);
+            two.expect_nothing();
+            assert_eq!(bench.store().kept(), 0);
+        }
     }
+}
+
+#[test]
+fn what_is_too_large_for_one_device_goes_to_the_other() {
+    let bench = Bench::with(|rules| rules.user.many_devices = true);
+    let (one, small, large) = (
+        bench.client("1:phone", V5),
+        bench.client("2:watch", V5),
+        bench.client("2:phone", V5),
+    );
+    one.connect();
+    small.connect_with(|connect| connect.properties.maximum_packet_size = Some(200));
+    large.connect();
+    small.subscribe_inbox();
+    large.subscribe_inbox();
+    one.write("2", &"x".repeat(200), AtLeastOnce);
+    large.read("1", &"x".repeat(200));
+    small.expect_nothing();
+    // It waits for the watch until that is gone.
+    assert_eq!(bench.store().kept(), 1);
+    small.drop_connection();
+    assert_eq!(bench.store().kept(), 0);
+}
+
+#[test]
+fn what_is_too_large_on_an_own_channel_counts_as_delivered() {
+    let bench = Bench::with(|rules| rules.user.many_devices = true);
+    let (one, small) = (bench.client("1:phone", V5), bench.client("1:watch", V5));
+    one.connect();
+    small.connect_with(|connect| connect.properties.maximum_packet_size = Some(200));
+    small.subscribe("/1/notes", AtLeastOnce);
+    let id = one.publish("/1/notes", "x".repeat(300), AtLeastOnce);
+    one.expect_accepted(AtLeastOnce, id);
+    small.expect_nothing();
+    assert_eq!(bench.store().kept(), 0);
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Connection {
             }))
         };
         // Nobody is kept out by a store in trouble.
-        if attached.ended_stored && self.router.can_store() {
+        if attached.waits && self.router.can_store() {
             established.greet_later(conn_ack, &self.router);
         } else {
             let _ = self.output.push(&conn_ack, connect.version);

@@ -83,7 +83,7 @@ impl Established {
         }
     }
 
-    /// The CONNACK waits until the store knows which session has ended. Nothing is taken before.
+    /// The CONNACK waits for the store. Nothing is taken before.
     pub(super) fn greet_later(&mut self, conn_ack: Packet, router: &Router) {
         let receipt = self.answer_later();
         self.answer_is(conn_ack);

@@ -13,7 +13,7 @@ use crate::ids::UserId;
 use crate::link::{Link, LinkId};
 use crate::policy::Identity;
 use crate::session::{Received, Session};
-use crate::store::{Origin, Receipt, Seq, SessionId, Subscription, Write, Writes};
+use crate::store::{Origin, Receipt, Seq, SessionId, Subscription, Which, Write, Writes};
 use crate::time::Time;
 use crate::user::{Attach, Attached, Fetched, Room};
 
@@ -49,7 +49,7 @@ impl Router {
             let next_id = &|| self.next_seq();
             let mut attached = user.attach(attach, limits, now, effects, next_id)?;
             let is_new = !attached.session_present;
-            attached.ended_stored |= is_new && self.store.is_ending_sessions();
+            attached.waits |= is_new && self.store.is_ending_sessions();
             user.note_arrival(self.listening.presence(), effects);
             Some(attached)
         })?;
@@ -159,6 +159,7 @@ impl Router {
         self.with_user(user, |user, effects| {
             let id = user.id().clone();
             user.fetch(link, room, now, effects, |session, packet_id| {
+                let session = Which::Lasting(session);
                 Receipt::for_device(self.this.clone(), id.clone(), session, packet_id)
             })
         })
@@ -179,11 +180,11 @@ impl Router {
         packet_id: PacketId,
         refused: bool,
     ) -> Received {
+        let can_store = self.can_store();
         self.with_user(user, |user, effects| {
             let id = user.id().clone();
-            user.pub_rec(link, packet_id, refused, effects, |session, packet_id| {
-                Receipt::for_device(self.this.clone(), id, session, packet_id)
-            })
+            let receipt = |session| Receipt::for_device(self.this.clone(), id, session, packet_id);
+            user.pub_rec(link, packet_id, refused, can_store, effects, receipt)
         })
     }
 
@@ -251,7 +252,7 @@ impl Router {
     }
 
     /// The store has what waited for it before it could be sent under a packet id.
-    pub(crate) fn flight_stored(&self, user: &UserId, session: SessionId, packet_id: PacketId) {
+    pub(crate) fn flight_stored(&self, user: &UserId, session: Which, packet_id: PacketId) {
         self.with_user(user, |user, effects| {
             user.flight_stored(session, packet_id, effects);
         });

@@ -25,9 +25,9 @@ pub(crate) struct Attach {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attached {
     pub(crate) session_present: bool,
-    /// Whether a session that the store has may have ended, with this or just before: until the store knows that, a
-    /// crash would bring back its packet ids.
-    pub(crate) ended_stored: bool,
+    /// Whether the CONNACK has to wait for the store: a crash would bring back the packet ids of a session that has
+    /// ended, with this or just before; or it would lose a will.
+    pub(crate) waits: bool,
     /// The session's number, if it outlives the connection.
     pub(crate) session: Option<SessionId>,
     /// Whether the store has yet to be told of that session.
@@ -70,6 +70,8 @@ impl User {
         };
         let device = &mut self.devices[index];
         device.link = Some(new.link);
+        // What was too large for the last connection may not be for this one.
+        device.session.cursor = 0;
         device.will = new.will;
         device.mark = Mark::None;
         device.session_expiry = new.session_expiry;
@@ -84,13 +86,17 @@ impl User {
         }
         let received = device.session.received();
         let mut writes = effects.writes.iter().flat_map(|(writes, _)| writes);
-        let ended_stored = writes.any(|write| matches!(write, Write::EndSession(_)));
+        let waits = writes.any(|write| match write {
+            Write::EndSession(_) => true,
+            Write::Session(record) => record.will.is_some(),
+            _ => false,
+        });
         let session = device.id;
         let unrecorded = session.is_some() && !device.recorded;
         self.has_come(now, &limits.push, effects);
         Some(Attached {
             session_present,
-            ended_stored,
+            waits,
             session,
             unrecorded,
             received,

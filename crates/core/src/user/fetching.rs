@@ -10,7 +10,7 @@ use crate::link::LinkId;
 use crate::mailbox::{Acked, Entry, Kind, Mailbox, Place};
 use crate::message::{Message, Terms};
 use crate::session::{Due, Received};
-use crate::store::{Flight, Receipt, Seq, SessionId, Write, Writes};
+use crate::store::{Flight, Receipt, Seq, SessionId, Which, Write, Writes};
 use crate::time::Time;
 
 /// Messages that are read from the store at once for one device.
@@ -71,7 +71,7 @@ impl User {
             return fetched;
         };
         if !room.can_store {
-            device.session.let_go();
+            device.session.let_go(device.id.is_some());
         }
         let mailbox = &mut self.mailbox;
         let halt = send_due(device, mailbox, room, &mut fetched)
@@ -85,14 +85,11 @@ impl User {
         fetched
     }
 
-    /// The device will never take the message: it counts as sent and acknowledged (MQTT 5.0, section
-    /// 3.1.2.11.4, about packets over the client's Maximum Packet Size).
+    /// The message is larger than what the device takes on this connection (MQTT 5.0, section 3.1.2.11.4). On an own
+    /// channel that is all; in the inbox it goes on waiting, for a connection that takes it.
     pub(crate) fn skip(&mut self, link: LinkId, packet_id: PacketId, effects: &mut Effects) {
-        let Some(device) = self
-            .devices
-            .iter_mut()
-            .find(|device| device.is_linked(link))
-        else {
+        let mut devices = self.devices.iter_mut();
+        let Some(device) = devices.find(|device| device.is_linked(link)) else {
             return;
         };
         let seq = device.session.pub_ack(packet_id).or_else(|| {
@@ -101,11 +98,14 @@ impl User {
                 Received::Again | Received::Unknown => None,
             }
         });
-        if let Some(seq) = seq {
-            let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
-            writes.extend(landed(device, packet_id));
-            effects.write_all(writes);
-        }
+        let Some(seq) = seq else { return };
+        let mut writes = if self.mailbox.put_back(seq, device.slot) {
+            Writes::new()
+        } else {
+            acked(device, &mut self.mailbox, seq, None, effects)
+        };
+        writes.extend(landed(device, packet_id));
+        effects.write_all(writes);
     }
 
     /// PUBACK from a device.
@@ -122,23 +122,31 @@ impl User {
         }
     }
 
-    /// PUBREC from a device. The PUBREL is fetched, when the store has it.
+    /// PUBREC from a device. The PUBREL is fetched, when the store has it, or that the message is gone: after
+    /// PUBREL the message may not come again. While the store can keep nothing, a session that ends with its
+    /// connection does not wait for it.
     pub(crate) fn pub_rec(
         &mut self,
         link: LinkId,
         packet_id: PacketId,
         refused: bool,
+        can_store: bool,
         effects: &mut Effects,
-        receipt: impl FnOnce(SessionId, PacketId) -> Receipt,
+        receipt: impl FnOnce(Which) -> Receipt,
     ) -> Received {
-        let Some(device) = self
-            .devices
-            .iter_mut()
-            .find(|device| device.is_linked(link))
-        else {
+        let mut devices = self.devices.iter_mut();
+        let Some(device) = devices.find(|device| device.is_linked(link)) else {
             return Received::Unknown;
         };
-        let due = if device.id.is_some() {
+        let is_stored = match device.session.flight(packet_id) {
+            Some(Flight::AwaitsPubRec(seq)) => self.mailbox.get(seq).is_some_and(Entry::is_stored),
+            _ => false,
+        };
+        let waits = match device.id {
+            Some(id) => Some(Which::Lasting(id)),
+            None => (is_stored && can_store).then_some(Which::Of(link)),
+        };
+        let due = if waits.is_some() {
             Due::Storing
         } else {
             Due::Fresh
@@ -147,17 +155,17 @@ impl User {
         let Received::First(seq) = received else {
             return received;
         };
-        let Some(id) = device.id.filter(|_| !refused) else {
-            let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
-            writes.extend(landed(device, packet_id));
-            effects.write_all(writes);
-            self.was_heard_of(effects);
-            return received;
-        };
-        // Together: the device waits for PUBREL from the moment on at which the message is gone.
         let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
-        writes.push(Write::InFlight(id, packet_id, Flight::AwaitsPubComp));
-        effects.writes.push((writes, Some(receipt(id, packet_id))));
+        if refused {
+            writes.extend(landed(device, packet_id));
+        } else if let Some(id) = device.id {
+            // Together: the device waits for PUBREL from the moment on at which the message is gone.
+            writes.push(Write::InFlight(id, packet_id, Flight::AwaitsPubComp));
+        }
+        match waits.filter(|_| !refused) {
+            Some(session) => effects.writes.push((writes, Some(receipt(session)))),
+            None => effects.write_all(writes),
+        }
         self.was_heard_of(effects);
         received
     }
@@ -177,15 +185,15 @@ impl User {
     /// The store has what waited for it before it could be sent under a packet id.
     pub(crate) fn flight_stored(
         &mut self,
-        session: SessionId,
+        session: Which,
         packet_id: PacketId,
         effects: &mut Effects,
     ) {
-        if let Some(device) = self
-            .devices
-            .iter_mut()
-            .find(|device| device.id == Some(session))
-        {
+        let is_it = |device: &&mut Device| match session {
+            Which::Lasting(id) => device.id == Some(id),
+            Which::Of(link) => device.is_linked(link),
+        };
+        if let Some(device) = self.devices.iter_mut().find(is_it) {
             device.session.stored(packet_id);
             if device.mark == Mark::After(packet_id) {
                 device.mark = Mark::Kept;
@@ -307,7 +315,9 @@ fn send_new(
             continue;
         }
         let message = content(device, entry).ok_or(Halt::Load)?;
-        let Some((granted, _)) = device.reads(&message.topic) else {
+        // The entry knows the second only in which it expires.
+        let reads = device.reads(&message.topic);
+        let Some((granted, _)) = reads.filter(|_| message.expires_at > now) else {
             give_up(device, mailbox, seq, effects);
             continue;
         };

@@ -78,7 +78,7 @@ impl SqliteMailbox {
             Arc::clone(&shared),
             connection,
             applier,
-            Reserve::beside(&files.db),
+            Reserve::at(files.reserve()),
         );
         let reader = reader::Reader::new(Arc::clone(&shared), reading);
         // From here on, whatever fails stops the threads that run.

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -27,9 +27,9 @@ pub(super) struct Reserve {
 
 impl Reserve {
     /// Takes it, or as much of it as there is room for.
-    pub(super) fn beside(db: &Path) -> Self {
+    pub(super) fn at(path: PathBuf) -> Self {
         let mut reserve = Self {
-            path: db.with_extension("reserve"),
+            path,
             held: false,
             bytes: RESERVE_BYTES,
         };

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use jam_core::payload::check_sender;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Error, Row, params_from_iter};
 
@@ -209,8 +210,13 @@ fn is_message(row: &Row<'_>) -> Result<(), Error> {
     let body = row.get_ref(9)?.as_blob()?;
     let sender = row.get_ref(2)?.as_str()?;
     let message = rec::decode_message(body, flags.packet_id, sender, row.get(6)?, row.get(7)?)?;
-    if message.to_stored().payload.len() != numbers.2 as usize {
+    let payload = message.to_stored().payload;
+    if payload.len() != numbers.2 as usize {
         return Err(rec::wrong("the size of a message"));
+    }
+    // What lies on a page of its own may be anything by now. Most of that is no longer what was let in.
+    if flags.inbox && check_sender(&payload, sender).is_err() {
+        return Err(rec::wrong("the payload of a message"));
     }
     Ok(())
 }

@@ -137,6 +137,11 @@ impl Files {
         &self.wal
     }
 
+    /// Room for when the disk is full. Made after the database, so it is not there without that.
+    pub(super) fn reserve(&self) -> PathBuf {
+        self.db.with_extension("reserve")
+    }
+
     /// Whether there is anything of a mailbox, be it damaged.
     pub(super) fn exist(&self) -> bool {
         self.db.exists() || self.wal.exists()
@@ -208,6 +213,11 @@ pub(super) fn prepare(files: &Files) -> Result<bool, OpenError> {
                 &files.db,
                 "the file is gone, its log is there",
             ));
+        }
+        Err(_) if files.reserve().exists() => {
+            let what = "the file is gone, and mailbox.reserve is there, which is made beside it (to begin with an \
+                 empty mailbox, delete that too)";
+            return Err(OpenError::damaged(&files.db, what));
         }
         Err(_) => create(&files.db)?,
     }

@@ -21,7 +21,8 @@ fn filled() -> (Setting, Vec<u8>) {
     setting.write([Write::Session(record(1))]);
     for seq in 2..2 + MESSAGES {
         let bytes = if seq % 20 == 0 { 9000 } else { 300 };
-        setting.write([append_of(seq, "1", vec![b'x'; bytes])]);
+        let payload = format!(r#"{{"from":"7","text":"{}"}}"#, "x".repeat(bytes));
+        setting.write([append_of(seq, "1", payload)]);
     }
     setting.close();
     let bytes = fs::read(db(setting.path())).unwrap();
@@ -116,6 +117,43 @@ fn a_later_version_is_not_salvaged_by_halves() {
     let error = salvage(setting.path(), &to).unwrap_err();
     assert!(matches!(error, OpenError::Newer { found: 99, .. }));
     assert_eq!(fs::read_dir(saved.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_that_is_gone_is_not_a_new_mailbox() {
+    let (setting, _) = filled();
+    fs::remove_file(db(setting.path())).unwrap();
+    let error = SqliteMailbox::open(setting.path()).unwrap_err();
+    assert!(error.to_string().contains("delete that too"));
+    fs::remove_file(setting.path().join("mailbox.reserve")).unwrap();
+    assert!(SqliteMailbox::open(setting.path()).is_ok());
+}
+
+#[test]
+fn what_is_on_a_page_that_was_overwritten_is_not_taken_for_a_message() {
+    let (setting, bytes) = filled();
+    let page = 4096;
+    let is_full_of_x = |page: &[u8]| page.iter().filter(|byte| **byte == b'x').count() > 3900;
+    let overflow: Vec<_> = bytes
+        .chunks(page)
+        .enumerate()
+        .filter(|(_, it)| is_full_of_x(it))
+        .collect();
+    assert!(overflow.len() > 20, "{}", overflow.len());
+    for filling in [0, 0xA5] {
+        let mut bytes = bytes.clone();
+        for (at, _) in &overflow {
+            // But for the number of the next page.
+            bytes[at * page + 4..(at + 1) * page].fill(filling);
+        }
+        fs::write(db(setting.path()), &bytes).unwrap();
+        let saved = tempfile::tempdir().unwrap();
+        let report = salvage(setting.path(), &saved.path().join("mailbox.db")).unwrap();
+        assert_eq!(
+            (report.wrong, report.messages),
+            (MESSAGES / 20, MESSAGES - MESSAGES / 20)
+        );
+    }
 }
 
 #[test]
