@@ -125,6 +125,11 @@ impl Entry {
         self.place != Place::Ephemeral
     }
 
+    /// Whether nothing but an acknowledgement, or its expiry, removes it.
+    pub(crate) fn is_kept_in_inbox(&self) -> bool {
+        self.kind == Kind::Inbox && self.is_kept()
+    }
+
     /// Whether the store has it, or is about to.
     pub(crate) fn is_stored(&self) -> bool {
         matches!(self.place, Place::Storing | Place::Store)
@@ -335,8 +340,7 @@ impl Mailbox {
     /// Whether nobody has acknowledged some entry of the inbox, from the number `first` to `last`.
     pub(crate) fn is_silent_about(&self, first: Seq, last: Seq) -> bool {
         let start = self.entries.partition_point(|entry| entry.seq < first);
-        let waits =
-            |entry: &Entry| entry.kind == Kind::Inbox && entry.is_kept() && !entry.acknowledged;
+        let waits = |entry: &Entry| entry.is_kept_in_inbox() && !entry.acknowledged;
         let mut entries = self.entries.range(start..);
         entries
             .by_ref()
@@ -384,20 +388,6 @@ impl Mailbox {
             return Acked::Gone(self.remove_at(index));
         }
         Acked::Fewer(entry.waits_for, entry.place)
-    }
-
-    /// The entry is not on its way to a device any more, which has not had it; whether it is the inbox's, and goes on
-    /// waiting.
-    pub(crate) fn put_back(&mut self, seq: Seq, slot: Slot) -> bool {
-        let Some(index) = self.index(seq) else {
-            return false;
-        };
-        let entry = &mut self.entries[index];
-        let stays = entry.kind == Kind::Inbox && entry.is_kept();
-        if stays {
-            entry.sent_to.remove(slot);
-        }
-        stays
     }
 
     /// A device is about to acknowledge a message to the inbox: whether the store has that, if its sender is

@@ -317,6 +317,7 @@ fn a_will_that_cannot_be_kept_waits_until_it_can() {
         disk(&bench).at_once(true);
         let client = bench.client("1:phone", V5);
         client.connect_with(|connect| {
+            lasting(connect);
             let mut will = packets::will("/2/inbox", r#"{"from":"1"}"#);
             will.qos = qos;
             connect.will = Some(will);

@@ -488,6 +488,55 @@ fn what_is_too_large_for_a_connection_waits_for_one_that_takes_it() {
 }
 
 #[test]
+fn what_is_too_large_waits_also_for_who_would_not_have_to_acknowledge_it() {
+    let bench = Bench::new();
+    let (one, two) = (bench.client("1:phone", V5), bench.client("2:phone", V5));
+    one.connect();
+    two.connect_with(|connect| connect.properties.maximum_packet_size = Some(200));
+    two.subscribe("/2/inbox", AtMostOnce);
+    one.write("2", &"x".repeat(200), AtLeastOnce);
+    one.write("2", &"x".repeat(200), AtMostOnce);
+    one.write("2", "small", AtLeastOnce);
+    two.expect_message("1", "small");
+    two.expect_nothing();
+    two.drop_connection();
+    two.connect();
+    two.subscribe("/2/inbox", AtMostOnce);
+    two.expect_message("1", &"x".repeat(200));
+    two.expect_nothing();
+    assert_eq!(bench.store().kept(), 0);
+}
+
+#[test]
+fn what_a_connection_takes_no_more_keeps_its_packet_id_for_the_next() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        let bench = Bench::new();
+        let (one, two) = (bench.client("1:phone", V5), bench.client("2:phone", V5));
+        one.connect();
+        two.connect_lasting();
+        two.subscribe("/2/inbox", qos);
+        one.write("2", &"x".repeat(200), qos);
+        let first = two.expect_message("1", &"x".repeat(200));
+        two.drop_connection();
+        two.connect_with(|connect| {
+            lasting(connect);
+            connect.properties.maximum_packet_size = Some(200);
+        });
+        one.write("2", "small", qos);
+        let small = two.expect_message("1", "small");
+        two.acknowledge(&small);
+        two.expect_nothing();
+        two.drop_connection();
+        two.connect_lasting();
+        let again = two.expect_publish();
+        assert!(again.dup && again.packet_id == first.packet_id && again.payload == first.payload);
+        two.acknowledge(&again);
+        two.expect_nothing();
+        assert_eq!(bench.store().kept(), 0);
+    }
+}
+
+#[test]
 fn what_is_too_large_for_one_device_goes_to_the_other() {
     let bench = Bench::with(|rules| rules.user.many_devices = true);
     let (one, small, large) = (

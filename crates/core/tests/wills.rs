@@ -249,7 +249,7 @@ fn a_will_that_is_refused_is_dropped_and_nobody_is_told() {
 }
 
 #[test]
-fn a_will_waits_for_the_directory_or_is_dropped() {
+fn a_will_waits_for_the_directory() {
     let (bench, client, friend) = pair(V4, |_| ());
     bench.directory().forget();
     client.drop_connection();
@@ -259,6 +259,9 @@ fn a_will_waits_for_the_directory_or_is_dropped() {
     bench.directory().fail(true);
     client.drop_connection();
     friend.expect_nothing();
+    bench.directory().fail(false);
+    bench.pass(Duration::from_millis(250));
+    expect_bye(&friend);
 }
 
 #[test]

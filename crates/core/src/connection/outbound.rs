@@ -55,6 +55,7 @@ impl Established {
             window: self.window.into(),
             count: BATCH,
             can_store: router.can_store(),
+            max_packet: self.max_packet,
         };
         while output.len() < OUTPUT_ENOUGH {
             let fetched = router.fetch(&user, link, room, now);
@@ -75,14 +76,7 @@ impl Established {
                         Packet::Publish(message.to_publish(terms, self.version == Version::V5, now))
                     }
                 };
-                if !self.push(&packet, output)
-                    && let Packet::Publish(Publish {
-                        packet_id: Some(packet_id),
-                        ..
-                    }) = packet
-                {
-                    router.skip(&user, link, packet_id);
-                }
+                self.push(&packet, output);
             }
         }
     }

@@ -165,10 +165,6 @@ impl Router {
         })
     }
 
-    pub(crate) fn skip(&self, user: &UserId, link: LinkId, packet_id: PacketId) {
-        self.with_user(user, |user, effects| user.skip(link, packet_id, effects));
-    }
-
     pub(crate) fn pub_ack(&self, user: &UserId, link: LinkId, packet_id: PacketId) {
         self.with_user(user, |user, effects| user.pub_ack(link, packet_id, effects));
     }

@@ -34,7 +34,7 @@ use crate::message::Message;
 use crate::policy::{self, Facts, Permit, Refusal, Stop, refusals};
 use crate::store::{MailboxStore, Origin, Receipt, Recovered, RecoveredEntry, Seq, Write, Writes};
 use crate::time::Time;
-use crate::user::{Alarm, Appended, DueWill, New, User, UserLimits};
+use crate::user::{Alarm, Appended, New, User, UserLimits};
 
 pub(crate) use devices::AttachOptions;
 use listening::Listening;
@@ -44,7 +44,8 @@ use pushes::Pushes;
 pub(crate) use receipts::Owed;
 pub use shard::{GRACE, GRACE_BYTES};
 use shard::{Graced, SHARDS, Shard, lock};
-pub use wills::MAX_DUE_WILLS;
+use wills::Wills;
+pub use wills::{MAX_DUE_WILL_BYTES, MAX_DUE_WILLS};
 
 /// What the operator decides.
 #[derive(Debug, Clone)]
@@ -78,8 +79,7 @@ pub struct Router {
     attempts: Mutex<Attempts>,
     /// When a user has something due.
     timers: Mutex<BTreeSet<(Time, UserId, Alarm)>>,
-    /// At most [`MAX_DUE_WILLS`].
-    wills: Mutex<VecDeque<DueWill>>,
+    wills: Mutex<Wills>,
     /// Bytes of messages in their grace.
     graced_bytes: AtomicU64,
     pushes: Mutex<Pushes>,

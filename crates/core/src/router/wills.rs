@@ -1,8 +1,10 @@
 //! Wills that are due wait here until they are judged and published, as any PUBLISH of their clients.
 //!
 //! Invariants: a will whose session was kept is in the store from the moment on at which it leaves the session, and
-//! leaves it together with the message that it becomes (`tests/wills.rs`); one that cannot be kept as a
+//! leaves it together with the message that it becomes (`tests/crashing.rs`); one that cannot be kept as a
 //! message waits until it can.
+
+use std::collections::VecDeque;
 
 use jam_wire::packet::{Publish, QoS};
 
@@ -14,9 +16,36 @@ use crate::store::{Origin, WillRecord, Write};
 use crate::time::Time;
 use crate::user::DueWill;
 
-/// Wills that wait. Of more than that, those that the store has wait there for the next start; others are
-/// dropped.
+/// Wills that wait, and bytes of their payloads; beyond, they are dropped.
 pub const MAX_DUE_WILLS: usize = 65_536;
+/// See [`MAX_DUE_WILLS`].
+pub const MAX_DUE_WILL_BYTES: usize = 64 * 1024 * 1024;
+
+/// Wills that wait.
+#[derive(Default)]
+pub(super) struct Wills {
+    queue: VecDeque<DueWill>,
+    bytes: usize,
+}
+
+impl Wills {
+    /// Gives it back if there is no room.
+    fn push(&mut self, due: DueWill) -> Option<DueWill> {
+        let bytes = self.bytes + due.will.payload.len();
+        if self.queue.len() >= MAX_DUE_WILLS || bytes > MAX_DUE_WILL_BYTES {
+            return Some(due);
+        }
+        self.bytes = bytes;
+        self.queue.push_back(due);
+        None
+    }
+
+    fn take(&mut self, index: usize) -> Option<DueWill> {
+        let due = self.queue.remove(index)?;
+        self.bytes -= due.will.payload.len();
+        Some(due)
+    }
+}
 
 impl Router {
     /// Takes a will that is due. While the store cannot keep messages, only one that needs no store.
@@ -24,11 +53,11 @@ impl Router {
     pub fn next_will(&self) -> Option<DueWill> {
         let mut wills = lock(&self.wills);
         if self.store.accepts() {
-            return wills.pop_front();
+            return wills.take(0);
         }
         let needs_none = |due: &DueWill| due.will.qos == QoS::AtMostOnce && due.id.is_none();
-        let index = wills.iter().position(needs_none)?;
-        wills.remove(index)
+        let index = wills.queue.iter().position(needs_none)?;
+        wills.take(index)
     }
 
     /// Judges a due will as any PUBLISH of its client and publishes it; a refused one is dropped.
@@ -70,9 +99,11 @@ impl Router {
     }
 
     pub(super) fn wills_due(&self, due: impl IntoIterator<Item = DueWill>) {
-        let mut wills = lock(&self.wills);
-        let room = MAX_DUE_WILLS.saturating_sub(wills.len());
-        wills.extend(due.into_iter().take(room));
+        let too_many: Vec<_> = {
+            let mut wills = lock(&self.wills);
+            due.into_iter().filter_map(|due| wills.push(due)).collect()
+        };
+        too_many.iter().for_each(|due| self.drop_will(due));
     }
 
     pub(super) fn restore_wills(&self, found: Vec<WillRecord>) {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use jam_wire::packet::{PacketId, QoS};
+use jam_wire::encode;
+use jam_wire::packet::{Packet, PacketId, QoS, Version};
 use smallvec::SmallVec;
 
 use super::{Device, Effects, Mark, User};
@@ -42,6 +43,21 @@ pub(crate) struct Room {
     pub(crate) count: usize,
     /// Whether the store can keep anything at the moment.
     pub(crate) can_store: bool,
+    /// Bytes of a packet that a client of 5.0 takes, if it said so.
+    pub(crate) max_packet: Option<u32>,
+}
+
+impl Room {
+    fn takes(self, message: &Message, mut terms: Terms, now: Time) -> bool {
+        let Some(max) = self.max_packet else {
+            return true;
+        };
+        if terms.qos != QoS::AtMostOnce {
+            terms.packet_id = terms.packet_id.or(Some(PacketId::MIN));
+        }
+        let packet = Packet::Publish(message.to_publish(terms, true, now));
+        encode::encoded_len(&packet, Version::V5).is_ok_and(|len| len <= max as usize)
+    }
 }
 
 /// Why there is nothing more to fetch at the moment.
@@ -74,7 +90,7 @@ impl User {
             device.session.let_go(device.id.is_some());
         }
         let mailbox = &mut self.mailbox;
-        let halt = send_due(device, mailbox, room, &mut fetched)
+        let halt = send_due(device, mailbox, room, now, &mut fetched)
             .and_then(|()| send_new(device, mailbox, room, now, effects, &receipt, &mut fetched));
         if let Err(Halt::Load) = halt
             && !device.loading
@@ -83,29 +99,6 @@ impl User {
             effects.load = Some((link, to_load(device, mailbox)));
         }
         fetched
-    }
-
-    /// The message is larger than what the device takes on this connection (MQTT 5.0, section 3.1.2.11.4). On an own
-    /// channel that is all; in the inbox it goes on waiting, for a connection that takes it.
-    pub(crate) fn skip(&mut self, link: LinkId, packet_id: PacketId, effects: &mut Effects) {
-        let mut devices = self.devices.iter_mut();
-        let Some(device) = devices.find(|device| device.is_linked(link)) else {
-            return;
-        };
-        let seq = device.session.pub_ack(packet_id).or_else(|| {
-            match device.session.pub_rec(packet_id, true, Due::Sent) {
-                Received::First(seq) => Some(seq),
-                Received::Again | Received::Unknown => None,
-            }
-        });
-        let Some(seq) = seq else { return };
-        let mut writes = if self.mailbox.put_back(seq, device.slot) {
-            Writes::new()
-        } else {
-            acked(device, &mut self.mailbox, seq, None, effects)
-        };
-        writes.extend(landed(device, packet_id));
-        effects.write_all(writes);
     }
 
     /// PUBACK from a device.
@@ -252,6 +245,7 @@ fn send_due(
     device: &mut Device,
     mailbox: &Mailbox,
     room: Room,
+    now: Time,
     fetched: &mut Fetched,
 ) -> Result<(), Halt> {
     let due: SmallVec<[_; 16]> = device.session.due().take(room.count).collect();
@@ -279,7 +273,10 @@ fn send_due(
         terms.dup |= again;
         device.session.sent(it.packet_id);
         device.loaded.retain(|(loaded, _)| *loaded != seq);
-        fetched.deliveries.push(Delivery::Publish(message, terms));
+        // Too large for this connection: it keeps its packet id, for the next one.
+        if room.takes(&message, terms, now) {
+            fetched.deliveries.push(Delivery::Publish(message, terms));
+        }
     }
     if device.session.has_to_resend() {
         // Nothing new before what is old, whether it is held up or did not fit.
@@ -322,6 +319,16 @@ fn send_new(
             continue;
         };
         let mut terms = terms(device, entry, &message, granted.min(message.qos));
+        if !room.takes(&message, terms, now) {
+            // MQTT 5.0, section 3.1.2.11.4. What is kept in the inbox waits on, for a connection that takes it.
+            if entry.is_kept_in_inbox() {
+                device.session.cursor = seq;
+                device.loaded.retain(|(loaded, _)| *loaded != seq);
+            } else {
+                give_up(device, mailbox, seq, effects);
+            }
+            continue;
+        }
         let stores_first = device.id.is_some() && device.stores_first(terms.qos, stored, room);
         if held_up && !stores_first {
             return Err(Halt::Wait);

@@ -197,8 +197,12 @@ impl User {
             return record;
         }
         if pair.owed.is_some() || pair.was_just_sent(now, rules) {
+            let is_news = pair.owed.is_some() && seq != 0 && seq < pair.about.oldest;
             pair.about.newest = pair.about.newest.max(seq);
-            return None;
+            if is_news {
+                pair.about.oldest = seq;
+            }
+            return is_news.then(|| pair.record(&self.id, sender));
         }
         (pair.owed, pair.sent, pair.about) = (Some(now), None, Span::of(seq));
         let record = pair.record(&self.id, sender);
@@ -227,13 +231,13 @@ impl User {
             return;
         };
         if let Some((sender, pair)) = pushes.unstored(seq) {
-            // Others of this sender may have come since, which nobody would be told of.
+            // Others of this sender may have come since: then it is owed for those, when the last of them is kept.
             pair.owed = pair.owed.filter(|_| pair.about.waits(&self.mailbox));
-            let due = pair
-                .owed
-                .map(|since| DuePush::new(&self.id, &sender, since));
-            effects.pushes.extend(due);
             effects.write(pair.record(&self.id, &sender));
+            let newest = pair.owed.map(|_| pair.about.newest);
+            pushes
+                .unstored
+                .extend(newest.map(|newest| (newest, sender)));
         }
         // What was to be kept of a pair was to be kept with its oldest message.
         for (sender, pair) in &mut pushes.by_sender {

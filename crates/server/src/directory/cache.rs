@@ -295,9 +295,15 @@ mod tests {
         let cache = Cache::new();
         let facts = i64::try_from(2 * SHARDS * SHARD_FACTS).unwrap();
         for id in 0..facts {
-            let fact = Fact::NotificationToken(NotificationToken::Absent);
-            let (key, now) = (Key::NotificationToken(id), Instant::now());
-            cache.insert(key, fact, cache.generation(), now, Asker::current());
+            let token = Fact::NotificationToken(NotificationToken::Absent);
+            let facts = [
+                (Key::Account(id), Fact::Account(None)),
+                (Key::NotificationToken(id), token),
+            ];
+            for (key, fact) in facts {
+                let now = Instant::now();
+                cache.insert(key, fact, cache.generation(), now, Asker::current());
+            }
         }
         for shard in &cache.shards {
             let shard = shard.read().unwrap();

@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::policy::Refusal;
-use jam_core::store::{Append, Receipt, Seq, SessionId, Write, Writes};
+use jam_core::store::{Append, Receipt, Seq, SessionId, WillId, Write, Writes};
 
 use super::kept::{Kept, PacketKey};
 
@@ -90,6 +90,7 @@ pub(super) struct Pending {
     by_seq: Map<Seq, u32>,
     by_packet: Map<PacketKey, u32>,
     by_session: Map<SessionId, u32>,
+    by_will: Map<WillId, u32>,
     by_topic: Map<(UserId, ByteString), u32>,
     by_push: Map<(UserId, UserId), u32>,
     bytes: usize,
@@ -265,6 +266,7 @@ impl Pending {
         self.by_seq.clear();
         self.by_packet.clear();
         self.by_session.clear();
+        self.by_will.clear();
         self.by_topic.clear();
         self.by_push.clear();
         self.live = 0;
@@ -326,10 +328,11 @@ impl Pending {
             }
             Write::Will(record) => {
                 self.highest = self.highest.max(record.id);
+                let at = self.next();
+                self.by_will.insert(record.id, at);
                 self.add(Write::Will(record), call);
             }
-            // Not instead of what it ends: that is tried again if this is refused with its message.
-            Write::EndWill(id) => self.add(Write::EndWill(id), call),
+            Write::EndWill(id) => self.end_will(id, call),
             Write::Push(ref push) => {
                 let key = (push.receiver.clone(), push.sender.clone());
                 self.pushed(key, write, call);
@@ -434,6 +437,19 @@ impl Pending {
         self.add(Write::EndSession(session), call);
     }
 
+    fn end_will(&mut self, id: WillId, call: u32) {
+        // With its message it may be refused, and then the will is still due.
+        let may_be_refused = self
+            .calls
+            .get(call as usize)
+            .is_some_and(|call| call.refusable);
+        if !may_be_refused && let Some(before) = self.by_will.remove(&id) {
+            self.supersede(Some(before));
+            return;
+        }
+        self.add(Write::EndWill(id), call);
+    }
+
     fn retained(&mut self, key: (UserId, ByteString), write: Write, call: u32) {
         let at = self.next();
         let before = self.by_topic.insert(key, at);
@@ -468,6 +484,8 @@ impl Pending {
             Write::Append(Append { message, .. }) | Write::Retain(_, message) => {
                 message.to_stored().payload.len()
             }
+            Write::Session(record) => record.will.as_ref().map_or(0, |will| will.payload.len()),
+            Write::Will(due) => due.will.payload.len(),
             _ => 0,
         };
         self.live += 1;

@@ -371,6 +371,7 @@ pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
     received(connection, &mut sessions, &mut Kept::default())?;
     in_flight(connection, &mut sessions, &mut Kept::default())?;
     entries(connection, i64::MIN, i64::MAX, &drop)?;
+    wills(connection)?;
     retained(connection)?;
     pushes(connection)?;
     let mut select =

@@ -4,77 +4,120 @@
 //! empty, must not depend on a disk with room. So a file of [`RESERVE_BYTES`] stands beside the database, or a smaller
 //! one where there is no room for that. It is given up when the disk is full, and taken again, before messages
 //! are accepted again, when there is room. On a file system that cannot reserve room there is none.
+//!
+//! Invariant: it has room for the whole log to be moved into the database ([`Reserve::log_pages`]).
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
 
-/// Enough for the log to be moved into the database, and then for some time of small changes.
-pub const RESERVE_BYTES: u64 = 16 << 20;
+use super::schema::{CHECKPOINT_PAGES, PAGE_BYTES};
+
+/// The log, which is moved into the database then, and as much as small changes take for some time.
+pub const RESERVE_BYTES: u64 = 40 << 20;
 
 /// Less than this is no room; and so much more there has to be before the reserve is taken again.
 pub(super) const LEAST_BYTES: u64 = 1 << 20;
 
+/// What is left for small changes when the log has been moved.
+const CHANGES_BYTES: u64 = 8 << 20;
+
+/// Pages of the log when there is no reserve: 1 MiB.
+const LEAST_PAGES: u64 = 256;
+
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
-    held: bool,
-    /// What it has, or had before it was given up; 0 for none.
-    bytes: u64,
+    /// 0 if there is none.
+    held: u64,
+    /// What there was before it was given up.
+    had: u64,
+    /// Whether the file system can reserve room.
+    is_possible: bool,
 }
 
 impl Reserve {
     /// Takes it, or as much of it as there is room for.
     pub(super) fn at(path: PathBuf) -> Self {
+        drop(fs::remove_file(&path)); // its room is free room
         let mut reserve = Self {
             path,
-            held: false,
-            bytes: RESERVE_BYTES,
+            held: 0,
+            had: 0,
+            is_possible: true,
         };
-        reserve.take_less();
-        if !reserve.held {
+        reserve.take_any();
+        if reserve.held == 0 {
             let path = reserve.path.display();
             tracing::warn!("no room can be reserved at {path} for when the disk is full");
         }
         reserve
     }
 
+    /// Pages that the log may have, so that there is room for them.
+    pub(super) fn log_pages(&self) -> i64 {
+        let pages = self.held.saturating_sub(CHANGES_BYTES) / PAGE_BYTES;
+        i64::try_from(pages.max(LEAST_PAGES))
+            .map_or(CHECKPOINT_PAGES, |it| it.min(CHECKPOINT_PAGES))
+    }
+
     /// Gives up the room; whether there was any.
     pub(super) fn give_up(&mut self) -> bool {
-        std::mem::take(&mut self.held) && std::fs::remove_file(&self.path).is_ok()
+        if self.held == 0 {
+            return false;
+        }
+        (self.had, self.held) = (self.held, 0);
+        fs::remove_file(&self.path).is_ok()
     }
 
-    /// Whether there is as much room as there was, and some more: it is taken then.
-    pub(super) fn take(&mut self) -> bool {
-        self.held = self.held || (self.bytes > 0 && self.allocate());
-        self.held || self.bytes == 0
+    /// Whether there is as much room as there was: it is taken then.
+    pub(super) fn take_back(&mut self) -> bool {
+        self.held > 0 || self.had == 0 || !self.is_possible || self.take(self.had)
     }
 
-    /// Takes as much as there is room for.
-    pub(super) fn take_less(&mut self) {
-        while !self.take() {
-            self.bytes /= 2;
-            if self.bytes < LEAST_BYTES {
-                self.bytes = 0;
+    /// Takes as much as there is room for, if that is more than what there is. Whether it was.
+    pub(super) fn take_any(&mut self) -> bool {
+        let before = self.held;
+        let mut bytes = RESERVE_BYTES;
+        while self.is_possible && bytes > self.held && bytes >= LEAST_BYTES && !self.take(bytes) {
+            bytes /= 2;
+        }
+        self.held > before
+    }
+
+    fn take(&mut self, bytes: u64) -> bool {
+        // A failed try would take what is left of the room for a moment.
+        if self.held + self.room() < bytes + LEAST_BYTES {
+            return false;
+        }
+        match self.allocate(bytes) {
+            Ok(()) => self.held = bytes,
+            Err(error) => {
+                tracing::debug!(%error, "no room for the reserve");
+                drop(fs::remove_file(&self.path));
+                self.held = 0;
+                self.is_possible = error.raw_os_error() != Some(Errno::OPNOTSUPP.raw_os_error());
             }
         }
+        self.held == bytes
     }
 
-    fn allocate(&self) -> bool {
-        let allocated = || -> io::Result<()> {
-            let mut options = File::options();
-            options.create(true).truncate(true).write(true);
-            let file = options.open(&self.path)?;
-            fallocate(&file, FallocateFlags::empty(), 0, self.bytes + LEAST_BYTES)?;
-            file.set_len(self.bytes)
-        };
-        let allocated = allocated();
-        if let Err(error) = &allocated {
-            tracing::debug!(%error, "no room for the reserve");
-            drop(std::fs::remove_file(&self.path));
-        }
-        allocated.is_ok()
+    fn room(&self) -> u64 {
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let found = statvfs(dir.unwrap_or(".".as_ref()));
+        found.map_or(u64::MAX >> 1, |it| {
+            it.f_bavail.saturating_mul(it.f_frsize) & (u64::MAX >> 1)
+        })
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let mut options = File::options();
+        options.create(true).truncate(true).write(true);
+        let file = options.open(&self.path)?;
+        fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
+        Ok(())
     }
 }

@@ -98,6 +98,9 @@ pub(super) const MIGRATIONS: [&str; 3] = [
 /// How long a statement waits for another process that has the file locked.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Of a database that this program makes: SQLite's default.
+pub(super) const PAGE_BYTES: u64 = 4096;
+
 /// Pages of the log after which they are moved into the file itself: 32 MiB.
 pub(super) const CHECKPOINT_PAGES: i64 = 8192;
 

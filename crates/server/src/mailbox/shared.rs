@@ -193,7 +193,7 @@ impl Shared {
         !outcome.timed_out()
     }
 
-    /// Waits for work, at most for `patience`; `at_once`: only for that time, whatever comes.
+    /// Waits for work, at most for `patience`; `regardless`: only for that time, whatever comes.
     pub(super) fn wait_for_work(&self, patience: Duration, regardless: bool) -> Waited {
         let mut state = self.state();
         let started = Instant::now();

@@ -3,7 +3,7 @@
 //! A batch is what came while the last one was committed, so it grows with the load, and a lone call
 //! waits for nobody. When a commit fails, appends are refused, everything else waits, and once in
 //! [`PROBE_INTERVAL`] it is tried again until it succeeds. When that is for want of room, the reserve is given up: then
-//! everything but appends goes on in it, until there is room for the reserve again.
+//! everything but appends goes on in it, until there is room for the reserve again, or in the file itself.
 //!
 //! Invariants: nobody is answered before the commit, or under a lock; answers are in the order of the
 //! calls; the log says once that trouble began and once that it ended, and holds no content.
@@ -26,9 +26,6 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often an idle writer looks for what other processes ask.
 pub const PURGE_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Pages of the log after which they are moved into the file, when the disk is full: 1 MiB.
-const FULL_CHECKPOINT_PAGES: i64 = 256;
 
 /// How often a file that another process has locked is waited for, each time for the busy timeout.
 const BUSY_TRIES: u32 = 3;
@@ -67,6 +64,7 @@ impl Writer {
 
     /// Until the mailbox is dropped.
     pub(super) fn run(mut self) {
+        self.limit_log();
         let mut looked = Instant::now();
         loop {
             if looked.elapsed() >= PURGE_INTERVAL {
@@ -90,9 +88,13 @@ impl Writer {
                 Waited::Idle => {}
                 Waited::Stop => return,
             }
-            if self.in_trouble() && self.probed.elapsed() >= PROBE_INTERVAL {
+            if self.probed.elapsed() >= PROBE_INTERVAL {
                 self.probed = Instant::now();
-                self.end_trouble();
+                if self.in_trouble() {
+                    self.end_trouble();
+                } else if self.reserve.take_any() {
+                    self.limit_log();
+                }
             }
         }
     }
@@ -147,18 +149,23 @@ impl Writer {
         if self.is_failing() {
             return;
         }
-        if !self.reserve.take() {
+        if !self.reserve.take_back() {
             if !self.has_free_pages() {
                 return;
             }
-            self.reserve.take_less();
+            self.reserve.take_any();
         }
-        drop(schema::checkpoint_after(
-            &self.connection,
-            schema::CHECKPOINT_PAGES,
-        ));
+        self.limit_log();
         self.shared.trouble.store(false, Ordering::Relaxed);
         tracing::info!("the mailbox can be written again; messages are taken again");
+    }
+
+    /// Keeps the log so small that there is room for what is in it.
+    fn limit_log(&self) {
+        drop(schema::checkpoint_after(
+            &self.connection,
+            self.reserve.log_pages(),
+        ));
     }
 
     /// Whether what was delivered has left room in the file itself.
@@ -171,9 +178,11 @@ impl Writer {
     fn commit(&mut self, batch: &Batch) -> Result<(), Error> {
         // Something has to be written to find out whether it can be.
         let probe = self.is_failing();
-        if std::mem::take(&mut self.suspect) {
+        if self.suspect {
             self.connection = schema::open_to_write(&self.shared.files.db)?;
+            self.suspect = false;
             self.seen = -1;
+            self.limit_log();
         }
         #[cfg(test)]
         self.limit_pages()?;
@@ -192,19 +201,19 @@ impl Writer {
         let code = error.sqlite_error_code();
         let is_full = code == Some(ErrorCode::DiskFull);
         // A connection that has seen the disk fail may believe what is not so.
-        self.suspect = !is_full;
+        self.suspect |= !is_full;
         let is_news = !self.shared.trouble.swap(true, Ordering::Relaxed);
         if is_news {
             self.probed = Instant::now();
         }
-        if is_full && self.reserve.give_up() {
-            // The log begins anew before it needs more room than it has.
-            drop(schema::checkpoint_after(
-                &self.connection,
-                FULL_CHECKPOINT_PAGES,
-            ));
+        let has_room = is_full && self.reserve.give_up();
+        if is_full {
+            // The log begins anew, in the room that it has, if what is in it finds a place.
+            self.limit_log();
             drop(schema::checkpoint(&self.connection));
-        } else if !self.shared.failing.swap(true, Ordering::Relaxed)
+        }
+        if !has_room
+            && !self.shared.failing.swap(true, Ordering::Relaxed)
             && let Some(hook) = self.shared.on_failing.get()
         {
             hook.0(());

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use jam_core::store::{Flight, Write};
 
-use super::setting::{Outcome, append, id, record};
+use super::setting::{Outcome, append, id, record, will};
 use crate::mailbox::kept::Kept;
 use crate::mailbox::pending::{Answer, Pending};
 
@@ -158,4 +158,38 @@ fn a_refused_call_takes_nothing_of_earlier_calls_with_it() {
         .filter_map(|call| call.answer)
         .for_each(Answer::stored);
     assert_eq!(numbers(&from), [1, 2, 4]);
+}
+
+#[test]
+fn a_will_is_still_due_when_what_it_became_is_refused() {
+    let mut kept = Kept::default();
+    let mut pending = Pending::default();
+    let mut due = will("/1/inbox");
+    due.id = 7;
+    pending.push(
+        &kept,
+        [Write::Will(Box::new(due))].into_iter().collect(),
+        None,
+    );
+    let (to, from) = sync_channel(1);
+    let becomes = [Write::EndWill(7), append(8)].into_iter().collect();
+    pending.push(&kept, becomes, Some(Answer::Test(to, 1)));
+    let calls = pending.take_calls();
+    let (again, refused) = pending.retry(calls, &mut kept);
+    let left: Vec<_> = again
+        .ops
+        .iter()
+        .filter_map(|op| op.write.as_ref())
+        .collect();
+    assert!(matches!(left[..], [Write::Will(_)]), "{left:?}");
+    assert_eq!((refused.len(), from.try_iter().count()), (1, 0));
+}
+
+#[test]
+fn a_will_that_is_dropped_before_its_commit_is_never_written() {
+    let mut due = will("/1/inbox");
+    due.id = 7;
+    let calls = vec![vec![Write::Will(Box::new(due))], vec![Write::EndWill(7)]];
+    let (left, ..) = push(&Kept::default(), calls);
+    assert!(left.is_empty(), "{left:?}");
 }

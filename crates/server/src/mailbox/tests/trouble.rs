@@ -1,6 +1,8 @@
 //! A disk that is full, and one that fails.
 
 use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -65,6 +67,117 @@ fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room()
     let seqs: Vec<_> = recovered.entries.iter().map(|entry| entry.seq).collect();
     assert_eq!(seqs, [5]);
     assert_eq!(recovered.sessions[0].1, [id(6)]);
+}
+
+/// Set in a process that has a small file system for itself: where that is.
+const SMALL: &str = "JAM_TEST_SMALL_FILE_SYSTEM";
+
+/// Not a test of its own: what happens in that process.
+#[test]
+fn fills_a_small_file_system() {
+    let Ok(dir) = std::env::var(SMALL) else {
+        return;
+    };
+    let dir = Path::new(&dir);
+    let (mailbox, _) = open(dir).unwrap();
+    let (to, answers) = sync_channel(1000);
+    let mut last = 0;
+    let mut ask = |write: Write| {
+        last += 1;
+        let writes = [write].into_iter().collect();
+        mailbox
+            .shared
+            .push(writes, Some(Answer::Test(to.clone(), last)));
+        let (number, outcome) = answers.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(number, last);
+        outcome
+    };
+    let filler = dir.join("filler");
+    let reserve = dir.join("mailbox.reserve");
+    ask(Write::Session(record(1))).unwrap();
+    let mut seq = 1;
+    for _ in 0..2 {
+        assert_eq!(fs::metadata(&reserve).unwrap().len(), RESERVE_BYTES);
+        // The log is long, and nearly all of it new to the database.
+        for _ in 0..250 {
+            seq += 1;
+            ask(append_of(seq, "1", vec![0; LARGE])).unwrap();
+        }
+        fill(&filler);
+        let refused = (0..1000).any(|_| {
+            seq += 1;
+            ask(append_of(seq, "1", vec![0; LARGE])).is_err()
+        });
+        assert!(refused && !mailbox.accepts());
+        for number in 1..2000 {
+            let packet_id = id(number % 50 + 1);
+            ask(Write::InFlight(1, packet_id, Flight::AwaitsPubRec(2))).unwrap();
+        }
+        assert!(mailbox.is_writable() && !mailbox.accepts());
+        assert!(!reserve.exists());
+        fs::remove_file(&filler).unwrap();
+        wait_until(|| mailbox.accepts());
+        seq += 1;
+        ask(append_of(seq, "1", vec![0; LARGE])).unwrap();
+        for seq in 2..seq {
+            ask(Write::Remove(seq)).unwrap();
+        }
+    }
+    // Nobody makes room, but what is delivered does.
+    seq += 1;
+    let first = seq;
+    fill(&filler);
+    while ask(append_of(seq, "1", vec![0; LARGE])).is_ok() {
+        seq += 1;
+    }
+    for seq in first..seq {
+        ask(Write::Remove(seq)).unwrap();
+    }
+    wait_until(|| mailbox.accepts());
+    ask(append_of(seq + 1, "1", vec![0; LARGE])).unwrap();
+}
+
+/// Until there is no byte left.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    while !bytes.is_empty() {
+        match file.write(&bytes) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => bytes.truncate(bytes.len() / 2),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_full_file_system_keeps_nothing_from_being_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    // In a name space of its own, which needs no privilege where that is allowed to users.
+    let own =
+        "mount -t tmpfs -o size=160m none \"$JAM_TEST_SMALL_FILE_SYSTEM\" && exec \"$0\" \"$@\"";
+    let test = std::env::current_exe().unwrap();
+    let try_with = |flags: &[&str]| {
+        Command::new("unshare")
+            .args(flags)
+            .args(["bash", "-c", own])
+            .arg(&test)
+            .args([
+                "--exact",
+                "mailbox::tests::trouble::fills_a_small_file_system",
+            ])
+            .env(SMALL, dir.path())
+            .status()
+            .unwrap()
+            .success()
+    };
+    let is_root = fs::metadata(dir.path()).unwrap().uid() == 0;
+    let flags: &[&str] = if is_root {
+        &["--mount"]
+    } else {
+        &["--user", "--map-root-user", "--mount"]
+    };
+    assert!(try_with(flags));
 }
 
 /// Set in a process whose files may not grow: the directory of its mailbox.
