@@ -123,7 +123,7 @@ pub struct SessionRecord {
     /// When that is due; `None` while the client is connected.
     pub will_at: Option<Time>,
     /// Up to this number, a message of QoS 1 may have been sent without its [`Write::InFlight`] having
-    /// been kept, for the server was killed.
+    /// been kept: the client is connected, or the server was killed when it was.
     pub maybe_sent: Seq,
     /// In the order in which they were made.
     pub subscriptions: Vec<Subscription>,
@@ -204,12 +204,12 @@ pub struct Receipt(Waiting);
 enum Waiting {
     /// A client waits for the answer to a packet.
     Client(Arc<Link>, Ticket),
-    /// A packet to a device waits.
+    /// A packet to a device waits, or all that are to come.
     Device {
         router: Weak<Router>,
         user: UserId,
         session: Which,
-        packet_id: PacketId,
+        packet_id: Option<PacketId>,
     },
     /// A message may not be delivered before it is kept; the sender may wait too.
     Message {
@@ -258,7 +258,7 @@ impl Receipt {
         router: Weak<Router>,
         user: UserId,
         session: Which,
-        packet_id: PacketId,
+        packet_id: Option<PacketId>,
     ) -> Self {
         Self(Waiting::Device {
             router,

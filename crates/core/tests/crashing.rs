@@ -1,6 +1,7 @@
 //! The server is killed at every step of what its store does, and started again on what that has kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
@@ -463,5 +464,57 @@ fn a_client_that_was_let_in_with_a_will_has_left_it() {
         bench.pass(Duration::from_secs(61));
         let reader = bench.at_inbox("2:phone", V5);
         assert!(!told || arrived(&reader).len() == 1, "after {steps} steps");
+    }
+}
+
+#[test]
+fn what_the_window_did_not_let_out_before_a_crash_is_not_marked() {
+    const WINDOW: u16 = 4;
+    for steps in 0..ENOUGH {
+        let (bench, receiver) = waiting(V5, AtLeastOnce, 20);
+        let connect = |connect: &mut Connect| {
+            lasting(connect);
+            connect.properties.receive_maximum = NonZeroU16::new(WINDOW);
+        };
+        receiver.connect_with(connect);
+        let mut had = 0;
+        for _ in 0..steps {
+            step(&bench);
+            while let Some(packet) = receiver.next() {
+                let Packet::Publish(publish) = packet else {
+                    continue;
+                };
+                assert!(!publish.dup);
+                had += 1;
+                // Some of them are acknowledged, and the window moves on.
+                if had <= steps / 4 {
+                    receiver.ack(&publish);
+                }
+            }
+        }
+        bench.crash();
+        receiver.drop_connection();
+        disk(&bench).at_once(true);
+        assert!(receiver.connect_lasting().session_present);
+        let mut marked = 0;
+        while let Some(packet) = receiver.next() {
+            if let Packet::Publish(publish) = packet {
+                marked += usize::from(publish.dup);
+                let text = String::from_utf8(publish.payload.to_vec()).expect("text");
+                let number = (0..20).position(|n| packets::message("1", &n.to_string()) == text);
+                let number = number.expect("one of those that were written");
+                assert!(
+                    publish.dup || number >= had,
+                    "{number} of {had}, {steps} steps"
+                );
+                let most = had + usize::from(WINDOW);
+                assert!(
+                    !publish.dup || number < most,
+                    "{number} of {had}, {steps} steps"
+                );
+                receiver.ack(&publish);
+            }
+        }
+        assert!(marked <= had + usize::from(WINDOW));
     }
 }

@@ -159,7 +159,6 @@ impl Router {
         self.with_user(user, |user, effects| {
             let id = user.id().clone();
             user.fetch(link, room, now, effects, |session, packet_id| {
-                let session = Which::Lasting(session);
                 Receipt::for_device(self.this.clone(), id.clone(), session, packet_id)
             })
         })
@@ -179,7 +178,8 @@ impl Router {
         let can_store = self.can_store();
         self.with_user(user, |user, effects| {
             let id = user.id().clone();
-            let receipt = |session| Receipt::for_device(self.this.clone(), id, session, packet_id);
+            let receipt =
+                |session| Receipt::for_device(self.this.clone(), id, session, Some(packet_id));
             user.pub_rec(link, packet_id, refused, can_store, effects, receipt)
         })
     }
@@ -248,7 +248,7 @@ impl Router {
     }
 
     /// The store has what waited for it before it could be sent under a packet id.
-    pub(crate) fn flight_stored(&self, user: &UserId, session: Which, packet_id: PacketId) {
+    pub(crate) fn flight_stored(&self, user: &UserId, session: Which, packet_id: Option<PacketId>) {
         self.with_user(user, |user, effects| {
             user.flight_stored(session, packet_id, effects);
         });

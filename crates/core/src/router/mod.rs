@@ -266,7 +266,7 @@ impl Router {
         for (record, received, flights) in found.sessions {
             let id = record.user.clone();
             self.with_user(&id, |user, effects| {
-                user.restore_session(record, received, flights, found.last_seq, now, effects);
+                user.restore_session(record, received, flights, now, effects);
             });
         }
         for (id, message) in found.retained {

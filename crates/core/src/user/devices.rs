@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jam_wire::packet::{PacketId, Will};
 
-use super::{Alarm, Device, Effects, Listening, Mark, User, UserLimits};
+use super::{Alarm, Device, Effects, Listening, User, UserLimits};
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::mailbox::Slots;
@@ -73,7 +73,7 @@ impl User {
         // What was too large for the last connection may not be for this one.
         device.session.cursor = 0;
         device.will = new.will;
-        device.mark = Mark::None;
+        device.horizon = 0;
         device.session_expiry = new.session_expiry;
         if device.id.is_none() && !new.session_expiry.is_zero() {
             device.id = Some(next_id());
@@ -172,7 +172,8 @@ impl User {
             will_at: Time::NEVER,
             ends_at: Time::NEVER,
             maybe_sent: 0,
-            mark: Mark::None,
+            horizon: 0,
+            horizon_is_kept: false,
             loaded: Vec::new(),
             loading: false,
         });
@@ -180,13 +181,11 @@ impl User {
     }
 
     /// A session that a store has found. Its client was connected, or was not: it is not any more.
-    /// `last_seq` is the highest number that may have been used.
     pub(crate) fn restore_session(
         &mut self,
         record: SessionRecord,
         received: Vec<PacketId>,
         flights: Flights,
-        last_seq: Seq,
         now: Time,
         effects: &mut Effects,
     ) {
@@ -215,12 +214,9 @@ impl User {
                 .or(will_delay.map(|delay| now + delay))
                 .unwrap_or(Time::NEVER),
             ends_at: record.ends_at.unwrap_or(now + record.expiry),
-            maybe_sent: if was_connected {
-                last_seq
-            } else {
-                record.maybe_sent
-            },
-            mark: Mark::None,
+            maybe_sent: record.maybe_sent,
+            horizon: 0,
+            horizon_is_kept: false,
             loaded: Vec::new(),
             loading: false,
         };
@@ -329,7 +325,7 @@ impl User {
             return;
         };
         let device = &mut self.devices[index];
-        device.link = None;
+        (device.link, device.horizon) = (None, 0);
         device.session_expiry = session_expiry.unwrap_or(device.session_expiry);
         if goodbye {
             device.will = None;

@@ -6,12 +6,13 @@ use jam_wire::encode;
 use jam_wire::packet::{Packet, PacketId, QoS, Version};
 use smallvec::SmallVec;
 
-use super::{Device, Effects, Mark, User};
+use super::{Device, Effects, User};
+use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::mailbox::{Acked, Entry, Kind, Mailbox, Place};
 use crate::message::{Message, Terms};
 use crate::session::{Due, Received};
-use crate::store::{Flight, Receipt, Seq, SessionId, Which, Write, Writes};
+use crate::store::{Flight, Receipt, Seq, Which, Write, Writes};
 use crate::time::Time;
 
 /// Messages that are read from the store at once for one device.
@@ -76,7 +77,7 @@ impl User {
         room: Room,
         now: Time,
         effects: &mut Effects,
-        receipt: impl Fn(SessionId, PacketId) -> Receipt,
+        receipt: impl Fn(Which, Option<PacketId>) -> Receipt,
     ) -> Fetched {
         let mut fetched = Fetched::default();
         let Some(device) = self
@@ -90,8 +91,19 @@ impl User {
             device.session.let_go(device.id.is_some());
         }
         let mailbox = &mut self.mailbox;
-        let halt = send_due(device, mailbox, room, now, &mut fetched)
-            .and_then(|()| send_new(device, mailbox, room, now, effects, &receipt, &mut fetched));
+        let halt = send_due(device, mailbox, room, now, &mut fetched).and_then(|()| {
+            let user = &self.id;
+            send_new(
+                user,
+                device,
+                mailbox,
+                room,
+                now,
+                effects,
+                &receipt,
+                &mut fetched,
+            )
+        });
         if let Err(Halt::Load) = halt
             && !device.loading
         {
@@ -175,11 +187,11 @@ impl User {
         }
     }
 
-    /// The store has what waited for it before it could be sent under a packet id.
+    /// The store has what waited for it before it could be sent: under a packet id, or at all.
     pub(crate) fn flight_stored(
         &mut self,
         session: Which,
-        packet_id: PacketId,
+        packet_id: Option<PacketId>,
         effects: &mut Effects,
     ) {
         let is_it = |device: &&mut Device| match session {
@@ -187,9 +199,9 @@ impl User {
             Which::Of(link) => device.is_linked(link),
         };
         if let Some(device) = self.devices.iter_mut().find(is_it) {
-            device.session.stored(packet_id);
-            if device.mark == Mark::After(packet_id) {
-                device.mark = Mark::Kept;
+            match packet_id {
+                Some(packet_id) => device.session.stored(packet_id),
+                None => device.horizon_is_kept = true,
             }
             effects.wake.extend(device.link.clone());
         }
@@ -197,13 +209,35 @@ impl User {
 }
 
 impl Device {
-    /// Whether a message, stored or not, is sent only when the store has its packet id.
-    fn stores_first(&self, qos: QoS, stored: bool, room: Room) -> bool {
-        match qos {
-            QoS::AtMostOnce => false,
-            QoS::AtLeastOnce => stored && self.mark != Mark::Kept && room.can_store,
-            // The device may remember the id, whatever becomes of the message.
-            QoS::ExactlyOnce => true,
+    /// Has the store told how far messages of QoS 1 will have been sent, unless it is being told something already:
+    /// as far as the window is open.
+    fn move_horizon(
+        &mut self,
+        user: &UserId,
+        mailbox: &Mailbox,
+        room: Room,
+        effects: &mut Effects,
+        receipt: &impl Fn(Which, Option<PacketId>) -> Receipt,
+    ) {
+        let Some(link) = self.link.as_ref().map(|link| link.id()) else {
+            return;
+        };
+        if self.horizon > 0 && !self.horizon_is_kept {
+            return;
+        }
+        let open = room.window.saturating_sub(self.session.on_the_way());
+        let next = mailbox.unsent(self.slot, self.session.cursor);
+        let last = next
+            .take_while(|entry| entry.place != Place::Storing)
+            .take(open)
+            .last();
+        self.horizon = last.map_or(self.horizon, |entry| entry.seq);
+        self.horizon_is_kept = false;
+        if let Some(record) = self.record(user) {
+            let receipt = receipt(Which::Of(link), None);
+            effects
+                .writes
+                .push((SmallVec::from_iter([record]), Some(receipt)));
         }
     }
 }
@@ -286,13 +320,18 @@ fn send_due(
 }
 
 /// What has not been sent to this device, from its cursor on.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one user, borrowed apart"
+)]
 fn send_new(
+    user: &UserId,
     device: &mut Device,
     mailbox: &mut Mailbox,
     room: Room,
     now: Time,
     effects: &mut Effects,
-    receipt: &impl Fn(SessionId, PacketId) -> Receipt,
+    receipt: &impl Fn(Which, Option<PacketId>) -> Receipt,
     fetched: &mut Fetched,
 ) -> Result<(), Halt> {
     let mut held_up = device.session.is_held_up();
@@ -329,12 +368,23 @@ fn send_new(
             }
             continue;
         }
-        let stores_first = device.id.is_some() && device.stores_first(terms.qos, stored, room);
+        // The device may remember the id, whatever becomes of the message.
+        let stores_first = device.id.is_some() && terms.qos == QoS::ExactlyOnce;
         if held_up && !stores_first {
             return Err(Halt::Wait);
         }
         if terms.qos != QoS::AtMostOnce && device.session.on_the_way() >= room.window {
             fetched.held_back = true;
+            return Err(Halt::Wait);
+        }
+        let is_seen = seq <= device.horizon && device.horizon_is_kept;
+        if terms.qos == QoS::AtLeastOnce
+            && stored
+            && device.id.is_some()
+            && room.can_store
+            && !is_seen
+        {
+            device.move_horizon(user, mailbox, room, effects, receipt);
             return Err(Halt::Wait);
         }
         device.session.cursor = seq;
@@ -350,16 +400,13 @@ fn send_new(
             Due::Sent
         };
         let packet_id = device.session.send(seq, terms.qos, due);
-        if stores_first && device.mark == Mark::None {
-            device.mark = Mark::After(packet_id);
-        }
         mailbox.sent(seq, device.slot);
         if let Some(id) = device.id.filter(|_| stored || stores_first) {
             let flight = match terms.qos {
                 QoS::ExactlyOnce => Flight::AwaitsPubRec(seq),
                 _ => Flight::AwaitsPubAck(seq),
             };
-            let receipt = stores_first.then(|| receipt(id, packet_id));
+            let receipt = stores_first.then(|| receipt(Which::Lasting(id), Some(packet_id)));
             let write = Write::InFlight(id, packet_id, flight);
             effects.writes.push((SmallVec::from_iter([write]), receipt));
         }

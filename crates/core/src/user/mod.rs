@@ -19,7 +19,7 @@ mod subscribing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jam_wire::packet::{PacketId, QoS, Will};
+use jam_wire::packet::{QoS, Will};
 use smallvec::SmallVec;
 
 use crate::ids::{ClientId, UserId};
@@ -161,18 +161,6 @@ impl Effects {
     }
 }
 
-/// Whether the store has that a client is connected. From then on a message of QoS 1 is sent before the store
-/// has its packet id: after a crash it is known what may have been sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    /// Nobody knows.
-    None,
-    /// It has when it has this packet id, which is written after it.
-    After(PacketId),
-    /// It has.
-    Kept,
-}
-
 #[derive(Debug)]
 struct Device {
     client: ClientId,
@@ -192,10 +180,13 @@ struct Device {
     /// When the will is due and when the session ends, of a device without a connection.
     will_at: Time,
     ends_at: Time,
-    /// Up to this number, a message may have been sent although the store does not know: the server was
-    /// killed when the client was connected. It goes out with DUP.
+    /// Up to this number, a message may have been sent although the store does not know of its packet id: the server
+    /// was killed when the client was connected. It goes out with DUP.
     maybe_sent: Seq,
-    mark: Mark,
+    /// Up to this number, messages of QoS 1 may be sent on this connection before the store has their packet ids.
+    horizon: Seq,
+    /// Whether the store has that: after a crash it is known what may have been sent.
+    horizon_is_kept: bool,
     /// What was read from the store for this device, in the order in which it will be sent.
     loaded: Vec<(Seq, Arc<Message>)>,
     /// Whether the store is reading for this device.
@@ -251,7 +242,7 @@ impl Device {
             ends_at: some(self.ends_at),
             will: self.will.clone(),
             will_at: some(self.will_at),
-            maybe_sent: self.maybe_sent,
+            maybe_sent: self.maybe_sent.max(self.horizon),
             subscriptions: self.session.subscriptions.to_vec(),
         };
         Some(Write::Session(Box::new(record)))

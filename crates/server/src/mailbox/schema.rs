@@ -92,7 +92,8 @@ pub(super) const MIGRATIONS: [&str; 3] = [
         id INTEGER PRIMARY KEY,
         user TEXT NOT NULL,
         body BLOB NOT NULL
-    );",
+    );
+    UPDATE session SET maybe_sent = (SELECT coalesce(max(id), 0) FROM message) WHERE ends_at IS NULL;",
 ];
 
 /// How long a statement waits for another process that has the file locked.
