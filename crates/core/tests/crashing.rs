@@ -253,6 +253,14 @@ fn a_retained_message_on_its_way_to_a_session_is_kept_as_any_other() {
     }
 }
 
+/// A lasting session with a will to the inbox of 2.
+fn leave_will(connect: &mut Connect, qos: QoS, delay_secs: Option<u32>) {
+    lasting(connect);
+    let mut will = packets::will("/2/inbox", r#"{"from":"1"}"#);
+    (will.qos, will.delay_secs) = (qos, delay_secs);
+    connect.will = Some(will);
+}
+
 /// How a connection with a will of this delay ends.
 type End = (Option<u32>, fn(&Bench, &Client));
 
@@ -289,12 +297,7 @@ fn a_will_that_is_due_is_published_once_whenever_the_server_is_killed() {
                 let bench = Bench::on_disk(|_| ());
                 disk(&bench).at_once(true);
                 let client = bench.client("1:phone", V5);
-                client.connect_with(|connect| {
-                    lasting(connect);
-                    let mut will = packets::will("/2/inbox", r#"{"from":"1"}"#);
-                    (will.qos, will.delay_secs) = (qos, delay_secs);
-                    connect.will = Some(will);
-                });
+                client.connect_with(|connect| leave_will(connect, qos, delay_secs));
                 disk(&bench).at_once(false);
                 end(&bench, &client);
                 (0..steps).for_each(|_| step(&bench));
@@ -317,12 +320,7 @@ fn a_will_that_cannot_be_kept_waits_until_it_can() {
         let bench = Bench::on_disk(|_| ());
         disk(&bench).at_once(true);
         let client = bench.client("1:phone", V5);
-        client.connect_with(|connect| {
-            lasting(connect);
-            let mut will = packets::will("/2/inbox", r#"{"from":"1"}"#);
-            will.qos = qos;
-            connect.will = Some(will);
-        });
+        client.connect_with(|connect| leave_will(connect, qos, None));
         disk(&bench).at_once(false);
         client.drop_connection();
         for _ in 0..3 {
@@ -451,10 +449,7 @@ fn a_client_that_was_let_in_with_a_will_has_left_it() {
         let client = bench.client("1:phone", V5);
         client.open();
         let mut connect = packets::connect("1:phone", V5);
-        lasting(&mut connect);
-        let mut will = packets::will("/2/inbox", r#"{"from":"1"}"#);
-        (will.qos, will.delay_secs) = (AtLeastOnce, Some(60));
-        connect.will = Some(will);
+        leave_will(&mut connect, AtLeastOnce, Some(60));
         client.send(Packet::Connect(Box::new(connect)));
         (0..steps / 2).for_each(|_| step(&bench));
         let told = matches!(client.next(), Some(Packet::ConnAck(_)));

@@ -12,7 +12,6 @@ use std::io;
 use std::path::PathBuf;
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
-use rustix::io::Errno;
 
 use super::schema::{CHECKPOINT_PAGES, PAGE_BYTES};
 
@@ -57,8 +56,11 @@ impl Reserve {
         reserve
     }
 
-    /// Pages that the log may have, so that there is room for them.
+    /// Pages that the log may have, so that there is room for them; where no room can be reserved, as many as ever.
     pub(super) fn log_pages(&self) -> i64 {
+        if !self.is_possible {
+            return CHECKPOINT_PAGES;
+        }
         let pages = self.held.saturating_sub(CHANGES_BYTES) / PAGE_BYTES;
         i64::try_from(pages.max(LEAST_PAGES))
             .map_or(CHECKPOINT_PAGES, |it| it.min(CHECKPOINT_PAGES))
@@ -99,7 +101,9 @@ impl Reserve {
                 tracing::debug!(%error, "no room for the reserve");
                 drop(fs::remove_file(&self.path));
                 self.held = 0;
-                self.is_possible = error.raw_os_error() != Some(Errno::OPNOTSUPP.raw_os_error());
+                // Whatever else is in the way will be the next time too.
+                use io::ErrorKind::{QuotaExceeded, StorageFull};
+                self.is_possible = matches!(error.kind(), StorageFull | QuotaExceeded);
             }
         }
         self.held == bytes
