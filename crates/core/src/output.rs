@@ -4,6 +4,7 @@
 //! written as a slice of its own, so that no large payload is copied. What fills an output asks its
 //! length first: see the bounds in [`crate::connection`].
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -16,6 +17,17 @@ mod tests;
 
 /// Payloads of at least this many bytes are not copied into the gathering buffer.
 const SHARE_FROM: usize = 4096;
+
+/// Room of a gathering buffer at first; most messages need no more.
+const ROOM: usize = 1024;
+
+/// A gathering buffer with more room is not kept.
+const SPARE: usize = 2 * SHARE_FROM;
+
+thread_local! {
+    /// The buffer of the output that was written last: the next one that begins takes it up.
+    static SPARE_BUFFER: Cell<BytesMut> = Cell::default();
+}
 
 /// Bytes to write. Reading it as a [`Buf`] takes them.
 #[derive(Debug, Default)]
@@ -36,6 +48,10 @@ impl Output {
     /// # Errors
     /// If the packet cannot be said in this version; nothing is appended then.
     pub(crate) fn push(&mut self, packet: &Packet, version: Version) -> Result<(), EncodeError> {
+        if self.tail.capacity() == 0 {
+            self.tail = SPARE_BUFFER.take();
+            self.tail.reserve(ROOM);
+        }
         if let Packet::Publish(publish) = packet
             && publish.payload.len() >= SHARE_FROM
         {
@@ -63,8 +79,12 @@ impl Output {
 
     /// Gives the gathering buffer's memory back; for connections that go idle.
     pub fn release(&mut self) {
-        if self.is_empty() {
-            *self = Self::default();
+        if !self.is_empty() {
+            return;
+        }
+        let Self { mut tail, .. } = std::mem::take(self);
+        if tail.try_reclaim(ROOM) && tail.capacity() <= SPARE {
+            SPARE_BUFFER.set(tail);
         }
     }
 

@@ -506,7 +506,7 @@ pub fn authorize_publish(
 }
 
 fn topic_has_levels(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
-    if attempt.topic.split('/').nth(2).is_none() {
+    if attempt.topic.bytes().filter(|byte| *byte == b'/').count() < 2 {
         return Err(refusals::TOPIC_LEVELS.into());
     }
     Ok(())

@@ -30,7 +30,7 @@ impl Clock {
 
     /// The time now.
     pub(crate) fn now(&self) -> Time {
-        self.anchor_time + self.anchor.elapsed()
+        self.time(Instant::now())
     }
 
     /// When the runtime's timer has to fire so that [`Clock::now`] is at least `time`.
@@ -39,6 +39,11 @@ impl Clock {
     pub(crate) fn instant(&self, time: Time) -> Instant {
         const FARTHEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         self.anchor + time.since(self.anchor_time).min(FARTHEST)
+    }
+
+    /// The time at an instant; the other way round.
+    pub(crate) fn time(&self, instant: Instant) -> Time {
+        self.anchor_time + instant.duration_since(self.anchor)
     }
 }
 
@@ -53,6 +58,7 @@ mod tests {
         let instant = clock.instant(due);
         std::thread::sleep(instant.saturating_duration_since(Instant::now()));
         assert!(clock.now() >= due);
+        assert_eq!(clock.time(instant), due);
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                     ready!(pin!(tokio::task::yield_now()).poll(cx));
                 }
                 Turn::Wait => {
-                    ready!(self.poll_timer(cx, timer.as_mut()));
+                    ready!(self.poll_timer(cx, timer.as_mut(), now));
                     now = self.shared.clock.now();
                 }
                 Turn::Over => {
@@ -187,8 +187,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     /// Ready when the time has come to look again.
     ///
     /// A deadline that has moved on, as each packet moves the keep alive, leaves the timer as it is: it
-    /// fires in vain once a period instead of being set once a packet.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+    /// fires in vain once a period instead of being set once a packet. Nor is a timer asked that cannot have
+    /// fired: it knows whom to wake, for a task has one waker from its first poll to its last.
+    fn poll_timer(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        now: Time,
+    ) -> Poll<()> {
         let due = match self.phase {
             Phase::Open => self.connection.deadline(),
             Phase::Flushing(until) | Phase::Finishing(until) | Phase::Lingering(until, _) => {
@@ -196,9 +202,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             }
         };
         let Some(due) = due else { return Poll::Pending };
-        let due = self.shared.clock.instant(due);
-        if !self.armed || due < timer.deadline() {
-            timer.as_mut().reset(due);
+        let clock = &self.shared.clock;
+        let set = if self.armed {
+            clock.time(timer.deadline())
+        } else {
+            Time::NEVER
+        };
+        if now < set && set <= due {
+            return Poll::Pending;
+        }
+        if due < set {
+            timer.as_mut().reset(clock.instant(due));
             self.armed = true;
         }
         ready!(timer.poll(cx));

@@ -10,7 +10,7 @@ use crate::output::Output;
 use crate::policy::Refusal;
 use crate::router::Router;
 use crate::time::Time;
-use crate::user::{Delivery, Room};
+use crate::user::{Delivery, Fetched, Room};
 
 /// Deliveries that are fetched at once.
 const BATCH: usize = 16;
@@ -58,13 +58,12 @@ impl Established {
             max_packet: self.max_packet,
         };
         while output.len() < OUTPUT_ENOUGH {
-            let fetched = router.fetch(&user, link, room, now);
-            if fetched.deliveries.is_empty() {
-                // If something is held back, the acknowledgement that opens the window asks again.
-                self.has_mail = fetched.held_back;
-                return;
-            }
-            for delivery in fetched.deliveries {
+            let mut fetched = Fetched::default();
+            router.fetch(&user, link, room, now, &mut fetched);
+            let is_last = fetched.is_all || fetched.deliveries.is_empty();
+            // If something is held back, the acknowledgement that opens the window asks again.
+            self.has_mail = !is_last || fetched.held_back;
+            for delivery in fetched.deliveries.drain(..) {
                 let packet = match delivery {
                     Delivery::PubRel(packet_id) => Packet::PubRel(Ack::success(packet_id)),
                     Delivery::Publish(message, terms) => {
@@ -77,6 +76,9 @@ impl Established {
                     }
                 };
                 self.push(&packet, output);
+            }
+            if is_last {
+                return;
             }
         }
     }

@@ -67,6 +67,24 @@ fn memory_is_given_back_only_when_all_is_written() {
     assert_eq!(output.tail.capacity(), 0);
 }
 
+#[test]
+fn the_next_output_takes_the_buffer_up_unless_it_is_large() {
+    let fill = |size| {
+        let mut output = Output::default();
+        while output.len() < size {
+            output.push(&Packet::PingResp, Version::V4).unwrap();
+        }
+        let place = output.tail.as_ptr();
+        output.advance(output.len());
+        output.release();
+        place
+    };
+    let first = fill(2);
+    assert_eq!(fill(ROOM), first);
+    fill(2 * SPARE);
+    assert_eq!(SPARE_BUFFER.take().capacity(), 0);
+}
+
 proptest! {
     /// However it is filled and written, what comes out is what went in.
     #[test]

@@ -155,13 +155,20 @@ impl Router {
         existed
     }
 
-    pub(crate) fn fetch(&self, user: &UserId, link: LinkId, room: Room, now: Time) -> Fetched {
-        self.with_user(user, |user, effects| {
-            let id = user.id().clone();
-            user.fetch(link, room, now, effects, |session, packet_id| {
+    pub(crate) fn fetch(
+        &self,
+        id: &UserId,
+        link: LinkId,
+        room: Room,
+        now: Time,
+        fetched: &mut Fetched,
+    ) {
+        self.with_user(id, |user, effects| {
+            let receipt = |session, packet_id| {
                 Receipt::for_device(self.this.clone(), id.clone(), session, packet_id)
-            })
-        })
+            };
+            user.fetch(link, room, now, effects, receipt, fetched);
+        });
     }
 
     pub(crate) fn pub_ack(&self, user: &UserId, link: LinkId, packet_id: PacketId) {

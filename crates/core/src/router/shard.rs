@@ -116,10 +116,15 @@ impl Router {
 
     /// The user, who is there from now on.
     fn entry<'a>(&self, users: &'a mut Users, id: &UserId, hash: u64) -> &'a mut User {
-        users
-            .entry(hash, |user| user.id() == id, |user| self.hash(user.id()))
-            .or_insert_with(|| Box::new(User::new(id.clone())))
-            .into_mut()
+        match users.find_entry(hash, |user| user.id() == id) {
+            Ok(found) => found.into_mut(),
+            Err(absent) => absent
+                .into_table()
+                .insert_unique(hash, Box::new(User::new(id.clone())), |user| {
+                    self.hash(user.id())
+                })
+                .into_mut(),
+        }
     }
 
     pub(super) fn with_user<T>(
@@ -174,7 +179,7 @@ impl Router {
             self.store.settle();
         }
         spared.into_iter().for_each(Receipt::stored);
-        self.apply(id, effects);
+        self.apply(id, &mut effects);
         result
     }
 
@@ -186,12 +191,12 @@ impl Router {
         }
     }
 
-    fn apply(&self, id: &UserId, effects: Effects) {
+    fn apply(&self, id: &UserId, effects: &mut Effects) {
         effects.wake.iter().for_each(|link| link.wake());
-        if let Some(link) = effects.displaced {
+        if let Some(link) = effects.displaced.take() {
             drop(link.receiving());
         }
-        if let Some((link, seqs)) = effects.load {
+        if let Some((link, seqs)) = effects.load.take() {
             let (this, id, asked) = (self.this.clone(), id.clone(), seqs.clone());
             let then = Box::new(move |found| {
                 if let Some(router) = this.upgrade() {
@@ -205,20 +210,20 @@ impl Router {
         }
         if !effects.unset.is_empty() || !effects.set.is_empty() {
             let mut timers = lock(&self.timers);
-            for (due, alarm) in effects.unset {
+            for (due, alarm) in effects.unset.drain(..) {
                 timers.remove(&(due, id.clone(), alarm));
             }
-            let set = effects.set.into_iter();
+            let set = effects.set.drain(..);
             timers.extend(set.map(|(due, alarm)| (due, id.clone(), alarm)));
         }
         if !effects.pushes.is_empty() {
-            self.push_soon(effects.pushes);
+            self.push_soon(std::mem::take(&mut effects.pushes));
         }
         if effects.look {
             self.look_at_presence(id);
         }
         if !effects.wills.is_empty() {
-            self.wills_due(effects.wills);
+            self.wills_due(std::mem::take(&mut effects.wills));
         }
     }
 
@@ -290,8 +295,8 @@ impl Router {
                 }
             }
         }
-        for (user, effects) in others {
-            self.apply(&user, effects);
+        for (user, mut effects) in others {
+            self.apply(&user, &mut effects);
         }
         self.store.settle();
     }

@@ -33,6 +33,8 @@ pub(crate) struct Fetched {
     pub(crate) deliveries: SmallVec<[Delivery; 16]>,
     /// There is more, and the window is closed.
     pub(crate) held_back: bool,
+    /// There is no more at the moment; whatever comes wakes the connection.
+    pub(crate) is_all: bool,
 }
 
 /// What limits a fetch.
@@ -71,6 +73,7 @@ enum Halt {
 
 impl User {
     /// The next things to send on a connection, in order: first what was due before, then what is new.
+    /// They are put into `fetched`, for it is large.
     pub(crate) fn fetch(
         &mut self,
         link: LinkId,
@@ -78,31 +81,22 @@ impl User {
         now: Time,
         effects: &mut Effects,
         receipt: impl Fn(Which, Option<PacketId>) -> Receipt,
-    ) -> Fetched {
-        let mut fetched = Fetched::default();
+        fetched: &mut Fetched,
+    ) {
         let Some(device) = self
             .devices
             .iter_mut()
             .find(|device| device.is_linked(link))
         else {
-            return fetched;
+            return;
         };
         if !room.can_store {
             device.session.let_go(device.id.is_some());
         }
         let mailbox = &mut self.mailbox;
-        let halt = send_due(device, mailbox, room, now, &mut fetched).and_then(|()| {
+        let halt = send_due(device, mailbox, room, now, fetched).and_then(|()| {
             let user = &self.id;
-            send_new(
-                user,
-                device,
-                mailbox,
-                room,
-                now,
-                effects,
-                &receipt,
-                &mut fetched,
-            )
+            send_new(user, device, mailbox, room, now, effects, &receipt, fetched)
         });
         if let Err(Halt::Load) = halt
             && !device.loading
@@ -110,7 +104,6 @@ impl User {
             device.loading = true;
             effects.load = Some((link, to_load(device, mailbox)));
         }
-        fetched
     }
 
     /// PUBACK from a device.
@@ -340,6 +333,7 @@ fn send_new(
         let Some(entry) = next else {
             // What others are to get is not looked at again at each fetch.
             device.session.cursor = mailbox.last().max(device.session.cursor);
+            fetched.is_all = true;
             return Ok(());
         };
         if entry.place == Place::Storing {

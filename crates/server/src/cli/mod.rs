@@ -259,10 +259,19 @@ fn serve(settings: Settings) -> Result<(), CliError> {
             ))
         })?;
     }
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| CliError::failed(&error))?;
+    let runtime = runtime().map_err(|error| CliError::failed(&error))?;
     runtime
         .block_on(crate::serve::run(settings))
         .map_err(|error| CliError::failed(&error))
+}
+
+/// A thread for each core. Where there is one core only, this thread is enough: there is nobody to hand tasks to.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = match std::thread::available_parallelism() {
+        Ok(cores) if cores.get() == 1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 /// Runs a client: one task, no threads.

@@ -66,7 +66,7 @@ impl std::error::Error for EncodeError {}
 pub fn encode(packet: &Packet, version: Version, buf: &mut BytesMut) -> Result<(), EncodeError> {
     match packet {
         Packet::Publish(publish) => {
-            encode_publish_header(publish, version, buf)?;
+            put_publish_header(publish, version, 0, buf)?;
             buf.put_slice(&publish.payload);
             return Ok(());
         }
@@ -106,14 +106,19 @@ pub fn encode_publish_header(
     version: Version,
     buf: &mut BytesMut,
 ) -> Result<(), EncodeError> {
+    put_publish_header(publish, version, publish.payload.len(), buf)
+}
+
+/// `elsewhere` as in [`put_fixed_header`].
+fn put_publish_header(
+    publish: &Publish,
+    version: Version,
+    elsewhere: usize,
+    buf: &mut BytesMut,
+) -> Result<(), EncodeError> {
     check::publish(publish, version)?;
     let remaining = publish_remaining(publish, version)?;
-    put_fixed_header(
-        publish_first_byte(publish),
-        remaining,
-        publish.payload.len(),
-        buf,
-    );
+    put_fixed_header(publish_first_byte(publish), remaining, elsewhere, buf);
     body::publish_header(publish, version, buf);
     Ok(())
 }
