@@ -354,8 +354,11 @@ impl Nesting {
 /// Whether the inside of a valid JSON string spells `text`, escapes resolved. A lone surrogate spells
 /// nothing that a Rust string could hold.
 fn spells(raw: &[u8], text: &str) -> bool {
-    if !raw.contains(&b'\\') {
-        return raw == text.as_bytes();
+    match (raw.first(), text.as_bytes().first()) {
+        // As nearly all names that are another.
+        (Some(first), Some(wanted)) if first != wanted && *first != b'\\' => return false,
+        _ if !raw.contains(&b'\\') => return raw == text.as_bytes(),
+        _ => {}
     }
     let Ok(raw) = std::str::from_utf8(raw) else {
         return false;
