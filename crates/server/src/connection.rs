@@ -211,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         if now < set && set <= due {
             return Poll::Pending;
         }
-        if due < set {
+        if !self.armed || due < set {
             timer.as_mut().reset(clock.instant(due));
             self.armed = true;
         }

@@ -66,3 +66,17 @@ async fn an_idle_connection_is_small() {
     // With what tokio adds, 136 bytes, this fills four of the 128 bytes that its tasks are made of.
     assert!(size <= 376, "{size} bytes");
 }
+
+/// It would go round and round if the timer that was never set were asked.
+#[tokio::test]
+async fn a_deadline_that_never_comes_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = shared(&dir.path().join("jam.db"));
+    let slots = Slots::new(1, 1);
+    let address = Ipv4Addr::LOCALHOST.into();
+    let slot = slots.take(slots.permit().await, address).unwrap();
+    let (stream, _peer) = tokio::io::duplex(64);
+    let mut task = pin!(serve(shared, slot, address, Time::NEVER, stream));
+    let is_pending = poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx).is_pending())).await;
+    assert!(is_pending);
+}
