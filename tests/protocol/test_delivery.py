@@ -291,3 +291,29 @@ def test_order_among_what_is_kept_and_what_comes(server, version):
     order = list(dict.fromkeys(seen))
     assert order == [me.message(n) for n in range(100)]
     reader.close()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_at_an_everyday_pace_small_packets_are_answered(home, transport, version):
+    """Some hundred messages a second: what the receiver says in a few bytes may be taken up with the next message.
+
+    It is taken up all the same when there is no next message, and so is a PINGREQ.
+    """
+    me, friend = home.friends()
+    with (
+        home.listener(friend, version, transport=transport) as reader,
+        home.connect(me, version, transport=transport) as writer,
+    ):
+        for _ in range(6):
+            ids = []
+            for n in range(50):
+                ids.append(writer.publish(friend.inbox, me.message(n), 1))
+                assert reader.message(payload=me.message(n)).dup is False
+            reader.ping()
+            for packet_id in ids:
+                writer.await_reply(PUBACK, packet_id)
+        for n in range(300):
+            packet_id = writer.publish(friend.inbox, me.message(n), 1)
+            assert reader.message(payload=me.message(n)).dup is False
+            writer.await_reply(PUBACK, packet_id)
+        reader.quiet()

@@ -26,6 +26,12 @@ impl Time {
         self.0
     }
 
+    /// The lower half, for what is compared within minutes: it comes round after seven weeks.
+    #[must_use]
+    pub fn low_millis(self) -> u32 {
+        u32::try_from(self.0 & u64::from(u32::MAX)).expect("the higher bits are gone")
+    }
+
     /// How long ago `earlier` was; zero if it is still to come.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

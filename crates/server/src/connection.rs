@@ -32,6 +32,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::clock::Clock;
+use crate::coalescing::{ANSWER_BYTES, AT_ONCE_MILLIS, Coalesce, Coalescing};
 use crate::directory::{DirectoryError, SqliteDirectory};
 use crate::slots::Slot;
 
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) router: Arc<Router>,
     pub(crate) directory: Arc<SqliteDirectory>,
+    pub(crate) coalescing: Arc<Coalescing>,
 }
 
 /// Serves one connection until it ends. `accepted` is when the socket was accepted: the time for CONNECT
@@ -80,7 +82,7 @@ pub(crate) fn serve<S>(
     stream: S,
 ) -> impl Future<Output = ()> + Send
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: AsyncRead + AsyncWrite + Coalesce + Unpin + Send,
 {
     let waker = Waker::from(slot.bell().clone());
     let connection = Connection::new(shared.router.clone(), address, waker, accepted);
@@ -94,6 +96,8 @@ where
         loading: None,
         phase: Phase::Open,
         armed: false,
+        answers_at_once: true,
+        delivered_at: 0,
         shared,
         slot,
     };
@@ -151,11 +155,15 @@ struct Pump<S> {
     phase: Phase,
     /// The timer has been set and has not fired since.
     armed: bool,
+    /// The client acknowledged a message within [`AT_ONCE_MILLIS`] the last time.
+    answers_at_once: bool,
+    /// When a message was delivered last: [`Time::low_millis`].
+    delivered_at: u32,
     shared: Arc<Shared>,
     slot: Slot,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
+impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.slot.bell().register(cx.waker());
         let mut now = self.shared.clock.now();
@@ -221,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>, now: Time) -> Turn {
-        self.answer_bell(now);
+        let mut delivered = self.answer_bell(now);
         if self.connection.deadline().is_some_and(|due| due <= now) {
             self.connection.handle_timeout(now);
         }
@@ -231,12 +239,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 break;
             }
         }
-        self.answer_bell(now); // what those packets have led to goes out with the same write
+        delivered |= self.answer_bell(now); // what those packets have led to goes out with the same write
         if self.connection.closing() {
             return self.close(now);
         }
         if let Poll::Ready(Err(error)) = self.poll_flush(cx, now) {
             return Self::broken(&error);
+        }
+        if delivered {
+            self.expect_answer(now);
         }
         if self.loading.is_some() || !self.connection.wants_input() {
             return Turn::Wait;
@@ -252,6 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             }
             Poll::Ready(Ok(read)) => {
                 self.connection.handle_input(now);
+                self.tell_answer(read, now);
                 // As much as a read takes: this may be a flood.
                 if read < READ_BYTES {
                     Turn::Again
@@ -263,12 +275,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         }
     }
 
-    fn answer_bell(&mut self, now: Time) {
-        if self.slot.bell().answer() {
-            self.connection.handle_wake(now);
-            if self.slot.stopping() {
-                self.connection.handle_shutdown(now);
-            }
+    /// Whether a message was delivered that the client has to acknowledge.
+    fn answer_bell(&mut self, now: Time) -> bool {
+        if !self.slot.bell().answer() {
+            return false;
+        }
+        let delivered = self.connection.handle_wake(now);
+        if self.slot.stopping() {
+            self.connection.handle_shutdown(now);
+        }
+        delivered
+    }
+
+    /// A message has been delivered: its acknowledgement need not wake the server, if it comes at once.
+    fn expect_answer(&mut self, now: Time) {
+        self.delivered_at = now.low_millis();
+        if self.answers_at_once {
+            self.shared.coalescing.put_off(&self.stream, now);
+        }
+    }
+
+    /// So many bytes have come: so few are an acknowledgement, others a message.
+    fn tell_answer(&mut self, read: usize, now: Time) {
+        if read <= ANSWER_BYTES as usize {
+            let after = now.low_millis().wrapping_sub(self.delivered_at);
+            self.answers_at_once = after <= AT_ONCE_MILLIS;
+        } else {
+            self.shared.coalescing.handle_message(now);
         }
     }
 

@@ -5,6 +5,7 @@
 //! - [`serve`]: starting and stopping; everything is wired together here.
 //! - `listener`, [`tls`]: sockets to tasks. `slots`: how many there may be, and that none is left.
 //! - `connection`: the loop that owns a socket and its bytes. `websocket`: a WebSocket as such a stream.
+//! - `coalescing`: acknowledgements are taken up with the next message, without a wake-up of their own.
 //! - `http`, `health`: what is served besides MQTT.
 //! - `housekeeping`: what is done without a packet asking for it. `presence`: telling friends who is there.
 //!   `clock`: the time.
@@ -18,6 +19,7 @@ mod bench;
 pub mod cli;
 pub mod client;
 mod clock;
+mod coalescing;
 mod connection;
 pub mod directory;
 mod health;

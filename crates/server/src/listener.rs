@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::coalescing::Coalesce;
 use crate::connection::{self, Shared};
 use crate::http::Http;
 use crate::slots::{Slot, Slots};
@@ -167,7 +168,7 @@ impl Accepted {
     /// the handshake took is given back.
     fn spawn<S>(self, stream: S, serves: Serves)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Coalesce + Unpin + Send + 'static,
     {
         let Self {
             shared,

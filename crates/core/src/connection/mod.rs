@@ -175,12 +175,13 @@ impl Connection {
         }
     }
 
-    /// Does what others left for this connection, and sends what waits for its device.
-    pub fn handle_wake(&mut self, now: Time) {
+    /// Does what others left for this connection, and sends what waits for its device. Whether that is
+    /// something that the client has to acknowledge.
+    pub fn handle_wake(&mut self, now: Time) -> bool {
         let (Phase::Established(established) | Phase::Authorizing(established, ..)) =
             &mut self.phase
         else {
-            return;
+            return false;
         };
         let Left {
             outcomes,
@@ -192,11 +193,9 @@ impl Connection {
         established.greet_without_store(&self.router, &mut self.output);
         if let Some(why) = evicted {
             self.evict(why, now);
-            return;
+            return false;
         }
-        if mail || established.has_mail {
-            established.deliver(&self.router, &mut self.output, now);
-        }
+        (mail || established.has_mail) && established.deliver(&self.router, &mut self.output, now)
     }
 
     /// Output has been written: sends more of what waits for the device, if it was held back.

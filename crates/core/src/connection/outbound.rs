@@ -42,15 +42,17 @@ impl Established {
         self.push(&Packet::Publish(publish), output);
     }
 
-    /// Sends what waits for the device, as long as there is room for it here and there.
-    pub(super) fn deliver(&mut self, router: &Router, output: &mut Output, now: Time) {
+    /// Sends what waits for the device, as long as there is room for it here and there. Whether that is
+    /// something that the client has to acknowledge.
+    pub(super) fn deliver(&mut self, router: &Router, output: &mut Output, now: Time) -> bool {
         let (user, link) = (self.link.user().clone(), self.link.id());
         self.has_mail = true;
         // A SUBACK that waits for a store in trouble holds nothing up: MQTT allows messages before it (5.0,
         // section 3.8.4), and what is there is to be delivered whatever the disk does.
         if !self.has_greeted || (self.gates > 0 && router.can_store()) {
-            return;
+            return false;
         }
+        let mut is_awaited = false;
         let room = Room {
             window: self.window.into(),
             count: BATCH,
@@ -65,8 +67,12 @@ impl Established {
             self.has_mail = !is_last || fetched.held_back;
             for delivery in fetched.deliveries.drain(..) {
                 let packet = match delivery {
-                    Delivery::PubRel(packet_id) => Packet::PubRel(Ack::success(packet_id)),
+                    Delivery::PubRel(packet_id) => {
+                        is_awaited = true;
+                        Packet::PubRel(Ack::success(packet_id))
+                    }
                     Delivery::Publish(message, terms) => {
+                        is_awaited |= terms.packet_id.is_some();
                         if let Some(packet_id) = terms.packet_id
                             && router.writes_receipts()
                         {
@@ -78,8 +84,9 @@ impl Established {
                 self.push(&packet, output);
             }
             if is_last {
-                return;
+                break;
             }
         }
+        is_awaited
     }
 }

@@ -69,7 +69,7 @@ impl Presence {
     }
 
     fn away(&self, now: Time) -> Duration {
-        Duration::from_millis(low_millis(now).wrapping_sub(self.left_millis).into())
+        Duration::from_millis(now.low_millis().wrapping_sub(self.left_millis).into())
     }
 
     fn arm(&mut self, due: Time, effects: &mut Effects) {
@@ -78,11 +78,6 @@ impl Presence {
             effects.set.push((due, Alarm::Presence));
         }
     }
-}
-
-/// Seven weeks go round; an alarm comes within seconds.
-fn low_millis(time: Time) -> u32 {
-    u32::try_from(time.as_millis() & u64::from(u32::MAX)).expect("the higher bits are gone")
 }
 
 impl User {
@@ -108,7 +103,7 @@ impl User {
             return;
         }
         self.presence.state = State::Leaving;
-        self.presence.left_millis = low_millis(now);
+        self.presence.left_millis = now.low_millis();
         self.presence.arm(now + AWAY, effects);
     }
 

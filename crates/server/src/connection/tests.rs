@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 
 use crate::slots::Slots;
 
+impl Coalesce for tokio::io::DuplexStream {}
+
 fn shared(path: &std::path::Path) -> Arc<Shared> {
     let directory = Arc::new(SqliteDirectory::open_or_create(path).unwrap());
     let user = UserLimits {
@@ -37,6 +39,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         clock: Clock::start(),
         router,
         directory,
+        coalescing: Arc::default(),
     })
 }
 

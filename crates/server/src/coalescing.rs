@@ -1,0 +1,289 @@
+//! Acknowledgements of receivers, taken up with the next message instead of with a wake-up each.
+//!
+//! While messages come one at a time, waking up is most of what they cost, and the receiver's
+//! acknowledgement wakes the server as the message does. So a socket whose receiver usually answers at
+//! once is told that a few bytes are no reason to wake anybody (`SO_RCVLOWAT`, socket(7)). The next message,
+//! from whomever, takes the acknowledgement up; if none comes, a timer does. A larger packet and the end of
+//! the connection wake as ever, and so does everything on systems that cannot do this. ADR 12 has the
+//! measurements.
+//!
+//! Invariants:
+//! - nothing is put off for longer than [`LONGEST`] and what the timer is late (`the_timer_takes_up`);
+//! - who waits for an acknowledgement before he goes on is not slowed down: where the timer had to do it,
+//!   nothing is put off for [`REST`] (`after_the_timer_nothing_is_put_off`);
+//! - at most [`MOST`] sockets are put off (`it_has_a_bound`).
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use jam_core::time::Time;
+use smallvec::SmallVec;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+
+use crate::websocket::WebSocketStream;
+
+/// Bytes that may be an acknowledgement and nothing more: PUBACK, PUBREC, PUBREL or PUBCOMP with a reason
+/// and no properties (MQTT 5.0, section 3.4), and PINGREQ and DISCONNECT, which are no more urgent.
+pub(crate) const ANSWER_BYTES: i32 = 6;
+
+/// What a TLS record adds at most to so few bytes: a header, and TLS 1.2's nonce and tag.
+const TLS_RECORD_BYTES: i32 = 5 + 8 + 16;
+
+/// How soon a receiver must usually answer for it to be worth while.
+pub(crate) const AT_ONCE_MILLIS: u32 = 2;
+
+/// How long an answer may take to arrive: what has been put off for less is left for the next message.
+const ARRIVAL: Duration = Duration::from_micros(100);
+
+/// For how long something is put off at most; less than half of the grace of a message (ADR 7).
+const LONGEST: Duration = Duration::from_millis(10);
+
+/// For how long nothing is put off after the timer had to take something up.
+const REST: Duration = Duration::from_secs(1);
+
+/// How many sockets may be put off at a time. At the paces below there are rarely more than ten.
+const MOST: usize = 256;
+
+/// Over what time messages are counted, as a power of two in milliseconds.
+const PACE_MILLIS_LOG2: u32 = 4;
+
+/// How many messages make it worth while in that time, 16 ms: with fewer, the next is not likely to come
+/// within [`LONGEST`]; with more, whoever wakes finds more than one thing to do anyway.
+const PACE: std::ops::RangeInclusive<u64> = 8..=320;
+
+/// A stream, seen as a socket that may be told not to wake for an answer.
+pub(crate) trait Coalesce {
+    /// The socket, and how few bytes on it need not wake anybody; nothing where it cannot be told.
+    fn quiet(&self) -> Option<(RawFd, i32)> {
+        None
+    }
+}
+
+impl Coalesce for TcpStream {
+    fn quiet(&self) -> Option<(RawFd, i32)> {
+        Some((self.as_raw_fd(), ANSWER_BYTES))
+    }
+}
+
+impl Coalesce for TlsStream<TcpStream> {
+    fn quiet(&self) -> Option<(RawFd, i32)> {
+        Some((self.as_raw_fd(), ANSWER_BYTES + TLS_RECORD_BYTES))
+    }
+}
+
+/// The library keeps the socket to itself.
+impl Coalesce for WebSocketStream {}
+
+/// What is put off, and for how long; one for the server.
+#[derive(Debug, Default)]
+pub(crate) struct Coalescing {
+    pace: Pace,
+    late: Mutex<Late>,
+    /// Rung when the timer has something to do again.
+    timer: Notify,
+}
+
+impl Coalescing {
+    /// A message has come in: answers that have had time to arrive are taken up along with it.
+    pub(crate) fn handle_message(&self, now: Time) {
+        if !self.pace.count(now) {
+            return; // what is left is the timer's
+        }
+        let mut due = Due::new();
+        {
+            let mut late = self.lock();
+            if late.sockets.is_empty() {
+                return;
+            }
+            late.take_until(Instant::now() - ARRIVAL, &mut due);
+        }
+        wake_for_everything(&due);
+    }
+
+    /// Asks not to be woken for the answer that this socket is going to receive, if that is worth while.
+    pub(crate) fn put_off(&self, socket: &impl Coalesce, now: Time) {
+        if !self.pace.is_right(now) {
+            return;
+        }
+        let Some((socket, bytes)) = socket.quiet() else {
+            return;
+        };
+        let put_off_at = Instant::now();
+        if !self.lock().takes_more(put_off_at) || !low_water::set(socket, bytes + 1) {
+            return;
+        }
+        // Only now: whoever finds it here tells it the contrary.
+        let mut late = self.lock();
+        late.sockets.push_back((socket, put_off_at));
+        let timer_sleeps = !std::mem::replace(&mut late.timer_runs, true);
+        drop(late);
+        if timer_sleeps {
+            self.timer.notify_one();
+        }
+    }
+
+    /// Takes up what no message has taken up in time, until the server stops.
+    pub(crate) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let forever = async {
+            loop {
+                self.timer.notified().await;
+                while let Some(put_off_at) = self.first() {
+                    tokio::time::sleep_until(put_off_at + LONGEST).await;
+                    let mut due = Due::new();
+                    self.lock().time_out(Instant::now(), &mut due);
+                    wake_for_everything(&due);
+                }
+            }
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = forever => {}
+        }
+    }
+
+    /// When the first of all was put off; without any, the timer sleeps until it is told.
+    fn first(&self) -> Option<Instant> {
+        let mut late = self.lock();
+        let first = late.sockets.front().map(|&(_, put_off_at)| put_off_at);
+        late.timer_runs = first.is_some();
+        first
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Late> {
+        self.late
+            .lock()
+            .expect("no code that holds the lock can panic")
+    }
+}
+
+type Due = SmallVec<[RawFd; 8]>;
+
+/// From now on everything wakes, what has arrived already at once. A socket that is closed since, or
+/// whose number another has now, loses nothing by it.
+fn wake_for_everything(sockets: &[RawFd]) {
+    for &socket in sockets {
+        low_water::set(socket, 1);
+    }
+}
+
+/// The sockets that are put off, in the order in which they were.
+#[derive(Debug, Default)]
+struct Late {
+    sockets: VecDeque<(RawFd, Instant)>,
+    timer_runs: bool,
+    rests_until: Option<Instant>,
+}
+
+impl Late {
+    fn takes_more(&self, now: Instant) -> bool {
+        self.sockets.len() < MOST && self.rests_until.is_none_or(|until| until <= now)
+    }
+
+    /// Takes those out that were put off then or earlier.
+    fn take_until(&mut self, then: Instant, due: &mut Due) {
+        while let Some(&(socket, put_off_at)) = self.sockets.front()
+            && put_off_at <= then
+        {
+            due.push(socket);
+            self.sockets.pop_front();
+        }
+    }
+
+    /// The timer has fired. Whatever it finds, messages come too seldom, or not before they are acknowledged.
+    fn time_out(&mut self, now: Instant, due: &mut Due) {
+        self.take_until(now - LONGEST, due);
+        if !due.is_empty() {
+            self.rests_until = Some(now + REST);
+        }
+    }
+}
+
+/// How many messages there were lately: the number of the current period, those in the one before, those
+/// in it so far. Threads that count at the same time may lose one.
+#[derive(Debug, Default)]
+struct Pace(AtomicU64);
+
+impl Pace {
+    const COUNT_BITS: u32 = 16;
+    const COUNT_MAX: u64 = (1 << Self::COUNT_BITS) - 1;
+
+    /// Counts a message; whether the pace is right.
+    fn count(&self, now: Time) -> bool {
+        let (period, before, count) = self.get(now);
+        let count = (count + 1).min(Self::COUNT_MAX);
+        let packed = period << (2 * Self::COUNT_BITS) | before << Self::COUNT_BITS | count;
+        self.0.store(packed, Ordering::Relaxed);
+        PACE.contains(&before)
+    }
+
+    fn is_right(&self, now: Time) -> bool {
+        PACE.contains(&self.get(now).1)
+    }
+
+    fn get(&self, now: Time) -> (u64, u64, u64) {
+        let packed = self.0.load(Ordering::Relaxed);
+        let period = now.as_millis() >> PACE_MILLIS_LOG2 & u64::from(u32::MAX);
+        let before = packed >> Self::COUNT_BITS & Self::COUNT_MAX;
+        let count = packed & Self::COUNT_MAX;
+        match period.wrapping_sub(packed >> (2 * Self::COUNT_BITS)) {
+            0 => (period, before, count),
+            1 => (period, count, 0),
+            _ => (period, 0, 0),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod low_water {
+    use std::os::fd::RawFd;
+    use std::sync::LazyLock;
+
+    /// Since this version of Linux, a socket that is told to wake for less says at once what it has.
+    const SINCE: (u32, u32) = (4, 18);
+
+    static WORKS: LazyLock<bool> =
+        LazyLock::new(|| is_since(&rustix::system::uname().release().to_string_lossy()));
+
+    pub(super) fn is_since(release: &str) -> bool {
+        let mut numbers = release
+            .split(|c: char| !c.is_ascii_digit())
+            .map_while(|number| number.parse().ok());
+        numbers.next().zip(numbers.next()) >= Some(SINCE)
+    }
+
+    /// From how many bytes on the socket is readable; whether it does as it was told.
+    #[allow(unsafe_code)] // no library that is in the tree has this option
+    pub(super) fn set(socket: RawFd, bytes: i32) -> bool {
+        const I32_BYTES: libc::socklen_t = 4;
+        // SAFETY: the pointer and the length are those of an integer that outlives the call, and the kernel
+        // keeps neither. A number that is not an open socket's is an error and no more.
+        *WORKS
+            && unsafe {
+                libc::setsockopt(
+                    socket,
+                    libc::SOL_SOCKET,
+                    libc::SO_RCVLOWAT,
+                    (&raw const bytes).cast(),
+                    I32_BYTES,
+                )
+            } == 0
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod low_water {
+    use std::os::fd::RawFd;
+
+    pub(super) fn set(_socket: RawFd, _bytes: i32) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;

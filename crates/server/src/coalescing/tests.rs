@@ -1,0 +1,235 @@
+use super::*;
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+/// A PUBACK (MQTT 3.1.1, section 3.4).
+const PUBACK: [u8; 4] = [0x40, 2, 0, 1];
+
+/// Long enough to be sure that nothing comes any more.
+const NEVER: Duration = Duration::from_millis(50);
+
+/// Long enough for what must come.
+const SURELY: Duration = Duration::from_secs(10);
+
+const NOW: Time = Time::from_millis(1_000_000);
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap());
+    let (client, accepted) = tokio::join!(client, listener.accept());
+    let (client, server) = (client.unwrap(), accepted.unwrap().0);
+    client.set_nodelay(true).unwrap();
+    // The runtime takes a new socket for readable until it has tried.
+    let tried = server.try_read(&mut [0; 1]).unwrap_err();
+    assert_eq!(tried.kind(), io::ErrorKind::WouldBlock);
+    (client, server)
+}
+
+/// One that has counted so many messages in the period before [`NOW`].
+fn after_messages(count: u64) -> Arc<Coalescing> {
+    let coalescing = Coalescing::default();
+    for _ in 0..count {
+        coalescing.pace.count(NOW - Duration::from_millis(16));
+    }
+    Arc::new(coalescing)
+}
+
+fn put_off_count(coalescing: &Coalescing) -> usize {
+    coalescing.lock().sockets.len()
+}
+
+/// Whether the socket wakes within that time; what woke it is read.
+async fn wakes(stream: &TcpStream, within: Duration) -> bool {
+    let mut bytes = [0; 64];
+    timeout(within, async {
+        loop {
+            stream.readable().await.unwrap();
+            match stream.try_read(&mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read.unwrap(),
+            }
+        }
+    })
+    .await
+    .is_ok()
+}
+
+#[tokio::test]
+async fn an_answer_waits_for_the_next_message() {
+    let coalescing = after_messages(32);
+    let (mut client, server) = pair().await;
+    coalescing.put_off(&server, NOW);
+    client.write_all(&PUBACK).await.unwrap();
+    assert!(!wakes(&server, NEVER).await);
+
+    coalescing.handle_message(NOW);
+    assert!(wakes(&server, SURELY).await);
+    client.write_all(&PUBACK).await.unwrap();
+    assert!(wakes(&server, SURELY).await, "the next answer waits too");
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_after_the_next_message_wakes() {
+    let coalescing = after_messages(32);
+    let (mut client, server) = pair().await;
+    coalescing.put_off(&server, NOW);
+    tokio::time::sleep(ARRIVAL).await;
+    coalescing.handle_message(NOW);
+    client.write_all(&PUBACK).await.unwrap();
+    assert!(wakes(&server, SURELY).await);
+}
+
+#[tokio::test]
+async fn the_oldest_come_first_and_the_youngest_are_left() {
+    let coalescing = after_messages(32);
+    let (_client, first) = pair().await;
+    let (_client, second) = pair().await;
+    coalescing.put_off(&first, NOW);
+    coalescing.put_off(&second, NOW);
+    let put_off_at = coalescing.lock().sockets[0].1;
+    let mut due = Due::new();
+    let just_before = put_off_at - Duration::from_nanos(1);
+    coalescing.lock().take_until(just_before, &mut due);
+    assert!(due.is_empty());
+    coalescing.lock().take_until(put_off_at, &mut due);
+    assert_eq!(due.as_slice(), [first.as_raw_fd()]);
+}
+
+#[tokio::test]
+async fn a_larger_packet_wakes_at_once() {
+    let coalescing = after_messages(32);
+    let (mut client, server) = pair().await;
+    coalescing.put_off(&server, NOW);
+    client.write_all(&PUBACK).await.unwrap();
+    client.write_all(&PUBACK).await.unwrap(); // together they are more than one answer
+    assert!(wakes(&server, SURELY).await);
+}
+
+#[tokio::test]
+async fn the_end_wakes_at_once() {
+    let coalescing = after_messages(32);
+    let (client, server) = pair().await;
+    coalescing.put_off(&server, NOW);
+    drop(client);
+    assert!(wakes(&server, SURELY).await);
+}
+
+#[tokio::test]
+async fn the_timer_takes_up() {
+    let coalescing = after_messages(32);
+    let (stop, stopped) = watch::channel(false);
+    let timer = tokio::spawn(coalescing.clone().run(stopped));
+    for _ in 0..2 {
+        let (mut client, server) = pair().await;
+        coalescing.put_off(&server, NOW);
+        assert_eq!(put_off_count(&coalescing), 1);
+        client.write_all(&PUBACK).await.unwrap();
+        assert!(wakes(&server, SURELY).await);
+        assert_eq!(put_off_count(&coalescing), 0);
+        coalescing.lock().rests_until = None;
+    }
+    stop.send_replace(true);
+    timer.await.unwrap();
+}
+
+#[tokio::test]
+async fn after_the_timer_nothing_is_put_off() {
+    let coalescing = after_messages(32);
+    let (_client, server) = pair().await;
+    coalescing.put_off(&server, NOW);
+    let mut due = Due::new();
+    let fired = Instant::now() + LONGEST;
+    coalescing.lock().time_out(fired, &mut due);
+    assert_eq!(due.len(), 1);
+    assert!(
+        !coalescing
+            .lock()
+            .takes_more(fired + REST - Duration::from_millis(1))
+    );
+    assert!(coalescing.lock().takes_more(fired + REST));
+
+    wake_for_everything(&due);
+    coalescing.put_off(&server, NOW);
+    assert_eq!(put_off_count(&coalescing), 0);
+}
+
+/// Between traffic that comes and goes the timer finds nothing left, and that says nothing of the pace.
+#[tokio::test]
+async fn a_timer_that_finds_nothing_changes_nothing() {
+    let coalescing = after_messages(32);
+    let (_client, server) = pair().await;
+    coalescing.put_off(&server, NOW);
+    let mut due = Due::new();
+    coalescing.lock().time_out(Instant::now(), &mut due);
+    assert!(due.is_empty() && coalescing.lock().takes_more(Instant::now()));
+}
+
+#[tokio::test]
+async fn it_has_a_bound() {
+    let coalescing = after_messages(32);
+    let (_client, server) = pair().await;
+    for _ in 0..MOST + 10 {
+        coalescing.put_off(&server, NOW);
+    }
+    assert_eq!(put_off_count(&coalescing), MOST);
+}
+
+#[tokio::test]
+async fn a_socket_that_is_gone_does_no_harm() {
+    let coalescing = after_messages(32);
+    let (_client, server) = pair().await;
+    coalescing.put_off(&server, NOW);
+    drop(server);
+    let (mut client, server) = pair().await; // it may have that number now
+    tokio::time::sleep(ARRIVAL).await;
+    coalescing.handle_message(NOW);
+    client.write_all(&PUBACK).await.unwrap();
+    assert!(wakes(&server, SURELY).await);
+    assert_eq!(put_off_count(&coalescing), 0);
+}
+
+#[tokio::test]
+async fn nothing_is_put_off_at_another_pace() {
+    let (_client, server) = pair().await;
+    for (messages, is_put_off) in [(0, 0), (7, 0), (8, 1), (320, 1), (321, 0), (1_000_000, 0)] {
+        let coalescing = after_messages(messages);
+        coalescing.put_off(&server, NOW);
+        assert_eq!(put_off_count(&coalescing), is_put_off, "{messages}");
+    }
+}
+
+#[test]
+fn the_pace_is_of_the_period_before() {
+    let at = |millis| NOW + Duration::from_millis(millis);
+    let pace = Pace::default();
+    for _ in 0..10 {
+        assert!(!pace.count(NOW));
+    }
+    assert!(!pace.is_right(at(15)));
+    assert!(pace.is_right(at(16)));
+    assert!(pace.count(at(16)));
+    assert!(!pace.is_right(at(32)), "one message in a period");
+    assert!(!pace.is_right(at(16 * 1000)));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn old_systems_are_known_by_their_version() {
+    for (release, works) in [
+        ("6.18.44-fc-v595", true),
+        ("5.0", true),
+        ("4.18.0-553.el8.x86_64", true),
+        ("4.17.19", false),
+        ("3.10.0-1160.el7", false),
+        ("4.4.0", false), // gVisor, which does not have the option
+        ("", false),
+        ("unknown", false),
+    ] {
+        assert_eq!(low_water::is_since(release), works, "{release}");
+    }
+}
