@@ -444,9 +444,10 @@ enum Target {
 
 impl Target {
     fn of(topic: &ByteString, sender: &UserId) -> Self {
-        let parts = topic
-            .strip_prefix('/')
-            .and_then(|topic| topic.split_once('/'));
+        let parts = topic.strip_prefix('/').and_then(|topic| {
+            let end = topic.bytes().position(|byte| byte == b'/')?;
+            Some((&topic[..end], &topic[end + 1..]))
+        });
         match parts {
             Some((owner, "inbox")) if owner == sender.as_str() => Self::OwnInbox,
             Some((owner, _)) if owner == sender.as_str() => Self::OwnChannel,

@@ -17,7 +17,7 @@ use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::store::{Origin, Receipt, Seq};
 use crate::time::Time;
-use crate::user::{Effects, User};
+use crate::user::{Effects, Listeners, User};
 
 use super::Router;
 
@@ -150,37 +150,66 @@ impl Router {
         what: impl FnOnce(&mut User, &mut VecDeque<Graced>, &mut Effects) -> T,
     ) -> T {
         let mut effects = Effects::default();
+        let (mut guard, hash) = self.enter(id);
+        let shard = &mut *guard;
+        let user = self.entry(&mut shard.users, id, hash);
+        let pairs = user.push_pairs();
+        let result = what(user, &mut shard.graced, &mut effects);
+        let is_idle = self.note(user, pairs, effects.listeners);
+        self.leave(id, hash, guard, is_idle, &mut effects);
+        result
+    }
+
+    // Every message comes three times through here, on behalf of three callers; copies of this in each of
+    // them would be three times as much code to fetch into the cache, which is cold after each sleep.
+
+    #[inline(never)]
+    fn enter(&self, id: &UserId) -> (MutexGuard<'_, Shard>, u64) {
+        let hash = self.hash(id);
+        (lock(self.shard(hash)), hash)
+    }
+
+    /// Counts what has changed with a user; whether nothing is left that has to be remembered of him.
+    #[inline(never)]
+    fn note(&self, user: &User, pairs_before: usize, listeners: Listeners) -> bool {
+        self.count_push_pairs(pairs_before, user.push_pairs());
+        self.listening.change(listeners);
+        user.is_idle()
+    }
+
+    #[inline(never)]
+    fn leave(
+        &self,
+        id: &UserId,
+        hash: u64,
+        mut shard: MutexGuard<'_, Shard>,
+        is_idle: bool,
+        effects: &mut Effects,
+    ) {
+        if is_idle {
+            shard.remove(id, hash);
+        }
         let mut spared: SmallVec<[Receipt; 4]> = SmallVec::new();
-        let (result, wrote) = {
-            let hash = self.hash(id);
-            let mut shard = lock(self.shard(hash));
-            let shard = &mut *shard;
-            let user = self.entry(&mut shard.users, id, hash);
-            let pairs = user.push_pairs();
-            let result = what(user, &mut shard.graced, &mut effects);
-            self.count_push_pairs(pairs, user.push_pairs());
-            self.listening.change(effects.listeners);
-            if user.is_idle() {
-                shard.remove(id, hash);
-            }
+        if !effects.spared.is_empty() {
             for seq in effects.spared.drain(..) {
                 if let Some((bytes, receipt)) = shard.spare(seq) {
                     self.graced_bytes.fetch_sub(bytes, Ordering::Relaxed);
                     spared.extend(receipt);
                 }
             }
-            let wrote = !effects.writes.is_empty();
+        }
+        let wrote = !effects.writes.is_empty();
+        if wrote {
             for (writes, receipt) in effects.writes.drain(..) {
                 self.store.write(writes, receipt);
             }
-            (result, wrote)
-        };
+        }
+        drop(shard);
         if wrote {
             self.store.settle();
         }
         spared.into_iter().for_each(Receipt::stored);
-        self.apply(id, &mut effects);
-        result
+        self.apply(id, effects);
     }
 
     fn count_push_pairs(&self, before: usize, after: usize) {
