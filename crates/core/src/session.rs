@@ -178,6 +178,11 @@ impl Session {
                 .any(|it| it.due == Due::Storing && it.flight != Flight::AwaitsPubComp)
     }
 
+    /// Whether a packet id waits to be sent, now or when the store has something.
+    pub(crate) fn has_due(&self) -> bool {
+        self.packets().due > 0
+    }
+
     /// The packet ids that may be sent now, in their order.
     pub(crate) fn due(&self) -> impl Iterator<Item = InFlight> {
         let packets = self.packets();

@@ -3,27 +3,25 @@
 //! While messages come one at a time, waking up is most of what they cost, and the receiver's
 //! acknowledgement wakes the server as the message does. So a socket whose receiver usually answers at
 //! once is told that a few bytes are no reason to wake anybody (`SO_RCVLOWAT`, socket(7)). The next message,
-//! from whomever, takes the acknowledgement up; if none comes, a timer does. A larger packet and the end of
+//! from whomever, takes the acknowledgement up; if none comes, housekeeping does. A larger packet and the end of
 //! the connection wake as ever, and so does everything on systems that cannot do this. ADR 12 has the
 //! measurements.
 //!
 //! Invariants:
-//! - nothing is put off for longer than [`LONGEST`] and what the timer is late (`the_timer_takes_up`);
-//! - who waits for an acknowledgement before he goes on is not slowed down: where the timer had to do it,
-//!   nothing is put off for [`REST`] (`after_the_timer_nothing_is_put_off`);
+//! - nothing is put off for longer than [`LONGEST`] and a tick of housekeeping (`a_tick_takes_up`);
+//! - who waits for an acknowledgement before he goes on is not slowed down: where a tick had to do it,
+//!   nothing is put off for [`REST`] (`after_a_tick_that_took_up_nothing_is_put_off`);
 //! - at most [`MOST`] sockets are put off (`it_has_a_bound`).
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use jam_core::time::Time;
 use smallvec::SmallVec;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use crate::websocket::WebSocketStream;
@@ -41,10 +39,10 @@ pub(crate) const AT_ONCE_MILLIS: u32 = 2;
 /// How long an answer may take to arrive: what has been put off for less is left for the next message.
 const ARRIVAL: Duration = Duration::from_micros(100);
 
-/// For how long something is put off at most; less than half of the grace of a message (ADR 7).
+/// For how long something is left for the next message, whoever sends it.
 const LONGEST: Duration = Duration::from_millis(10);
 
-/// For how long nothing is put off after the timer had to take something up.
+/// For how long nothing is put off after a tick had to take something up.
 const REST: Duration = Duration::from_secs(1);
 
 /// How many sockets may be put off at a time. At the paces below there are rarely more than ten.
@@ -85,15 +83,13 @@ impl Coalesce for WebSocketStream {}
 pub(crate) struct Coalescing {
     pace: Pace,
     late: Mutex<Late>,
-    /// Rung when the timer has something to do again.
-    timer: Notify,
 }
 
 impl Coalescing {
     /// A message has come in: answers that have had time to arrive are taken up along with it.
     pub(crate) fn handle_message(&self, now: Time) {
         if !self.pace.count(now) {
-            return; // what is left is the timer's
+            return; // what is left is for the next tick
         }
         let mut due = Due::new();
         {
@@ -119,40 +115,14 @@ impl Coalescing {
             return;
         }
         // Only now: whoever finds it here tells it the contrary.
-        let mut late = self.lock();
-        late.sockets.push_back((socket, put_off_at));
-        let timer_sleeps = !std::mem::replace(&mut late.timer_runs, true);
-        drop(late);
-        if timer_sleeps {
-            self.timer.notify_one();
-        }
+        self.lock().sockets.push_back((socket, put_off_at));
     }
 
-    /// Takes up what no message has taken up in time, until the server stops.
-    pub(crate) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let forever = async {
-            loop {
-                self.timer.notified().await;
-                while let Some(put_off_at) = self.first() {
-                    tokio::time::sleep_until(put_off_at + LONGEST).await;
-                    let mut due = Due::new();
-                    self.lock().time_out(Instant::now(), &mut due);
-                    wake_for_everything(&due);
-                }
-            }
-        };
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => {}
-            () = forever => {}
-        }
-    }
-
-    /// When the first of all was put off; without any, the timer sleeps until it is told.
-    fn first(&self) -> Option<Instant> {
-        let mut late = self.lock();
-        let first = late.sockets.front().map(|&(_, put_off_at)| put_off_at);
-        late.timer_runs = first.is_some();
-        first
+    /// Takes up what no message has taken up for [`LONGEST`]; to be called every few milliseconds.
+    pub(crate) fn handle_tick(&self) {
+        let mut due = Due::new();
+        self.lock().time_out(Instant::now(), &mut due);
+        wake_for_everything(&due);
     }
 
     fn lock(&self) -> MutexGuard<'_, Late> {
@@ -176,7 +146,6 @@ fn wake_for_everything(sockets: &[RawFd]) {
 #[derive(Debug, Default)]
 struct Late {
     sockets: VecDeque<(RawFd, Instant)>,
-    timer_runs: bool,
     rests_until: Option<Instant>,
 }
 
@@ -195,7 +164,7 @@ impl Late {
         }
     }
 
-    /// The timer has fired. Whatever it finds, messages come too seldom, or not before they are acknowledged.
+    /// If a tick finds anything, messages come too seldom, or not before others are acknowledged.
     fn time_out(&mut self, now: Instant, due: &mut Due) {
         self.take_until(now - LONGEST, due);
         if !due.is_empty() {

@@ -69,7 +69,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) router: Arc<Router>,
     pub(crate) directory: Arc<SqliteDirectory>,
-    pub(crate) coalescing: Arc<Coalescing>,
+    pub(crate) coalescing: Coalescing,
 }
 
 /// Serves one connection until it ends. `accepted` is when the socket was accepted: the time for CONNECT

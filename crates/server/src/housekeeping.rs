@@ -1,7 +1,7 @@
 //! What has to be done without a packet that asks for it.
 //!
 //! Four loops, so that none waits for another's I/O: the rules' time (session expiry, delayed wills), the
-//! grace of messages, the directory (a change that another process commits takes effect on open connections within a
+//! grace of messages and of acknowledgements, the directory (a change that another process commits takes effect on open connections within a
 //! second: PROTOCOL.md, section 6), and the TLS files. Each ends when the server stops.
 
 use std::sync::Arc;
@@ -41,10 +41,12 @@ pub(crate) async fn keep_time(shared: Arc<Shared>, mut stop: watch::Receiver<boo
     }
 }
 
-/// Hands messages to the store that were not acknowledged within their grace.
+/// Hands messages to the store that were not acknowledged within their grace, and takes acknowledgements up
+/// that no message has taken up.
 pub(crate) async fn end_graces(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(GRACE_TICK);
     while next(&mut ticks, &mut stop).await {
+        shared.coalescing.handle_tick();
         shared.router.hand_over(shared.clock.now());
     }
 }

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::coalescing::Coalescing;
 use crate::connection::Shared;
 use crate::directory::SqliteDirectory;
 use crate::health::Health;
@@ -102,7 +103,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         clock,
         router,
         directory,
-        coalescing: Arc::default(),
+        coalescing: Coalescing::default(),
     });
     let slots = Slots::new(limits.connections, limits.connections_per_address);
     let health = Arc::new(Health::new(slots.clone(), mailbox.clone()));
@@ -249,7 +250,6 @@ fn housekeepers(
     let mut crew = Crew::new();
     crew.spawn(|stop| housekeeping::keep_time(shared.clone(), stop));
     crew.spawn(|stop| housekeeping::end_graces(shared.clone(), stop));
-    crew.spawn(|stop| shared.coalescing.clone().run(stop));
     crew.spawn(|stop| presence::tell_presence(shared.clone(), stop));
     crew.spawn(|stop| housekeeping::watch_directory(shared.clone(), health.clone(), stop));
     if let Some(tls) = tls {

@@ -275,6 +275,9 @@ fn send_due(
     now: Time,
     fetched: &mut Fetched,
 ) -> Result<(), Halt> {
+    if !device.session.has_due() {
+        return Ok(()); // nothing is to be sent again either
+    }
     let due: SmallVec<[_; 16]> = device.session.due().take(room.count).collect();
     for it in due {
         let again = it.due == Due::Again;

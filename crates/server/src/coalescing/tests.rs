@@ -31,12 +31,12 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 /// One that has counted so many messages in the period before [`NOW`].
-fn after_messages(count: u64) -> Arc<Coalescing> {
+fn after_messages(count: u64) -> Coalescing {
     let coalescing = Coalescing::default();
     for _ in 0..count {
         coalescing.pace.count(NOW - Duration::from_millis(16));
     }
-    Arc::new(coalescing)
+    coalescing
 }
 
 fn put_off_count(coalescing: &Coalescing) -> usize {
@@ -120,25 +120,19 @@ async fn the_end_wakes_at_once() {
 }
 
 #[tokio::test]
-async fn the_timer_takes_up() {
+async fn a_tick_takes_up() {
     let coalescing = after_messages(32);
-    let (stop, stopped) = watch::channel(false);
-    let timer = tokio::spawn(coalescing.clone().run(stopped));
-    for _ in 0..2 {
-        let (mut client, server) = pair().await;
-        coalescing.put_off(&server, NOW);
-        assert_eq!(put_off_count(&coalescing), 1);
-        client.write_all(&PUBACK).await.unwrap();
-        assert!(wakes(&server, SURELY).await);
-        assert_eq!(put_off_count(&coalescing), 0);
-        coalescing.lock().rests_until = None;
-    }
-    stop.send_replace(true);
-    timer.await.unwrap();
+    let (mut client, server) = pair().await;
+    coalescing.put_off(&server, NOW);
+    client.write_all(&PUBACK).await.unwrap();
+    tokio::time::sleep(LONGEST).await;
+    coalescing.handle_tick();
+    assert!(wakes(&server, SURELY).await);
+    assert_eq!(put_off_count(&coalescing), 0);
 }
 
 #[tokio::test]
-async fn after_the_timer_nothing_is_put_off() {
+async fn after_a_tick_that_took_up_nothing_is_put_off() {
     let coalescing = after_messages(32);
     let (_client, server) = pair().await;
     coalescing.put_off(&server, NOW);
@@ -158,15 +152,16 @@ async fn after_the_timer_nothing_is_put_off() {
     assert_eq!(put_off_count(&coalescing), 0);
 }
 
-/// Between traffic that comes and goes the timer finds nothing left, and that says nothing of the pace.
 #[tokio::test]
-async fn a_timer_that_finds_nothing_changes_nothing() {
+async fn a_tick_that_finds_nothing_changes_nothing() {
     let coalescing = after_messages(32);
     let (_client, server) = pair().await;
     coalescing.put_off(&server, NOW);
     let mut due = Due::new();
-    coalescing.lock().time_out(Instant::now(), &mut due);
-    assert!(due.is_empty() && coalescing.lock().takes_more(Instant::now()));
+    let put_off_at = coalescing.lock().sockets[0].1;
+    let too_early = put_off_at + LONGEST - Duration::from_nanos(1);
+    coalescing.lock().time_out(too_early, &mut due);
+    assert!(due.is_empty() && coalescing.lock().takes_more(too_early));
 }
 
 #[tokio::test]

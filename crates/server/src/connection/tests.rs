@@ -39,7 +39,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         clock: Clock::start(),
         router,
         directory,
-        coalescing: Arc::default(),
+        coalescing: Coalescing::default(),
     })
 }
 
