@@ -13,6 +13,8 @@
 //! Invariants: nothing here reads a socket, a file or a clock, nothing waits, and nothing is random but
 //! the keys of hash tables. Whatever needs the time gets it as an argument.
 
+#![forbid(unsafe_code)]
+
 pub mod attempts;
 pub mod connection;
 pub mod directory;

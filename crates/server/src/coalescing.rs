@@ -9,8 +9,8 @@
 //!
 //! Invariants:
 //! - nothing is put off for longer than [`LONGEST`] and a tick of housekeeping (`a_tick_takes_up`);
-//! - who waits for an acknowledgement before he goes on is not slowed down: where a tick had to do it,
-//!   nothing is put off for [`REST`] (`after_a_tick_that_took_up_nothing_is_put_off`);
+//! - senders who wait for acknowledgements before they go on do not wait for each other: where a tick had to
+//!   take something up, nothing is put off for [`REST`] (`after_a_tick_that_took_up_nothing_is_put_off`);
 //! - at most [`MOST`] sockets are put off (`it_has_a_bound`).
 
 use std::collections::VecDeque;
@@ -33,8 +33,8 @@ pub(crate) const ANSWER_BYTES: i32 = 6;
 /// What a TLS record adds at most to so few bytes: a header, and TLS 1.2's nonce and tag.
 const TLS_RECORD_BYTES: i32 = 5 + 8 + 16;
 
-/// How soon a receiver must usually answer for it to be worth while.
-pub(crate) const AT_ONCE_MILLIS: u32 = 2;
+/// How soon a receiver must have answered the last time for it to be worth while, what was put off included.
+pub(crate) const AT_ONCE_MILLIS: u32 = 4;
 
 /// How long an answer may take to arrive: what has been put off for less is left for the next message.
 const ARRIVAL: Duration = Duration::from_micros(100);
@@ -45,7 +45,7 @@ const LONGEST: Duration = Duration::from_millis(10);
 /// For how long nothing is put off after a tick had to take something up.
 const REST: Duration = Duration::from_secs(1);
 
-/// How many sockets may be put off at a time. At the paces below there are rarely more than ten.
+/// How many sockets may be put off at a time, give or take one for each thread. At the paces below there are rarely more than ten.
 const MOST: usize = 256;
 
 /// Over what time messages are counted, as a power of two in milliseconds.
@@ -53,7 +53,7 @@ const PACE_MILLIS_LOG2: u32 = 4;
 
 /// How many messages make it worth while in that time, 16 ms: with fewer, the next is not likely to come
 /// within [`LONGEST`]; with more, whoever wakes finds more than one thing to do anyway.
-const PACE: std::ops::RangeInclusive<u64> = 8..=320;
+const PACE: std::ops::RangeInclusive<u64> = 16..=320;
 
 /// A stream, seen as a socket that may be told not to wake for an answer.
 pub(crate) trait Coalesce {
@@ -102,20 +102,22 @@ impl Coalescing {
         wake_for_everything(&due);
     }
 
-    /// Asks not to be woken for the answer that this socket is going to receive, if that is worth while.
-    pub(crate) fn put_off(&self, socket: &impl Coalesce, now: Time) {
+    /// Asks not to be woken for the answer that this socket is going to receive, if that is worth while;
+    /// whether it was. Not to be called again before the answer is there, or it would be put off for longer.
+    pub(crate) fn put_off(&self, socket: &impl Coalesce, now: Time) -> bool {
         if !self.pace.is_right(now) {
-            return;
+            return false;
         }
         let Some((socket, bytes)) = socket.quiet() else {
-            return;
+            return false;
         };
         let put_off_at = Instant::now();
         if !self.lock().takes_more(put_off_at) || !low_water::set(socket, bytes + 1) {
-            return;
+            return false;
         }
         // Only now: whoever finds it here tells it the contrary.
         self.lock().sockets.push_back((socket, put_off_at));
+        true
     }
 
     /// Takes up what no message has taken up for [`LONGEST`]; to be called every few milliseconds.
@@ -200,9 +202,12 @@ impl Pace {
         let period = now.as_millis() >> PACE_MILLIS_LOG2 & u64::from(u32::MAX);
         let before = packed >> Self::COUNT_BITS & Self::COUNT_MAX;
         let count = packed & Self::COUNT_MAX;
-        match period.wrapping_sub(packed >> (2 * Self::COUNT_BITS)) {
+        let last = packed >> (2 * Self::COUNT_BITS);
+        match period.wrapping_sub(last) {
             0 => (period, before, count),
             1 => (period, count, 0),
+            // Another thread's time is a little later than this one's.
+            u64::MAX => (last, before, count),
             _ => (period, 0, 0),
         }
     }

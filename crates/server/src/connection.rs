@@ -96,7 +96,7 @@ where
         loading: None,
         phase: Phase::Open,
         armed: false,
-        answers_at_once: true,
+        answer: Answer::AtOnce,
         delivered_at: 0,
         shared,
         slot,
@@ -134,6 +134,17 @@ enum Turn {
     Over,
 }
 
+/// How the client acknowledges messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Within [`AT_ONCE_MILLIS`], the last time.
+    AtOnce,
+    /// Later, the last time.
+    Late,
+    /// Nothing has come since it was put off.
+    PutOff,
+}
+
 /// A packet that waits for the directory.
 struct Loading {
     load: Pin<Box<dyn Future<Output = Result<(), DirectoryError>> + Send>>,
@@ -155,9 +166,8 @@ struct Pump<S> {
     phase: Phase,
     /// The timer has been set and has not fired since.
     armed: bool,
-    /// The client acknowledged a message within [`AT_ONCE_MILLIS`] the last time.
-    answers_at_once: bool,
-    /// When a message was delivered last: [`Time::low_millis`].
+    answer: Answer,
+    /// When the message was delivered that the next answer is about: [`Time::low_millis`].
     delivered_at: u32,
     shared: Arc<Shared>,
     slot: Slot,
@@ -289,9 +299,12 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
 
     /// A message has been delivered: its acknowledgement need not wake the server, if it comes at once.
     fn expect_answer(&mut self, now: Time) {
+        if self.answer == Answer::PutOff {
+            return;
+        }
         self.delivered_at = now.low_millis();
-        if self.answers_at_once {
-            self.shared.coalescing.put_off(&self.stream, now);
+        if self.answer == Answer::AtOnce && self.shared.coalescing.put_off(&self.stream, now) {
+            self.answer = Answer::PutOff;
         }
     }
 
@@ -299,8 +312,15 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
     fn tell_answer(&mut self, read: usize, now: Time) {
         if read <= ANSWER_BYTES as usize {
             let after = now.low_millis().wrapping_sub(self.delivered_at);
-            self.answers_at_once = after <= AT_ONCE_MILLIS;
+            self.answer = if after <= AT_ONCE_MILLIS {
+                Answer::AtOnce
+            } else {
+                Answer::Late
+            };
         } else {
+            if self.answer == Answer::PutOff {
+                self.answer = Answer::AtOnce;
+            }
             self.shared.coalescing.handle_message(now);
         }
     }

@@ -10,6 +10,8 @@
 //! Invariants: nothing here reads a socket, a clock or a file, and nothing here knows who may write
 //! to whom. A packet that was decoded keeps slices of the buffer it came in.
 
+#![forbid(unsafe_code)]
+
 pub mod decode;
 pub mod encode;
 pub mod packet;
