@@ -51,8 +51,8 @@ const MOST: usize = 256;
 /// Over what time messages are counted, as a power of two in milliseconds.
 const PACE_MILLIS_LOG2: u32 = 4;
 
-/// How many messages make it worth while in that time, 16 ms: with fewer, the next is not likely to come
-/// within [`LONGEST`]; with more, whoever wakes finds more than one thing to do anyway.
+/// How many messages make it worth while in that time, 16 ms: with fewer, the next is often more than a
+/// millisecond off; with more, whoever wakes finds more than one thing to do anyway.
 const PACE: std::ops::RangeInclusive<u64> = 16..=320;
 
 /// A stream, seen as a socket that may be told not to wake for an answer.
