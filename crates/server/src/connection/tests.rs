@@ -83,3 +83,57 @@ async fn a_deadline_that_never_comes_is_waited_for() {
     let is_pending = poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx).is_pending())).await;
     assert!(is_pending);
 }
+
+/// Else a receiver who keeps getting messages would not be heard.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = shared(&dir.path().join("jam.db"));
+    let socket = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let stream = TcpStream::connect(socket.local_addr().unwrap())
+        .await
+        .unwrap();
+    let slots = Slots::new(1, 1);
+    let address = Ipv4Addr::LOCALHOST.into();
+    let slot = slots.take(slots.permit().await, address).unwrap();
+    let at = |millis: u64| Time::from_millis(1_000_000 + millis);
+    for _ in 0..32 {
+        shared
+            .coalescing
+            .handle_message(at(0) - Duration::from_millis(16));
+    }
+    let waker = Waker::from(slot.bell().clone());
+    let connection = Connection::new(shared.router.clone(), address, waker, at(0));
+    let mut pump = Pump {
+        stream,
+        decoder: Decoder::server(connection.max_packet()),
+        connection,
+        input: BytesMut::new(),
+        held: false,
+        unflushed: false,
+        loading: None,
+        phase: Phase::Open,
+        armed: false,
+        answer: Answer::AtOnce,
+        delivered_at: 0,
+        shared,
+        slot,
+    };
+    pump.expect_answer(at(0));
+    assert_eq!(pump.answer, Answer::PutOff);
+    pump.expect_answer(at(3));
+    assert_eq!(pump.delivered_at, at(0).low_millis());
+    pump.tell_answer(4, at(5));
+    assert_eq!(pump.answer, Answer::Late);
+    pump.expect_answer(at(6));
+    assert_eq!(pump.answer, Answer::Late);
+    pump.tell_answer(4, at(7));
+    assert_eq!(pump.answer, Answer::AtOnce);
+    pump.expect_answer(at(8));
+    assert_eq!(pump.answer, Answer::PutOff);
+    pump.tell_answer(300, at(9));
+    assert_eq!(pump.answer, Answer::AtOnce);
+}
