@@ -63,15 +63,16 @@ fn detach_properties(properties: &mut PublishProperties) {
 impl Message {
     /// Takes what matters out of a PUBLISH, whose topic alias has been resolved.
     pub(crate) fn new(publish: Publish, sender: UserId, now: Time) -> Self {
-        let mut properties = publish.properties;
-        let expires_at = properties
-            .message_expiry_secs
-            .take()
-            .map_or(Time::NEVER, |secs| now + Duration::from_secs(secs.into()));
-        properties.topic_alias = None;
-        properties.subscription_ids.clear();
-        properties.user.retain(|(name, _)| name != FROM);
-        let properties = (properties != PublishProperties::default()).then(|| Box::new(properties));
+        let (mut properties, mut expires_at) = (publish.properties, Time::NEVER);
+        if let Some(it) = &mut properties {
+            if let Some(secs) = it.message_expiry_secs.take() {
+                expires_at = now + Duration::from_secs(secs.into());
+            }
+            it.topic_alias = None;
+            it.subscription_ids.clear();
+            it.user.retain(|(name, _)| name != FROM);
+        }
+        let properties = properties.filter(|it| **it != PublishProperties::default());
         Self {
             topic: publish.topic,
             payload: publish.payload,
@@ -96,7 +97,7 @@ impl Message {
             topic: self.topic.clone(),
             packet_id: (self.qos != QoS::AtMostOnce)
                 .then_some(self.packet_id.unwrap_or(PacketId::MIN)),
-            properties: self.properties.as_deref().cloned().unwrap_or_default(),
+            properties: self.properties.clone(),
             payload: self.payload.clone(),
         }
     }
@@ -163,11 +164,7 @@ impl Message {
 
     /// The packet for one device; `with_properties` for 5.0.
     pub(crate) fn to_publish(&self, terms: Terms, with_properties: bool, now: Time) -> Publish {
-        let properties = if with_properties {
-            self.properties_for(terms, now)
-        } else {
-            PublishProperties::default()
-        };
+        let properties = with_properties.then(|| self.properties_for(terms, now));
         Publish {
             dup: terms.dup,
             qos: terms.qos,
@@ -179,8 +176,8 @@ impl Message {
         }
     }
 
-    fn properties_for(&self, terms: Terms, now: Time) -> PublishProperties {
-        let mut properties = self.properties.as_deref().cloned().unwrap_or_default();
+    fn properties_for(&self, terms: Terms, now: Time) -> Box<PublishProperties> {
+        let mut properties = self.properties.clone().unwrap_or_default();
         properties
             .user
             .push((ByteString::from_static(FROM), self.sender.to_byte_string()));

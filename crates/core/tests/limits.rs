@@ -309,8 +309,9 @@ fn what_is_kept_is_a_copy_and_not_a_slice_of_a_buffer() {
         let id = one.publish_with("/1/x", "kept", AtLeastOnce, |publish| {
             publish.retain = true;
             if version == V5 {
-                publish.properties.user = vec![("a".into(), "b".into())];
-                publish.properties.topic_alias = NonZeroU16::new(1);
+                let properties = publish.properties.get_or_insert_default();
+                properties.user = vec![("a".into(), "b".into())];
+                properties.topic_alias = NonZeroU16::new(1);
             }
         });
         one.expect_accepted(AtLeastOnce, id);

@@ -349,7 +349,10 @@ fn what_has_expired_does_not_come_within_its_last_second_either() {
     for millis in [1, 300, 999] {
         let message = packets::message("1", "late");
         let id = one.publish_with("/2/inbox", message, AtLeastOnce, |publish| {
-            publish.properties.message_expiry_secs = Some(2);
+            publish
+                .properties
+                .get_or_insert_default()
+                .message_expiry_secs = Some(2);
         });
         one.expect_accepted(AtLeastOnce, id);
         bench.pass(Duration::from_millis(2000 + millis));

@@ -398,7 +398,8 @@ fn a_receipt_is_in_the_users_own_name() {
     write(&one, "a", AtLeastOnce);
     two.read("1", "a");
     let publish = one.expect_publish();
-    assert_eq!(publish.properties.user, [("from".into(), "1".into())]);
+    let properties = publish.properties.unwrap();
+    assert_eq!(properties.user, [("from".into(), "1".into())]);
 }
 
 #[test]

@@ -598,7 +598,10 @@ fn a_message_expires_while_it_waits_and_says_what_is_left() {
     for secs in [10, 60, u32::MAX] {
         let payload = packets::message("1", &secs.to_string());
         let id = one.publish_with("/2/inbox", payload, AtLeastOnce, |publish| {
-            publish.properties.message_expiry_secs = Some(secs);
+            publish
+                .properties
+                .get_or_insert_default()
+                .message_expiry_secs = Some(secs);
         });
         one.expect_accepted(AtLeastOnce, id);
     }
@@ -607,11 +610,13 @@ fn a_message_expires_while_it_waits_and_says_what_is_left() {
     two.connect_lasting();
     for secs in [60, u32::MAX] {
         let publish = two.expect_message("1", &secs.to_string());
-        assert_eq!(publish.properties.message_expiry_secs, Some(secs - 10));
+        let properties = publish.properties.unwrap();
+        assert_eq!(properties.message_expiry_secs, Some(secs - 10));
     }
     assert_eq!(
         two.expect_message("1", "no end")
             .properties
+            .unwrap()
             .message_expiry_secs,
         None
     );

@@ -311,7 +311,7 @@ fn a_will_carries_its_properties() {
     });
     client.drop_connection();
     bench.pass(Duration::from_secs(30));
-    let properties = friend.expect_publish().properties;
+    let properties = friend.expect_publish().properties.unwrap();
     assert_eq!(properties.content_type, Some("x".into()));
     assert_eq!(properties.message_expiry_secs, Some(100));
     let user = [("k".into(), "v".into()), ("from".into(), "1".into())];

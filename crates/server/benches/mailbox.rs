@@ -14,7 +14,7 @@ use jam_core::message::Message;
 use jam_core::store::{Append, MailboxStore, Seq, Write};
 use jam_core::time::Time;
 use jam_mqtt::mailbox::SqliteMailbox;
-use jam_wire::packet::{PacketId, Publish, PublishProperties, QoS};
+use jam_wire::packet::{PacketId, Publish, QoS};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAYLOAD: usize = 300;
@@ -117,7 +117,7 @@ fn message() -> Arc<Message> {
         retain: false,
         topic: "/1000/inbox".into(),
         packet_id: Some(PacketId::MIN),
-        properties: PublishProperties::default(),
+        properties: None,
         payload: vec![b'x'; PAYLOAD].into(),
     };
     let sender = UserId::parse("1001").expect("a user id");

@@ -14,7 +14,7 @@ use bytestring::ByteString;
 use jam_core::ids::{ClientId, UserId};
 use jam_wire::packet::{
     Ack, ConnAck, Connect, ConnectCode, ConnectProperties, Disconnect, Filter, Packet, PacketId,
-    Publish, PublishProperties, QoS, RetainHandling, Subscribe, Version,
+    Publish, QoS, RetainHandling, Subscribe, Version,
 };
 use jam_wire::{Decoder, ReasonCode};
 use serde::Deserialize;
@@ -151,7 +151,7 @@ impl Client {
             retain: false,
             topic: ByteString::from(topic),
             packet_id: Some(packet_id),
-            properties: PublishProperties::default(),
+            properties: None,
             payload,
         };
         self.write(&Packet::Publish(publish)).await?;

@@ -147,8 +147,9 @@ impl Hostile<'_> {
             publish.payload = publish.payload.slice(..self.source.below(4)?);
         }
         if self.source.below(4)? == 0 {
-            publish.properties.topic_alias = NonZeroU16::new(1);
-            publish.properties.message_expiry_secs = Some(30);
+            let properties = publish.properties.get_or_insert_default();
+            properties.topic_alias = NonZeroU16::new(1);
+            properties.message_expiry_secs = Some(30);
         }
         Some(publish)
     }

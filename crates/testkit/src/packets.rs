@@ -52,7 +52,7 @@ pub fn publish(topic: &str, payload: impl Into<Bytes>, qos: QoS, id: Option<Pack
         retain: false,
         topic: topic.into(),
         packet_id: id,
-        properties: PublishProperties::default(),
+        properties: None,
         payload: payload.into(),
     }
 }

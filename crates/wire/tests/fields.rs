@@ -243,12 +243,12 @@ fn publish() {
         retain: false,
         topic: ByteString::from_static("/a/inbox"),
         packet_id: Some(id(0x0102)),
-        properties: PublishProperties::default(),
+        properties: None,
         payload: Bytes::from_static(b"{}"),
     };
     let bytes = packet(0x3A, b"\0\x08/a/inbox\x01\x02{}");
     to_server(Version::V4, &bytes, &Packet::Publish(expected.clone()));
-    expected.properties = PublishProperties {
+    expected.properties = Some(Box::new(PublishProperties {
         payload_is_utf8: Some(false),
         message_expiry_secs: Some(0x0102_0304),
         topic_alias: Some(id(0x0506)),
@@ -257,7 +257,7 @@ fn publish() {
         user: user(),
         subscription_ids: vec![1, 268_435_455],
         content_type: s("text"),
-    };
+    }));
     let properties = [
         &b"\x23\x05\x06\x01\x00\x02\x01\x02\x03\x04\x08\0\x02/r\x09\0\x02\0\xFF"[..],
         USER,
@@ -285,7 +285,7 @@ fn the_flags_of_a_publish() {
             retain,
             topic: ByteString::from_static("/a"),
             packet_id,
-            properties: PublishProperties::default(),
+            properties: None,
             payload: Bytes::from_static(b"x"),
         });
         to_server(

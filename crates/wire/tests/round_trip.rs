@@ -11,8 +11,7 @@ use std::num::NonZeroU16;
 use arbitrary::{connect, later, version};
 use bytes::{Bytes, BytesMut};
 use jam_wire::packet::{
-    Ack, ConnAck, ConnAckProperties, ConnectCode, Disconnect, Publish, PublishProperties, QoS,
-    SubAck, Version,
+    Ack, ConnAck, ConnAckProperties, ConnectCode, Disconnect, Publish, QoS, SubAck, Version,
 };
 use jam_wire::reason::ConnectReturnCode;
 use jam_wire::{
@@ -200,7 +199,7 @@ fn publish(topic: ByteString, payload: Bytes) -> Publish {
         retain: false,
         topic,
         packet_id: None,
-        properties: PublishProperties::default(),
+        properties: None,
         payload,
     }
 }

@@ -161,7 +161,7 @@ fn strings_and_payloads_are_slices_of_the_buffer() {
         panic!("not a PUBLISH");
     };
     assert_eq!(&publish.payload[..], b"hi");
-    let (name, value) = &publish.properties.user[0];
+    let (name, value) = &publish.properties.as_ref().unwrap().user[0];
     for slice in [
         publish.topic.as_bytes(),
         name.as_bytes(),

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use jam_wire::packet::{
-    Ack, ConnAck, Connect, ConnectProperties, Filter, Packet, PacketId, Publish, PublishProperties,
-    QoS, RetainHandling, Subscribe, Version,
+    Ack, ConnAck, Connect, ConnectProperties, Filter, Packet, PacketId, Publish, QoS,
+    RetainHandling, Subscribe, Version,
 };
 use jam_wire::{Decoder, ReasonCode, encode};
 
@@ -259,7 +259,7 @@ pub fn publish(topic: &str, payload: &str, qos: QoS, packet_id: PacketId) -> Pub
         retain: false,
         topic: topic.into(),
         packet_id: (qos != QoS::AtMostOnce).then_some(packet_id),
-        properties: PublishProperties::default(),
+        properties: None,
         payload: payload.as_bytes().to_vec().into(),
     }
 }

@@ -205,7 +205,10 @@ fn message_expiry_goes_on_while_the_server_is_down() {
     for (id, expiry_secs) in [(1, 1), (2, 100)] {
         let text = message(1, id.into(), 0);
         let mut packet = publish(&inbox(2), &text, QoS::AtLeastOnce, packet_id(id));
-        packet.properties.message_expiry_secs = Some(expiry_secs);
+        packet
+            .properties
+            .get_or_insert_default()
+            .message_expiry_secs = Some(expiry_secs);
         writer.send(&Packet::Publish(packet));
         writer.expect(&Packet::PubAck(Ack::success(packet_id(id))));
     }
@@ -216,7 +219,10 @@ fn message_expiry_goes_on_while_the_server_is_down() {
     reader.subscribe(&inbox(2), QoS::AtLeastOnce);
     let publish = reader.expect_publish();
     assert_eq!(number(&publish.payload), Some(2));
-    let left = publish.properties.message_expiry_secs;
+    let left = publish
+        .properties
+        .as_ref()
+        .and_then(|it| it.message_expiry_secs);
     assert!(
         left.is_some_and(|left| (90..=98).contains(&left)),
         "{left:?}"

@@ -152,7 +152,7 @@ impl Established {
 
     /// Puts the topic in place of its alias (MQTT 5.0, section 3.3.2.3.4).
     fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Fatal> {
-        let Some(alias) = publish.properties.topic_alias else {
+        let Some(alias) = publish.properties.as_ref().and_then(|it| it.topic_alias) else {
             return Ok(());
         };
         if alias.get() > TOPIC_ALIAS_MAXIMUM {

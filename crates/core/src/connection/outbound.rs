@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use jam_wire::encode;
-use jam_wire::packet::{Ack, Packet, Publish, PublishProperties, QoS, Version};
+use jam_wire::packet::{Ack, Packet, Publish, QoS, Version};
 
 use super::OUTPUT_ENOUGH;
 use super::inbound::Established;
@@ -36,7 +36,7 @@ impl Established {
             retain: false,
             topic: self.link.identity().client().device_channel(),
             packet_id: None,
-            properties: PublishProperties::default(),
+            properties: None,
             payload: Bytes::from(refusal.to_json(message_id)),
         };
         self.push(&Packet::Publish(publish), output);

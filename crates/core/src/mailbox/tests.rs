@@ -21,7 +21,7 @@ fn message(qos: QoS, size: usize, at: Time, expiry_secs: Option<u32>) -> Arc<Mes
         retain: false,
         topic: "/1/inbox".into(),
         packet_id: None,
-        properties,
+        properties: Some(Box::new(properties)),
         payload: Bytes::from(vec![0; size]),
     };
     Arc::new(Message::new(publish, UserId::parse("2").unwrap(), at))

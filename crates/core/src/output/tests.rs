@@ -1,5 +1,5 @@
+use jam_wire::packet::QoS;
 use jam_wire::packet::{PacketId, Publish};
-use jam_wire::packet::{PublishProperties, QoS};
 use proptest::prelude::*;
 
 use super::*;
@@ -11,7 +11,7 @@ fn publish(size: usize) -> Packet {
         retain: false,
         topic: "/1/x".into(),
         packet_id: None,
-        properties: PublishProperties::default(),
+        properties: None,
         payload: Bytes::from(vec![b'x'; size]),
     })
 }

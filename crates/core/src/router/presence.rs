@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use jam_wire::packet::{Publish, PublishProperties, QoS};
+use jam_wire::packet::{Publish, QoS};
 use smallvec::SmallVec;
 
 use super::Router;
@@ -123,7 +123,7 @@ impl Router {
             retain: false,
             topic: permit.own_topic(PRESENCE),
             packet_id: None,
-            properties: PublishProperties::default(),
+            properties: None,
             payload,
         };
         let message = Message::new(publish, permit.sender().clone(), now);

@@ -5,7 +5,7 @@
 //! (`tests/receipts.rs`).
 
 use bytes::Bytes;
-use jam_wire::packet::{PacketId, Publish, PublishProperties, QoS};
+use jam_wire::packet::{PacketId, Publish, QoS};
 
 use super::Router;
 use super::shard::lock;
@@ -83,7 +83,7 @@ impl Router {
             retain: false,
             topic: permit.own_topic(RECEIPTS),
             packet_id: None,
-            properties: PublishProperties::default(),
+            properties: None,
             payload: owed.payload(receiver, now),
         };
         let new = New {

@@ -17,7 +17,7 @@ use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::store::{Origin, Receipt, Seq};
 use crate::time::Time;
-use crate::user::{Effects, Listeners, User};
+use crate::user::{Effects, Seldom, User};
 
 use super::Router;
 
@@ -155,7 +155,7 @@ impl Router {
         let user = self.entry(&mut shard.users, id, hash);
         let pairs = user.push_pairs();
         let result = what(user, &mut shard.graced, &mut effects);
-        let is_idle = self.note(user, pairs, effects.listeners);
+        let is_idle = self.note(user, pairs, &effects);
         self.leave(id, hash, guard, is_idle, &mut effects);
         result
     }
@@ -171,9 +171,11 @@ impl Router {
 
     /// Counts what has changed with a user; whether nothing is left that has to be remembered of him.
     #[inline(never)]
-    fn note(&self, user: &User, pairs_before: usize, listeners: Listeners) -> bool {
+    fn note(&self, user: &User, pairs_before: usize, effects: &Effects) -> bool {
         self.count_push_pairs(pairs_before, user.push_pairs());
-        self.listening.change(listeners);
+        if let Some(seldom) = &effects.seldom {
+            self.listening.change(seldom.listeners);
+        }
         user.is_idle()
     }
 
@@ -222,10 +224,17 @@ impl Router {
 
     fn apply(&self, id: &UserId, effects: &mut Effects) {
         effects.wake.iter().for_each(|link| link.wake());
-        if let Some(link) = effects.displaced.take() {
+        if let Some(seldom) = effects.seldom.take() {
+            self.apply_seldom(id, *seldom);
+        }
+    }
+
+    #[inline(never)]
+    fn apply_seldom(&self, id: &UserId, effects: Seldom) {
+        if let Some(link) = effects.displaced {
             drop(link.receiving());
         }
-        if let Some((link, seqs)) = effects.load.take() {
+        if let Some((link, seqs)) = effects.load {
             let (this, id, asked) = (self.this.clone(), id.clone(), seqs.clone());
             let then = Box::new(move |found| {
                 if let Some(router) = this.upgrade() {
@@ -239,20 +248,20 @@ impl Router {
         }
         if !effects.unset.is_empty() || !effects.set.is_empty() {
             let mut timers = lock(&self.timers);
-            for (due, alarm) in effects.unset.drain(..) {
+            for (due, alarm) in effects.unset {
                 timers.remove(&(due, id.clone(), alarm));
             }
-            let set = effects.set.drain(..);
+            let set = effects.set.into_iter();
             timers.extend(set.map(|(due, alarm)| (due, id.clone(), alarm)));
         }
         if !effects.pushes.is_empty() {
-            self.push_soon(std::mem::take(&mut effects.pushes));
+            self.push_soon(effects.pushes);
         }
         if effects.look {
             self.look_at_presence(id);
         }
         if !effects.wills.is_empty() {
-            self.wills_due(std::mem::take(&mut effects.wills));
+            self.wills_due(effects.wills);
         }
     }
 
@@ -319,7 +328,7 @@ impl Router {
                         Receipt::for_message(this, user, graced.seq, graced.receipt, Origin::Plain);
                     self.store.write(writes, Some(receipt));
                 }
-                if !effects.set.is_empty() {
+                if effects.seldom.is_some() {
                     others.push((graced.user, effects));
                 }
             }

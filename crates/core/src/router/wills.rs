@@ -72,7 +72,7 @@ impl Router {
             retain: will.retain,
             topic: will.topic.clone(),
             packet_id: None,
-            properties: will.properties.clone(),
+            properties: Some(Box::new(will.properties.clone())),
             payload: will.payload.clone(),
         };
         let permit = match self.authorize_publish(&due.user, &publish) {

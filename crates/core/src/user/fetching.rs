@@ -102,7 +102,7 @@ impl User {
             && !device.loading
         {
             device.loading = true;
-            effects.load = Some((link, to_load(device, mailbox)));
+            effects.seldom().load = Some((link, to_load(device, mailbox)));
         }
     }
 

@@ -92,11 +92,18 @@ impl DueWill {
 pub(crate) struct Effects {
     pub(crate) writes: SmallVec<[(Writes, Option<Receipt>); 1]>,
     pub(crate) wake: SmallVec<[Arc<Link>; 2]>,
+    /// Entries that left the log within their grace: whoever published them need not wait any longer.
+    pub(crate) spared: SmallVec<[Seq; 4]>,
+    /// `None` of what most messages do.
+    pub(crate) seldom: Option<Box<Seldom>>,
+}
+
+/// What a message to a user who is here never brings about, and what else happens seldom.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom {
     /// The connection whose session another one has taken over.
     pub(crate) displaced: Option<Arc<Link>>,
     pub(crate) wills: Vec<DueWill>,
-    /// Entries that left the log within their grace: whoever published them need not wait any longer.
-    pub(crate) spared: SmallVec<[Seq; 4]>,
     /// Messages that a connection needs before it can go on.
     pub(crate) load: Option<(LinkId, Vec<Seq>)>,
     /// Timers that are no longer wanted, and new ones.
@@ -122,6 +129,10 @@ pub(crate) enum Alarm {
 }
 
 impl Effects {
+    fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
+
     fn write(&mut self, write: Write) {
         self.write_all(SmallVec::from_iter([write]));
     }
@@ -143,7 +154,7 @@ impl Effects {
         if let Some(record) = due.record() {
             self.write(Write::Will(Box::new(record)));
         }
-        self.wills.push(due);
+        self.seldom().wills.push(due);
     }
 
     fn gone(&mut self, gone: Gone) {

@@ -64,7 +64,9 @@ impl Presence {
     }
 
     fn queue(&mut self, effects: &mut Effects) {
-        effects.look |= !self.queued;
+        if !self.queued {
+            effects.seldom().look = true;
+        }
         self.queued = true;
     }
 
@@ -75,7 +77,7 @@ impl Presence {
     fn arm(&mut self, due: Time, effects: &mut Effects) {
         if !self.armed {
             self.armed = true;
-            effects.set.push((due, Alarm::Presence));
+            effects.seldom().set.push((due, Alarm::Presence));
         }
     }
 }

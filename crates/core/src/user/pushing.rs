@@ -149,10 +149,10 @@ impl Pushes {
             return;
         }
         if self.alarm != Time::NEVER {
-            effects.unset.push((self.alarm, Alarm::Pushes));
+            effects.seldom().unset.push((self.alarm, Alarm::Pushes));
         }
         if due != Time::NEVER {
-            effects.set.push((due, Alarm::Pushes));
+            effects.seldom().set.push((due, Alarm::Pushes));
         }
         self.alarm = due;
     }
@@ -207,7 +207,10 @@ impl User {
         (pair.owed, pair.sent, pair.about) = (Some(now), None, Span::of(seq));
         let record = pair.record(&self.id, sender);
         if seq == 0 {
-            effects.pushes.push(DuePush::new(&self.id, sender, now));
+            effects
+                .seldom()
+                .pushes
+                .push(DuePush::new(&self.id, sender, now));
         } else {
             pushes.unstored.push((seq, sender.clone()));
         }
@@ -221,7 +224,7 @@ impl User {
         };
         if let Some(since) = pair.owed {
             let push = DuePush::new(&self.id, &sender, since);
-            effects.pushes.push(push);
+            effects.seldom().pushes.push(push);
         }
     }
 
@@ -321,7 +324,7 @@ impl User {
                     pair.running.clear();
                     (pair.owed, pair.about.oldest) = (Some(now), oldest);
                     let push = DuePush::new(&self.id, sender, now);
-                    effects.pushes.push(push);
+                    effects.seldom().pushes.push(push);
                 }
             }
             if was != (pair.running.len(), pair.owed, pair.sent) {
@@ -396,7 +399,7 @@ impl User {
             } else if pair.is_wanted(&self.mailbox) {
                 pair.owed = Some(found.at);
                 let push = DuePush::new(&self.id, &found.sender, found.at);
-                effects.pushes.push(push);
+                effects.seldom().pushes.push(push);
             }
         }
         if pair.is_idle() {

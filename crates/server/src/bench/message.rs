@@ -6,7 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use jam_wire::packet::{PacketId, Publish, PublishProperties, QoS, Version};
+use jam_wire::packet::{PacketId, Publish, QoS, Version};
 
 use super::BenchError;
 
@@ -54,7 +54,7 @@ impl Template {
             retain: false,
             topic: ByteString::from(format!("/{to}/inbox")),
             packet_id: (qos != QoS::AtMostOnce).then_some(PacketId::MIN),
-            properties: PublishProperties::default(),
+            properties: None,
             payload: Bytes::copy_from_slice(payload.as_bytes()),
         };
         let mut packet = BytesMut::new();

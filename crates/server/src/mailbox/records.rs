@@ -180,7 +180,7 @@ pub(super) fn encode_will(will: &Will) -> Result<Vec<u8>, EncodeError> {
         retain: will.retain,
         topic: will.topic.clone(),
         packet_id: (will.qos != QoS::AtMostOnce).then_some(PacketId::MIN),
-        properties: will.properties.clone(),
+        properties: Some(Box::new(will.properties.clone())),
         payload: will.payload.clone(),
     };
     encode_publish(&publish, &mut buf)?;
@@ -195,7 +195,7 @@ pub(super) fn decode_will(body: &[u8], delay_secs: Option<u32>) -> Result<Will, 
         qos: publish.qos,
         retain: publish.retain,
         delay_secs,
-        properties: publish.properties,
+        properties: publish.properties.map(|it| *it).unwrap_or_default(),
     })
 }
 

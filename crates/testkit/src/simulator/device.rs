@@ -473,7 +473,8 @@ impl Device {
         assert!(subscribed || started, "{who} has not subscribed");
         if self.version == Version::V5 {
             let from = ("from".into(), message.sender.into());
-            assert_eq!(publish.properties.user, [from]);
+            let properties = publish.properties.as_ref();
+            assert!(properties.is_some_and(|it| it.user == [from]));
         }
         let first = self.seen.insert(number);
         assert!(

@@ -24,7 +24,7 @@ pub(super) fn publish(flags: u8, side: Side, version: Version, mut reader: Reade
         QoS::AtMostOnce => None,
         QoS::AtLeastOnce | QoS::ExactlyOnce => Some(reader.packet_id()?),
     };
-    let finish = |properties: PublishProperties, reader: Reader| {
+    let finish = |properties: Option<Box<PublishProperties>>, reader: Reader| {
         let payload = reader.into_rest();
         Ok(Some(Packet::Publish(Publish {
             dup,
@@ -41,7 +41,7 @@ pub(super) fn publish(flags: u8, side: Side, version: Version, mut reader: Reade
         if topic_is_empty && properties.topic_alias.is_none() {
             return Err(DecodeError::Protocol("neither topic nor topic alias"));
         }
-        return finish(properties, reader);
+        return finish(Some(Box::new(properties)), reader);
     }
     if topic_is_empty {
         return Err(match version {
@@ -49,7 +49,7 @@ pub(super) fn publish(flags: u8, side: Side, version: Version, mut reader: Reade
             Version::V3 | Version::V4 => DecodeError::Malformed("topic is empty"),
         });
     }
-    finish(PublishProperties::default(), reader)
+    finish(None, reader)
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP, as the header says.

@@ -39,7 +39,10 @@ pub(super) fn publish_header<S: Sink>(publish: &Publish, version: Version, out: 
         out.u16(packet_id.get());
     }
     if version == Version::V5 {
-        properties::put(&publish.properties, out);
+        match &publish.properties {
+            Some(properties) => properties::put(&**properties, out),
+            None => out.varint(0),
+        }
     }
 }
 

@@ -57,16 +57,14 @@ pub(super) fn packet(packet: &Packet, version: Version) -> Result<(), EncodeErro
 pub(super) fn publish(publish: &Publish, version: Version) -> Result<(), EncodeError> {
     let has_id = publish.packet_id.is_some() || publish.qos == QoS::AtMostOnce;
     require(has_id, "no packet identifier")?;
-    let has_alias = version == Version::V5 && publish.properties.topic_alias.is_some();
+    let properties = publish.properties.as_deref();
+    let properties = properties.filter(|_| version == Version::V5);
+    let has_alias = properties.is_some_and(|it| it.topic_alias.is_some());
     require(!publish.topic.is_empty() || has_alias, "empty topic")?;
-    if version == Version::V5 {
-        publish
-            .properties
-            .subscription_ids
-            .iter()
-            .try_for_each(|&id| subscription_id(id))?;
-    }
-    Ok(())
+    properties.map_or(Ok(()), |it| {
+        let mut ids = it.subscription_ids.iter();
+        ids.try_for_each(|&id| subscription_id(id))
+    })
 }
 
 #[inline]

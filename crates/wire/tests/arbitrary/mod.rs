@@ -279,7 +279,8 @@ pub(crate) fn publish(version: Version, from_server: bool) -> impl Strategy<Valu
                         topic
                     },
                     packet_id: Some(id).filter(|_| qos != QoS::AtMostOnce),
-                    properties,
+                    properties: (properties != PublishProperties::default())
+                        .then(|| Box::new(properties)),
                     payload,
                 })
             },

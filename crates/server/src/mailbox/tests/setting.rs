@@ -18,7 +18,7 @@ use jam_core::store::{
 };
 use jam_core::time::Time;
 use jam_testkit::packets;
-use jam_wire::packet::{Publish, PublishProperties, QoS};
+use jam_wire::packet::{Publish, QoS};
 use tempfile::TempDir;
 
 use crate::mailbox::pending::Answer;
@@ -161,7 +161,7 @@ pub(super) fn message_under(
         retain: false,
         topic: topic.to_owned().into(),
         packet_id,
-        properties: PublishProperties::default(),
+        properties: None,
         payload: payload.into(),
     };
     let at = Time::from_millis(1_700_000_000_000);

@@ -8,8 +8,7 @@ use bytes::{Bytes, BytesMut};
 use jam_wire::decode::Decoder;
 use jam_wire::encode::encode;
 use jam_wire::packet::{
-    Connect, ConnectProperties, Filter, Packet, Publish, PublishProperties, QoS, RetainHandling,
-    Subscribe, Version,
+    Connect, ConnectProperties, Filter, Packet, Publish, QoS, RetainHandling, Subscribe, Version,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -180,7 +179,7 @@ pub(super) fn publish(topic: &str, payload: impl Into<Bytes>, packet_id: Option<
         retain: false,
         topic: topic.into(),
         packet_id: packet_id.map(|id| NonZeroU16::new(id).unwrap()),
-        properties: PublishProperties::default(),
+        properties: None,
         payload: payload.into(),
     })
 }
