@@ -390,6 +390,11 @@ impl Permit {
         &self.receiver
     }
 
+    /// Who wrote it, and whose it will be.
+    pub(crate) fn into_users(self) -> (UserId, UserId) {
+        (self.sender, self.receiver)
+    }
+
     /// The topic of an own channel of the receiver's.
     pub(crate) fn own_topic(&self, channel: &str) -> ByteString {
         format!("/{}/{channel}", self.receiver).into()

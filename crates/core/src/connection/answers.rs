@@ -11,7 +11,7 @@ use crate::link::{Outcome, Ticket};
 use crate::output::Output;
 use crate::policy::{Refusal, refusals};
 use crate::router::Router;
-use crate::store::Receipt;
+use crate::store::{Origin, Receipt};
 
 impl Established {
     /// Notes what became of packets, and answers those whose turn it is.
@@ -168,22 +168,22 @@ impl Established {
         self.acknowledge(output);
     }
 
-    /// Remembers the id of a QoS 2 publish until its PUBREL; `false` if the session is no longer this
-    /// connection's.
-    pub(super) fn receive(&mut self, publish: &Publish, router: &Router) -> bool {
-        let Some(packet_id) = publish
-            .packet_id
-            .filter(|_| publish.qos == QoS::ExactlyOnce)
-        else {
-            return true;
-        };
+    /// Remembers the id of a QoS 2 publish until its PUBREL; what the store is to know of that. `None` if the
+    /// session is no longer this connection's.
+    #[inline(never)]
+    pub(super) fn receive(&mut self, packet_id: PacketId, router: &Router) -> Option<Origin> {
         let (user, link) = (self.link.user(), self.link.id());
-        let received = router.with_session(user, link, |session| {
+        self.received = router.with_session(user, link, |session| {
             session.receive(packet_id);
             session.received()
-        });
-        self.received = received.unwrap_or(self.received);
-        received.is_some()
+        })?;
+        let Some(session) = self.session else {
+            return Some(Origin::Plain);
+        };
+        if std::mem::take(&mut self.unrecorded) {
+            router.keep_session(user, link);
+        }
+        Some(Origin::Received(user.clone(), session, packet_id))
     }
 
     /// What was permitted could not be appended.

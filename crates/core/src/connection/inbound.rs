@@ -297,26 +297,21 @@ impl Connection {
                 let link = established.link.clone();
                 let is_once = publish.qos == QoS::ExactlyOnce;
                 let _receiving = is_once.then(|| link.receiving());
-                if !established.receive(&publish, &self.router) {
-                    // Another connection has the session by now: there the client says it again.
-                    self.phase = Phase::Established(established);
-                    return Progress::Ready;
+                let mut origin = Origin::Plain;
+                if let Some(packet_id) = publish.packet_id.filter(|_| is_once) {
+                    let Some(received) = established.receive(packet_id, &self.router) else {
+                        // Another connection has the session by now: there the client says it again.
+                        self.phase = Phase::Established(established);
+                        return Progress::Ready;
+                    };
+                    origin = received;
                 }
                 let ticket = established.enqueue(&publish, None);
                 let receipt = ticket.map(|ticket| Receipt::for_client(link.clone(), ticket));
                 let packet_id = publish.packet_id.map(PacketId::get);
-                let received = established.session.zip(publish.packet_id);
-                let mut origin = Origin::Plain;
-                if let Some((session, packet_id)) = received.filter(|_| is_once) {
-                    let user = established.link.user();
-                    if std::mem::take(&mut established.unrecorded) {
-                        self.router.keep_session(user, link.id());
-                    }
-                    origin = Origin::Received(user.clone(), session, packet_id);
-                }
                 let published =
                     self.router
-                        .publish(&permit, publish, Some(link.id()), receipt, origin, now);
+                        .publish(permit, publish, Some(link.id()), receipt, origin, now);
                 if let Err(refusal) = published {
                     established.not_appended(&refusal, packet_id, &self.router, &mut self.output);
                 }
@@ -360,11 +355,11 @@ impl Established {
     /// The client's part of the handshakes of QoS 1 and 2.
     fn handle_ack(&mut self, packet: &Packet, router: &Router, output: &mut Output, now: Time) {
         self.write_receipt(packet, router, now);
-        let (user, link) = (self.link.user().clone(), self.link.id());
+        let (user, link) = (self.link.user(), self.link.id());
         match packet {
-            Packet::PubAck(ack) => router.pub_ack(&user, link, ack.packet_id),
+            Packet::PubAck(ack) => router.pub_ack(user, link, ack.packet_id),
             Packet::PubRec(ack) => {
-                let received = router.pub_rec(&user, link, ack.packet_id, ack.reason.is_error());
+                let received = router.pub_rec(user, link, ack.packet_id, ack.reason.is_error());
                 if received != Received::Unknown {
                     // The PUBREL is fetched, now or when the store has it.
                     self.has_mail = true;
@@ -374,7 +369,7 @@ impl Established {
                     self.push(&pub_rel, output);
                 }
             }
-            Packet::PubComp(ack) => router.pub_comp(&user, link, ack.packet_id),
+            Packet::PubComp(ack) => router.pub_comp(user, link, ack.packet_id),
             Packet::PubRel(ack) => return self.handle_pub_rel(ack.packet_id, router),
             _ => return,
         }

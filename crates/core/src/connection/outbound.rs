@@ -45,7 +45,7 @@ impl Established {
     /// Sends what waits for the device, as long as there is room for it here and there. Whether that is
     /// something that the client has to acknowledge.
     pub(super) fn deliver(&mut self, router: &Router, output: &mut Output, now: Time) -> bool {
-        let (user, link) = (self.link.user().clone(), self.link.id());
+        let link = self.link.id();
         self.has_mail = true;
         // A SUBACK that waits for a store in trouble holds nothing up: MQTT allows messages before it (5.0,
         // section 3.8.4), and what is there is to be delivered whatever the disk does.
@@ -61,7 +61,7 @@ impl Established {
         };
         while output.len() < OUTPUT_ENOUGH {
             let mut fetched = Fetched::default();
-            router.fetch(&user, link, room, now, &mut fetched);
+            router.fetch(self.link.user(), link, room, now, &mut fetched);
             let is_last = fetched.is_all || fetched.deliveries.is_empty();
             // If something is held back, the acknowledgement that opens the window asks again.
             self.has_mail = !is_last || fetched.held_back;

@@ -166,21 +166,24 @@ impl Router {
     /// kept, or when nobody needs it any more. `link` is the connection it came on; `origin` is kept together with it.
     pub(crate) fn publish(
         &self,
-        permit: &Permit,
+        permit: Permit,
         publish: Publish,
         link: Option<LinkId>,
         receipt: Option<Receipt>,
         origin: Origin,
         now: Time,
     ) -> Result<(), Refusal> {
+        let destination = permit.destination();
+        let may_push = permit.may_push() && self.push_rules().is_some();
+        let (sender, receiver) = permit.into_users();
         let new = New {
-            message: Message::new(publish, permit.sender().clone(), now),
-            destination: permit.destination(),
+            message: Message::new(publish, sender, now),
+            destination,
             origin: link,
             may_wait: matches!(origin, Origin::Plain) && self.may_wait(),
-            may_push: permit.may_push() && self.push_rules().is_some(),
+            may_push,
         };
-        self.append(permit, new, receipt, origin, now).map(drop)
+        self.append(&receiver, new, receipt, origin, now).map(drop)
     }
 
     /// Whether there is room for a message in its grace.
@@ -191,7 +194,7 @@ impl Router {
     /// As [`Self::publish`]; whether the message has gone to the store.
     fn append(
         &self,
-        permit: &Permit,
+        receiver: &UserId,
         new: New,
         receipt: Option<Receipt>,
         origin: Origin,
@@ -204,7 +207,7 @@ impl Router {
         let mut receipt = receipt;
         let mut kept_already = None;
         let mut stored = false;
-        let result = self.with_shard(permit.receiver(), |user, graced, effects| {
+        let result = self.with_shard(receiver, |user, graced, effects| {
             // Taken under the lock: a log's numbers ascend, or a reader's cursor would pass one by.
             let seq = self.next_seq();
             let limits = &self.rules.user;
@@ -218,7 +221,7 @@ impl Router {
                 }
                 Appended::Grace(bytes) => {
                     self.graced_bytes.fetch_add(bytes, Ordering::Relaxed);
-                    let (user, receipt) = (permit.receiver().clone(), receipt.take());
+                    let (user, receipt) = (receiver.clone(), receipt.take());
                     let due = now + GRACE;
                     graced.push_back(Graced {
                         due,

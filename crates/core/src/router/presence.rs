@@ -126,8 +126,9 @@ impl Router {
             properties: None,
             payload,
         };
-        let message = Message::new(publish, permit.sender().clone(), now);
-        self.with_user(permit.receiver(), |user, effects| {
+        let (sender, receiver) = permit.into_users();
+        let message = Message::new(publish, sender, now);
+        self.with_user(&receiver, |user, effects| {
             let seq = self.next_seq();
             user.tell_presence(seq, message, to, &self.rules.user, effects)
         })

@@ -86,16 +86,18 @@ impl Router {
             properties: None,
             payload: owed.payload(receiver, now),
         };
+        let destination = permit.destination();
+        let (sender, owner) = permit.into_users();
         let new = New {
-            message: Message::new(publish, permit.sender().clone(), now),
-            destination: permit.destination(),
+            message: Message::new(publish, sender, now),
+            destination,
             origin: None,
             // The message leaves the store with its acknowledgement.
             may_wait: !is_stored && self.may_wait(),
             may_push: false,
         };
         // A mailbox without room drops a receipt, which nobody waits for.
-        let kept = self.append(&permit, new, None, Origin::Plain, now);
+        let kept = self.append(&owner, new, None, Origin::Plain, now);
         if kept == Ok(true) && !is_stored {
             // Its publisher is told that it has arrived when the receipt is kept, not before.
             self.with_shard(receiver, |user, graced, effects| {

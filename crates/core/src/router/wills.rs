@@ -84,7 +84,7 @@ impl Router {
             Err(Stop::Ask(question)) => return Err(question),
         };
         let origin = Origin::Will(due.clone());
-        match self.publish(&permit, publish, None, None, origin, now) {
+        match self.publish(permit, publish, None, None, origin, now) {
             Ok(()) => {}
             Err(refusal) if refusal == refusals::STORE => self.put_back_will(due.clone()),
             // A mailbox without room drops a will, which nobody waits for an answer to.

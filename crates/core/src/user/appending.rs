@@ -57,7 +57,7 @@ impl User {
             may_wait,
             may_push,
         } = new;
-        let (sender, now) = (message.sender.clone(), message.received_at);
+        let now = message.received_at;
         let kept = message.qos != QoS::AtMostOnce;
         let kind = match destination {
             Destination::Inbox => {
@@ -84,7 +84,7 @@ impl User {
             None
         };
         if !kept && may_push && !self.is_connected() {
-            let push = self.expect_ack(&sender, 0, now, &limits.push, effects);
+            let push = self.expect_ack(&message.sender, 0, now, &limits.push, effects);
             push.into_iter().for_each(|push| effects.write(push));
         }
         if !wanted || (!kept && !self.has_room_for_ephemeral(&message)) {
@@ -105,7 +105,9 @@ impl User {
             Place::Storing | Place::Store => {
                 let append = Mailbox::to_append(seq, &self.id, message, kind, readers);
                 let push = may_push
-                    .then(|| self.expect_ack(&sender, seq, now, &limits.push, effects))
+                    .then(|| {
+                        self.expect_ack(&append.message.sender, seq, now, &limits.push, effects)
+                    })
                     .flatten();
                 Appended::Store(append, retained.into_iter().chain(push).collect())
             }
@@ -147,16 +149,18 @@ impl User {
         let mut readers = Slots::default();
         let mut live = self.mailbox.kept().messages < KEEPING_UP;
         for device in &self.devices {
-            let Some((qos, no_local)) = device.reads(&message.topic) else {
+            let Some(reads) = device.reads(&message.topic) else {
                 continue;
             };
-            if no_local && origin.is_some_and(|origin| device.is_linked(origin)) {
+            if reads.no_local && origin.is_some_and(|origin| device.is_linked(origin)) {
                 continue;
             }
             match &device.link {
                 Some(link) => effects.wake.push(link.clone()),
                 None if message.qos == QoS::AtMostOnce => continue,
-                None if qos == QoS::AtMostOnce && !self.id.is_inbox(&message.topic) => continue,
+                None if reads.qos == QoS::AtMostOnce && !self.id.is_inbox(&message.topic) => {
+                    continue;
+                }
                 None => live = false,
             }
             readers.insert(device.slot);

@@ -6,7 +6,7 @@ use jam_wire::encode;
 use jam_wire::packet::{Packet, PacketId, QoS, Version};
 use smallvec::SmallVec;
 
-use super::{Device, Effects, User};
+use super::{Device, Effects, Reads, User};
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::mailbox::{Acked, Entry, Kind, Mailbox, Place};
@@ -298,11 +298,13 @@ fn send_due(
             .get(seq)
             .expect("what is on its way stays in the log");
         let message = content(device, entry).ok_or(Halt::Load)?;
-        let mut terms = terms(device, entry, &message, qos);
+        // A subscription that has ended meanwhile has no say any more.
+        let reads = device.reads(&message.topic).unwrap_or_default();
+        let mut terms = terms(device, entry, &message, reads, qos);
         terms.packet_id = Some(it.packet_id);
         terms.dup |= again;
         device.session.sent(it.packet_id);
-        device.loaded.retain(|(loaded, _)| *loaded != seq);
+        device.unload(seq);
         // Too large for this connection: it keeps its packet id, for the next one.
         if room.takes(&message, terms, now) {
             fetched.deliveries.push(Delivery::Publish(message, terms));
@@ -350,16 +352,16 @@ fn send_new(
         let message = content(device, entry).ok_or(Halt::Load)?;
         // The entry knows the second only in which it expires.
         let reads = device.reads(&message.topic);
-        let Some((granted, _)) = reads.filter(|_| message.expires_at > now) else {
+        let Some(reads) = reads.filter(|_| message.expires_at > now) else {
             give_up(device, mailbox, seq, effects);
             continue;
         };
-        let mut terms = terms(device, entry, &message, granted.min(message.qos));
+        let mut terms = terms(device, entry, &message, reads, reads.qos.min(message.qos));
         if !room.takes(&message, terms, now) {
             // MQTT 5.0, section 3.1.2.11.4. What is kept in the inbox waits on, for a connection that takes it.
             if entry.is_kept_in_inbox() {
                 device.session.cursor = seq;
-                device.loaded.retain(|(loaded, _)| *loaded != seq);
+                device.unload(seq);
             } else {
                 give_up(device, mailbox, seq, effects);
             }
@@ -415,7 +417,7 @@ fn send_new(
             }
             continue;
         }
-        device.loaded.retain(|(loaded, _)| *loaded != seq);
+        device.unload(seq);
         terms.packet_id = Some(packet_id);
         fetched.deliveries.push(Delivery::Publish(message, terms));
     }
@@ -425,7 +427,7 @@ fn send_new(
 /// The entry is this device's no more, sent or not.
 fn give_up(device: &mut Device, mailbox: &mut Mailbox, seq: Seq, effects: &mut Effects) {
     device.session.cursor = seq;
-    device.loaded.retain(|(loaded, _)| *loaded != seq);
+    device.unload(seq);
     let writes = acked(device, mailbox, seq, None, effects);
     effects.write_all(writes);
 }
@@ -461,14 +463,12 @@ fn to_load(device: &Device, mailbox: &Mailbox) -> Vec<Seq> {
 
 /// How a message goes to a device: RETAIN says that it is a retained one, or what its publisher said to
 /// who asked for that (MQTT 5.0, section 3.3.1.3).
-fn terms(device: &Device, entry: &Entry, message: &Message, qos: QoS) -> Terms {
-    let subscription = device.session.subscription(&message.topic);
-    let as_published = subscription.is_some_and(|subscription| subscription.retain_as_published);
+fn terms(device: &Device, entry: &Entry, message: &Message, reads: Reads, qos: QoS) -> Terms {
     Terms {
         packet_id: None,
         qos,
         dup: qos == QoS::AtLeastOnce && entry.seq <= device.maybe_sent,
-        retain: entry.kind == Kind::Retained || (as_published && message.retain),
-        subscription_id: subscription.and_then(|subscription| subscription.id),
+        retain: entry.kind == Kind::Retained || (reads.retain_as_published && message.retain),
+        subscription_id: reads.subscription_id,
     }
 }

@@ -210,14 +210,24 @@ impl Device {
     }
 
     /// What this device is to get of a topic; its own device channel needs no subscription.
-    fn reads(&self, topic: &str) -> Option<(QoS, bool)> {
-        let explicit = self.session.subscription(topic);
-        explicit
-            .map(|subscription| (subscription.qos, subscription.no_local))
-            .or_else(|| {
-                (self.link.is_some() && self.client.is_device_channel(topic))
-                    .then_some((QoS::AtMostOnce, false))
-            })
+    fn reads(&self, topic: &str) -> Option<Reads> {
+        if let Some(subscription) = self.session.subscription(topic) {
+            return Some(Reads {
+                qos: subscription.qos,
+                no_local: subscription.no_local,
+                retain_as_published: subscription.retain_as_published,
+                subscription_id: subscription.id,
+            });
+        }
+        let is_own = self.link.is_some() && self.client.is_device_channel(topic);
+        is_own.then_some(Reads::default())
+    }
+
+    /// What was read from the store of this message is not needed any more.
+    fn unload(&mut self, seq: Seq) {
+        if !self.loaded.is_empty() {
+            self.loaded.retain(|(loaded, _)| *loaded != seq);
+        }
     }
 
     /// Whether this device is to get what comes to the user's inbox.
@@ -257,6 +267,27 @@ impl Device {
             subscriptions: self.session.subscriptions.to_vec(),
         };
         Some(Write::Session(Box::new(record)))
+    }
+}
+
+/// How a device gets what comes under a topic: as its subscription says, if there is one.
+#[derive(Debug, Clone, Copy)]
+struct Reads {
+    /// The highest.
+    qos: QoS,
+    no_local: bool,
+    retain_as_published: bool,
+    subscription_id: Option<u32>,
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self {
+            qos: QoS::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            subscription_id: None,
+        }
     }
 }
 
