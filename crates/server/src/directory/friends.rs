@@ -7,7 +7,7 @@ use jam_core::ids::UserId;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params};
 
-use super::schema::{is_false, row_id};
+use super::schema::{is_false, of_pair, row_id};
 
 /// Rows that are looked at before others get their turn.
 pub(super) const AT_ONCE: u32 = 128;
@@ -104,12 +104,16 @@ fn rows(connection: &Connection, user: i64, place: &Place) -> rusqlite::Result<V
 
 /// Whether `watcher` may know when `friend` is connected: they are friends, and `friend` has not blocked him.
 fn may_see(connection: &Connection, watcher: i64, friend: i64) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare_cached(
-        "SELECT blocked FROM user_friends
-         WHERE user_id IN (?1, ?2) AND friend_id IN (?3, ?4)
-           AND EXISTS (SELECT 1 FROM user_friends
-                       WHERE user_id IN (?3, ?4) AND friend_id IN (?1, ?2))",
-    )?;
+    let mut statement = connection.prepare_cached(of_pair!(
+        "blocked",
+        ["?1", "?2"],
+        ["?3", "?4"],
+        concat!(
+            "EXISTS (",
+            of_pair!("1", ["?3", "?4"], ["?1", "?2"], "true"),
+            ")"
+        )
+    ))?;
     let (watcher_text, friend_text) = (watcher.to_string(), friend.to_string());
     let mut rows = statement.query(params![friend, friend_text, watcher, watcher_text])?;
     let mut may = false;

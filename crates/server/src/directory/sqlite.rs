@@ -223,7 +223,8 @@ impl SqliteDirectory {
     #[cfg(test)]
     pub(super) fn looks_cheaply(&self) -> bool {
         let look = self.shared.look.lock().unwrap();
-        look.wal_index.as_ref().is_some_and(WalIndex::is_as_seen)
+        let index = look.wal_index.as_ref();
+        index.is_some_and(|index| index.is_as_seen(index.header()))
     }
 
     async fn ask<T>(
@@ -306,13 +307,7 @@ impl Shared {
             return true;
         }
         match self.look.try_lock() {
-            Ok(mut look) => {
-                if look.wal_index.as_ref().is_some_and(WalIndex::is_as_seen) {
-                    self.looked.store(now, Ordering::Release);
-                    return true;
-                }
-                self.look_with(&mut look).is_ok()
-            }
+            Ok(mut look) => self.look_with(&mut look).is_ok(),
             Err(TryLockError::WouldBlock) => age <= allowed * DURING_LOOK,
             Err(TryLockError::Poisoned(_)) => false,
         }
@@ -334,7 +329,12 @@ impl Shared {
 
     fn look_with(&self, look: &mut Look) -> Result<(), LookError> {
         let began = self.clock();
-        let before = look.wal_index.as_ref().and_then(WalIndex::header);
+        let index = look.wal_index.as_ref();
+        let before = index.and_then(WalIndex::header);
+        if index.is_some_and(|index| index.is_as_seen(before)) {
+            self.looked.store(began, Ordering::Release);
+            return Ok(());
+        }
         let version = look.read_version()?;
         if look.version != Some(version) {
             let in_wal = look.is_in_wal()?;
@@ -433,8 +433,8 @@ impl WalIndex {
         None
     }
 
-    /// Whether nothing has been committed since the last look.
-    fn is_as_seen(&self) -> bool {
-        self.seen.is_some() && self.header() == self.seen
+    /// Whether nothing has been committed between the last look and when this was the header.
+    fn is_as_seen(&self, header: Option<[u8; Self::HEADER_BYTES]>) -> bool {
+        header.is_some() && header == self.seen
     }
 }
