@@ -27,7 +27,7 @@ const STRANGER: &str = "3";
 
 pub(super) fn run(output: &Output) -> Result<(), CliError> {
     logging::init(None, Usual::Warn);
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| CliError::failed(&error))?;
+    let runtime = super::runtime().map_err(|error| CliError::failed(&error))?;
     runtime.block_on(demo(output))
 }
 

@@ -279,6 +279,15 @@ pub(super) fn read_account(connection: &Connection, id: i64) -> rusqlite::Result
     }
 }
 
+/// The receiver's id as ?1 and ?2, the sender's as ?3 and ?4.
+pub(super) const FRIENDSHIP: &str = of_pair!(
+    "blocked, been_blocked",
+    ["?1", "?2"],
+    ["?3", "?4"],
+    "EXISTS (SELECT 1 FROM accounts WHERE user_id = ?1)
+     AND EXISTS (SELECT 1 FROM accounts WHERE user_id = ?3)"
+);
+
 /// Reads whether `sender` may write to `receiver`.
 ///
 /// Both must have an account: rows outlive accounts, and the connection of a removed one lasts up to a
@@ -288,13 +297,7 @@ pub(super) fn read_friendship(
     sender: i64,
     receiver: i64,
 ) -> rusqlite::Result<Friendship> {
-    let mut statement = connection.prepare_cached(of_pair!(
-        "blocked, been_blocked",
-        ["?1", "?2"],
-        ["?3", "?4"],
-        "EXISTS (SELECT 1 FROM accounts WHERE user_id = ?1)
-         AND EXISTS (SELECT 1 FROM accounts WHERE user_id = ?3)"
-    ))?;
+    let mut statement = connection.prepare_cached(FRIENDSHIP)?;
     let mut rows = statement.query(params![
         receiver,
         receiver.to_string(),

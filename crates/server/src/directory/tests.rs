@@ -12,7 +12,7 @@ use jam_core::directory::{
     Account, Directory, Friendship, Lookup, NotificationToken, Question, Token,
 };
 use jam_core::ids::UserId;
-use rusqlite::Connection;
+use rusqlite::{Connection, StatementStatus};
 use tempfile::TempDir;
 
 use super::admin::User;
@@ -870,4 +870,23 @@ fn a_deployed_schema_takes_accounts_too() {
     jam.run("INSERT INTO spotify VALUES (2)");
     fails(admin.remove_user("2"), "FOREIGN KEY");
     assert_eq!(admin.users().unwrap().len(), 1);
+}
+
+/// Otherwise each look-up of another pair would take several times as long.
+#[test]
+fn a_friendship_is_read_without_preparing_the_statement_again() {
+    let jam = Jam::new("wal");
+    let reader = schema::open_for_reading(&jam.path()).unwrap();
+    for (sender, receiver) in [(1, 2), (2, 1), (1, 3), (3, 2)] {
+        let expected = if sender + receiver == 3 {
+            Friendship::Friends
+        } else {
+            Friendship::NotFriends
+        };
+        let found = schema::read_friendship(&reader, sender, receiver).unwrap();
+        assert_eq!(found, expected);
+    }
+    let statement = reader.prepare_cached(schema::FRIENDSHIP).unwrap();
+    assert_eq!(statement.get_status(StatementStatus::Run), 4);
+    assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
 }
