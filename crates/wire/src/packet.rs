@@ -211,8 +211,8 @@ pub struct Publish {
     pub topic: ByteString,
     /// Present exactly when the QoS is 1 or 2.
     pub packet_id: Option<PacketId>,
-    /// 5.0 only. `None` if there are none, as in most: they would be the larger part of a packet that is
-    /// moved from hand to hand.
+    /// 5.0 only. `None` says the same as empty ones, and is what the decoder gives for those: most packets have
+    /// none, and they would be the larger part of what is moved from hand to hand.
     pub properties: Option<Box<PublishProperties>>,
     /// A slice of the received buffer.
     pub payload: Bytes,

@@ -98,7 +98,7 @@ pub(crate) struct Effects {
     pub(crate) seldom: Option<Box<Seldom>>,
 }
 
-/// What a message to a user who is here never brings about, and what else happens seldom.
+/// What a message to a user who is here and keeps up does not bring about, as a rule.
 #[derive(Debug, Default)]
 pub(crate) struct Seldom {
     /// The connection whose session another one has taken over.

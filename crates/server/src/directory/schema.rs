@@ -236,6 +236,7 @@ fn fill(draft: &Path) -> rusqlite::Result<()> {
 }
 
 /// Selects the rows of a user that have a friend, each id as a number or as a text; where `$also`.
+/// A row may come more than once: SQLite converts between the two where the columns have a type.
 ///
 /// Each form is looked for by itself. `IN (?1, ?2)` is shorter, and takes five times as long: SQLite makes
 /// a table of its own for each such list.
