@@ -378,18 +378,6 @@ impl Permit {
         }
     }
 
-    /// Who wrote it.
-    #[must_use]
-    pub fn sender(&self) -> &UserId {
-        &self.sender
-    }
-
-    /// Whose it will be.
-    #[must_use]
-    pub fn receiver(&self) -> &UserId {
-        &self.receiver
-    }
-
     /// Who wrote it, and whose it will be.
     pub(crate) fn into_users(self) -> (UserId, UserId) {
         (self.sender, self.receiver)

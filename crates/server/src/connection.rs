@@ -84,23 +84,7 @@ pub(crate) fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Coalesce + Unpin + Send,
 {
-    let waker = Waker::from(slot.bell().clone());
-    let connection = Connection::new(shared.router.clone(), address, waker, accepted);
-    let mut pump = Pump {
-        stream,
-        decoder: Decoder::server(connection.max_packet()),
-        connection,
-        input: BytesMut::new(),
-        held: false,
-        unflushed: false,
-        loading: None,
-        phase: Phase::Open,
-        armed: false,
-        answer: Answer::AtOnce,
-        delivered_at: 0,
-        shared,
-        slot,
-    };
+    let mut pump = Pump::new(shared, slot, address, accepted, stream);
     // Everything is captured in place: as arguments of an `async fn` it would lie in the task twice.
     async move {
         let mut timer = pin!(tokio::time::sleep_until(Instant::now()));
@@ -174,6 +158,26 @@ struct Pump<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
+    fn new(shared: Arc<Shared>, slot: Slot, address: IpAddr, accepted: Time, stream: S) -> Self {
+        let waker = Waker::from(slot.bell().clone());
+        let connection = Connection::new(shared.router.clone(), address, waker, accepted);
+        Self {
+            stream,
+            decoder: Decoder::server(connection.max_packet()),
+            connection,
+            input: BytesMut::new(),
+            held: false,
+            unflushed: false,
+            loading: None,
+            phase: Phase::Open,
+            armed: false,
+            answer: Answer::AtOnce,
+            delivered_at: 0,
+            shared,
+            slot,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.slot.bell().register(cx.waker());
         let mut now = self.shared.clock.now();

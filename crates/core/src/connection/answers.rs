@@ -170,7 +170,7 @@ impl Established {
 
     /// Remembers the id of a QoS 2 publish until its PUBREL; what the store is to know of that. `None` if the
     /// session is no longer this connection's.
-    #[inline(never)]
+    #[inline(never)] // not between the lines that QoS 1 needs
     pub(super) fn receive(&mut self, packet_id: PacketId, router: &Router) -> Option<Origin> {
         let (user, link) = (self.link.user(), self.link.id());
         self.received = router.with_session(user, link, |session| {

@@ -1,5 +1,4 @@
-use jam_wire::packet::QoS;
-use jam_wire::packet::{PacketId, Publish};
+use jam_wire::packet::{PacketId, Publish, QoS};
 use proptest::prelude::*;
 
 use super::*;

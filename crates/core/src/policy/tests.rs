@@ -125,9 +125,9 @@ fn a_permit_says_where_to() {
         ("/1/", "1", Destination::OwnChannel),
     ] {
         let permit = publish(&memory, Reach::Off, &[], topic, OK).unwrap();
-        assert_eq!(permit.receiver().as_str(), receiver);
-        assert_eq!(permit.sender().as_str(), "1");
         assert_eq!(permit.destination(), destination);
+        let (from, to) = permit.into_users();
+        assert_eq!((from.as_str(), to.as_str()), ("1", receiver));
     }
 }
 

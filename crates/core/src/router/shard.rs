@@ -229,7 +229,7 @@ impl Router {
         }
     }
 
-    #[inline(never)]
+    #[inline(never)] // not between the lines that every message needs
     fn apply_seldom(&self, id: &UserId, effects: Seldom) {
         if let Some(link) = effects.displaced {
             drop(link.receiving());

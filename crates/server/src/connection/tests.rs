@@ -43,19 +43,28 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
     })
 }
 
+/// To a socket that nobody accepts.
+async fn tcp_stream() -> TcpStream {
+    let socket = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    TcpStream::connect(socket.local_addr().unwrap())
+        .await
+        .unwrap()
+}
+
+async fn slot() -> (Slot, IpAddr) {
+    let slots = Slots::new(1, 1);
+    let address = Ipv4Addr::LOCALHOST.into();
+    (slots.take(slots.permit().await, address).unwrap(), address)
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_small() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
-    let socket = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .unwrap();
-    let stream = TcpStream::connect(socket.local_addr().unwrap())
-        .await
-        .unwrap();
-    let slots = Slots::new(1, 1);
-    let address = Ipv4Addr::LOCALHOST.into();
-    let slot = slots.take(slots.permit().await, address).unwrap();
+    let stream = tcp_stream().await;
+    let (slot, address) = slot().await;
     let task = serve(shared.clone(), slot, address, shared.clock.now(), stream);
     let size = size_of_val(&task);
     println!("task of a TCP connection: {size} bytes");
@@ -75,9 +84,7 @@ async fn an_idle_connection_is_small() {
 async fn a_deadline_that_never_comes_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
-    let slots = Slots::new(1, 1);
-    let address = Ipv4Addr::LOCALHOST.into();
-    let slot = slots.take(slots.permit().await, address).unwrap();
+    let (slot, address) = slot().await;
     let (stream, _peer) = tokio::io::duplex(64);
     let mut task = pin!(serve(shared, slot, address, Time::NEVER, stream));
     let is_pending = poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx).is_pending())).await;
@@ -90,38 +97,15 @@ async fn a_deadline_that_never_comes_is_waited_for() {
 async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
-    let socket = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .unwrap();
-    let stream = TcpStream::connect(socket.local_addr().unwrap())
-        .await
-        .unwrap();
-    let slots = Slots::new(1, 1);
-    let address = Ipv4Addr::LOCALHOST.into();
-    let slot = slots.take(slots.permit().await, address).unwrap();
+    let stream = tcp_stream().await;
+    let (slot, address) = slot().await;
     let at = |millis: u64| Time::from_millis(1_000_000 + millis);
     for _ in 0..32 {
         shared
             .coalescing
             .handle_message(at(0) - Duration::from_millis(16));
     }
-    let waker = Waker::from(slot.bell().clone());
-    let connection = Connection::new(shared.router.clone(), address, waker, at(0));
-    let mut pump = Pump {
-        stream,
-        decoder: Decoder::server(connection.max_packet()),
-        connection,
-        input: BytesMut::new(),
-        held: false,
-        unflushed: false,
-        loading: None,
-        phase: Phase::Open,
-        armed: false,
-        answer: Answer::AtOnce,
-        delivered_at: 0,
-        shared,
-        slot,
-    };
+    let mut pump = Pump::new(shared, slot, address, at(0), stream);
     pump.expect_answer(at(0));
     assert_eq!(pump.answer, Answer::PutOff);
     pump.expect_answer(at(3));
