@@ -1,0 +1,175 @@
+//! Every refusal there is, in the order of the protocol's tables.
+
+use super::{ByteString, ConnectReturnCode, Handler, ReasonCode, Refusal};
+use ConnectReturnCode::{BadUserNameOrPassword, NotAuthorized, ServerUnavailable};
+
+const fn connect(
+    handler: Handler,
+    category: &'static str,
+    message: &'static str,
+    return_code: ConnectReturnCode,
+    reason: ReasonCode,
+) -> Refusal {
+    let category = ByteString::from_static(category);
+    Refusal {
+        handler,
+        category,
+        message,
+        return_code,
+        reason,
+    }
+}
+
+const fn publish(category: &'static str, message: &'static str, reason: ReasonCode) -> Refusal {
+    let category = ByteString::from_static(category);
+    let handler = Handler::AuthorizePublish;
+    Refusal {
+        handler,
+        category,
+        message,
+        return_code: NotAuthorized,
+        reason,
+    }
+}
+
+const fn subscribe(message: &'static str, reason: ReasonCode) -> Refusal {
+    let category = ByteString::from_static("");
+    let handler = Handler::AuthorizeSubscribe;
+    Refusal {
+        handler,
+        category,
+        message,
+        return_code: NotAuthorized,
+        reason,
+    }
+}
+
+/// Section 3.
+pub const SPAM: Refusal = connect(
+    Handler::PreConnect,
+    "spam",
+    "too many failed auth attempts",
+    BadUserNameOrPassword,
+    ReasonCode::ConnectionRateExceeded,
+);
+/// Section 3.
+pub const ID_MISMATCH: Refusal = connect(
+    Handler::Authenticate,
+    "id",
+    "client id and user id don't match",
+    BadUserNameOrPassword,
+    ReasonCode::ClientIdentifierNotValid,
+);
+/// Section 3.
+pub const TOKEN_FORMAT: Refusal = connect(
+    Handler::Authenticate,
+    "api_token",
+    "wrong api token format",
+    BadUserNameOrPassword,
+    ReasonCode::BadUserNameOrPassword,
+);
+/// Section 3.
+pub const UNKNOWN_USER: Refusal = connect(
+    Handler::Authenticate,
+    "api_token",
+    "unknown user id",
+    NotAuthorized,
+    ReasonCode::NotAuthorized,
+);
+/// Section 3.
+pub const WRONG_TOKEN: Refusal = connect(
+    Handler::Authenticate,
+    "api_token",
+    "wrong api token",
+    NotAuthorized,
+    ReasonCode::NotAuthorized,
+);
+/// The directory cannot say whether the account exists.
+pub const CONNECT_WITHOUT_DIRECTORY: Refusal = connect(
+    Handler::Authenticate,
+    "api_token",
+    "fatal database error",
+    ServerUnavailable,
+    ReasonCode::ServerUnavailable,
+);
+/// Section 3, one device at a time: what the first device is told.
+pub const LOGOUT: Refusal = connect(
+    Handler::Authenticate,
+    "logout",
+    "a new device has connected",
+    NotAuthorized,
+    ReasonCode::SessionTakenOver,
+);
+
+/// Section 4.
+pub const TOPIC_LEVELS: Refusal = publish(
+    "topic",
+    "not enough topic levels",
+    ReasonCode::TopicNameInvalid,
+);
+/// Section 4.
+pub const TOPIC_WILDCARDS: Refusal = publish(
+    "topic",
+    "wildcards are not allowed in topic",
+    ReasonCode::TopicNameInvalid,
+);
+/// Section 4.
+pub const TOPIC_FOREIGN: Refusal = publish(
+    "topic",
+    "can't publish to other user's channel except inbox",
+    ReasonCode::NotAuthorized,
+);
+/// Section 4.
+pub const PAYLOAD_NOT_JSON: Refusal = publish(
+    "payload",
+    "payload is not valid json",
+    ReasonCode::PayloadFormatInvalid,
+);
+/// Section 4.
+pub const PAYLOAD_SENDER: Refusal = publish(
+    "payload",
+    "payload sender id mismatch",
+    ReasonCode::NotAuthorized,
+);
+/// Section 4.
+pub const NOT_FRIENDS: Refusal = publish(
+    "friends",
+    "not friends with the receiver",
+    ReasonCode::NotAuthorized,
+);
+/// Section 4.
+pub const NOTIFICATION_TOKEN: Refusal = publish(
+    "notification_token",
+    "fatal database error",
+    ReasonCode::ImplementationSpecificError,
+);
+/// The directory cannot say whether the two are friends.
+pub const PUBLISH_WITHOUT_DIRECTORY: Refusal = publish(
+    "friends",
+    "fatal database error",
+    ReasonCode::ImplementationSpecificError,
+);
+/// Section 7.
+pub const QUOTA: Refusal = publish(
+    "quota",
+    "the receiver's inbox is full",
+    ReasonCode::QuotaExceeded,
+);
+
+/// The mailbox cannot be written to at the moment.
+pub const STORE: Refusal = publish(
+    "mailbox",
+    "the server cannot keep messages at the moment",
+    ReasonCode::ImplementationSpecificError,
+);
+
+/// Section 5; the category is the filter.
+pub const FILTER_WILDCARDS: Refusal = subscribe(
+    "wildcards are not allowed in topic",
+    ReasonCode::WildcardSubscriptionsNotSupported,
+);
+/// Section 5; the category is the filter.
+pub const FILTER_LEVELS: Refusal =
+    subscribe("not enough topic levels", ReasonCode::TopicFilterInvalid);
+/// Section 5; the category is the filter.
+pub const FILTER_FOREIGN: Refusal = subscribe("not authorized", ReasonCode::NotAuthorized);
