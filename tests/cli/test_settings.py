@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 from harness import Server, run_cli, streams
@@ -105,6 +106,23 @@ def test_a_wrong_value_is_named(tmp_path, name, value):
     assert value in done.stderr
     assert name in done.stderr or name.upper().replace(".", "__") in done.stderr
     assert not (tmp_path / "jam-data").exists()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "", "1025"])
+def test_a_wrong_number_of_threads(tmp_path, value):
+    arguments = ["serve", "--data", tmp_path / "data", "--mqtt", ANY_PORT, "--http", "", "--admin", ""]
+    done = run_cli(*arguments, env={"TOKIO_WORKER_THREADS": value})
+    assert done.returncode == 2
+    assert f'TOKIO_WORKER_THREADS is "{value}"' in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("threads", [1, 7])
+def test_as_many_threads_as_are_asked_for(tmp_path, threads):
+    with Server(tmp_path / "server", threads=threads) as server:
+        names = [task.joinpath("comm").read_text() for task in Path(f"/proc/{server.process.pid}/task").iterdir()]
+    workers = [name for name in names if name.startswith("tokio")]
+    assert len(workers) == (threads if threads > 1 else 0), names
 
 
 def test_the_first_implementations_environment_file(tmp_path, certificate):

@@ -1,5 +1,6 @@
 """The release binary as a process: started on free ports, stopped, killed, its log kept."""
 
+import itertools
 import os
 import re
 import signal
@@ -48,12 +49,16 @@ def ports(log):
 
 
 class Server:
-    """`certificate` is a directory made by `harness/certificate`: with it, mqtts and wss are on."""
+    """`certificate` is a directory made by `harness/certificate`: with it, mqtts and wss are on.
 
+    Machines differ in how many threads they would serve with: unless told, it is one and several in turn.
+    """
+
+    THREADS = itertools.cycle((1, 3))
     # Tests fail to log in on purpose, from one address: the rule has tests and servers of its own.
     DEFAULTS = {"limits.failed_auth": 1_000_000}
 
-    def __init__(self, folder, certificate=None, settings=None, arguments=(), directory=None):
+    def __init__(self, folder, certificate=None, settings=None, arguments=(), directory=None, threads=None):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.certificate = certificate
@@ -64,6 +69,7 @@ class Server:
                 "tls.key": certificate / "server.key",
             }
         self.arguments = list(arguments)
+        self.threads = threads
         self.directory = directory or Directory(self.folder / "directory.db")
         self.log_path = self.folder / "server.log"
         self.process = None
@@ -72,11 +78,12 @@ class Server:
         command = [BINARY, "serve", "--data", self.folder / "data"]
         command += ["--mqtt", ANY_PORT, "--mqtts", ANY_PORT if self.certificate else ""]
         command += ["--http", ANY_PORT, "--admin", "", "--directory", f"sqlite:{self.directory.path}"]
+        threads = {"TOKIO_WORKER_THREADS": str(self.threads or next(self.THREADS))}
         before = len(self.log()) if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [*map(str, command), *self.arguments],
-                env=environment(self.settings),
+                env=environment(self.settings) | threads,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

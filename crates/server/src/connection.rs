@@ -257,11 +257,11 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
         if self.connection.closing() {
             return self.close(now);
         }
+        if delivered {
+            self.expect_answer(now); // before the message is out: the answer may be faster than we are
+        }
         if let Poll::Ready(Err(error)) = self.poll_flush(cx, now) {
             return Self::broken(&error);
-        }
-        if delivered {
-            self.expect_answer(now);
         }
         if self.loading.is_some() || !self.connection.wants_input() {
             return Turn::Wait;

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::CliError;
 use super::messages::text_message;
 use super::output::Output;
+use super::runtime;
 use crate::directory::Administration;
 use crate::logging::{self, Usual};
 use crate::serve;
@@ -27,8 +28,7 @@ const STRANGER: &str = "3";
 
 pub(super) fn run(output: &Output) -> Result<(), CliError> {
     logging::init(None, Usual::Warn);
-    let runtime = super::runtime().map_err(|error| CliError::failed(&error))?;
-    runtime.block_on(demo(output))
+    runtime::of_server()?.block_on(demo(output))
 }
 
 /// Ctrl-C and the other ways in which people end a command.

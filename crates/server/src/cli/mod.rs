@@ -6,7 +6,7 @@
 //! - `settings_args`: the options that are settings.
 //! - `accounts`: `user`, `friend`, `block`, `unblock`. `messages`: `send`, `listen`.
 //! - `mailbox`: what waits for a user. `backup`, `check`, `demo`: the commands of those names.
-//! - `output`: what is printed where.
+//! - `output`: what is printed where. `runtime`: on how many threads.
 //!
 //! What is asked for goes to standard output, all else to standard error. The exit status is 0 when it
 //! is done, 1 when it failed, 2 when it was asked for wrongly; an error is one line that says what to do.
@@ -19,6 +19,7 @@ mod demo;
 mod mailbox;
 mod messages;
 mod output;
+mod runtime;
 mod settings_args;
 #[cfg(test)]
 mod tests;
@@ -251,6 +252,7 @@ fn print_config_of(sources: &Sources, output: &Output) -> Result<(), CliError> {
 
 fn serve(settings: Settings) -> Result<(), CliError> {
     logging::init(settings.log.as_deref(), Usual::Info);
+    let runtime = runtime::of_server()?;
     if !settings.directory.named {
         std::fs::create_dir_all(&settings.data).map_err(|error| {
             CliError::Failed(format!(
@@ -259,28 +261,13 @@ fn serve(settings: Settings) -> Result<(), CliError> {
             ))
         })?;
     }
-    let runtime = runtime().map_err(|error| CliError::failed(&error))?;
     runtime
         .block_on(crate::serve::run(settings))
         .map_err(|error| CliError::failed(&error))
 }
 
-/// A thread for each core. Where there is one core only, this thread is enough: there is nobody to hand tasks to.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    let mut builder = match std::thread::available_parallelism() {
-        Ok(cores) if cores.get() == 1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    builder.enable_all().build()
-}
-
 /// Runs a client: one task, no threads.
 fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     logging::init(None, Usual::Warn);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime
-        .map_err(|error| CliError::failed(&error))?
-        .block_on(future)
+    runtime::of_client()?.block_on(future)
 }
