@@ -117,12 +117,21 @@ def test_a_wrong_number_of_threads(tmp_path, value):
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("threads", [1, 7])
-def test_as_many_threads_as_are_asked_for(tmp_path, threads):
-    with Server(tmp_path / "server", threads=threads) as server:
-        names = [task.joinpath("comm").read_text() for task in Path(f"/proc/{server.process.pid}/task").iterdir()]
-    workers = [name for name in names if name.startswith("tokio")]
-    assert len(workers) == (threads if threads > 1 else 0), names
+def test_as_many_threads_as_are_asked_for(tmp_path):
+    running = {}
+    for threads in (1, 2, 7):
+        with Server(tmp_path / str(threads), threads=threads) as server:
+            assert f'"threads for connections","threads":{threads}' in server.log()
+            running[threads] = len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
+    assert running[2] - running[1] == 2, "one thread is the main thread"
+    assert running[7] - running[1] == 7
+
+
+@pytest.mark.parametrize("value", ["7", "none"])
+def test_check_says_how_many_threads(tmp_path, value):
+    done = run_cli("check", "--data", tmp_path, env={"TOKIO_WORKER_THREADS": value})
+    assert ("7 for connections" if value == "7" else 'TOKIO_WORKER_THREADS is "none"') in done.stdout
+    assert ("FAILED  threads" in done.stdout) == (value == "none")
 
 
 def test_the_first_implementations_environment_file(tmp_path, certificate):

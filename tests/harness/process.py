@@ -51,7 +51,8 @@ def ports(log):
 class Server:
     """`certificate` is a directory made by `harness/certificate`: with it, mqtts and wss are on.
 
-    Machines differ in how many threads they would serve with: unless told, it is one and several in turn.
+    Machines differ in how many threads they would serve with: unless told, it is one and several in turn. The log
+    says how many; JAM_TEST_THREADS makes it always so many.
     """
 
     THREADS = itertools.cycle((1, 3))
@@ -78,12 +79,12 @@ class Server:
         command = [BINARY, "serve", "--data", self.folder / "data"]
         command += ["--mqtt", ANY_PORT, "--mqtts", ANY_PORT if self.certificate else ""]
         command += ["--http", ANY_PORT, "--admin", "", "--directory", f"sqlite:{self.directory.path}"]
-        threads = {"TOKIO_WORKER_THREADS": str(self.threads or next(self.THREADS))}
+        threads = self.threads or os.environ.get("JAM_TEST_THREADS") or next(self.THREADS)
         before = len(self.log()) if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [*map(str, command), *self.arguments],
-                env=environment(self.settings) | threads,
+                env=environment(self.settings) | {"TOKIO_WORKER_THREADS": str(threads)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

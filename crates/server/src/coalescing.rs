@@ -36,7 +36,8 @@ const TLS_RECORD_BYTES: i32 = 5 + 8 + 16;
 /// How soon a receiver must have answered the last time for it to be worth while, what was put off included.
 pub(crate) const AT_ONCE_MILLIS: u32 = 4;
 
-/// How long an answer may take to arrive: what has been put off for less is left for the next message.
+/// How long it may take to write a message and for its answer to arrive: what has been put off for less is left for
+/// the next message.
 const ARRIVAL: Duration = Duration::from_micros(100);
 
 /// For how long something is left for the next message, whoever sends it.

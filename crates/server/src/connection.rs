@@ -301,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
         delivered
     }
 
-    /// A message has been delivered: its acknowledgement need not wake the server, if it comes at once.
+    /// A message is about to be written: its acknowledgement need not wake the server, if it comes at once.
     fn expect_answer(&mut self, now: Time) {
         if self.answer == Answer::PutOff {
             return;

@@ -20,6 +20,7 @@ use jam_core::router::{Router, Rules};
 use jam_core::store::MailboxStore;
 use jam_core::time::Time;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -131,6 +132,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
 
     warn_of_what_is_not_served(&settings);
     say_where_pushes_go(&settings, notifier.as_deref());
+    let threads = Handle::current().metrics().num_workers();
+    tracing::info!(threads, "threads for connections");
     let http_name = if tls.is_some() { "https" } else { "http" };
     for (name, address) in [("mqtt", mqtt), ("mqtts", mqtts), (http_name, http_address)] {
         if let Some(address) = address {

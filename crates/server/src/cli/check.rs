@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::CliError;
 use super::output::{Output, table};
+use super::runtime;
 use crate::directory::Administration;
 use crate::mailbox::OpenError;
 use crate::mailbox::admin::{self, Condition};
@@ -41,7 +42,14 @@ pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<()
         Finding::of("directory", directory(settings)),
         Finding::of("mailbox", mailbox(&settings.mailbox_dir())),
     ];
-    if let Some(files) = TlsFiles::of(&settings.tls) {
+    let tls = TlsFiles::of(&settings.tls);
+    let threads = runtime::threads(tls.is_some());
+    let threads = threads.map(|threads| format!("{threads} for connections"));
+    findings.push(Finding::of(
+        "threads",
+        threads.map_err(|error| error.to_string()),
+    ));
+    if let Some(files) = tls {
         let verified = files.verify().map_err(|error| error.to_string());
         let found = verified.map(|()| format!("{}, and its key", files.identity.cert.display()));
         findings.push(Finding::of("tls", found));

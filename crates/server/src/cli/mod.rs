@@ -33,6 +33,7 @@ use crate::directory::DirectoryError;
 use crate::logging::{self, Usual};
 use crate::mailbox::OpenError;
 use crate::settings::{Settings, SettingsError, Sources};
+use crate::tls::TlsFiles;
 use output::Output;
 use settings_args::{ServeArgs, StoreArgs};
 
@@ -252,7 +253,8 @@ fn print_config_of(sources: &Sources, output: &Output) -> Result<(), CliError> {
 
 fn serve(settings: Settings) -> Result<(), CliError> {
     logging::init(settings.log.as_deref(), Usual::Info);
-    let runtime = runtime::of_server()?;
+    let threads = runtime::threads(TlsFiles::of(&settings.tls).is_some())?;
+    let runtime = runtime::on_threads(threads)?;
     if !settings.directory.named {
         std::fs::create_dir_all(&settings.data).map_err(|error| {
             CliError::Failed(format!(
@@ -269,5 +271,5 @@ fn serve(settings: Settings) -> Result<(), CliError> {
 /// Runs a client: one task, no threads.
 fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     logging::init(None, Usual::Warn);
-    runtime::of_client()?.block_on(future)
+    runtime::on_this_thread()?.block_on(future)
 }
