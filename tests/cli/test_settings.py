@@ -123,7 +123,7 @@ def test_as_many_threads_as_are_asked_for(tmp_path):
         with Server(tmp_path / str(threads), threads=threads) as server:
             assert f'"threads for connections","threads":{threads}' in server.log()
             running[threads] = len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
-    assert running[2] - running[1] == 2, "one thread is the main thread"
+    assert running[2] - running[1] == 2, "with one, the main thread serves"
     assert running[7] - running[1] == 7
 
 

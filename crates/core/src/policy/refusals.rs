@@ -3,7 +3,7 @@
 use super::{ByteString, ConnectReturnCode, Handler, ReasonCode, Refusal};
 use ConnectReturnCode::{BadUserNameOrPassword, NotAuthorized, ServerUnavailable};
 
-const fn connect(
+const fn refusal(
     handler: Handler,
     category: &'static str,
     message: &'static str,
@@ -21,31 +21,17 @@ const fn connect(
 }
 
 const fn publish(category: &'static str, message: &'static str, reason: ReasonCode) -> Refusal {
-    let category = ByteString::from_static(category);
     let handler = Handler::AuthorizePublish;
-    Refusal {
-        handler,
-        category,
-        message,
-        return_code: NotAuthorized,
-        reason,
-    }
+    refusal(handler, category, message, NotAuthorized, reason)
 }
 
 const fn subscribe(message: &'static str, reason: ReasonCode) -> Refusal {
-    let category = ByteString::from_static("");
     let handler = Handler::AuthorizeSubscribe;
-    Refusal {
-        handler,
-        category,
-        message,
-        return_code: NotAuthorized,
-        reason,
-    }
+    refusal(handler, "", message, NotAuthorized, reason)
 }
 
 /// Section 3.
-pub const SPAM: Refusal = connect(
+pub const SPAM: Refusal = refusal(
     Handler::PreConnect,
     "spam",
     "too many failed auth attempts",
@@ -53,7 +39,7 @@ pub const SPAM: Refusal = connect(
     ReasonCode::ConnectionRateExceeded,
 );
 /// Section 3.
-pub const ID_MISMATCH: Refusal = connect(
+pub const ID_MISMATCH: Refusal = refusal(
     Handler::Authenticate,
     "id",
     "client id and user id don't match",
@@ -61,7 +47,7 @@ pub const ID_MISMATCH: Refusal = connect(
     ReasonCode::ClientIdentifierNotValid,
 );
 /// Section 3.
-pub const TOKEN_FORMAT: Refusal = connect(
+pub const TOKEN_FORMAT: Refusal = refusal(
     Handler::Authenticate,
     "api_token",
     "wrong api token format",
@@ -69,7 +55,7 @@ pub const TOKEN_FORMAT: Refusal = connect(
     ReasonCode::BadUserNameOrPassword,
 );
 /// Section 3.
-pub const UNKNOWN_USER: Refusal = connect(
+pub const UNKNOWN_USER: Refusal = refusal(
     Handler::Authenticate,
     "api_token",
     "unknown user id",
@@ -77,7 +63,7 @@ pub const UNKNOWN_USER: Refusal = connect(
     ReasonCode::NotAuthorized,
 );
 /// Section 3.
-pub const WRONG_TOKEN: Refusal = connect(
+pub const WRONG_TOKEN: Refusal = refusal(
     Handler::Authenticate,
     "api_token",
     "wrong api token",
@@ -85,7 +71,7 @@ pub const WRONG_TOKEN: Refusal = connect(
     ReasonCode::NotAuthorized,
 );
 /// The directory cannot say whether the account exists.
-pub const CONNECT_WITHOUT_DIRECTORY: Refusal = connect(
+pub const CONNECT_WITHOUT_DIRECTORY: Refusal = refusal(
     Handler::Authenticate,
     "api_token",
     "fatal database error",
@@ -93,7 +79,7 @@ pub const CONNECT_WITHOUT_DIRECTORY: Refusal = connect(
     ReasonCode::ServerUnavailable,
 );
 /// Section 3, one device at a time: what the first device is told.
-pub const LOGOUT: Refusal = connect(
+pub const LOGOUT: Refusal = refusal(
     Handler::Authenticate,
     "logout",
     "a new device has connected",
