@@ -198,6 +198,10 @@ def test_a_push_survives_kill_9(server, service):
     service.usual = answer(200, body={})
     server.start()
     assert service.pushes(2)[1].pair == (TOKEN, me.id)
+    time.sleep(0.3)
+    one, other = server.friends()
+    with server.connect(one) as writer:
+        writer.deliver(other.inbox, one.message())  # acknowledged, so what came before it is on disk too
     server.kill()
     server.start()
     time.sleep(1)
