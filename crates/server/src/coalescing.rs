@@ -9,8 +9,8 @@
 //!
 //! Invariants:
 //! - nothing is put off for longer than [`LONGEST`] and a tick of housekeeping (`a_tick_takes_up`);
-//! - senders who wait for acknowledgements before they go on do not wait for each other: where a tick had to
-//!   take something up, nothing is put off for [`REST`] (`after_a_tick_that_took_up_nothing_is_put_off`);
+//! - senders who wait for acknowledgements before they go on do not wait for each other: where ticks had to
+//!   take something up twice in [`REST`], nothing is put off for the rest of it (`after_two_ticks_that_took_up_nothing_is_put_off`);
 //! - at most [`MOST`] sockets are put off (`it_has_a_bound`).
 
 use std::collections::VecDeque;
@@ -43,7 +43,7 @@ const ARRIVAL: Duration = Duration::from_micros(100);
 /// For how long something is left for the next message, whoever sends it.
 const LONGEST: Duration = Duration::from_millis(10);
 
-/// For how long nothing is put off after a tick had to take something up.
+/// In what time ticks may have to take something up twice: once happens to anybody who is held up.
 const REST: Duration = Duration::from_secs(1);
 
 /// How many sockets may be put off at a time, give or take one for each thread. At the paces below there are rarely more than ten.
@@ -149,6 +149,8 @@ fn wake_for_everything(sockets: &[RawFd]) {
 #[derive(Debug, Default)]
 struct Late {
     sockets: VecDeque<(RawFd, Instant)>,
+    /// When a tick last took something up.
+    timed_out_at: Option<Instant>,
     rests_until: Option<Instant>,
 }
 
@@ -167,11 +169,12 @@ impl Late {
         }
     }
 
-    /// If a tick finds anything, messages come too seldom, or not before others are acknowledged.
+    /// If ticks find something again and again, messages come too seldom, or not before others are acknowledged.
     fn time_out(&mut self, now: Instant, due: &mut Due) {
         self.take_until(now - LONGEST, due);
         if !due.is_empty() {
-            self.rests_until = Some(now + REST);
+            self.rests_until = self.timed_out_at.map(|before| before + REST);
+            self.timed_out_at = Some(now);
         }
     }
 }

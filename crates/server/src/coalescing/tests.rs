@@ -134,24 +134,34 @@ async fn a_tick_takes_up() {
 }
 
 #[tokio::test]
-async fn after_a_tick_that_took_up_nothing_is_put_off() {
-    let coalescing = after_messages(32);
+async fn after_two_ticks_that_took_up_nothing_is_put_off() {
+    const MILLI: Duration = Duration::from_millis(1);
     let (_client, server) = pair().await;
-    coalescing.put_off(&server, NOW);
-    let mut due = Due::new();
-    let fired = Instant::now() + LONGEST;
-    coalescing.lock().time_out(fired, &mut due);
-    assert_eq!(due.len(), 1);
-    assert!(
-        !coalescing
-            .lock()
-            .takes_more(fired + REST - Duration::from_millis(1))
-    );
-    assert!(coalescing.lock().takes_more(fired + REST));
+    let mut late = Late::default();
+    let mut time_out = |late: &mut Late, at| {
+        let mut due = Due::new();
+        late.sockets.push_back((server.as_raw_fd(), at - LONGEST));
+        late.time_out(at, &mut due);
+        assert_eq!(due.len(), 1);
+    };
+    let first = Instant::now() + LONGEST;
+    time_out(&mut late, first);
+    assert!(late.takes_more(first), "once is nothing");
+    let second = first + LONGEST;
+    time_out(&mut late, second);
+    assert!(!late.takes_more(first + REST - MILLI));
+    assert!(late.takes_more(first + REST));
+    let third = first + REST + LONGEST;
+    time_out(&mut late, third);
+    assert!(!late.takes_more(second + REST - MILLI));
+    assert!(late.takes_more(second + REST));
+    let much_later = third + 2 * REST;
+    time_out(&mut late, much_later);
+    assert!(late.takes_more(much_later), "once is nothing again");
 
-    wake_for_everything(&due);
-    coalescing.put_off(&server, NOW);
-    assert_eq!(put_off_count(&coalescing), 0);
+    let coalescing = after_messages(32);
+    coalescing.lock().rests_until = Some(Instant::now() + REST);
+    assert!(!coalescing.put_off(&server, NOW));
 }
 
 #[tokio::test]

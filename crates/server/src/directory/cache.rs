@@ -142,14 +142,22 @@ impl Cache {
         pick(&fact.or(loaded)?)
     }
 
+    /// Keeps a fact that was read after `generation` was current.
+    pub(super) fn insert(&self, key: Key, fact: Fact, generation: Generation) {
+        self.shard(&key)
+            .write()
+            .expect("no code that holds a shard can panic")
+            .insert(key, fact, generation);
+    }
+
     /// Keeps a fact that `asker` had read at `at`, after `generation` was current.
-    pub(super) fn insert(
+    pub(super) fn insert_for(
         &self,
+        asker: Asker,
         key: Key,
         fact: Fact,
         generation: Generation,
         at: Instant,
-        asker: Asker,
     ) {
         let mut shard = self
             .shard(&key)
@@ -159,16 +167,7 @@ impl Cache {
         if shard.loaded.len() == LOADED {
             shard.loaded.pop_front();
         }
-        if generation > shard.generation {
-            shard.generation = generation;
-            shard.clear();
-        }
-        if generation == shard.generation {
-            if shard.len() >= SHARD_FACTS && shard.fact(&key).is_none() {
-                shard.clear();
-            }
-            shard.keep(key, fact.clone());
-        }
+        shard.insert(key, fact.clone(), generation);
         shard.loaded.push_back(Loaded {
             key,
             asker,
@@ -191,6 +190,19 @@ impl Shard {
         match key {
             Key::Account(id) => self.accounts.get(id).cloned().map(Fact::Account),
             Key::Friendship { .. } | Key::NotificationToken(_) => self.others.get(key).cloned(),
+        }
+    }
+
+    fn insert(&mut self, key: Key, fact: Fact, generation: Generation) {
+        if generation > self.generation {
+            self.generation = generation;
+            self.clear();
+        }
+        if generation == self.generation {
+            if self.len() >= SHARD_FACTS && self.fact(&key).is_none() {
+                self.clear();
+            }
+            self.keep(key, fact);
         }
     }
 
@@ -248,7 +260,7 @@ mod tests {
         let cache = Cache::new();
         let before = cache.generation();
         cache.invalidate();
-        cache.insert(KEY, YES, before, Instant::now(), Asker::current());
+        cache.insert_for(Asker::current(), KEY, YES, before, Instant::now());
         let other = thread::scope(|scope| {
             scope
                 .spawn(|| cache.get(&KEY, true, friends))
@@ -264,13 +276,7 @@ mod tests {
     #[test]
     fn a_fact_holds_until_the_file_changes() {
         let cache = Cache::new();
-        cache.insert(
-            KEY,
-            YES,
-            cache.generation(),
-            Instant::now(),
-            Asker::current(),
-        );
+        cache.insert(KEY, YES, cache.generation());
         for _ in 0..3 {
             assert_eq!(cache.get(&KEY, true, friends), Some(true));
         }
@@ -285,7 +291,7 @@ mod tests {
         let Some(long_ago) = Instant::now().checked_sub(2 * CREDIT_AGE) else {
             return;
         };
-        cache.insert(KEY, YES, cache.generation(), long_ago, Asker::current());
+        cache.insert_for(Asker::current(), KEY, YES, cache.generation(), long_ago);
         cache.invalidate();
         assert_eq!(cache.get(&KEY, true, friends), None);
     }
@@ -301,8 +307,8 @@ mod tests {
                 (Key::NotificationToken(id), token),
             ];
             for (key, fact) in facts {
-                let now = Instant::now();
-                cache.insert(key, fact, cache.generation(), now, Asker::current());
+                let (generation, now) = (cache.generation(), Instant::now());
+                cache.insert_for(Asker::current(), key, fact, generation, now);
             }
         }
         for shard in &cache.shards {

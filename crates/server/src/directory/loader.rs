@@ -12,7 +12,7 @@ use jam_core::directory::Account;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::cache::{Asker, Fact, Generation, Key};
+use super::cache::{Asker, Generation, Key};
 use super::schema::{self, LOCK_PATIENCE};
 use super::sqlite::{LookError, Shared};
 use super::{DirectoryError, Friends, Place, PushAddress, Who, friends, is_busy};
@@ -201,22 +201,13 @@ impl Loader {
     ) -> Result<(), DirectoryError> {
         let read = patiently(deadline, || {
             let read_at = Instant::now();
-            let fact = match key {
-                Key::Account(id) => Fact::Account(schema::read_account(&self.reader, id)?),
-                Key::Friendship { sender, receiver } => {
-                    Fact::Friendship(schema::read_friendship(&self.reader, sender, receiver)?)
-                }
-                Key::NotificationToken(id) => {
-                    Fact::NotificationToken(schema::read_notification_token(&self.reader, id)?)
-                }
-            };
-            Ok((read_at, fact))
+            Ok((read_at, schema::read(&self.reader, &key)?))
         });
         self.say(Kind::of(key), read.as_ref().err());
         let (read_at, fact) = read?;
         self.shared
             .cache
-            .insert(key, fact, generation, read_at, asker);
+            .insert_for(asker, key, fact, generation, read_at);
         Ok(())
     }
 

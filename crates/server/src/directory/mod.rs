@@ -5,6 +5,7 @@
 //! - [`sqlite`]: [`SqliteDirectory`], what the rules ask. Answers from memory, never waits for the file.
 //! - `loader`: the one thread that reads the file for it.
 //! - `friends`: who is told of whose presence.
+//! - `direct`: a fact read by the thread that asks, where that takes no time.
 //! - `cache`: what is in memory, and when it may be believed.
 //! - `schema`: opening, creating and checking the file; ids and values as they stand in it.
 //! - [`admin`]: changes, for the commands and the admin API. `backup`: a copy.
@@ -18,6 +19,7 @@
 pub mod admin;
 mod backup;
 mod cache;
+mod direct;
 mod friends;
 mod loader;
 mod schema;

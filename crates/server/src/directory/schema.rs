@@ -14,6 +14,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, params};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::cache::{Fact, Key};
 use super::{DirectoryError, PushAddress};
 
 /// How long another process may lock the file before what waits for it fails.
@@ -266,6 +267,19 @@ macro_rules! of_pair {
     };
 }
 pub(super) use of_pair;
+
+/// Reads what is asked.
+pub(super) fn read(connection: &Connection, key: &Key) -> rusqlite::Result<Fact> {
+    Ok(match *key {
+        Key::Account(id) => Fact::Account(read_account(connection, id)?),
+        Key::Friendship { sender, receiver } => {
+            Fact::Friendship(read_friendship(connection, sender, receiver)?)
+        }
+        Key::NotificationToken(id) => {
+            Fact::NotificationToken(read_notification_token(connection, id)?)
+        }
+    })
+}
 
 /// Reads an account.
 pub(super) fn read_account(connection: &Connection, id: i64) -> rusqlite::Result<Option<Account>> {

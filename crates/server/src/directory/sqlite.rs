@@ -2,8 +2,9 @@
 //!
 //! A look-up answers from memory. Before memory is believed, the file is looked at if nobody has for
 //! [`LOOK_AGE`], less in WAL mode: `PRAGMA data_version` on a connection held for that changes with every commit of any
-//! other connection or process. The look never waits: if the file is locked, or another thread is
-//! looking and takes long, the answer is `Unknown`, and the loader's thread does the waiting.
+//! other connection or process. What memory does not know is read at once if that takes no time ([`Direct`]).
+//! Neither ever waits: if the file is locked, or another thread is busy with it and takes long, the answer is
+//! `Unknown`, and the loader's thread does the waiting.
 
 use std::fs::File;
 use std::mem::ManuallyDrop;
@@ -20,6 +21,7 @@ use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cache::{Asker, Cache, Fact, Key};
+use super::direct::Direct;
 use super::loader::{FileId, Loader, Request, What};
 use super::schema::{self, row_id};
 use super::{DirectoryError, Friends, Place, PushAddress, Who, is_busy};
@@ -56,6 +58,7 @@ pub struct SqliteDirectory {
 pub(super) struct Shared {
     pub(super) path: PathBuf,
     pub(super) cache: Cache,
+    direct: Direct,
     look: Mutex<Look>,
     /// When the last look began that succeeded, in microseconds of `clock`.
     looked: AtomicU64,
@@ -101,6 +104,7 @@ impl SqliteDirectory {
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             cache: Cache::new(),
+            direct: Direct::open(path)?,
             look: Mutex::new(Look::open(path)?),
             looked: AtomicU64::new(0),
             in_wal: AtomicBool::new(true),
@@ -219,6 +223,12 @@ impl SqliteDirectory {
             .expect("writing to the directory does not panic")
     }
 
+    /// Has everything that memory does not know read by the loader's thread.
+    #[cfg(test)]
+    pub(super) fn leave_all_to_the_loader(&self) {
+        self.shared.direct.leave_all_to_the_loader();
+    }
+
     /// Whether most looks read a few bytes only.
     #[cfg(test)]
     pub(super) fn looks_cheaply(&self) -> bool {
@@ -240,11 +250,11 @@ impl SqliteDirectory {
         answer.await.map_err(|_| gone())?
     }
 
-    fn get<T>(&self, key: &Key, pick: impl FnOnce(&Fact) -> Option<T>) -> Lookup<T> {
+    fn get<T>(&self, key: &Key, pick: impl Fn(&Fact) -> Option<T>) -> Lookup<T> {
         let fresh = self.shared.is_fresh();
-        self.shared
-            .cache
-            .get(key, fresh, pick)
+        let known = self.shared.cache.get(key, fresh, &pick);
+        known
+            .or_else(|| self.shared.read(key, pick))
             .map_or(Lookup::Unknown, Lookup::Known)
     }
 }
@@ -313,6 +323,16 @@ impl Shared {
         }
     }
 
+    /// Reads a fact from the file. Does not wait.
+    #[cold]
+    fn read<T>(&self, key: &Key, pick: impl FnOnce(&Fact) -> Option<T>) -> Option<T> {
+        let generation = self.cache.generation();
+        let fact = self.direct.read(key)?;
+        let picked = pick(&fact);
+        self.cache.insert(*key, fact, generation);
+        picked
+    }
+
     /// Looks at the file, for the loader's thread: may wait for the one who is just looking.
     pub(super) fn look(&self) -> Result<(), LookError> {
         let mut look = self.look.lock().expect("no code that looks can panic");
@@ -322,6 +342,7 @@ impl Shared {
     /// Goes over to the file that now stands at the path.
     pub(super) fn reopen(&self) -> Result<(), DirectoryError> {
         let fresh = Look::open(&self.path)?;
+        self.direct.reopen(&self.path)?;
         *self.look.lock().expect("no code that looks can panic") = fresh;
         self.cache.invalidate();
         Ok(())

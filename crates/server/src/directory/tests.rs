@@ -66,6 +66,13 @@ impl Jam {
         SqliteDirectory::open(&self.path()).unwrap()
     }
 
+    /// One that reads at once what it has to, and one that leaves it to its thread.
+    fn open_both(&self) -> [SqliteDirectory; 2] {
+        let both = [self.open(), self.open()];
+        both[1].leave_all_to_the_loader();
+        both
+    }
+
     fn run(&self, sql: &str) {
         self.other.execute_batch(sql).unwrap();
     }
@@ -162,39 +169,62 @@ impl Drop for OtherProcess {
 async fn what_another_process_commits_is_seen_by_the_next_look_up() {
     for mode in ["delete", "wal", "truncate", "persist"] {
         let jam = Jam::new(mode);
-        let directory = jam.open();
+        let both = jam.open_both();
         let mut other = OtherProcess::start(&jam);
         let mut commit = |sql: &str| {
             other.run(sql);
             std::thread::sleep(AGE);
         };
-        assert!(friends(&directory, "1", "2").await);
-        assert!(token_is(&directory, "1", "one").await);
-        for _ in 0..20 {
-            commit("UPDATE user_friends SET blocked = 1 WHERE user_id = 2");
-            assert!(!friends(&directory, "1", "2").await, "{mode}: blocked");
-            commit("UPDATE user_friends SET blocked = 0 WHERE user_id = 2");
-            assert!(friends(&directory, "1", "2").await, "{mode}: unblocked");
+        for directory in &both {
+            assert!(friends(directory, "1", "2").await);
+            assert!(token_is(directory, "1", "one").await);
+            for _ in 0..20 {
+                commit("UPDATE user_friends SET blocked = 1 WHERE user_id = 2");
+                assert!(!friends(directory, "1", "2").await, "{mode}: blocked");
+                commit("UPDATE user_friends SET blocked = 0 WHERE user_id = 2");
+                assert!(friends(directory, "1", "2").await, "{mode}: unblocked");
+            }
         }
         commit("UPDATE user_friends SET been_blocked = 1 WHERE user_id = 2");
-        assert!(!friends(&directory, "1", "2").await, "{mode}: been blocked");
-        assert!(
-            friends(&directory, "2", "1").await,
-            "{mode}: the other way has its own row"
-        );
+        for directory in &both {
+            assert!(!friends(directory, "1", "2").await, "{mode}: been blocked");
+            assert!(
+                friends(directory, "2", "1").await,
+                "{mode}: the other way has its own row"
+            );
+        }
         commit("UPDATE accounts SET user_api_token = 'new' WHERE user_id = 1");
-        assert!(token_is(&directory, "1", "new").await, "{mode}: new token");
-        assert!(!token_is(&directory, "1", "one").await, "{mode}: old token");
+        for directory in &both {
+            assert!(token_is(directory, "1", "new").await, "{mode}: new token");
+            assert!(!token_is(directory, "1", "one").await, "{mode}: old token");
+        }
         commit("DELETE FROM accounts WHERE user_id = 1");
-        assert!(account(&directory, "1").await.is_none(), "{mode}: deleted");
-        assert!(
-            !friends(&directory, "2", "1").await,
-            "{mode}: the receiver is gone"
-        );
-        assert!(
-            !friends(&directory, "1", "2").await,
-            "{mode}: the sender is gone"
-        );
+        for directory in &both {
+            assert!(account(directory, "1").await.is_none(), "{mode}: deleted");
+            assert!(
+                !friends(directory, "2", "1").await,
+                "{mode}: the receiver is gone"
+            );
+            assert!(
+                !friends(directory, "1", "2").await,
+                "{mode}: the sender is gone"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_memory_does_not_know_is_read_at_once() {
+    for mode in ["delete", "wal"] {
+        let jam = Jam::new(mode);
+        let [direct, loading] = jam.open_both();
+        let friendship = |of: &SqliteDirectory| of.friendship(&id("1"), &id("2"));
+        assert_eq!(friendship(&direct), Lookup::Known(Friendship::Friends));
+        assert_eq!(friendship(&loading), Lookup::Unknown);
+        jam.run("UPDATE user_friends SET blocked = 1 WHERE user_id = 2");
+        std::thread::sleep(AGE);
+        assert_eq!(friendship(&direct), Lookup::Known(Friendship::NotFriends));
+        assert!(matches!(direct.account(&id("4")), Lookup::Known(None)));
     }
 }
 
@@ -378,7 +408,7 @@ async fn looks_are_cheap_in_wal_mode_and_see_every_commit() {
 async fn commits_without_end_hold_nobody_up() {
     for mode in ["delete", "wal"] {
         let jam = Jam::new(mode);
-        let directory = jam.open();
+        let both = jam.open_both();
         let stop = Arc::new(AtomicBool::new(false));
         let (path, stopped) = (jam.path(), Arc::clone(&stop));
         let writer = std::thread::spawn(move || {
@@ -400,8 +430,10 @@ async fn commits_without_end_hold_nobody_up() {
         // `ask` gives up in the end.
         for _ in 0..300 {
             tokio::time::sleep(Duration::from_millis(2)).await;
-            assert!(friends(&directory, "1", "2").await);
-            assert!(!friends(&directory, "1", "3").await);
+            for directory in &both {
+                assert!(friends(directory, "1", "2").await);
+                assert!(!friends(directory, "1", "3").await);
+            }
         }
         stop.store(true, Ordering::Relaxed);
         assert!(writer.join().unwrap() > 100, "{mode}: the writer did write");
@@ -422,7 +454,7 @@ fn nothing_stale_is_told() {
             mode,
             &format!("{JAM} UPDATE accounts SET user_api_token = '0';"),
         );
-        let directory = Arc::new(jam.open());
+        let both = jam.open_both().map(Arc::new);
         jam.run("PRAGMA synchronous = off");
         // The token counts up; `committed_at[n]` is when n had been committed.
         let committed_at: Arc<Vec<AtomicU64>> =
@@ -430,8 +462,8 @@ fn nothing_stale_is_told() {
         committed_at[0].store(clock(), Ordering::SeqCst);
         let stop = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..4)
-            .map(|_| {
-                let (directory, stop) = (Arc::clone(&directory), Arc::clone(&stop));
+            .map(|n| {
+                let (directory, stop) = (Arc::clone(&both[n % 2]), Arc::clone(&stop));
                 let committed_at = Arc::clone(&committed_at);
                 std::thread::spawn(move || read_tokens(&directory, &committed_at, &stop, STALE))
             })

@@ -1,0 +1,126 @@
+//! [`Direct`]: a fact read by the very thread that asks for it.
+//!
+//! What has been written or read lately lies in the system's memory. To read a fact from there takes SQLite
+//! 7 µs, to wake the loader's thread for it and be woken six times that (ADR 14). What would wait is
+//! left to the loader: a lock of another process, another thread that is just reading, and a disk that has to be
+//! asked, which the first slow read tells.
+//!
+//! Invariants: no lock is waited for (`tests::an_exclusive_lock_only_delays`); slow reads take no more than a
+//! [`PART`] of the time (`tests::slow_reads_are_left_to_the_loader`).
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::DirectoryError;
+use super::cache::{Fact, Key};
+use super::schema;
+
+/// From here on a read is slow: many times what one takes that finds everything in memory.
+const SLOW: Duration = Duration::from_micros(250);
+
+/// After a slow read everything is left to the loader for so many times what it took.
+const PART: u32 = 20;
+
+/// But for no longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
+/// A connection for such reads.
+#[derive(Debug)]
+pub(super) struct Direct(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connection: Connection,
+    rests_until: Option<Instant>,
+}
+
+impl Direct {
+    /// Opens and checks the file.
+    pub(super) fn open(path: &Path) -> Result<Self, DirectoryError> {
+        Ok(Self(Mutex::new(Inner::open(path)?)))
+    }
+
+    /// Goes over to the file that now stands at `path`.
+    pub(super) fn reopen(&self, path: &Path) -> Result<(), DirectoryError> {
+        let fresh = Inner::open(path)?;
+        *self.0.lock().expect("no code that reads can panic") = fresh;
+        Ok(())
+    }
+
+    /// As after a slow read that never ends.
+    #[cfg(test)]
+    pub(super) fn leave_all_to_the_loader(&self) {
+        const LONG: Duration = Duration::from_secs(3600);
+        self.0.lock().unwrap().rests_until = Some(Instant::now() + LONG);
+    }
+
+    /// What the file says now. `None`: the loader is to say it, or why it cannot.
+    pub(super) fn read(&self, key: &Key) -> Option<Fact> {
+        self.0.try_lock().ok()?.read(key, Instant::now)
+    }
+}
+
+impl Inner {
+    fn open(path: &Path) -> Result<Self, DirectoryError> {
+        Ok(Self {
+            connection: schema::open_for_reading(path)?,
+            rests_until: None,
+        })
+    }
+
+    fn read(&mut self, key: &Key, clock: impl Fn() -> Instant) -> Option<Fact> {
+        let began = clock();
+        if self.rests_until.is_some_and(|until| began < until) {
+            return None;
+        }
+        let fact = schema::read(&self.connection, key);
+        let ended = clock();
+        let took = ended - began;
+        self.rests_until = (took >= SLOW).then(|| ended + (took * PART).min(LONGEST_REST));
+        fact.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use jam_core::directory::NotificationToken;
+
+    use super::*;
+
+    #[test]
+    fn slow_reads_are_left_to_the_loader() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("jam.db");
+        schema::create_if_missing(&path).unwrap();
+        let mut inner = Inner::open(&path).unwrap();
+        let (now, takes) = (Cell::new(Instant::now()), Cell::new(SLOW / 2));
+        let mut reads = || {
+            let key = Key::NotificationToken(1);
+            let begins = Cell::new(true);
+            let clock = || {
+                if !begins.replace(false) {
+                    now.set(now.get() + takes.get());
+                }
+                now.get()
+            };
+            let fact = inner.read(&key, clock);
+            fact.map(|fact| matches!(fact, Fact::NotificationToken(NotificationToken::Absent)))
+        };
+        assert_eq!([reads(), reads()], [Some(true), Some(true)]);
+        for (slow, rest) in [(SLOW, SLOW * PART), (LONGEST_REST, LONGEST_REST)] {
+            takes.set(slow);
+            assert_eq!(reads(), Some(true));
+            takes.set(Duration::ZERO);
+            assert_eq!(reads(), None);
+            now.set(now.get() + rest - Duration::from_nanos(1));
+            assert_eq!(reads(), None);
+            now.set(now.get() + Duration::from_nanos(1));
+            assert_eq!([reads(), reads()], [Some(true), Some(true)]);
+        }
+    }
+}
