@@ -138,7 +138,7 @@ async fn after_two_ticks_that_took_up_nothing_is_put_off() {
     const MILLI: Duration = Duration::from_millis(1);
     let (_client, server) = pair().await;
     let mut late = Late::default();
-    let mut time_out = |late: &mut Late, at| {
+    let time_out = |late: &mut Late, at| {
         let mut due = Due::new();
         late.sockets.push_back((server.as_raw_fd(), at - LONGEST));
         late.time_out(at, &mut due);
