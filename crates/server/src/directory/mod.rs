@@ -6,6 +6,7 @@
 //! - `loader`: the one thread that reads the file for it.
 //! - `friends`: who is told of whose presence.
 //! - `direct`: a fact read by the thread that asks, where that takes no time.
+//! - `wal_index`: whether another process has committed anything, for nothing.
 //! - `cache`: what is in memory, and when it may be believed.
 //! - `schema`: opening, creating and checking the file; ids and values as they stand in it.
 //! - [`admin`]: changes, for the commands and the admin API. `backup`: a copy.
@@ -26,6 +27,7 @@ mod schema;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
+mod wal_index;
 
 use std::fmt;
 

@@ -6,11 +6,9 @@
 //! Neither ever waits: if the file is locked, or another thread is busy with it and takes long, the answer is
 //! `Unknown`, and the loader's thread does the waiting.
 
-use std::fs::File;
-use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use jam_core::directory::{Account, Directory, Friendship, Lookup, NotificationToken, Question};
@@ -24,6 +22,7 @@ use super::cache::{Asker, Cache, Fact, Key};
 use super::direct::Direct;
 use super::loader::{FileId, Loader, Request, What};
 use super::schema::{self, row_id};
+use super::wal_index::WalIndex;
 use super::{DirectoryError, Friends, Place, PushAddress, Who, is_busy};
 
 /// How old the last look at the file may be when memory is believed.
@@ -34,7 +33,8 @@ use super::{DirectoryError, Friends, Place, PushAddress, Who, is_busy};
 pub const LOOK_AGE: Duration = Duration::from_micros(250);
 
 /// The same for a file in WAL mode, where looks go on succeeding until the commit is there: a script's
-/// publish has been judged less than 40 µs after that. Looks are cheap there ([`WalIndex`]).
+/// publish has been judged less than 40 µs after that. Where there is a [`WalIndex`], nothing is believed that is
+/// older than the last commit.
 const LOOK_AGE_IN_WAL: Duration = Duration::from_micros(10);
 
 /// While another thread is just looking, a look may be so many times as old.
@@ -42,6 +42,8 @@ const DURING_LOOK: u32 = 2;
 
 /// Questions that wait for the loader. Whoever comes later waits to ask.
 const QUEUE: usize = 4096;
+
+const NO_PANIC: &str = "no code that looks can panic";
 
 /// Accounts that are read before others get their turn.
 const ACCOUNTS_AT_ONCE: usize = 128;
@@ -60,6 +62,8 @@ pub(super) struct Shared {
     pub(super) cache: Cache,
     direct: Direct,
     look: Mutex<Look>,
+    /// Of a file in WAL mode, where there is one.
+    wal_index: RwLock<Option<WalIndex>>,
     /// When the last look began that succeeded, in microseconds of `clock`.
     looked: AtomicU64,
     /// Whether the file was in WAL mode then.
@@ -72,18 +76,6 @@ struct Look {
     connection: Connection,
     /// As of the last look; `None` before the first.
     version: Option<i64>,
-    /// Of a file in WAL mode, where there is one.
-    wal_index: Option<WalIndex>,
-}
-
-/// The file's `-shm`, whose first bytes change with every commit while the file is in WAL mode (SQLite's
-/// "WAL-mode File Format", section 2.1). To read them takes a sixth of the time of a look, which is
-/// needed only when they are others than before the last one.
-struct WalIndex {
-    /// Never closed: that would take away the locks that SQLite holds on the same file in this process.
-    file: ManuallyDrop<File>,
-    /// As of just before the last look.
-    seen: Option<[u8; WalIndex::HEADER_BYTES]>,
 }
 
 impl std::fmt::Debug for Look {
@@ -106,6 +98,7 @@ impl SqliteDirectory {
             cache: Cache::new(),
             direct: Direct::open(path)?,
             look: Mutex::new(Look::open(path)?),
+            wal_index: RwLock::new(None),
             looked: AtomicU64::new(0),
             in_wal: AtomicBool::new(true),
             epoch: Instant::now(),
@@ -232,9 +225,7 @@ impl SqliteDirectory {
     /// Whether most looks read a few bytes only.
     #[cfg(test)]
     pub(super) fn looks_cheaply(&self) -> bool {
-        let look = self.shared.look.lock().unwrap();
-        let index = look.wal_index.as_ref();
-        index.is_some_and(|index| index.is_as_seen(index.header()))
+        self.shared.is_as_seen()
     }
 
     async fn ask<T>(
@@ -309,6 +300,9 @@ impl Directory for SqliteDirectory {
 impl Shared {
     /// Whether memory may be believed now. Does not wait.
     fn is_fresh(&self) -> bool {
+        if self.is_as_seen() {
+            return true;
+        }
         let now = self.clock();
         let age = Duration::from_micros(now.saturating_sub(self.looked.load(Ordering::Acquire)));
         let in_wal = self.in_wal.load(Ordering::Relaxed);
@@ -335,7 +329,7 @@ impl Shared {
 
     /// Looks at the file, for the loader's thread: may wait for the one who is just looking.
     pub(super) fn look(&self) -> Result<(), LookError> {
-        let mut look = self.look.lock().expect("no code that looks can panic");
+        let mut look = self.look.lock().expect(NO_PANIC);
         self.look_with(&mut look)
     }
 
@@ -343,37 +337,52 @@ impl Shared {
     pub(super) fn reopen(&self) -> Result<(), DirectoryError> {
         let fresh = Look::open(&self.path)?;
         self.direct.reopen(&self.path)?;
-        *self.look.lock().expect("no code that looks can panic") = fresh;
+        let mut look = self.look.lock().expect(NO_PANIC);
+        *look = fresh;
+        self.set_wal_index(None);
+        drop(look);
         self.cache.invalidate();
         Ok(())
     }
 
     fn look_with(&self, look: &mut Look) -> Result<(), LookError> {
-        let began = self.clock();
-        let index = look.wal_index.as_ref();
-        let before = index.and_then(WalIndex::header);
-        if index.is_some_and(|index| index.is_as_seen(before)) {
-            self.looked.store(began, Ordering::Release);
+        if self.is_as_seen() {
             return Ok(());
         }
+        let began = self.clock();
+        let before = self.with_wal_index(WalIndex::header);
         let version = look.read_version()?;
         if look.version != Some(version) {
             let in_wal = look.is_in_wal()?;
             self.in_wal.store(in_wal, Ordering::Relaxed);
             if !in_wal {
-                look.wal_index = None;
-            } else if look.wal_index.is_none() {
-                look.wal_index = WalIndex::open(&self.path);
+                self.set_wal_index(None);
+            } else if before.is_none() {
+                self.set_wal_index(WalIndex::open(&self.path));
             }
             look.version = Some(version);
             self.cache.invalidate();
         }
-        if let Some(index) = &mut look.wal_index {
-            index.seen = before;
+        if let Some(before) = before {
+            self.with_wal_index(|index| index.see(before));
         }
         // After the generation, so that who sees this time also sees that generation.
         self.looked.store(began, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether memory may be believed without a look: nothing has been committed since the last one.
+    fn is_as_seen(&self) -> bool {
+        self.with_wal_index(WalIndex::is_as_seen) == Some(true)
+    }
+
+    fn with_wal_index<T>(&self, ask: impl FnOnce(&WalIndex) -> T) -> Option<T> {
+        let index = self.wal_index.read();
+        index.expect(NO_PANIC).as_ref().map(ask)
+    }
+
+    fn set_wal_index(&self, index: Option<WalIndex>) {
+        *self.wal_index.write().expect(NO_PANIC) = index;
     }
 
     /// Microseconds. Starts so late that nothing looks fresh at the beginning.
@@ -398,7 +407,6 @@ impl Look {
         Ok(Self {
             connection,
             version: None,
-            wal_index: None,
         })
     }
 
@@ -420,42 +428,5 @@ impl Look {
             error if is_busy(&error) => LookError::Busy,
             error => LookError::Failed(error.into()),
         })
-    }
-}
-
-impl WalIndex {
-    const HEADER_BYTES: usize = 48;
-
-    /// For the file at `path`, which is open and in WAL mode. `None` where this is not known to work.
-    #[cfg(target_os = "linux")]
-    fn open(path: &Path) -> Option<Self> {
-        // SQLite follows links, and puts it beside what they lead to.
-        let mut name = path.canonicalize().ok()?.into_os_string();
-        name.push("-shm");
-        let file = ManuallyDrop::new(File::open(name).ok()?);
-        Some(Self { file, seen: None })
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn open(_: &Path) -> Option<Self> {
-        None
-    }
-
-    #[cfg(target_os = "linux")]
-    fn header(&self) -> Option<[u8; Self::HEADER_BYTES]> {
-        use std::os::unix::fs::FileExt;
-        let mut header = [0; Self::HEADER_BYTES];
-        self.file.read_exact_at(&mut header, 0).ok()?;
-        Some(header)
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn header(&self) -> Option<[u8; Self::HEADER_BYTES]> {
-        None
-    }
-
-    /// Whether nothing has been committed between the last look and when this was the header.
-    fn is_as_seen(&self, header: Option<[u8; Self::HEADER_BYTES]>) -> bool {
-        header.is_some() && header == self.seen
     }
 }
