@@ -115,7 +115,7 @@ def test_while_another_process_holds_the_write_lock(journal, version):
                 reader.close()
                 reader = journal.listener(friend, version)
                 rounds.append(time.monotonic() - asked)
-        assert min(rounds) < 0.5
+        assert min(rounds) < 0.5  # each would wait alike; any may wait for the disk
         reader.quiet()
         reader.close()
 

@@ -1,12 +1,12 @@
 //! [`Direct`]: a fact read by the very thread that asks for it.
 //!
-//! What has been written or read lately lies in the system's memory. To read a fact from there takes SQLite
-//! 7 µs, to wake the loader's thread for it and be woken six times that (ADR 14). What would wait is
+//! What has been written or read lately lies in the system's memory. To read a fact from there takes SQLite a
+//! few microseconds, to wake the loader's thread for it and be woken several times that (ADR 6). What would wait is
 //! left to the loader: a lock of another process, another thread that is just reading, and a disk that has to be
 //! asked, which the first slow read tells.
 //!
-//! Invariants: no lock is waited for (`tests::an_exclusive_lock_only_delays`); slow reads take no more than a
-//! [`PART`] of the time (`tests::slow_reads_are_left_to_the_loader`).
+//! Invariants: no lock is waited for (`directory::tests::an_exclusive_lock_only_delays`); slow reads take no more
+//! than one [`PART`]th of the time (`tests::slow_reads_are_left_to_the_loader`).
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -24,8 +24,7 @@ const SLOW: Duration = Duration::from_micros(250);
 /// After a slow read everything is left to the loader for so many times what it took.
 const PART: u32 = 20;
 
-/// But for no longer than this.
-const LONGEST_REST: Duration = Duration::from_secs(1);
+const NO_PANIC: &str = "no code that reads can panic";
 
 /// A connection for such reads.
 #[derive(Debug)]
@@ -33,7 +32,8 @@ pub(super) struct Direct(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    connection: Connection,
+    /// Of the file that stands at the path, as far as anybody has noticed.
+    connection: Option<Connection>,
     rests_until: Option<Instant>,
 }
 
@@ -46,15 +46,13 @@ impl Direct {
     /// Goes over to the file that now stands at `path`.
     pub(super) fn reopen(&self, path: &Path) -> Result<(), DirectoryError> {
         let fresh = Inner::open(path)?;
-        *self.0.lock().expect("no code that reads can panic") = fresh;
+        *self.0.lock().expect(NO_PANIC) = fresh;
         Ok(())
     }
 
-    /// As after a slow read that never ends.
-    #[cfg(test)]
-    pub(super) fn leave_all_to_the_loader(&self) {
-        const LONG: Duration = Duration::from_secs(3600);
-        self.0.lock().unwrap().rests_until = Some(Instant::now() + LONG);
+    /// Leaves everything to the loader from now on, until there is another file.
+    pub(super) fn close(&self) {
+        self.0.lock().expect(NO_PANIC).connection = None;
     }
 
     /// What the file says now. `None`: the loader is to say it, or why it cannot.
@@ -66,7 +64,7 @@ impl Direct {
 impl Inner {
     fn open(path: &Path) -> Result<Self, DirectoryError> {
         Ok(Self {
-            connection: schema::open_for_reading(path)?,
+            connection: Some(schema::open_for_reading(path)?),
             rests_until: None,
         })
     }
@@ -76,10 +74,10 @@ impl Inner {
         if self.rests_until.is_some_and(|until| began < until) {
             return None;
         }
-        let fact = schema::read(&self.connection, key);
+        let fact = schema::read(self.connection.as_ref()?, key);
         let ended = clock();
         let took = ended - began;
-        self.rests_until = (took >= SLOW).then(|| ended + (took * PART).min(LONGEST_REST));
+        self.rests_until = (took >= SLOW).then(|| ended + took * PART);
         fact.ok()
     }
 }
@@ -112,12 +110,12 @@ mod tests {
             fact.map(|fact| matches!(fact, Fact::NotificationToken(NotificationToken::Absent)))
         };
         assert_eq!([reads(), reads()], [Some(true), Some(true)]);
-        for (slow, rest) in [(SLOW, SLOW * PART), (LONGEST_REST, LONGEST_REST)] {
+        for slow in [SLOW, Duration::from_secs(10)] {
             takes.set(slow);
             assert_eq!(reads(), Some(true));
             takes.set(Duration::ZERO);
             assert_eq!(reads(), None);
-            now.set(now.get() + rest - Duration::from_nanos(1));
+            now.set(now.get() + slow * PART - Duration::from_nanos(1));
             assert_eq!(reads(), None);
             now.set(now.get() + Duration::from_nanos(1));
             assert_eq!([reads(), reads()], [Some(true), Some(true)]);

@@ -1,4 +1,4 @@
-//! The one thread that reads the directory's file.
+//! The thread that reads the directory's file, and waits for it.
 //!
 //! It owns its connection and does all the waiting for locks. It takes what has queued up, looks at the
 //! file once, reads the answers and puts them into the cache before it says that they are there.
@@ -184,6 +184,7 @@ impl Loader {
         if now.is_none() || now == self.file {
             return Ok(());
         }
+        self.shared.leave();
         let reader = schema::open_for_reading(&self.shared.path)?;
         self.shared.reopen()?;
         self.reader = reader;

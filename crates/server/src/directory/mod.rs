@@ -2,8 +2,8 @@
 //!
 //! # Layout
 //!
-//! - [`sqlite`]: [`SqliteDirectory`], what the rules ask. Answers from memory, never waits for the file.
-//! - `loader`: the one thread that reads the file for it.
+//! - [`sqlite`]: [`SqliteDirectory`], what the rules ask. Answers from memory, never waits for a lock on the file.
+//! - `loader`: the thread that reads the file for it.
 //! - `friends`: who is told of whose presence.
 //! - `direct`: a fact read by the thread that asks, where that takes no time.
 //! - `wal_index`: whether another process has committed anything, for nothing.

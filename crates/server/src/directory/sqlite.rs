@@ -3,8 +3,8 @@
 //! A look-up answers from memory. Before memory is believed, the file is looked at if nobody has for
 //! [`LOOK_AGE`], less in WAL mode: `PRAGMA data_version` on a connection held for that changes with every commit of any
 //! other connection or process. What memory does not know is read at once if that takes no time ([`Direct`]).
-//! Neither ever waits: if the file is locked, or another thread is busy with it and takes long, the answer is
-//! `Unknown`, and the loader's thread does the waiting.
+//! Neither waits for another: if the file is locked, or another thread is busy with it and takes long, the answer
+//! is `Unknown`, and the loader's thread does the waiting.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -76,6 +76,8 @@ struct Look {
     connection: Connection,
     /// As of the last look; `None` before the first.
     version: Option<i64>,
+    /// There is none that tells of commits, and it is not looked for again.
+    had_no_wal_index: bool,
 }
 
 impl std::fmt::Debug for Look {
@@ -219,13 +221,13 @@ impl SqliteDirectory {
     /// Has everything that memory does not know read by the loader's thread.
     #[cfg(test)]
     pub(super) fn leave_all_to_the_loader(&self) {
-        self.shared.direct.leave_all_to_the_loader();
+        self.shared.direct.close();
     }
 
     /// Whether most looks read a few bytes only.
     #[cfg(test)]
     pub(super) fn looks_cheaply(&self) -> bool {
-        self.shared.is_as_seen()
+        self.shared.with_wal_index(WalIndex::is_as_seen) == Some(true)
     }
 
     async fn ask<T>(
@@ -300,19 +302,21 @@ impl Directory for SqliteDirectory {
 impl Shared {
     /// Whether memory may be believed now. Does not wait.
     fn is_fresh(&self) -> bool {
-        if self.is_as_seen() {
-            return true;
-        }
+        let allowed = match self.with_wal_index(WalIndex::is_as_seen) {
+            Some(true) => return true,
+            Some(false) => None, // there is a commit
+            None if self.in_wal.load(Ordering::Relaxed) => Some(LOOK_AGE_IN_WAL),
+            None => Some(LOOK_AGE),
+        };
         let now = self.clock();
         let age = Duration::from_micros(now.saturating_sub(self.looked.load(Ordering::Acquire)));
-        let in_wal = self.in_wal.load(Ordering::Relaxed);
-        let allowed = if in_wal { LOOK_AGE_IN_WAL } else { LOOK_AGE };
-        if age <= allowed {
+        let is_within = |times: u32| allowed.is_some_and(|allowed| age <= allowed * times);
+        if is_within(1) {
             return true;
         }
         match self.look.try_lock() {
             Ok(mut look) => self.look_with(&mut look).is_ok(),
-            Err(TryLockError::WouldBlock) => age <= allowed * DURING_LOOK,
+            Err(TryLockError::WouldBlock) => is_within(DURING_LOOK),
             Err(TryLockError::Poisoned(_)) => false,
         }
     }
@@ -333,6 +337,11 @@ impl Shared {
         self.look_with(&mut look)
     }
 
+    /// Another file stands at the path: what memory does not know is asked of that one, by the loader.
+    pub(super) fn leave(&self) {
+        self.direct.close();
+    }
+
     /// Goes over to the file that now stands at the path.
     pub(super) fn reopen(&self) -> Result<(), DirectoryError> {
         let fresh = Look::open(&self.path)?;
@@ -346,9 +355,6 @@ impl Shared {
     }
 
     fn look_with(&self, look: &mut Look) -> Result<(), LookError> {
-        if self.is_as_seen() {
-            return Ok(());
-        }
         let began = self.clock();
         let before = self.with_wal_index(WalIndex::header);
         let version = look.read_version()?;
@@ -357,8 +363,14 @@ impl Shared {
             self.in_wal.store(in_wal, Ordering::Relaxed);
             if !in_wal {
                 self.set_wal_index(None);
-            } else if before.is_none() {
-                self.set_wal_index(WalIndex::open(&self.path));
+            } else if before.is_none() && !look.had_no_wal_index {
+                let index = WalIndex::open(&self.path);
+                look.had_no_wal_index = index.is_none();
+                self.set_wal_index(index);
+            } else if self.with_wal_index(WalIndex::is_as_seen) == Some(true) {
+                // It does not tell of commits: another file stood at the path when it was opened.
+                look.had_no_wal_index = true;
+                self.set_wal_index(None);
             }
             look.version = Some(version);
             self.cache.invalidate();
@@ -369,11 +381,6 @@ impl Shared {
         // After the generation, so that who sees this time also sees that generation.
         self.looked.store(began, Ordering::Release);
         Ok(())
-    }
-
-    /// Whether memory may be believed without a look: nothing has been committed since the last one.
-    fn is_as_seen(&self) -> bool {
-        self.with_wal_index(WalIndex::is_as_seen) == Some(true)
     }
 
     fn with_wal_index<T>(&self, ask: impl FnOnce(&WalIndex) -> T) -> Option<T> {
@@ -407,6 +414,7 @@ impl Look {
         Ok(Self {
             connection,
             version: None,
+            had_no_wal_index: false,
         })
     }
 

@@ -2,8 +2,7 @@
 //!
 //! The first bytes of the file's `-shm` change with every commit while the file is in WAL mode (SQLite's
 //! "WAL-mode File Format", section 2.1). Every connection of this process has that file in memory; here it is
-//! once more, so that to look costs no system call. What has not changed since SQLite was asked need not be
-//! asked for again.
+//! once more, so that to see that nothing has changed since SQLite was asked costs no system call.
 //!
 //! Invariant: what is as seen is as the last look saw it (`tests::looks_are_cheap_in_wal_mode_and_see_every_commit`,
 //! `tests::nothing_stale_is_told`).
@@ -14,15 +13,15 @@ const WORDS: usize = 6;
 /// A header, as it is or was.
 pub(super) type Header = [u64; WORDS];
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(super) use linux::WalIndex;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod linux {
     use std::fs::File;
     use std::mem::{ManuallyDrop, size_of};
     use std::path::Path;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicU64, Ordering, fence};
 
     use memmap2::{MmapOptions, MmapRaw};
 
@@ -59,7 +58,9 @@ mod linux {
 
         /// What stands there now. It may be half of one and half of the next, which is like neither.
         pub(in super::super) fn header(&self) -> Header {
-            self.words().each_ref().map(|it| it.load(Ordering::Acquire))
+            let header = self.words().each_ref().map(|it| it.load(Ordering::Relaxed));
+            fence(Ordering::Acquire);
+            header
         }
 
         /// Whether nothing has been committed since the last look.
@@ -78,19 +79,20 @@ mod linux {
 
         #[allow(unsafe_code)] // no library reads what other processes write
         fn words(&self) -> &[AtomicU64; WORDS] {
-            // SAFETY: the map begins at a page, is that long, is there as long as `self`, and is only read;
-            // others write to it, which is what atomics are for. The file is never shortened while a connection
-            // has it open: SQLite itself reads it in the same way.
+            // SAFETY: the map begins at a page, is that long, is there as long as `self`, and is only read, with
+            // loads that the processor does on read-only memory as well (`std::sync::atomic`); others write to it,
+            // which is what atomics are for. SQLite shortens the file to 3 bytes at the least, which leaves its
+            // first page, and reads it in the same way itself.
             unsafe { &*self.map.as_ptr().cast() }
         }
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 pub(super) use elsewhere::WalIndex;
 
 /// Where nobody has tried it.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 mod elsewhere {
     use std::path::Path;
 
