@@ -2,7 +2,7 @@
 //!
 //! A look-up answers from memory. Before memory is believed, the file is looked at if nobody has for
 //! [`LOOK_AGE`], less in WAL mode: `PRAGMA data_version` on a connection held for that changes with every commit of any
-//! other connection or process. What memory does not know is read at once if that takes no time ([`Direct`]).
+//! other connection or process. What memory does not know is read at once if that takes no time (`direct`).
 //! Neither waits for another: if the file is locked, or another thread is busy with it and takes long, the answer
 //! is `Unknown`, and the loader's thread does the waiting.
 
