@@ -1,8 +1,8 @@
 //! The directory as the rules see it: accounts, friendships and notification tokens.
 //!
-//! Look-ups answer from memory and never wait. Where memory does not know, the rule says so with a
-//! [`Question`]; whoever runs the connection has it loaded and asks the rule again. So the rules stay
-//! free of I/O, and a message whose facts are in memory meets none.
+//! Look-ups answer from memory, or with what can be read at once, and wait for nobody. Where that is not
+//! possible, the rule says so with a [`Question`]; whoever runs the connection has it loaded and asks the rule again. So
+//! the rules stay free of I/O, and a message whose facts are in memory meets none.
 
 use std::fmt;
 use std::sync::Arc;

@@ -224,6 +224,12 @@ impl SqliteDirectory {
         self.shared.direct.close();
     }
 
+    /// Looks at the wrong file's `-shm` from now on.
+    #[cfg(test)]
+    pub(super) fn map_the_index_of(&self, path: &Path) {
+        self.shared.set_wal_index(WalIndex::open(path));
+    }
+
     /// Whether most looks read a few bytes only.
     #[cfg(test)]
     pub(super) fn looks_cheaply(&self) -> bool {

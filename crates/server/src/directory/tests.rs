@@ -751,6 +751,39 @@ async fn another_file_at_the_same_path() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_opened_is_not_answered_from_the_file_before_it() {
+    let jam = Jam::new("delete");
+    let directory = jam.open();
+    assert!(friends(&directory, "1", "2").await);
+    let garbage = jam.dir.path().join("garbage");
+    std::fs::write(&garbage, "no database").unwrap();
+    std::fs::rename(garbage, jam.path()).unwrap();
+    directory.look().await.unwrap_err();
+    // After a rest, if there was one.
+    std::thread::sleep(Duration::from_millis(100));
+    let (sender, receiver) = (id("2"), id("1"));
+    assert_eq!(directory.friendship(&sender, &receiver), Lookup::Unknown);
+    let question = Question::Friendship { sender, receiver };
+    directory.load(question).await.unwrap_err();
+}
+
+/// As if another file had stood at the path for a moment when it was opened.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn an_index_that_tells_of_no_commit_is_given_up() {
+    let (jam, other) = (Jam::new("wal"), Jam::new("wal"));
+    let directory = jam.open();
+    assert!(friends(&directory, "1", "2").await);
+    directory.map_the_index_of(&other.path());
+    directory.look().await.unwrap();
+    assert!(directory.looks_cheaply());
+    jam.run("UPDATE user_friends SET blocked = 1");
+    directory.look().await.unwrap();
+    assert!(!directory.looks_cheaply());
+    assert!(!friends(&directory, "1", "2").await);
+}
+
+#[tokio::test]
 async fn a_look_tells_of_changes() {
     let jam = Jam::new("wal");
     let directory = jam.open();
