@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("JAM_MQTT_BIN") or ROOT / "target/release/jam-mqtt")
 CERTIFICATE = Path(__file__).parent / "certificate"
 ANY_PORT = "127.0.0.1:0"
-START_SECONDS = 20
+START_SECONDS = 90
 STOP_SECONDS = 12
 
 

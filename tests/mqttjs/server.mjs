@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 const here = dirname(fileURLToPath(import.meta.url))
 const binary = process.env.JAM_MQTT_BIN || resolve(here, '../../target/release/jam-mqtt')
 const anyPort = '127.0.0.1:0'
-const startMs = 20_000
+const startMs = 90_000
 const stopMs = 12_000
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms))

@@ -14,7 +14,8 @@ use rusqlite::{Connection, params};
 use serde_json::json;
 use tempfile::TempDir;
 
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// The disk of a busy machine may stand still for longer than half a minute.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
