@@ -89,6 +89,7 @@ impl fmt::Debug for Parts {
 /// If an address, a TLS file or the directory cannot be used; nothing is served then.
 pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let limits = &settings.limits;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     let sockets = Sockets::bind(&settings).await?;
     let mqtt = address_of(sockets.mqtt.as_ref())?;
     let mqtts = address_of(sockets.mqtts.as_ref())?;
@@ -342,8 +343,10 @@ fn open_mailbox(
     directory: &Arc<SqliteDirectory>,
     clock: &Clock,
 ) -> Result<(Arc<SqliteMailbox>, Arc<Router>), ServeError> {
-    let (mailbox, found) =
-        SqliteMailbox::open(&settings.mailbox_dir()).map_err(ServeError::Mailbox)?;
+    let path = settings.mailbox_dir();
+    // A slow disk may take its time: whoever waits shall see for what.
+    tracing::info!(path = %path.display(), "opening the mailbox");
+    let (mailbox, found) = SqliteMailbox::open(&path).map_err(ServeError::Mailbox)?;
     let router = Router::new(rules, directory.clone(), mailbox.clone());
     let messages = mailbox
         .recover_entries(|entry| router.restore_entry(&entry))
