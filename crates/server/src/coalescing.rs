@@ -1,10 +1,10 @@
-//! Acknowledgements of receivers, taken up with the next message instead of with a wake-up each.
+//! Acknowledgements of receivers, taken up with the next wake-up instead of with one each.
 //!
 //! While messages come one at a time, waking up is most of what they cost, and the receiver's
 //! acknowledgement wakes the server as the message does. So a socket whose receiver usually answers at
-//! once is told that a few bytes are no reason to wake anybody (`SO_RCVLOWAT`, socket(7)). The next message,
-//! from whomever, takes the acknowledgement up; if none comes, housekeeping does. A larger packet and the end of
-//! the connection wake as ever, and so does everything on systems that cannot do this. ADR 12 has the
+//! once is told that a few bytes are no reason to wake anybody (`SO_RCVLOWAT`, socket(7)). The next task that wakes,
+//! for a message from whomever, takes the acknowledgement up; if none does, housekeeping does. A larger packet and the
+//! end of the connection wake as ever, and so does everything on systems that cannot do this. ADR 12 has the
 //! measurements.
 //!
 //! Invariants:
@@ -17,11 +17,12 @@ use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jam_core::time::Time;
 use smallvec::SmallVec;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use crate::websocket::WebSocketStream;
@@ -37,10 +38,10 @@ const TLS_RECORD_BYTES: i32 = 5 + 8 + 16;
 pub(crate) const AT_ONCE_MILLIS: u32 = 4;
 
 /// How long it may take to write a message and for its answer to arrive: what has been put off for less is left for
-/// the next message.
+/// the next wake-up.
 const ARRIVAL: Duration = Duration::from_micros(100);
 
-/// For how long something is left for the next message, whoever sends it.
+/// For how long something is left for the next wake-up, whoever's it is.
 const LONGEST: Duration = Duration::from_millis(10);
 
 /// In what time ticks may have to take something up twice: once happens to anybody who is held up.
@@ -87,9 +88,18 @@ pub(crate) struct Coalescing {
 }
 
 impl Coalescing {
-    /// A message has come in: answers that have had time to arrive are taken up along with it.
-    pub(crate) fn handle_message(&self, now: Time) {
-        if !self.pace.count(now) {
+    /// A message has come in.
+    pub(crate) fn count_message(&self, now: Time) {
+        self.pace.count(now);
+    }
+
+    /// The task of a connection has woken, at `at`: answers on other sockets that have had time to arrive are taken
+    /// up along with what it was woken for.
+    ///
+    /// To be called before it reads. Whoever has just sent something to a socket on this machine may hold its lock
+    /// for a little longer, and who touched that socket at once would wait for it.
+    pub(crate) fn take_up(&self, own: &impl Coalesce, at: Instant, now: Time) {
+        if !self.pace.is_right(now) {
             return; // what is left is for the next tick
         }
         let mut due = Due::new();
@@ -98,30 +108,30 @@ impl Coalescing {
             if late.sockets.is_empty() {
                 return;
             }
-            late.take_until(Instant::now() - ARRIVAL, &mut due);
+            let own = own.quiet().map(|(socket, _)| socket);
+            late.take_until(at - ARRIVAL, own, &mut due);
         }
         wake_for_everything(&due);
     }
 
-    /// Asks not to be woken for the answer that this socket is going to receive, if that is worth while;
-    /// whether it was. Not to be called again before the answer is there, or it would be put off for longer.
-    pub(crate) fn put_off(&self, socket: &impl Coalesce, now: Time) -> bool {
+    /// Asks not to be woken for the answer that this socket is going to receive to what is written at `at`, if that is
+    /// worth while; whether it was. Not to be called again before the answer is there, or it would be put off for longer.
+    pub(crate) fn put_off(&self, socket: &impl Coalesce, at: Instant, now: Time) -> bool {
         if !self.pace.is_right(now) {
             return false;
         }
         let Some((socket, bytes)) = socket.quiet() else {
             return false;
         };
-        let put_off_at = Instant::now();
-        if !self.lock().takes_more(put_off_at) || !low_water::set(socket, bytes + 1) {
+        if !self.lock().takes_more(at) || !low_water::set(socket, bytes + 1) {
             return false;
         }
         // Only now: whoever finds it here tells it the contrary.
-        self.lock().sockets.push_back((socket, put_off_at));
+        self.lock().sockets.push_back((socket, at));
         true
     }
 
-    /// Takes up what no message has taken up for [`LONGEST`]; to be called every few milliseconds.
+    /// Takes up what nobody has taken up for [`LONGEST`]; to be called every few milliseconds.
     pub(crate) fn handle_tick(&self) {
         let mut due = Due::new();
         self.lock().time_out(Instant::now(), &mut due);
@@ -159,19 +169,27 @@ impl Late {
         self.sockets.len() < MOST && self.rests_until.is_none_or(|until| until <= now)
     }
 
-    /// Takes those out that were put off then or earlier.
-    fn take_until(&mut self, then: Instant, due: &mut Due) {
+    /// Takes those out that were put off then or earlier, but leaves `own`.
+    fn take_until(&mut self, then: Instant, own: Option<RawFd>, due: &mut Due) {
+        let mut left = None;
         while let Some(&(socket, put_off_at)) = self.sockets.front()
             && put_off_at <= then
         {
-            due.push(socket);
+            if Some(socket) == own {
+                left = Some((socket, put_off_at)); // once is enough
+            } else {
+                due.push(socket);
+            }
             self.sockets.pop_front();
+        }
+        if let Some(own) = left {
+            self.sockets.push_front(own);
         }
     }
 
     /// If ticks find something again and again, messages come too seldom, or not before others are acknowledged.
     fn time_out(&mut self, now: Instant, due: &mut Due) {
-        self.take_until(now - LONGEST, due);
+        self.take_until(now - LONGEST, None, due);
         if !due.is_empty() {
             self.rests_until = self.timed_out_at.map(|before| before + REST);
             self.timed_out_at = Some(now);
@@ -188,13 +206,11 @@ impl Pace {
     const COUNT_BITS: u32 = 16;
     const COUNT_MAX: u64 = (1 << Self::COUNT_BITS) - 1;
 
-    /// Counts a message; whether the pace is right.
-    fn count(&self, now: Time) -> bool {
+    fn count(&self, now: Time) {
         let (period, before, count) = self.get(now);
         let count = (count + 1).min(Self::COUNT_MAX);
         let packed = period << (2 * Self::COUNT_BITS) | before << Self::COUNT_BITS | count;
         self.0.store(packed, Ordering::Relaxed);
-        PACE.contains(&before)
     }
 
     fn is_right(&self, now: Time) -> bool {

@@ -180,10 +180,12 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
 
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.slot.bell().register(cx.waker());
-        let mut now = self.shared.clock.now();
+        let mut at = Instant::now();
+        let mut now = self.shared.clock.time(at);
+        self.shared.coalescing.take_up(&self.stream, at, now);
         loop {
             let turn = match self.phase {
-                Phase::Open => self.poll_open(cx, now),
+                Phase::Open => self.poll_open(cx, now, at),
                 Phase::Flushing(until) => self.poll_flushing(cx, now, until),
                 Phase::Finishing(until) => self.poll_finishing(cx, now, until),
                 Phase::Lingering(until, bytes) => self.poll_lingering(cx, now, until, bytes),
@@ -196,7 +198,8 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
                 }
                 Turn::Wait => {
                     ready!(self.poll_timer(cx, timer.as_mut(), now));
-                    now = self.shared.clock.now();
+                    at = Instant::now();
+                    now = self.shared.clock.time(at);
                 }
                 Turn::Over => {
                     self.connection.handle_closed(now);
@@ -242,7 +245,8 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
         Poll::Ready(())
     }
 
-    fn poll_open(&mut self, cx: &mut Context<'_>, now: Time) -> Turn {
+    /// `at` is `now` as the runtime has it, which is finer.
+    fn poll_open(&mut self, cx: &mut Context<'_>, now: Time, at: Instant) -> Turn {
         let mut delivered = self.answer_bell(now);
         if self.connection.deadline().is_some_and(|due| due <= now) {
             self.connection.handle_timeout(now);
@@ -258,7 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
             return self.close(now);
         }
         if delivered {
-            self.expect_answer(now); // before the message is out: the answer may be faster than we are
+            self.expect_answer(now, at); // before the message is out: the answer may be faster than we are
         }
         if let Poll::Ready(Err(error)) = self.poll_flush(cx, now) {
             return Self::broken(&error);
@@ -302,12 +306,12 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
     }
 
     /// A message is about to be written: its acknowledgement need not wake the server, if it comes at once.
-    fn expect_answer(&mut self, now: Time) {
+    fn expect_answer(&mut self, now: Time, at: Instant) {
         if self.answer == Answer::PutOff {
             return;
         }
         self.delivered_at = now.low_millis();
-        if self.answer == Answer::AtOnce && self.shared.coalescing.put_off(&self.stream, now) {
+        if self.answer == Answer::AtOnce && self.shared.coalescing.put_off(&self.stream, at, now) {
             self.answer = Answer::PutOff;
         }
     }
@@ -325,7 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
             if self.answer == Answer::PutOff {
                 self.answer = Answer::AtOnce;
             }
-            self.shared.coalescing.handle_message(now);
+            self.shared.coalescing.count_message(now);
         }
     }
 

@@ -32,6 +32,11 @@ async fn pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
+/// A connection that wakes for something of its own.
+struct Other;
+
+impl Coalesce for Other {}
+
 /// One that has counted so many messages in the period before [`NOW`].
 fn after_messages(count: u64) -> Coalescing {
     let coalescing = Coalescing::default();
@@ -62,28 +67,45 @@ async fn wakes(stream: &TcpStream, within: Duration) -> bool {
 }
 
 #[tokio::test]
-async fn an_answer_waits_for_the_next_message() {
+async fn an_answer_waits_for_the_next_wake_up() {
     let coalescing = after_messages(32);
     let (mut client, server) = pair().await;
-    assert!(coalescing.put_off(&server, NOW));
+    assert!(coalescing.put_off(&server, Instant::now(), NOW));
     client.write_all(&PUBACK).await.unwrap();
     assert!(!wakes(&server, NEVER).await);
 
-    coalescing.handle_message(NOW);
+    coalescing.take_up(&Other, Instant::now(), NOW);
     assert!(wakes(&server, SURELY).await);
     client.write_all(&PUBACK).await.unwrap();
     assert!(wakes(&server, SURELY).await, "the next answer waits too");
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_after_the_next_message_wakes() {
+async fn an_answer_that_comes_after_the_next_wake_up_wakes() {
     let coalescing = after_messages(32);
     let (mut client, server) = pair().await;
-    assert!(coalescing.put_off(&server, NOW));
+    assert!(coalescing.put_off(&server, Instant::now(), NOW));
     tokio::time::sleep(ARRIVAL).await;
-    coalescing.handle_message(NOW);
+    coalescing.take_up(&Other, Instant::now(), NOW);
     client.write_all(&PUBACK).await.unwrap();
     assert!(wakes(&server, SURELY).await);
+}
+
+/// It is read anyway, and may be locked by whoever has just sent to it.
+#[tokio::test]
+async fn whoever_wakes_does_not_touch_his_own_socket() {
+    let coalescing = after_messages(32);
+    let (_client, own) = pair().await;
+    let (_other_client, other) = pair().await;
+    for socket in [&own, &other, &own] {
+        coalescing.put_off(socket, Instant::now(), NOW);
+    }
+    tokio::time::sleep(ARRIVAL).await;
+    coalescing.take_up(&own, Instant::now(), NOW);
+    let left = || -> Vec<RawFd> { coalescing.lock().sockets.iter().map(|it| it.0).collect() };
+    assert_eq!(left(), vec![own.as_raw_fd()]);
+    coalescing.take_up(&other, Instant::now(), NOW);
+    assert!(left().is_empty());
 }
 
 #[tokio::test]
@@ -91,14 +113,14 @@ async fn the_oldest_come_first_and_the_youngest_are_left() {
     let coalescing = after_messages(32);
     let (_client, first) = pair().await;
     let (_client, second) = pair().await;
-    coalescing.put_off(&first, NOW);
-    coalescing.put_off(&second, NOW);
+    coalescing.put_off(&first, Instant::now(), NOW);
+    coalescing.put_off(&second, Instant::now(), NOW);
     let put_off_at = coalescing.lock().sockets[0].1;
     let mut due = Due::new();
     let just_before = put_off_at - Duration::from_nanos(1);
-    coalescing.lock().take_until(just_before, &mut due);
+    coalescing.lock().take_until(just_before, None, &mut due);
     assert!(due.is_empty());
-    coalescing.lock().take_until(put_off_at, &mut due);
+    coalescing.lock().take_until(put_off_at, None, &mut due);
     assert_eq!(due.as_slice(), [first.as_raw_fd()]);
 }
 
@@ -106,7 +128,7 @@ async fn the_oldest_come_first_and_the_youngest_are_left() {
 async fn a_larger_packet_wakes_at_once() {
     let coalescing = after_messages(32);
     let (mut client, server) = pair().await;
-    assert!(coalescing.put_off(&server, NOW));
+    assert!(coalescing.put_off(&server, Instant::now(), NOW));
     client.write_all(&PUBACK).await.unwrap();
     client.write_all(&PUBACK).await.unwrap(); // together they are more than one answer
     assert!(wakes(&server, SURELY).await);
@@ -116,7 +138,7 @@ async fn a_larger_packet_wakes_at_once() {
 async fn the_end_wakes_at_once() {
     let coalescing = after_messages(32);
     let (client, server) = pair().await;
-    assert!(coalescing.put_off(&server, NOW));
+    assert!(coalescing.put_off(&server, Instant::now(), NOW));
     drop(client);
     assert!(wakes(&server, SURELY).await);
 }
@@ -125,7 +147,7 @@ async fn the_end_wakes_at_once() {
 async fn a_tick_takes_up() {
     let coalescing = after_messages(32);
     let (mut client, server) = pair().await;
-    assert!(coalescing.put_off(&server, NOW));
+    assert!(coalescing.put_off(&server, Instant::now(), NOW));
     client.write_all(&PUBACK).await.unwrap();
     tokio::time::sleep(LONGEST).await;
     coalescing.handle_tick();
@@ -161,14 +183,14 @@ async fn after_two_ticks_that_took_up_nothing_is_put_off() {
 
     let coalescing = after_messages(32);
     coalescing.lock().rests_until = Some(Instant::now() + 3600 * REST);
-    assert!(!coalescing.put_off(&server, NOW));
+    assert!(!coalescing.put_off(&server, Instant::now(), NOW));
 }
 
 #[tokio::test]
 async fn a_tick_that_finds_nothing_changes_nothing() {
     let coalescing = after_messages(32);
     let (_client, server) = pair().await;
-    coalescing.put_off(&server, NOW);
+    coalescing.put_off(&server, Instant::now(), NOW);
     let mut due = Due::new();
     let put_off_at = coalescing.lock().sockets[0].1;
     let too_early = put_off_at + LONGEST - Duration::from_nanos(1);
@@ -181,7 +203,7 @@ async fn it_has_a_bound() {
     let coalescing = after_messages(32);
     let (_client, server) = pair().await;
     for _ in 0..MOST + 10 {
-        coalescing.put_off(&server, NOW);
+        coalescing.put_off(&server, Instant::now(), NOW);
     }
     assert_eq!(put_off_count(&coalescing), MOST);
 }
@@ -198,13 +220,13 @@ async fn a_socket_that_is_gone_does_no_harm() {
         let mut client = TcpStream::connect(address).await.unwrap();
         let first = listener.accept().await.unwrap().0;
         let number = first.as_raw_fd();
-        assert!(coalescing.put_off(&first, NOW));
+        assert!(coalescing.put_off(&first, Instant::now(), NOW));
         drop(first);
         let second = listener.accept().await.unwrap().0;
-        assert!(coalescing.put_off(&second, NOW));
+        assert!(coalescing.put_off(&second, Instant::now(), NOW));
         let is_reused = second.as_raw_fd() == number;
         tokio::time::sleep(ARRIVAL).await;
-        coalescing.handle_message(NOW);
+        coalescing.take_up(&Other, Instant::now(), NOW);
         assert_eq!(put_off_count(&coalescing), 0);
         client.write_all(&PUBACK).await.unwrap();
         assert!(wakes(&second, SURELY).await);
@@ -220,7 +242,7 @@ async fn nothing_is_put_off_at_another_pace() {
     let (_client, server) = pair().await;
     for (messages, is_put_off) in [(0, 0), (15, 0), (16, 1), (320, 1), (321, 0), (1_000_000, 0)] {
         let coalescing = after_messages(messages);
-        coalescing.put_off(&server, NOW);
+        coalescing.put_off(&server, Instant::now(), NOW);
         assert_eq!(put_off_count(&coalescing), is_put_off, "{messages}");
     }
 }
@@ -230,11 +252,13 @@ fn the_pace_is_of_the_period_before() {
     let at = |millis| NOW + Duration::from_millis(millis);
     let pace = Pace::default();
     for _ in 0..16 {
-        assert!(!pace.count(NOW));
+        pace.count(NOW);
+        assert!(!pace.is_right(NOW));
     }
     assert!(!pace.is_right(at(15)));
     assert!(pace.is_right(at(16)));
-    assert!(pace.count(at(16)));
+    pace.count(at(16));
+    assert!(pace.is_right(at(16)));
     pace.count(at(15)); // by a thread whose time is a little older
     assert!(pace.is_right(at(16)));
     assert!(!pace.is_right(at(32)), "two messages in a period");

@@ -103,21 +103,66 @@ async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
     for _ in 0..32 {
         shared
             .coalescing
-            .handle_message(at(0) - Duration::from_millis(16));
+            .count_message(at(0) - Duration::from_millis(16));
     }
     let mut pump = Pump::new(shared, slot, address, at(0), stream);
-    pump.expect_answer(at(0));
+    pump.expect_answer(at(0), Instant::now());
     assert_eq!(pump.answer, Answer::PutOff);
-    pump.expect_answer(at(3));
+    pump.expect_answer(at(3), Instant::now());
     assert_eq!(pump.delivered_at, at(0).low_millis());
     pump.tell_answer(4, at(5));
     assert_eq!(pump.answer, Answer::Late);
-    pump.expect_answer(at(6));
+    pump.expect_answer(at(6), Instant::now());
     assert_eq!(pump.answer, Answer::Late);
     pump.tell_answer(4, at(7));
     assert_eq!(pump.answer, Answer::AtOnce);
-    pump.expect_answer(at(8));
+    pump.expect_answer(at(8), Instant::now());
     assert_eq!(pump.answer, Answer::PutOff);
     pump.tell_answer(300, at(9));
     assert_eq!(pump.answer, Answer::AtOnce);
+}
+
+/// Whatever wakes it: its own read may have to wait for who has just sent to it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_wakes_takes_up_what_others_have_put_off() {
+    const PUBACK: [u8; 4] = [0x40, 2, 0, 1];
+    let dir = tempfile::tempdir().unwrap();
+    let shared = shared(&dir.path().join("jam.db"));
+    let (slot, address) = slot().await;
+    let (stream, _peer) = tokio::io::duplex(64);
+    let mut task = pin!(serve(
+        shared.clone(),
+        slot,
+        address,
+        shared.clock.now(),
+        stream
+    ));
+
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    // Whoever is held up for 16 ms here finds another pace.
+    for _ in 0..100 {
+        let client = TcpStream::connect(address).await.unwrap();
+        let other = listener.accept().await.unwrap().0;
+        other.try_read(&mut [0; 1]).unwrap_err(); // the runtime takes a new socket for readable until it has tried
+        let now = shared.clock.now();
+        for at in [now - Duration::from_millis(16), now] {
+            for _ in 0..32 {
+                shared.coalescing.count_message(at);
+            }
+        }
+        let long_ago = Instant::now() - Duration::from_millis(1);
+        let is_put_off = shared.coalescing.put_off(&other, long_ago, now);
+        client.try_write(&PUBACK).unwrap();
+        let is_pending = poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx).is_pending())).await;
+        assert!(is_pending);
+        let readable = tokio::time::timeout(Duration::from_millis(20), other.readable()).await;
+        if is_put_off && readable.is_ok() {
+            return;
+        }
+    }
+    panic!("it was never taken up");
 }
