@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jam_core::DueWill;
 use tokio::sync::watch;
+use tokio::task::{self, coop};
 use tokio::time::MissedTickBehavior;
 
 use crate::connection::{LOADS_PER_PACKET, Shared};
@@ -25,6 +26,9 @@ const GRACE_TICK: Duration = Duration::from_millis(20);
 /// How often the TLS files are looked at.
 const TLS_TICK: Duration = Duration::from_secs(5);
 
+/// How many users are gone through before others get their turn.
+const USERS_AT_ONCE: usize = 1024;
+
 /// How many accounts are read at a time when the directory has changed.
 const ACCOUNTS_AT_ONCE: usize = 256;
 
@@ -32,17 +36,21 @@ const ACCOUNTS_AT_ONCE: usize = 256;
 pub(crate) async fn keep_time(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(TICK);
     while next(&mut ticks, &mut stop).await {
-        shared.router.handle_timeout(shared.clock.now());
-        while let Some(will) = shared.router.next_will() {
-            if !publish_will(&shared, will).await {
-                break;
-            }
+        // A hundred thousand may be due at once: messages come in between.
+        while !*stop.borrow() && shared.router.handle_timeout(shared.clock.now()) {
+            coop::consume_budget().await;
+        }
+        while !*stop.borrow()
+            && let Some(will) = shared.router.next_will()
+            && publish_will(&shared, will).await
+        {
+            coop::consume_budget().await;
         }
     }
 }
 
 /// Hands messages to the store that were not acknowledged within their grace, and takes acknowledgements up
-/// that no message has taken up.
+/// that nobody has taken up.
 pub(crate) async fn end_graces(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(GRACE_TICK);
     while next(&mut ticks, &mut stop).await {
@@ -101,7 +109,15 @@ pub(crate) async fn watch_directory(
 }
 
 async fn recheck(shared: &Shared) -> Result<(), DirectoryError> {
-    let users = shared.router.connected_users();
+    let mut users = Vec::new();
+    let mut enough = USERS_AT_ONCE;
+    for some in shared.router.connected_users() {
+        users.extend(some);
+        if users.len() >= enough {
+            enough = users.len() + USERS_AT_ONCE;
+            task::yield_now().await;
+        }
+    }
     for users in users.chunks(ACCOUNTS_AT_ONCE) {
         let accounts = shared.directory.accounts(users).await?;
         for (user, account) in users.iter().zip(&accounts) {
@@ -116,7 +132,7 @@ pub(crate) async fn watch_tls(tls: Arc<Tls>, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(TLS_TICK);
     while next(&mut ticks, &mut stop).await {
         let tls = tls.clone();
-        let look = tokio::task::spawn_blocking(move || tls.reload_if_changed());
+        let look = task::spawn_blocking(move || tls.reload_if_changed());
         look.await.expect("reading TLS files does not panic");
     }
 }

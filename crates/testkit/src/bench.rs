@@ -275,7 +275,7 @@ impl Bench {
                     connection.handle_timeout(now);
                 }
             }
-            self.router().handle_timeout(now);
+            while self.router().handle_timeout(now) {}
             self.router().hand_over(now);
         }
         self.run();
@@ -294,7 +294,7 @@ impl Bench {
 
     /// Looks at the account of every connected user again, as the server does when the directory changes.
     pub fn recheck(&self) {
-        for user in self.router().connected_users() {
+        for user in self.router().connected_users().flatten() {
             let account = self.0.directory.account_now(&user);
             self.router().recheck(&user, account.as_ref());
         }
@@ -305,7 +305,9 @@ impl Bench {
     #[must_use]
     pub fn is_connected(&self, user: &str) -> bool {
         let user = UserId::parse(user).expect("a user id");
-        self.router().connected_users().contains(&user)
+        self.router()
+            .connected_users()
+            .any(|users| users.contains(&user))
     }
 
     pub(crate) fn world(&self) -> RefMut<'_, World> {

@@ -293,41 +293,38 @@ impl Router {
             });
         }
         // A session that ended with its connection, or while the server was down, is not taken up again.
-        self.handle_timeout(now);
+        while self.handle_timeout(now) {}
     }
 
-    /// Ends sessions, makes wills and pushes due whose time has come, and notes who has gone. To be called a
-    /// few times a second.
-    pub fn handle_timeout(&self, now: Time) {
-        loop {
-            let (user, alarm) = {
-                let mut timers = lock(&self.timers);
-                match timers.first() {
-                    Some((due, _, _)) if *due <= now => {}
-                    _ => return,
-                }
-                let Some((_, user, alarm)) = timers.pop_first() else {
-                    return;
-                };
-                (user, alarm)
-            };
-            self.with_user(&user, |user, effects| {
-                let next_id = &|| self.next_seq();
-                user.handle_timeout(&alarm, now, &self.rules.user, effects, next_id);
-            });
-        }
-    }
-
-    /// Users with a device connected.
+    /// Ends a session, makes a will or a push due whose time has come, or notes who has gone. Whether there was
+    /// anything; to be called a few times a second until there is not, with others in between, for a hundred thousand
+    /// may be due at once.
     #[must_use]
-    pub fn connected_users(&self) -> Vec<UserId> {
-        let mut connected = Vec::new();
-        for shard in &self.shards {
+    pub fn handle_timeout(&self, now: Time) -> bool {
+        let due = {
+            let mut timers = lock(&self.timers);
+            match timers.first() {
+                Some((due, _, _)) if *due <= now => timers.pop_first(),
+                _ => None,
+            }
+        };
+        let Some((_, user, alarm)) = due else {
+            return false;
+        };
+        self.with_user(&user, |user, effects| {
+            let next_id = &|| self.next_seq();
+            user.handle_timeout(&alarm, now, &self.rules.user, effects, next_id);
+        });
+        true
+    }
+
+    /// Users with a device connected, some at a time.
+    pub fn connected_users(&self) -> impl Iterator<Item = Vec<UserId>> {
+        self.shards.iter().map(|shard| {
             let shard = lock(shard);
             let users = shard.users.iter().filter(|user| user.is_connected());
-            connected.extend(users.map(|user| user.id().clone()));
-        }
-        connected
+            users.map(|user| user.id().clone()).collect()
+        })
     }
 
     /// How many users anything is remembered of: devices, mail or retained messages.

@@ -70,8 +70,10 @@ impl Presence {
         self.queued = true;
     }
 
+    /// Not at all, if he has left later than that: another thread may have read the clock a little earlier.
     fn away(&self, now: Time) -> Duration {
-        Duration::from_millis(now.low_millis().wrapping_sub(self.left_millis).into())
+        let millis = now.low_millis().wrapping_sub(self.left_millis);
+        Duration::from_millis(u64::try_from(millis.cast_signed()).unwrap_or(0))
     }
 
     fn arm(&mut self, due: Time, effects: &mut Effects) {
@@ -192,5 +194,33 @@ impl User {
         self.mailbox
             .append(seq, Arc::new(message), kind, place, readers, limits.max_age);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_left_later_than_now_is_not_away_for_weeks() {
+        let left_at = |millis: u64| Presence {
+            left_millis: Time::from_millis(millis).low_millis(),
+            ..Presence::default()
+        };
+        let now = 1_700_000_000_000;
+        for (left, away) in [
+            (now + 1, 0),
+            (now + 5_000, 0),
+            (now, 0),
+            (now - 4_999, 4_999),
+        ] {
+            let away = Duration::from_millis(away);
+            assert_eq!(left_at(left).away(Time::from_millis(now)), away);
+        }
+        let wrapped = left_at((1 << 32) - 2);
+        assert_eq!(
+            wrapped.away(Time::from_millis((1 << 32) + 3)),
+            Duration::from_millis(5)
+        );
     }
 }
