@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -105,3 +106,14 @@ def test_scripts_are_executable_and_parse():
     for path in scripts:
         assert (ROOT / path).stat().st_mode & 0o111, f"{path} is not executable"
         subprocess.run(["bash", "-n", ROOT / path], check=True)
+
+
+@pytest.mark.parametrize("package", ["campaign", "rumqttc"])
+def test_cargo_tests_that_need_the_binary_run_by_name_and_only_so(package):
+    """A file that nobody has named would run in the unit tests, without the binary, or never."""
+    folder = ROOT / "tests" / package
+    targets = tomllib.loads(text(folder / "Cargo.toml"))["test"]
+    assert {target["name"] for target in targets} == {path.stem for path in (folder / "tests").iterdir()}
+    assert not any(target["test"] for target in targets)
+    steps = text("scripts/test")
+    assert all(re.search(rf"^step .* --test {target['name']}\b", steps, re.MULTILINE) for target in targets)

@@ -114,8 +114,8 @@ impl Coalescing {
         wake_for_everything(&due);
     }
 
-    /// Asks not to be woken for the answer that this socket is going to receive to what is written at `at`, if that is
-    /// worth while; whether it was. Not to be called again before the answer is there, or it would be put off for longer.
+    /// Asks not to be woken for the answer that this socket is going to receive to what is written in the turn that
+    /// began at `at`, if that is worth while; whether it was. Not to be called again before the answer is there, or it would be put off for longer.
     pub(crate) fn put_off(&self, socket: &impl Coalesce, at: Instant, now: Time) -> bool {
         if !self.pace.is_right(now) {
             return false;
@@ -176,7 +176,7 @@ impl Late {
             && put_off_at <= then
         {
             if Some(socket) == own {
-                left = Some((socket, put_off_at)); // once is enough
+                left = Some((socket, put_off_at)); // once is enough; it has to be told the contrary some time, though
             } else {
                 due.push(socket);
             }

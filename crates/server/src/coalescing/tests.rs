@@ -95,17 +95,20 @@ async fn an_answer_that_comes_after_the_next_wake_up_wakes() {
 #[tokio::test]
 async fn whoever_wakes_does_not_touch_his_own_socket() {
     let coalescing = after_messages(32);
-    let (_client, own) = pair().await;
-    let (_other_client, other) = pair().await;
+    let (mut client, own) = pair().await;
+    let (mut other_client, other) = pair().await;
     for socket in [&own, &other, &own] {
         coalescing.put_off(socket, Instant::now(), NOW);
     }
+    client.write_all(&PUBACK).await.unwrap();
+    other_client.write_all(&PUBACK).await.unwrap();
     tokio::time::sleep(ARRIVAL).await;
     coalescing.take_up(&own, Instant::now(), NOW);
-    let left = || -> Vec<RawFd> { coalescing.lock().sockets.iter().map(|it| it.0).collect() };
-    assert_eq!(left(), vec![own.as_raw_fd()]);
+    assert!(wakes(&other, SURELY).await);
+    assert!(!wakes(&own, NEVER).await);
     coalescing.take_up(&other, Instant::now(), NOW);
-    assert!(left().is_empty());
+    assert!(wakes(&own, SURELY).await);
+    assert_eq!(put_off_count(&coalescing), 0);
 }
 
 #[tokio::test]
