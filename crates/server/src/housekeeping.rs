@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jam_core::DueWill;
+use jam_core::ids::UserId;
 use tokio::sync::watch;
-use tokio::task::{self, coop};
+use tokio::task::coop;
 use tokio::time::MissedTickBehavior;
 
 use crate::connection::{LOADS_PER_PACKET, Shared};
@@ -26,10 +27,8 @@ const GRACE_TICK: Duration = Duration::from_millis(20);
 /// How often the TLS files are looked at.
 const TLS_TICK: Duration = Duration::from_secs(5);
 
-/// How many users are gone through before others get their turn.
-const USERS_AT_ONCE: usize = 1024;
-
-/// How many accounts are read at a time when the directory has changed.
+/// From how many users on their accounts are read, and others get their turn, before the next are gone through when
+/// the directory has changed.
 const ACCOUNTS_AT_ONCE: usize = 256;
 
 /// Tells the rules the time and publishes the wills that have come due.
@@ -110,19 +109,20 @@ pub(crate) async fn watch_directory(
 
 async fn recheck(shared: &Shared) -> Result<(), DirectoryError> {
     let mut users = Vec::new();
-    let mut enough = USERS_AT_ONCE;
     for some in shared.router.connected_users() {
         users.extend(some);
-        if users.len() >= enough {
-            enough = users.len() + USERS_AT_ONCE;
-            task::yield_now().await;
+        if users.len() >= ACCOUNTS_AT_ONCE {
+            recheck_some(shared, &users).await?;
+            users.clear();
         }
     }
-    for users in users.chunks(ACCOUNTS_AT_ONCE) {
-        let accounts = shared.directory.accounts(users).await?;
-        for (user, account) in users.iter().zip(&accounts) {
-            shared.router.recheck(user, account.as_ref());
-        }
+    recheck_some(shared, &users).await
+}
+
+async fn recheck_some(shared: &Shared, users: &[UserId]) -> Result<(), DirectoryError> {
+    let accounts = shared.directory.accounts(users).await?;
+    for (user, account) in users.iter().zip(&accounts) {
+        shared.router.recheck(user, account.as_ref());
     }
     Ok(())
 }
@@ -132,7 +132,7 @@ pub(crate) async fn watch_tls(tls: Arc<Tls>, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(TLS_TICK);
     while next(&mut ticks, &mut stop).await {
         let tls = tls.clone();
-        let look = task::spawn_blocking(move || tls.reload_if_changed());
+        let look = tokio::task::spawn_blocking(move || tls.reload_if_changed());
         look.await.expect("reading TLS files does not panic");
     }
 }
