@@ -434,6 +434,24 @@ fn a_session_ends_when_it_expires() {
     }
 }
 
+/// A hundred thousand may: who handles them lets messages in between.
+#[test]
+fn sessions_that_end_at_once_are_ended_one_by_one() {
+    let bench = Bench::new();
+    for id in ["1:phone", "2:phone", "3:phone"] {
+        let client = bench.client(id, V4);
+        client.connect_lasting();
+        client.drop_connection();
+    }
+    let router = bench.router();
+    let later = bench.now() + Duration::from_secs(3 * 24 * 3600);
+    for left in [2, 1, 0] {
+        assert!(router.handle_timeout(later));
+        assert_eq!(router.known_users(), left);
+    }
+    assert!(!router.handle_timeout(later));
+}
+
 #[test]
 fn a_5_0_client_may_change_its_session_expiry_when_it_leaves() {
     let bench = Bench::new();
