@@ -115,7 +115,8 @@ impl Coalescing {
     }
 
     /// Asks not to be woken for the answer that this socket is going to receive to what is written in the turn that
-    /// began at `at`, if that is worth while; whether it was. Not to be called again before the answer is there, or it would be put off for longer.
+    /// began at `at`, if that is worth while; whether it was. Not to be called again before the answer is there, or it
+    /// would be put off for longer.
     pub(crate) fn put_off(&self, socket: &impl Coalesce, at: Instant, now: Time) -> bool {
         if !self.pace.is_right(now) {
             return false;
@@ -280,4 +281,4 @@ mod low_water {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

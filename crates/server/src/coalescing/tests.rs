@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 /// A PUBACK (MQTT 3.1.1, section 3.4).
-const PUBACK: [u8; 4] = [0x40, 2, 0, 1];
+pub(crate) const PUBACK: [u8; 4] = [0x40, 2, 0, 1];
 
 /// Long enough to be sure that nothing comes any more.
 const NEVER: Duration = Duration::from_millis(50);
@@ -20,7 +20,8 @@ const SURELY: Duration = Duration::from_secs(10);
 
 const NOW: Time = Time::from_millis(1_000_000);
 
-async fn pair() -> (TcpStream, TcpStream) {
+/// The client's end and the server's.
+pub(crate) async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap());
     let (client, accepted) = tokio::join!(client, listener.accept());

@@ -8,6 +8,8 @@ use jam_core::router::Rules;
 use jam_testkit::store::FaultyStore;
 use tokio::net::TcpStream;
 
+#[cfg(target_os = "linux")]
+use crate::coalescing::tests::{PUBACK, pair};
 use crate::slots::Slots;
 
 impl Coalesce for tokio::io::DuplexStream {}
@@ -126,7 +128,6 @@ async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn who_wakes_takes_up_what_others_have_put_off() {
-    const PUBACK: [u8; 4] = [0x40, 2, 0, 1];
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
     let (slot, address) = slot().await;
@@ -139,15 +140,9 @@ async fn who_wakes_takes_up_what_others_have_put_off() {
         stream
     ));
 
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .unwrap();
-    let address = listener.local_addr().unwrap();
     // Whoever is held up for 16 ms here finds another pace.
     for _ in 0..100 {
-        let client = TcpStream::connect(address).await.unwrap();
-        let other = listener.accept().await.unwrap().0;
-        other.try_read(&mut [0; 1]).unwrap_err(); // the runtime takes a new socket for readable until it has tried
+        let (client, other) = pair().await;
         let now = shared.clock.now();
         for at in [now - Duration::from_millis(16), now] {
             for _ in 0..32 {
