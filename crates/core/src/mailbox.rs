@@ -337,10 +337,13 @@ impl Mailbox {
         self.entries.back().map_or(0, |entry| entry.seq)
     }
 
-    /// Whether nobody has acknowledged some entry of the inbox, from the number `first` to `last`.
-    pub(crate) fn is_silent_about(&self, first: Seq, last: Seq) -> bool {
+    /// Whether nobody has acknowledged some entry of the inbox that has not expired, from the number `first`
+    /// to `last`.
+    pub(crate) fn is_silent_about(&self, first: Seq, last: Seq, now: Time) -> bool {
         let start = self.entries.partition_point(|entry| entry.seq < first);
-        let waits = |entry: &Entry| entry.is_kept_in_inbox() && !entry.acknowledged;
+        let waits = |entry: &Entry| {
+            entry.is_kept_in_inbox() && !entry.acknowledged && !entry.is_expired(now)
+        };
         let mut entries = self.entries.range(start..);
         entries
             .by_ref()

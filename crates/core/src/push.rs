@@ -12,6 +12,9 @@ use crate::time::Time;
 /// would go beyond is not pushed.
 pub const MAX_PUSHES: usize = 100_000;
 
+/// Pushes of one sender to one receiver that may follow each other at once; then one in each collapse window.
+pub const BURST: u32 = 3;
+
 /// Whom pushes can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
@@ -100,6 +103,8 @@ pub enum PushOutcome {
     Dropped,
     /// It is to be tried again, not before then.
     Later(Time),
+    /// It has not been tried, and may be from then on.
+    Deferred(Time),
 }
 
 /// What is kept of the pushes from one sender to one receiver.

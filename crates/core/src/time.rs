@@ -32,6 +32,12 @@ impl Time {
         u32::try_from(self.0 & u64::from(u32::MAX)).expect("the higher bits are gone")
     }
 
+    /// The first time after this one.
+    #[must_use]
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
     /// How long ago `earlier` was; zero if it is still to come.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

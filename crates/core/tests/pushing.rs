@@ -208,6 +208,242 @@ fn who_came_and_went_is_told_anew() {
     expect_push(&bench);
 }
 
+// The bucket: whatever the receiver does.
+
+/// The phone that [`reader`] was comes, reads one message and goes.
+fn come_read_and_go(bench: &Bench, text: &str) {
+    let phone = bench.client("2:phone", V5);
+    phone.connect_with(lasting);
+    phone.read("1", text);
+    phone.drop_connection();
+}
+
+/// With a writer, and the session of a phone that is away.
+fn away() -> (Bench, Client) {
+    let bench = bench();
+    reader(&bench).drop_connection();
+    let writer = writer(&bench);
+    (bench, writer)
+}
+
+#[test]
+fn a_phone_that_comes_and_goes_gets_three_at_once_and_then_one_in_each_window() {
+    let (bench, writer) = away();
+    let (mut pushes, mut at) = (0, Vec::new());
+    for second in 0..100_u64 {
+        let text = second.to_string();
+        writer.write("2", &text, AtLeastOnce);
+        let sent = bench.send_pushes().len();
+        pushes += sent;
+        at.extend((0..sent).map(|_| second));
+        come_read_and_go(&bench, &text);
+        bench.advance(SECOND);
+    }
+    assert_eq!(at, [0, 1, 2, 30, 60, 90], "{pushes}");
+}
+
+#[test]
+fn who_came_and_went_is_told_of_the_last_message_when_there_is_a_token_again() {
+    let (bench, writer) = away();
+    for number in 0..3 {
+        writer.write("2", &number.to_string(), AtLeastOnce);
+        expect_push(&bench);
+        come_read_and_go(&bench, &number.to_string());
+    }
+    writer.write("2", "the last one", AtLeastOnce);
+    for _ in 0..29 {
+        assert_eq!(bench.next_push(), None);
+        assert_eq!(bench.router().waiting_pushes(), 1);
+        bench.advance(SECOND);
+    }
+    bench.advance(SECOND);
+    expect_push(&bench);
+    expect_none(&bench);
+}
+
+#[test]
+fn a_push_that_waits_for_a_token_is_not_sent_to_who_has_come_and_read() {
+    let (bench, writer) = away();
+    for number in 0..3 {
+        writer.write("2", &number.to_string(), AtLeastOnce);
+        expect_push(&bench);
+        come_read_and_go(&bench, &number.to_string());
+    }
+    writer.write("2", "three", AtLeastOnce);
+    assert_eq!(bench.next_push(), None);
+    come_read_and_go(&bench, "three");
+    bench.advance(COLLAPSE * 4);
+    expect_none(&bench);
+    assert_eq!(bench.router().remembered_pushes(), 0);
+}
+
+#[test]
+fn a_phone_that_comes_and_goes_leaves_one_push_waiting() {
+    let (bench, writer) = away();
+    writer.write("2", "hello", AtLeastOnce);
+    for _ in 0..100 {
+        let reader = bench.client("2:phone", V5);
+        reader.connect_with(lasting);
+        reader.drop_connection();
+        bench.advance(SECOND / 100);
+    }
+    assert_eq!(bench.router().waiting_pushes(), 1);
+    expect_push(&bench);
+    expect_none(&bench);
+}
+
+#[test]
+fn pushes_on_their_way_while_the_receiver_comes_and_goes_take_their_tokens() {
+    let (bench, writer) = away();
+    let mut on_their_way = Vec::new();
+    for number in 0..10 {
+        writer.write("2", &number.to_string(), AtLeastOnce);
+        on_their_way.extend(bench.next_push());
+        come_read_and_go(&bench, &number.to_string());
+        bench.advance(SECOND / 10);
+    }
+    assert_eq!(on_their_way.len(), 3);
+    for push in on_their_way {
+        bench.settle_push(push, PushOutcome::Sent);
+    }
+    writer.write("2", "hello", AtLeastOnce);
+    assert_eq!(bench.send_pushes(), []);
+}
+
+#[test]
+fn a_push_that_was_not_sent_gives_its_token_back() {
+    let (bench, writer) = away();
+    writer.write("2", "hello", AtLeastOnce);
+    for _ in 0..20 {
+        let push = bench.next_push().unwrap();
+        bench.settle_push(push, PushOutcome::Later(bench.now()));
+        let push = bench.next_push().unwrap();
+        bench.settle_push(push, PushOutcome::Deferred(bench.now()));
+    }
+    let push = bench.next_push().unwrap();
+    assert_eq!(push.attempts(), 20, "what was not tried is no attempt");
+    bench.settle_push(push, PushOutcome::Dropped);
+    assert_eq!(bench.router().remembered_pushes(), 0);
+    come_read_and_go(&bench, "hello");
+    for number in 0..3 {
+        writer.write("2", &number.to_string(), AtLeastOnce);
+        expect_push(&bench);
+        come_read_and_go(&bench, &number.to_string());
+    }
+}
+
+#[test]
+fn each_sender_has_a_bucket_of_its_own() {
+    let (bench, writer) = away();
+    bench.directory().befriend("2", "3");
+    let third = bench.client("3:phone", V4);
+    third.connect();
+    for number in 0..5 {
+        writer.write("2", &number.to_string(), AtLeastOnce);
+        let _ = bench.send_pushes();
+        come_read_and_go(&bench, &number.to_string());
+    }
+    third.write("2", "hello", AtLeastOnce);
+    assert_eq!(bench.send_pushes(), [("2".into(), "3".into())]);
+}
+
+#[test]
+fn a_push_that_was_sent_before_a_crash_counts_after_it() {
+    let bench = with_tokens(Bench::on_disk(served));
+    bench.disk().unwrap().at_once(true);
+    reader(&bench).drop_connection();
+    writer(&bench).write("2", "hello", AtLeastOnce);
+    expect_push(&bench);
+    bench.crash();
+    bench.disk().unwrap().at_once(true);
+    let writer = writer(&bench);
+    let mut pushes = 0;
+    come_read_and_go(&bench, "hello");
+    for number in 0..5 {
+        writer.write("2", &number.to_string(), AtLeastOnce);
+        pushes += bench.send_pushes().len();
+        come_read_and_go(&bench, &number.to_string());
+    }
+    assert_eq!(pushes, 2);
+}
+
+// What has expired is not told.
+
+fn write_expiring(writer: &Client, qos: QoS, secs: u32) {
+    let payload = packets::message("1", "short-lived");
+    let id = writer.publish_with("/2/inbox", payload, qos, |publish| {
+        let properties = publish.properties.get_or_insert_default();
+        properties.message_expiry_secs = Some(secs);
+    });
+    writer.expect_accepted(qos, id);
+}
+
+#[test]
+fn an_expired_message_is_not_told() {
+    for qos in [AtMostOnce, AtLeastOnce, ExactlyOnce] {
+        let bench = with_tokens(Bench::on_disk(served));
+        bench.disk().unwrap().at_once(true);
+        let writer = writer(&bench);
+        write_expiring(&writer, qos, 3);
+        // The service does not answer until it is too late.
+        let push = bench.next_push().unwrap();
+        bench.settle_push(push, PushOutcome::Later(bench.now() + SECOND));
+        bench.advance(SECOND);
+        let push = bench.next_push().unwrap();
+        bench.settle_push(push, PushOutcome::Later(bench.now() + SECOND * 4));
+        bench.advance(SECOND * 4);
+        expect_none(&bench);
+        assert_eq!(bench.disk().unwrap().pushes(), []);
+        // The next one is.
+        writer.write("2", "hello", qos);
+        expect_push(&bench);
+    }
+}
+
+#[test]
+fn a_message_that_expires_before_its_deadline_is_not_told() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        let bench = bench();
+        let (writer, _silent) = (writer(&bench), reader(&bench));
+        write_expiring(&writer, qos, 5);
+        bench.advance(DEADLINE * 2);
+        expect_none(&bench);
+    }
+}
+
+#[test]
+fn a_message_that_expired_while_the_server_was_down_is_not_told() {
+    let bench = with_tokens(Bench::on_disk(served));
+    bench.disk().unwrap().at_once(true);
+    write_expiring(&writer(&bench), AtLeastOnce, 1);
+    bench.pass(SECOND * 2);
+    bench.crash();
+    bench.disk().unwrap().at_once(true);
+    expect_none(&bench);
+    assert_eq!(bench.disk().unwrap().pushes(), []);
+}
+
+#[test]
+fn another_that_has_not_expired_is_told() {
+    let bench = bench();
+    let writer = writer(&bench);
+    write_expiring(&writer, AtLeastOnce, 2);
+    writer.write("2", "for longer", AtLeastOnce);
+    bench.advance(SECOND * 3);
+    expect_push(&bench);
+}
+
+#[test]
+fn what_is_older_than_the_mailbox_keeps_is_not_told() {
+    let bench = with_tokens(Bench::with(|rules| {
+        served(rules);
+        rules.user.max_age = SECOND * 3;
+    }));
+    writer(&bench).write("2", "hello", AtLeastOnce);
+    bench.advance(SECOND * 5);
+    expect_none(&bench);
+}
+
 // Connected, but silent.
 
 #[test]

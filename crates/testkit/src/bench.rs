@@ -16,7 +16,7 @@ use bytes::{Buf, BytesMut};
 use jam_core::UserLimits;
 use jam_core::connection::{Connection, Progress};
 use jam_core::ids::UserId;
-use jam_core::push::{DuePush, PushOutcome, PushRules, Reach};
+use jam_core::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules, Reach};
 use jam_core::router::{Router, Rules};
 use jam_core::time::Time;
 use jam_wire::Decoder;
@@ -196,6 +196,7 @@ impl Bench {
     pub fn send_pushes(&self) -> Vec<(String, String)> {
         let mut sent = Vec::new();
         while let Some(push) = self.next_push() {
+            assert!(sent.len() <= MAX_PUSHES, "pushes are due for ever");
             sent.push((push.receiver().to_string(), push.sender().to_string()));
             self.settle_push(push, PushOutcome::Sent);
         }
@@ -275,7 +276,13 @@ impl Bench {
                     connection.handle_timeout(now);
                 }
             }
-            while self.router().handle_timeout(now) {}
+            let timers = self.router().pending_timers();
+            for _ in 0..=timers {
+                if !self.router().handle_timeout(now) {
+                    break;
+                }
+            }
+            assert!(!self.router().handle_timeout(now), "timers ring for ever");
             self.router().hand_over(now);
         }
         self.run();

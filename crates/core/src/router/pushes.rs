@@ -1,34 +1,50 @@
 //! The pushes that are owed, in the order in which they are due.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
+use foldhash::fast::RandomState;
+
 use super::Router;
 use super::shard::lock;
+use crate::ids::UserId;
 use crate::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules};
 use crate::time::Time;
+use crate::user::Turn;
 
-/// Pushes that nobody is sending yet. No larger than the number of those owed, which has a bound.
+/// Pushes that nobody is sending yet: of each receiver and sender the one that is owed. No larger than the
+/// number of those, which has a bound.
 #[derive(Debug, Default)]
 pub(super) struct Pushes {
     /// By the time before which they are not to be sent, and a number for those of the same time.
     waiting: BTreeMap<(Time, u64), DuePush>,
+    /// Where in `waiting` the push of a receiver and a sender is.
+    places: HashMap<(UserId, UserId), (Time, u64), RandomState>,
     next: u64,
     /// Who sends them, when there was none.
     waker: Option<Waker>,
 }
 
 impl Pushes {
+    /// Takes the place of an older one, which the receiver has come and gone since.
     fn insert(&mut self, push: DuePush, not_before: Time) {
         self.next += 1;
-        self.waiting.insert((not_before, self.next), push);
+        let place = (not_before, self.next);
+        let pair = (push.receiver.clone(), push.sender.clone());
+        if let Some(older) = self.places.insert(pair, place) {
+            self.waiting.remove(&older);
+        }
+        self.waiting.insert(place, push);
     }
 
     fn take(&mut self, now: Time) -> Option<DuePush> {
         let first = self.waiting.first_entry()?;
-        (first.key().0 <= now).then(|| first.remove())
+        let push = (first.key().0 <= now).then(|| first.remove())?;
+        self.places
+            .remove(&(push.receiver.clone(), push.sender.clone()));
+        Some(push)
     }
 }
 
@@ -36,6 +52,7 @@ impl Router {
     /// The push that has waited for longest. `Pending` wakes when a new one is due; for one that is to be
     /// tried again later, ask again when it is time.
     pub fn poll_push(&self, context: &Context<'_>, now: Time) -> Poll<DuePush> {
+        // It ends: each round takes one that is due by now, and puts back none.
         loop {
             let push = {
                 let mut pushes = self.pushes();
@@ -46,8 +63,17 @@ impl Router {
                 push
             };
             let receiver = push.receiver.clone();
-            if self.with_user(&receiver, |user, effects| user.is_push_due(&push, effects)) {
-                return Poll::Ready(push);
+            let rules = &self.rules.user.push;
+            match self.with_user(&receiver, |user, effects| {
+                user.push_turn(&push, now, rules, effects)
+            }) {
+                Turn::Now => return Poll::Ready(push),
+                Turn::Later(at) => {
+                    debug_assert!(at > now, "a push that is due now is put off to {at:?}");
+                    let later = at.max(now.next());
+                    self.pushes().insert(push, later);
+                }
+                Turn::Never => {}
             }
         }
     }
@@ -58,11 +84,16 @@ impl Router {
         let again = self.with_user(&receiver, |user, effects| {
             user.push_settled(&push, outcome, now, &self.rules.user.push, effects)
         });
-        if let PushOutcome::Later(not_before) = outcome
-            && again
-        {
-            push.attempts += 1;
-            self.pushes().insert(push, not_before);
+        if !again {
+            return;
+        }
+        match outcome {
+            PushOutcome::Later(not_before) => {
+                push.attempts = push.attempts.saturating_add(1);
+                self.pushes().insert(push, not_before);
+            }
+            PushOutcome::Deferred(not_before) => self.pushes().insert(push, not_before),
+            PushOutcome::Sent | PushOutcome::Dropped => {}
         }
     }
 

@@ -84,7 +84,14 @@ impl User {
             None
         };
         if !kept && may_push && !self.is_connected() {
-            let push = self.expect_ack(&message.sender, 0, now, &limits.push, effects);
+            let push = self.expect_ack(
+                &message.sender,
+                0,
+                message.expires_at,
+                now,
+                &limits.push,
+                effects,
+            );
             push.into_iter().for_each(|push| effects.write(push));
         }
         if !wanted || (!kept && !self.has_room_for_ephemeral(&message)) {
@@ -104,11 +111,12 @@ impl User {
             Place::Grace => Appended::Grace(message.size().max(1)),
             Place::Storing | Place::Store => {
                 let append = Mailbox::to_append(seq, &self.id, message, kind, readers);
-                let push = may_push
-                    .then(|| {
-                        self.expect_ack(&append.message.sender, seq, now, &limits.push, effects)
-                    })
-                    .flatten();
+                let push = if may_push {
+                    let (sender, expires_at) = (&append.message.sender, append.message.expires_at);
+                    self.expect_ack(sender, seq, expires_at, now, &limits.push, effects)
+                } else {
+                    None
+                };
                 Appended::Store(append, retained.into_iter().chain(push).collect())
             }
         })
@@ -207,6 +215,7 @@ impl User {
         let entry = self.mailbox.get(seq)?;
         let (kind, waits_for) = (entry.kind, entry.waits_for());
         let (sender, received_at) = (message.sender.clone(), message.received_at);
+        let expires_at = message.expires_at;
         let append = Mailbox::to_append(seq, &self.id, message, kind, waits_for);
         let mut writes: Writes = SmallVec::from_iter([Write::Append(append)]);
         if entry.is_acknowledged() {
@@ -226,7 +235,7 @@ impl User {
             && sender != self.id
             && !entry.is_acknowledged()
         {
-            writes.extend(self.expect_ack(&sender, seq, received_at, rules, effects));
+            writes.extend(self.expect_ack(&sender, seq, expires_at, received_at, rules, effects));
         }
         Some(writes)
     }

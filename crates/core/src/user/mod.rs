@@ -42,6 +42,7 @@ pub use presence::AWAY;
 use presence::Presence;
 pub(crate) use presence::Telling;
 use pushing::Pushes;
+pub(crate) use pushing::Turn;
 
 /// Topics with a retained message, for each user.
 pub const MAX_RETAINED: usize = 256;

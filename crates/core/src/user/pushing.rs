@@ -1,16 +1,20 @@
 //! Whether somebody has to be told that there is a message for this user (PROTOCOL.md, section 9).
 //!
 //! For each sender there may be messages whose *deadline* runs, because the user is connected and has
-//! not acknowledged them; a push that is *owed*; and one that was *sent* a short time ago. A message that
-//! is acknowledged within its grace leaves no trace here, and neither does a sender of whom there is
-//! nothing of these.
+//! not acknowledged them; a push that is *owed*; one that was *sent* a short time ago; and the *bucket* out of
+//! which each push takes a token before it goes out. A message that is acknowledged within its grace leaves
+//! no trace here, and neither does a sender of whom there is nothing of these.
 //!
 //! Invariants, checked by `tests/pushing.rs`: a push is owed for a message that is kept only when it is
-//! kept; what the store has of a pair is owed, or sent, or nothing, as it is here; senders of whom nothing
-//! is known any more are forgotten, at the latest at the alarm.
+//! kept, and goes out only while one waits that has not expired; what the store has of a pair is owed, or
+//! sent, or nothing, as it is here; senders of whom nothing is known any more are forgotten, at the latest at
+//! the alarm; the alarm that is set when one rings is later.
+
+mod bucket;
 
 use std::collections::{HashMap, VecDeque};
 
+use bucket::Bucket;
 use foldhash::fast::RandomState;
 
 use super::{Alarm, Effects, User};
@@ -46,6 +50,21 @@ struct Pair {
     sent: Option<Time>,
     /// What the push that is owed is about; the newest also of what runs.
     about: Span,
+    /// When the message that the push is about expires, if that is not kept.
+    unkept_until: Time,
+    /// What may still go out.
+    bucket: Bucket,
+}
+
+/// Whether it is a push's turn to go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It is.
+    Now,
+    /// It will be.
+    Later(Time),
+    /// There is nothing to tell any more.
+    Never,
 }
 
 /// Some messages of one sender. Others' may lie between them: as long as those are not acknowledged, a device that
@@ -71,9 +90,9 @@ impl Span {
         self.newest = self.newest.max(seq);
     }
 
-    /// Whether one still waits for somebody to acknowledge it.
-    fn waits(self, mailbox: &Mailbox) -> bool {
-        mailbox.is_silent_about(self.oldest, self.newest)
+    /// Whether one still waits for somebody to acknowledge it, and has not expired.
+    fn waits(self, mailbox: &Mailbox, now: Time) -> bool {
+        mailbox.is_silent_about(self.oldest, self.newest, now)
     }
 }
 
@@ -90,23 +109,30 @@ impl Default for Pushes {
 
 impl Pair {
     fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.owed.is_none() && self.sent.is_none()
+        self.running.is_empty()
+            && self.owed.is_none()
+            && self.sent.is_none()
+            && self.bucket.full_at().is_none()
     }
 
+    /// What was sent long after now was sent before the clock was set back.
     fn was_just_sent(&self, now: Time, rules: &PushRules) -> bool {
-        self.sent.is_some_and(|sent| now < sent + rules.collapse)
+        let window = rules.collapse;
+        self.sent
+            .is_some_and(|sent| now < sent + window && sent < now + window)
     }
 
     /// Whether there is something to tell.
-    fn is_wanted(&self, mailbox: &Mailbox) -> bool {
-        self.about.oldest == 0 || self.about.waits(mailbox)
+    fn is_wanted(&self, mailbox: &Mailbox, now: Time) -> bool {
+        (self.about.oldest == 0 && now < self.unkept_until) || self.about.waits(mailbox, now)
     }
 
     /// When something changes by itself.
     fn due(&self, rules: &PushRules) -> Time {
         let running = self.running.front().map(|(at, _)| *at + rules.deadline);
         let sent = self.sent.map(|sent| sent + rules.collapse);
-        running.into_iter().chain(sent).min().unwrap_or(Time::NEVER)
+        let times = running.into_iter().chain(sent).chain(self.bucket.full_at());
+        times.min().unwrap_or(Time::NEVER)
     }
 
     /// What the store is to keep of it.
@@ -172,6 +198,7 @@ impl User {
         &mut self,
         sender: &UserId,
         seq: Seq,
+        expires_at: Time,
         now: Time,
         rules: &PushRules,
         effects: &mut Effects,
@@ -202,9 +229,13 @@ impl User {
             if is_news {
                 pair.about.oldest = seq;
             }
+            if seq == 0 {
+                pair.unkept_until = pair.unkept_until.max(expires_at);
+            }
             return is_news.then(|| pair.record(&self.id, sender));
         }
         (pair.owed, pair.sent, pair.about) = (Some(now), None, Span::of(seq));
+        pair.unkept_until = expires_at;
         let record = pair.record(&self.id, sender);
         if seq == 0 {
             effects
@@ -235,7 +266,9 @@ impl User {
         };
         if let Some((sender, pair)) = pushes.unstored(seq) {
             // Others of this sender may have come since: then it is owed for those, when the last of them is kept.
-            pair.owed = pair.owed.filter(|_| pair.about.waits(&self.mailbox));
+            // Whether they have expired is looked at when it is.
+            let waits = pair.about.waits(&self.mailbox, Time::default());
+            pair.owed = pair.owed.filter(|_| waits);
             effects.write(pair.record(&self.id, &sender));
             let newest = pair.owed.map(|_| pair.about.newest);
             pushes
@@ -300,7 +333,10 @@ impl User {
         self.end_deadlines(now, now - rules.deadline, rules, effects);
         if let Some(pushes) = self.pushes.as_mut() {
             let due = pushes.by_sender.values().map(|pair| pair.due(rules)).min();
-            pushes.ring_at(due.unwrap_or(Time::NEVER), effects);
+            let due = due.unwrap_or(Time::NEVER);
+            // Were something due now that has just been looked at, it would be looked at for ever.
+            debug_assert!(due > now, "what is due at {now:?} has been dealt with");
+            pushes.ring_at(due.max(now.next()), effects);
         }
     }
 
@@ -313,8 +349,9 @@ impl User {
             let was = (pair.running.len(), pair.owed, pair.sent);
             let mut silent = None;
             while let Some((_, span)) = pair.running.pop_front_if(|(since, _)| *since <= before) {
-                silent = silent.or(Some(span.oldest).filter(|_| span.waits(&self.mailbox)));
+                silent = silent.or(Some(span.oldest).filter(|_| span.waits(&self.mailbox, now)));
             }
+            pair.bucket.refill(now);
             if !pair.was_just_sent(now, rules) {
                 pair.sent = None;
                 if let Some(oldest) = silent
@@ -334,21 +371,37 @@ impl User {
         self.forget_idle_pairs(effects);
     }
 
-    /// Whether a push that was due still is: not if the message has been acknowledged, or is gone.
-    pub(crate) fn is_push_due(&mut self, push: &DuePush, effects: &mut Effects) -> bool {
-        let Some(pair) = self.pushes.as_mut().and_then(|it| it.pair_of(push)) else {
-            return false;
+    /// Whether a push that is due goes out now; then it has taken a token. Not if the message has been
+    /// acknowledged, has expired or is gone.
+    pub(crate) fn push_turn(
+        &mut self,
+        push: &DuePush,
+        now: Time,
+        rules: &PushRules,
+        effects: &mut Effects,
+    ) -> Turn {
+        let Some(pushes) = self.pushes.as_mut() else {
+            return Turn::Never;
         };
-        if pair.is_wanted(&self.mailbox) {
-            return true;
+        let Some(pair) = pushes.pair_of(push) else {
+            return Turn::Never;
+        };
+        if !pair.is_wanted(&self.mailbox, now) {
+            pair.owed = None;
+            effects.write(pair.record(&self.id, &push.sender));
+            self.forget_idle_pairs(effects);
+            return Turn::Never;
         }
-        pair.owed = None;
-        effects.write(pair.record(&self.id, &push.sender));
-        self.forget_idle_pairs(effects);
-        false
+        if let Err(available_at) = pair.bucket.take(now, rules.collapse) {
+            return Turn::Later(available_at);
+        }
+        if let Some(full_at) = pair.bucket.full_at() {
+            pushes.ring_at(full_at, effects);
+        }
+        Turn::Now
     }
 
-    /// What came of a push: whether it is to be tried again.
+    /// What came of a push whose turn it was: whether it is to be tried again.
     pub(crate) fn push_settled(
         &mut self,
         push: &DuePush,
@@ -360,11 +413,19 @@ impl User {
         let Some(pushes) = self.pushes.as_mut() else {
             return false;
         };
+        // Also of a push that is owed no more, because the receiver has come and gone since.
+        if outcome != PushOutcome::Sent
+            && let Some(pair) = pushes.by_sender.get_mut(&push.sender)
+        {
+            pair.bucket.give_back(rules.collapse);
+            pair.bucket.refill(now);
+        }
         let Some(pair) = pushes.pair_of(push) else {
+            self.forget_idle_pairs(effects);
             return false;
         };
         match outcome {
-            PushOutcome::Later(_) => return true,
+            PushOutcome::Later(_) | PushOutcome::Deferred(_) => return true,
             PushOutcome::Sent => (pair.owed, pair.sent) = (None, Some(now)),
             PushOutcome::Dropped => pair.owed = None,
         }
@@ -385,20 +446,27 @@ impl User {
         rules: &PushRules,
         effects: &mut Effects,
     ) {
-        // The store knows the oldest only.
+        // The store knows the oldest only, and not how long one that is not kept is news.
         let mut pair = Pair {
             about: Span {
                 oldest: found.seq,
                 newest: self.mailbox.last(),
             },
+            unkept_until: Time::NEVER,
             ..Pair::default()
         };
+        // Before the clock was set back, perhaps.
+        let at = found.at.min(now);
         if rules.reach.is_served() {
             if found.sent {
-                pair.sent = Some(found.at).filter(|_| now < found.at + rules.collapse);
-            } else if pair.is_wanted(&self.mailbox) {
-                pair.owed = Some(found.at);
-                let push = DuePush::new(&self.id, &found.sender, found.at);
+                pair.sent = Some(found.at);
+                pair.sent = pair.sent.filter(|_| pair.was_just_sent(now, rules));
+                if let Some(sent) = pair.sent {
+                    pair.bucket = Bucket::taken_at(sent, rules.collapse);
+                }
+            } else if pair.is_wanted(&self.mailbox, now) {
+                pair.owed = Some(at);
+                let push = DuePush::new(&self.id, &found.sender, at);
                 effects.seldom().pushes.push(push);
             }
         }
