@@ -35,8 +35,10 @@ const ACCOUNTS_AT_ONCE: usize = 256;
 pub(crate) async fn keep_time(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(TICK);
     while next(&mut ticks, &mut stop).await {
-        // A hundred thousand may be due at once: messages come in between.
-        while !*stop.borrow() && shared.router.handle_timeout(shared.clock.now()) {
+        // A hundred thousand may be due at once: messages come in between. What comes to be due meanwhile waits
+        // for the next tick.
+        let now = shared.clock.now();
+        while !*stop.borrow() && shared.router.handle_timeout(now) {
             coop::consume_budget().await;
         }
         while !*stop.borrow()

@@ -293,12 +293,17 @@ impl Router {
             });
         }
         // A session that ended with its connection, or while the server was down, is not taken up again.
-        while self.handle_timeout(now) {}
+        // Each that is dealt with leaves none that is due by now.
+        for _ in 0..self.pending_timers() {
+            if !self.handle_timeout(now) {
+                break;
+            }
+        }
     }
 
     /// Ends a session, makes a will or a push due whose time has come, or notes who has gone. Whether there was
-    /// anything; to be called a few times a second until there is not, with others in between, for a hundred thousand
-    /// may be due at once.
+    /// anything; to be called a few times a second, with the same time until there is not and others in between, for a
+    /// hundred thousand may be due at once. It ends: what is dealt with sets no timer that is due by `now`.
     #[must_use]
     pub fn handle_timeout(&self, now: Time) -> bool {
         let due = {
@@ -314,6 +319,7 @@ impl Router {
         self.with_user(&user, |user, effects| {
             let next_id = &|| self.next_seq();
             user.handle_timeout(&alarm, now, &self.rules.user, effects, next_id);
+            effects.postpone_timers(now);
         });
         true
     }

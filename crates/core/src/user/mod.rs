@@ -134,6 +134,14 @@ impl Effects {
         self.seldom.get_or_insert_default()
     }
 
+    /// No timer that a timer sets is due by `now`: it would ring for ever.
+    pub(crate) fn postpone_timers(&mut self, now: Time) {
+        for (due, alarm) in self.seldom.iter_mut().flat_map(|seldom| &mut seldom.set) {
+            debug_assert!(*due > now, "{alarm:?} has just been dealt with");
+            *due = (*due).max(now.next());
+        }
+    }
+
     fn write(&mut self, write: Write) {
         self.write_all(SmallVec::from_iter([write]));
     }
