@@ -217,6 +217,22 @@ def test_a_file_that_is_no_database(tmp_path):
     assert "jam.db" in done.stderr
 
 
+@pytest.mark.parametrize("command", [["serve"], ["check"], ["user", "add", "1"], ["user", "list"], ["backup", "{}/b"]])
+def test_a_database_that_is_named_and_missing_is_an_error(tmp_path, command):
+    """A mistyped path is not served as a database without accounts, and nothing is made there."""
+    path = tmp_path / "mistyped.db"
+    where = ["--data", tmp_path / "data", "--directory", f"sqlite:{path}"]
+    done = run_cli(*[part.format(tmp_path) for part in command], *where)
+    assert done.returncode == 1
+    assert f"there is no accounts database at {path}" in done.stderr
+    assert not path.exists()
+    env_file = tmp_path / "env"
+    env_file.write_text(f"db_path={path}\n")
+    done = run_cli("serve", "--data", tmp_path / "data", "--env-file", env_file)
+    assert done.returncode == 1
+    assert f"there is no accounts database at {path}" in done.stderr
+
+
 def test_the_least_that_a_database_needs(start, tmp_path, version):
     """No notification token, nothing that only the web server uses: fine while push is off."""
     schema = SCHEMA.replace("user_notification_token TEXT,", "")

@@ -369,8 +369,12 @@ fn open_mailbox(
 }
 
 fn open_directory(settings: &Settings) -> Result<Arc<SqliteDirectory>, ServeError> {
-    let directory =
-        SqliteDirectory::open_or_create(&settings.directory.path).map_err(ServeError::Directory)?;
+    let path = &settings.directory.path;
+    let directory = settings
+        .directory
+        .require_named()
+        .and_then(|()| SqliteDirectory::open_or_create(path))
+        .map_err(ServeError::Directory)?;
     Ok(Arc::new(directory))
 }
 

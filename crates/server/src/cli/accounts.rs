@@ -104,13 +104,14 @@ pub(super) struct Common {
 
 impl Common {
     fn open(&self) -> Result<Administration, CliError> {
-        Ok(Administration::open(
-            &self.store.settings()?.directory.path,
-        )?)
+        let settings = self.store.settings()?;
+        settings.directory.require_named()?;
+        Ok(Administration::open(&settings.directory.path)?)
     }
 
     fn open_or_create(&self) -> Result<Administration, CliError> {
         let settings = self.store.settings()?;
+        settings.directory.require_named()?;
         if !settings.directory.named {
             std::fs::create_dir_all(&settings.data).map_err(|error| {
                 CliError::Failed(format!(

@@ -36,6 +36,7 @@ impl Backup {
 
     /// With settings from elsewhere than the process's environment.
     pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
+        settings.directory.require_named()?;
         let new = NewData::make(&self.dir)?;
         let with_mailbox = match admin::backup(&settings.mailbox_dir(), &new.mailbox()?) {
             Ok(()) => true,

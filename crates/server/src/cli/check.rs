@@ -118,16 +118,9 @@ fn directory(settings: &Settings) -> Result<String, String> {
     let path = &settings.directory.path;
     let shown = path.display();
     if !path.exists() {
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        return match parent {
-            Some(parent) if settings.directory.named && !parent.is_dir() => Err(format!(
-                "{shown} cannot be created: {} is no directory",
-                parent.display()
-            )),
-            _ => Ok(format!("{shown} would be created")),
-        };
+        let missing = settings.directory.require_named();
+        missing.map_err(|error| error.to_string())?;
+        return Ok(format!("{shown} would be created"));
     }
     let read = || {
         let directory = Administration::inspect(path)?;

@@ -8,13 +8,11 @@
 //! Invariants: no lock is waited for (`directory::tests::an_exclusive_lock_only_delays`); slow reads take no more
 //! than one [`PART`]th of the time (`tests::slow_reads_are_left_to_the_loader`).
 
-use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::DirectoryError;
 use super::cache::{Fact, Key};
 use super::schema;
 
@@ -38,21 +36,22 @@ struct Inner {
 }
 
 impl Direct {
-    /// Opens and checks the file.
-    pub(super) fn open(path: &Path) -> Result<Self, DirectoryError> {
-        Ok(Self(Mutex::new(Inner::open(path)?)))
+    /// Without a file: everything is left to the loader.
+    pub(super) fn closed() -> Self {
+        Self(Mutex::new(Inner {
+            connection: None,
+            rests_until: None,
+        }))
     }
 
-    /// Goes over to the file that now stands at `path`.
-    pub(super) fn reopen(&self, path: &Path) -> Result<(), DirectoryError> {
-        let fresh = Inner::open(path)?;
-        *self.0.lock().expect(NO_PANIC) = fresh;
-        Ok(())
+    /// Reads over `connection` from now on.
+    pub(super) fn open(&self, connection: Connection) {
+        *self.0.lock().expect(NO_PANIC) = Inner::new(connection);
     }
 
-    /// Leaves everything to the loader from now on, until there is another file.
-    pub(super) fn close(&self) {
-        self.0.lock().expect(NO_PANIC).connection = None;
+    /// Leaves everything to the loader from now on, until there is another connection. Gives back the old one.
+    pub(super) fn close(&self) -> Option<Connection> {
+        self.0.lock().expect(NO_PANIC).connection.take()
     }
 
     /// What the file says now. `None`: the loader is to say it, or why it cannot.
@@ -62,11 +61,11 @@ impl Direct {
 }
 
 impl Inner {
-    fn open(path: &Path) -> Result<Self, DirectoryError> {
-        Ok(Self {
-            connection: Some(schema::open_for_reading(path)?),
+    fn new(connection: Connection) -> Self {
+        Self {
+            connection: Some(connection),
             rests_until: None,
-        })
+        }
     }
 
     fn read(&mut self, key: &Key, clock: impl Fn() -> Instant) -> Option<Fact> {
@@ -95,7 +94,7 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("jam.db");
         schema::create_if_missing(&path).unwrap();
-        let mut inner = Inner::open(&path).unwrap();
+        let mut inner = Inner::new(schema::open_for_reading(&path).unwrap());
         let (now, takes) = (Cell::new(Instant::now()), Cell::new(SLOW / 2));
         let mut reads = || {
             let key = Key::NotificationToken(1);

@@ -3,7 +3,6 @@
 //! It owns its connection and does all the waiting for locks. It takes what has queued up, looks at the
 //! file once, reads the answers and puts them into the cache before it says that they are there.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,12 +12,16 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cache::{Asker, Generation, Key};
+use super::files::{Files, Names};
 use super::schema::{self, LOCK_PATIENCE};
-use super::sqlite::{LookError, Shared};
+use super::sqlite::{LookError, Opened, Shared};
 use super::{DirectoryError, Friends, Place, PushAddress, Who, friends, is_busy};
 
 /// Between two tries of what another process's lock is in the way of.
 const RETRY: Duration = Duration::from_millis(2);
+
+/// Between two tries to open files that cannot be opened, or that go on failing.
+const OPEN_REST: Duration = Duration::from_millis(250);
 
 /// Questions answered with one look.
 const BATCH: usize = 256;
@@ -80,9 +83,15 @@ impl Request {
 
 pub(super) struct Loader {
     shared: Arc<Shared>,
-    reader: Connection,
-    /// Which file the connections have open.
-    file: Option<FileId>,
+    /// `None` while no file is open.
+    reader: Option<Connection>,
+    names: Names,
+    /// Which files the connections have open.
+    files: Files,
+    /// Something else than a lock has failed: a connection may believe what is not so.
+    suspect: bool,
+    /// When the files were opened last, or were tried to be, and why they could not be.
+    opened: (Instant, Option<DirectoryError>),
     /// Whether it has been said that the file is gone.
     missing: bool,
     /// Of which kinds of questions it has been said that they cannot be answered.
@@ -102,14 +111,16 @@ impl Loader {
     /// Starts the thread. It ends when nobody can send requests any more.
     pub(super) fn start(
         shared: Arc<Shared>,
-        reader: Connection,
-        file: Option<FileId>,
+        opened: Opened,
         queue: mpsc::Receiver<Request>,
     ) -> std::io::Result<()> {
         let mut loader = Self {
             shared,
-            reader,
-            file,
+            reader: Some(opened.reader),
+            names: opened.names,
+            files: opened.files,
+            suspect: false,
+            opened: (Instant::now(), None),
             missing: false,
             unanswered: [false; Kind::COUNT],
         };
@@ -139,10 +150,8 @@ impl Loader {
                     .is_ok(),
                 What::Accounts(ids, reply) => reply.send(self.accounts(&ids, deadline)).is_ok(),
                 What::Friends(user, who, place, reply) => {
-                    let read = || friends::read(&self.reader, user, who, &place);
-                    reply
-                        .send(patiently(deadline, read).map_err(Into::into))
-                        .is_ok()
+                    let read = self.read(deadline, |it| friends::read(it, user, who, &place));
+                    reply.send(read.map_err(Into::into)).is_ok()
                 }
                 What::Look(reply) => reply.send(Ok(generation.0)).is_ok(),
                 What::PushAddress(sender, receiver, reply) => reply
@@ -155,12 +164,14 @@ impl Loader {
     /// Makes sure that what the cache believes from now on is no older than now. Those whose time runs
     /// out meanwhile are told and leave the batch.
     fn look(&mut self, batch: &mut Vec<Request>) -> Result<(), DirectoryError> {
-        self.follow_the_path()?;
         loop {
-            match self.shared.look() {
+            match self.follow_the_path().and_then(|()| self.shared.look()) {
                 Ok(()) => return Ok(()),
-                Err(LookError::Failed(error)) => return Err(error),
-                Err(LookError::Busy) => {}
+                Err(LookError::Failed(error)) => {
+                    self.suspect = true;
+                    return Err(error);
+                }
+                Err(LookError::Busy | LookError::Closed) => {}
             }
             let now = Instant::now();
             let late = batch.extract_if(.., |it| it.deadline() <= now);
@@ -172,25 +183,78 @@ impl Loader {
         }
     }
 
-    /// Another file may have been moved to the path: a backup that was restored, say. The open
-    /// connections would go on reading the one that is no longer there.
-    fn follow_the_path(&mut self) -> Result<(), DirectoryError> {
-        let now = FileId::of(&self.shared.path);
-        if now.is_none() && !self.missing {
+    /// Another file may have been put in the place of one that is open: a backup that was restored, say, or a log that
+    /// was removed. The open connections would go on with the one that nobody else reads or writes.
+    fn follow_the_path(&mut self) -> Result<(), LookError> {
+        let now = self.names.look();
+        let is_open = self.reader.is_some();
+        let is_gone = now.db.is_none() && is_open;
+        if is_gone && !self.missing {
             tracing::warn!(path = %self.shared.path.display(), "the directory's file is gone; \
                 going on with what it held");
         }
-        self.missing = now.is_none();
-        if now.is_none() || now == self.file {
+        self.missing = is_gone;
+        let index = self.shared.index_id();
+        let is_stale = now != self.files || index.is_some_and(|index| Some(index) != now.shm);
+        if is_gone || (is_open && !is_stale && !self.suspect) {
             return Ok(());
         }
-        self.shared.leave();
-        let reader = schema::open_for_reading(&self.shared.path)?;
-        self.shared.reopen()?;
-        self.reader = reader;
-        self.file = now;
-        tracing::info!(path = %self.shared.path.display(), "the directory's file was replaced");
-        Ok(())
+        // Trying costs a few milliseconds, and may go on failing.
+        let (tried, error) = &self.opened;
+        if (!is_open || !is_stale) && tried.elapsed() < OPEN_REST {
+            return error
+                .clone()
+                .map_or(Ok(()), |error| Err(LookError::Failed(error)));
+        }
+        self.open_anew(&now)
+    }
+
+    /// Closes every connection, and opens what stands at the path now. All of them before the first, for SQLite shares
+    /// a log's index among the connections of a process.
+    fn open_anew(&mut self, now: &Files) -> Result<(), LookError> {
+        let may_checkpoint = self.files.may_checkpoint(now);
+        self.shared
+            .close_connections(&mut self.reader, may_checkpoint)
+            .ok_or(LookError::Busy)?;
+        let path = self.shared.path.display();
+        let was_replaced = now.db != self.files.db;
+        let mut open = || -> Result<Opened, DirectoryError> {
+            if was_replaced {
+                self.names.set_log_aside(&self.files)?;
+            }
+            self.files = Files::of_closed(now.db);
+            self.shared.open_connections()
+        };
+        let opened = open().inspect_err(|error| {
+            self.opened = (Instant::now(), Some(error.clone()));
+        });
+        let opened = opened.map_err(LookError::Failed)?;
+        if was_replaced {
+            tracing::info!(%path, "the directory's file was replaced");
+        } else if !self.suspect {
+            tracing::info!(%path, "the log of the directory's file is another one; both were opened anew");
+        }
+        self.reader = Some(opened.reader);
+        self.names = opened.names;
+        self.files = opened.files;
+        self.suspect = false;
+        self.opened = (Instant::now(), None);
+        // The first look finds the log's index, the next one can compare it.
+        self.shared.look()
+    }
+
+    /// Reads as long as another process holds a lock, until `deadline`.
+    fn read<T>(
+        &mut self,
+        deadline: Instant,
+        read: impl Fn(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let reader = self.reader.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
+        let result = patiently(deadline, || read(reader));
+        if let Err(error) = &result {
+            self.suspect |= is_suspicious(error);
+        }
+        result
     }
 
     fn load(
@@ -200,9 +264,9 @@ impl Loader {
         generation: Generation,
         deadline: Instant,
     ) -> Result<(), DirectoryError> {
-        let read = patiently(deadline, || {
+        let read = self.read(deadline, |reader| {
             let read_at = Instant::now();
-            Ok((read_at, schema::read(&self.reader, &key)?))
+            Ok((read_at, schema::read(reader, &key)?))
         });
         self.say(Kind::of(key), read.as_ref().err());
         let (read_at, fact) = read?;
@@ -232,15 +296,15 @@ impl Loader {
     }
 
     fn accounts(
-        &self,
+        &mut self,
         ids: &[Option<i64>],
         deadline: Instant,
     ) -> Result<Vec<Option<Account>>, DirectoryError> {
-        let read = |id: &Option<i64>| match id {
-            Some(id) => patiently(deadline, || schema::read_account(&self.reader, *id)),
+        let mut read = |id: &Option<i64>| match id {
+            Some(id) => self.read(deadline, |reader| schema::read_account(reader, *id)),
             None => Ok(None),
         };
-        let accounts: rusqlite::Result<_> = ids.iter().map(read).collect();
+        let accounts: rusqlite::Result<_> = ids.iter().map(&mut read).collect();
         Ok(accounts?)
     }
 
@@ -250,8 +314,8 @@ impl Loader {
         receiver: i64,
         deadline: Instant,
     ) -> Result<Option<PushAddress>, DirectoryError> {
-        let read = patiently(deadline, || {
-            schema::read_push_address(&self.reader, sender, receiver)
+        let read = self.read(deadline, |reader| {
+            schema::read_push_address(reader, sender, receiver)
         });
         self.say(Kind::PushAddress, read.as_ref().err());
         Ok(read?)
@@ -289,30 +353,16 @@ fn patiently<T>(deadline: Instant, read: impl Fn() -> rusqlite::Result<T>) -> ru
     }
 }
 
+/// Whether a connection that has met this error may be the reason for it. A lock goes away, and a table that is
+/// missing is missing for every connection.
+fn is_suspicious(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    !is_busy(error) && code.is_some_and(|code| code != rusqlite::ErrorCode::Unknown)
+}
+
 fn locked() -> DirectoryError {
     let secs = LOCK_PATIENCE.as_secs();
     DirectoryError::new(format!(
         "another process has locked the directory for {secs} s"
     ))
-}
-
-/// Tells one file from another under the same path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileId(u64, u64);
-
-impl FileId {
-    /// `None` if there is no file. Where the system has no such ids, all files look the same.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            Some(Self(metadata.dev(), metadata.ino()))
-        }
-        #[cfg(not(unix))]
-        {
-            let _ = metadata;
-            Some(Self(0, 0))
-        }
-    }
 }

@@ -6,6 +6,7 @@
 //! - `loader`: the thread that reads the file for it.
 //! - `friends`: who is told of whose presence.
 //! - `direct`: a fact read by the thread that asks, where that takes no time.
+//! - `files`: which files the database consists of, and whether they are those that are open.
 //! - `wal_index`: whether another process has committed anything, for nothing.
 //! - `cache`: what is in memory, and when it may be believed.
 //! - `schema`: opening, creating and checking the file; ids and values as they stand in it.
@@ -21,6 +22,7 @@ pub mod admin;
 mod backup;
 mod cache;
 mod direct;
+mod files;
 mod friends;
 mod loader;
 mod schema;

@@ -105,6 +105,12 @@ fn open(path: &Path) -> Result<Connection, DirectoryError> {
     open().map_err(|error| describe(path, &error))
 }
 
+/// Closing `connection` moves nothing into the file and removes no log: what bears its name is another one by now.
+pub(super) fn leave_files_alone(connection: &Connection) {
+    // Of a connection that is about to be closed; it cannot fail for a known option.
+    drop(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true));
+}
+
 fn leave_checkpoints_to_owner(connection: &Connection) -> rusqlite::Result<()> {
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if id != APPLICATION_ID {

@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::cache::{Asker, Cache, Fact, Key};
 use super::direct::Direct;
-use super::loader::{FileId, Loader, Request, What};
+use super::files::{FileId, Files, Names};
+use super::loader::{Loader, Request, What};
 use super::schema::{self, row_id};
 use super::wal_index::WalIndex;
 use super::{DirectoryError, Friends, Place, PushAddress, Who, is_busy};
@@ -45,6 +46,9 @@ const QUEUE: usize = 4096;
 
 const NO_PANIC: &str = "no code that looks can panic";
 
+/// How often the files are opened that may be replaced meanwhile.
+const OPEN_TRIES: u32 = 3;
+
 /// Accounts that are read before others get their turn.
 const ACCOUNTS_AT_ONCE: usize = 128;
 
@@ -61,7 +65,11 @@ pub(super) struct Shared {
     pub(super) path: PathBuf,
     pub(super) cache: Cache,
     direct: Direct,
-    look: Mutex<Look>,
+    /// `None` while no file is open.
+    look: Mutex<Option<Look>>,
+    /// Held for reading by connections that come and go, and for writing by who closes all the others: SQLite shares
+    /// what it knows of a file among the connections of a process.
+    passing: RwLock<()>,
     /// Of a file in WAL mode, where there is one.
     wal_index: RwLock<Option<WalIndex>>,
     /// When the last look began that succeeded, in microseconds of `clock`.
@@ -69,6 +77,15 @@ pub(super) struct Shared {
     /// Whether the file was in WAL mode then.
     in_wal: AtomicBool,
     epoch: Instant,
+}
+
+/// What the loader needs of what has been opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) reader: Connection,
+    pub(super) names: Names,
+    /// What the names stood for when it was opened.
+    pub(super) files: Files,
 }
 
 /// The connection that is held for looks alone.
@@ -92,21 +109,20 @@ impl SqliteDirectory {
     /// # Errors
     /// If the file is missing, is no jam database, or lacks a table or column.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
-        // Before the file is opened: what is moved there from now on is another one.
-        let file = FileId::of(path);
-        let reader = schema::open_for_reading(path)?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             cache: Cache::new(),
-            direct: Direct::open(path)?,
-            look: Mutex::new(Look::open(path)?),
+            direct: Direct::closed(),
+            look: Mutex::new(None),
+            passing: RwLock::new(()),
             wal_index: RwLock::new(None),
             looked: AtomicU64::new(0),
             in_wal: AtomicBool::new(true),
             epoch: Instant::now(),
         });
+        let opened = shared.open_connections()?;
         let (requests, queue) = mpsc::channel(QUEUE);
-        Loader::start(Arc::clone(&shared), reader, file, queue).map_err(|error| {
+        Loader::start(Arc::clone(&shared), opened, queue).map_err(|error| {
             DirectoryError::new(format!("no thread for the directory: {error}"))
         })?;
         Ok(Self { shared, requests })
@@ -210,6 +226,7 @@ impl SqliteDirectory {
         };
         let (shared, token) = (Arc::clone(&self.shared), token.clone());
         let clear = tokio::task::spawn_blocking(move || {
+            let _passing = shared.passing.read().expect(NO_PANIC);
             let connection = schema::open_for_writing(&shared.path)?;
             Ok(schema::clear_notification_token(&connection, id, &token)?)
         });
@@ -221,7 +238,7 @@ impl SqliteDirectory {
     /// Has everything that memory does not know read by the loader's thread.
     #[cfg(test)]
     pub(super) fn leave_all_to_the_loader(&self) {
-        self.shared.direct.close();
+        drop(self.shared.direct.close());
     }
 
     /// Looks at the wrong file's `-shm` from now on.
@@ -343,24 +360,70 @@ impl Shared {
         self.look_with(&mut look)
     }
 
-    /// Another file stands at the path: what memory does not know is asked of that one, by the loader.
-    pub(super) fn leave(&self) {
-        self.direct.close();
+    /// Opens what stands at the path now: every connection, the loader's included.
+    pub(super) fn open_connections(&self) -> Result<Opened, DirectoryError> {
+        for _ in 0..OPEN_TRIES {
+            let names = Names::of(&self.path);
+            let before = names.look();
+            let reader = schema::open_for_reading(&self.path)?;
+            let look = Look::open(&self.path)?;
+            let direct = schema::open_for_reading(&self.path)?;
+            let files = names.look();
+            // What is put there from now on is noticed later. Of what was put there meanwhile it is not known who has
+            // opened it.
+            if !before.became(&files) {
+                for connection in [&reader, &look.connection, &direct] {
+                    schema::leave_files_alone(connection);
+                }
+                continue;
+            }
+            *self.look.lock().expect(NO_PANIC) = Some(look);
+            self.direct.open(direct);
+            self.cache.invalidate();
+            return Ok(Opened {
+                reader,
+                names,
+                files,
+            });
+        }
+        Err(DirectoryError::new(format!(
+            "the files of {} are replaced faster than they can be opened",
+            self.path.display()
+        )))
     }
 
-    /// Goes over to the file that now stands at the path.
-    pub(super) fn reopen(&self) -> Result<(), DirectoryError> {
-        let fresh = Look::open(&self.path)?;
-        self.direct.reopen(&self.path)?;
-        let mut look = self.look.lock().expect(NO_PANIC);
-        *look = fresh;
-        self.set_wal_index(None);
-        drop(look);
+    /// Closes every connection, `reader` included; `None` while one of those that come and go is open. What memory does
+    /// not know is not answered then.
+    pub(super) fn close_connections(
+        &self,
+        reader: &mut Option<Connection>,
+        may_checkpoint: bool,
+    ) -> Option<()> {
+        let _passing = self.passing.try_write().ok()?;
+        let look = self.look.lock().expect(NO_PANIC).take();
+        let look = look.map(|look| look.connection);
+        let connections = [reader.take(), look, self.direct.close()];
+        for connection in connections.into_iter().flatten() {
+            if !may_checkpoint {
+                schema::leave_files_alone(&connection);
+            }
+            drop(connection);
+        }
+        let index = self.wal_index.write().expect(NO_PANIC).take();
+        index.into_iter().for_each(WalIndex::close);
         self.cache.invalidate();
-        Ok(())
+        Some(())
     }
 
-    fn look_with(&self, look: &mut Look) -> Result<(), LookError> {
+    /// Which `-shm` is looked at for commits.
+    pub(super) fn index_id(&self) -> Option<FileId> {
+        self.with_wal_index(WalIndex::id)
+    }
+
+    fn look_with(&self, look: &mut Option<Look>) -> Result<(), LookError> {
+        let Some(look) = look else {
+            return Err(LookError::Closed);
+        };
         let began = self.clock();
         let before = self.with_wal_index(WalIndex::header);
         let version = look.read_version()?;
@@ -373,10 +436,6 @@ impl Shared {
                 let index = WalIndex::open(&self.path);
                 look.had_no_wal_index = index.is_none();
                 self.set_wal_index(index);
-            } else if self.with_wal_index(WalIndex::is_as_seen) == Some(true) {
-                // It does not tell of commits: another file stood at the path when it was opened.
-                look.had_no_wal_index = true;
-                self.set_wal_index(None);
             }
             look.version = Some(version);
             self.cache.invalidate();
@@ -410,6 +469,8 @@ impl Shared {
 pub(super) enum LookError {
     /// Another process holds a lock.
     Busy,
+    /// No file is open.
+    Closed,
     /// Anything else.
     Failed(DirectoryError),
 }

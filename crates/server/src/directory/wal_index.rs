@@ -25,12 +25,16 @@ mod linux {
 
     use memmap2::{MmapOptions, MmapRaw};
 
+    use super::super::files::FileId;
     use super::{Header, WORDS};
 
     /// The beginning of an open file's `-shm`.
     #[derive(Debug)]
     pub(in super::super) struct WalIndex {
         map: MmapRaw,
+        /// Closed only by [`Self::close`]: that takes away the locks that SQLite holds on the same file in this process.
+        file: ManuallyDrop<File>,
+        id: FileId,
         /// As of the last look. No header is all zero.
         seen: [AtomicU64; WORDS],
     }
@@ -41,9 +45,9 @@ mod linux {
             // SQLite follows links, and puts it beside what they lead to.
             let mut name = path.canonicalize().ok()?.into_os_string();
             name.push("-shm");
-            // Never closed: that would take away the locks that SQLite holds on the same file in this process.
             let file = ManuallyDrop::new(File::open(name).ok()?);
-            if file.metadata().ok()?.len() < size_of::<Header>() as u64 {
+            let metadata = file.metadata().ok()?;
+            if metadata.len() < size_of::<Header>() as u64 {
                 return None;
             }
             let map = MmapOptions::new()
@@ -52,8 +56,21 @@ mod linux {
                 .ok()?;
             Some(Self {
                 map,
+                file,
+                id: FileId::from_metadata(&metadata),
                 seen: [const { AtomicU64::new(0) }; WORDS],
             })
+        }
+
+        /// Which file it is.
+        pub(in super::super) fn id(&self) -> FileId {
+            self.id
+        }
+
+        /// To be called when no connection of this process has the database open.
+        pub(in super::super) fn close(self) {
+            drop(self.map);
+            drop(ManuallyDrop::into_inner(self.file));
         }
 
         /// What stands there now. It may be half of one and half of the next, which is like neither.
@@ -96,6 +113,7 @@ pub(super) use elsewhere::WalIndex;
 mod elsewhere {
     use std::path::Path;
 
+    use super::super::files::FileId;
     use super::Header;
 
     #[derive(Debug)]
@@ -104,6 +122,14 @@ mod elsewhere {
     impl WalIndex {
         pub(in super::super) fn open(_: &Path) -> Option<Self> {
             None
+        }
+
+        pub(in super::super) fn id(&self) -> FileId {
+            match *self {}
+        }
+
+        pub(in super::super) fn close(self) {
+            match self {}
         }
 
         pub(in super::super) fn header(&self) -> Header {
