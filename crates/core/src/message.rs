@@ -183,8 +183,8 @@ impl Message {
             .push((ByteString::from_static(FROM), self.sender.to_byte_string()));
         properties.subscription_ids.extend(terms.subscription_id);
         if self.expires_at != Time::NEVER {
-            // A message that is due now is still on its way: at least a second is left of it.
-            let left = self.expires_at.since(now).as_secs().max(1);
+            // Rounded down: the receiver must not take it for longer than it lasts.
+            let left = self.expires_at.since(now).as_secs();
             properties.message_expiry_secs = Some(u32::try_from(left).unwrap_or(u32::MAX));
         }
         properties

@@ -3,7 +3,8 @@
 //!
 //! Invariants: at most [`MAX_SUBSCRIPTIONS`] subscriptions; packet ids on their way to the device are
 //! distinct and, in the order of `in_flight`, in the order in which they are sent; a QoS 2 PUBLISH and a
-//! PUBREL of a session that outlives its connection are sent when the store has them, not before.
+//! PUBREL of a session that outlives its connection are sent when the store has them, not before; a
+//! packet id takes a place in the window of this connection only if its PUBLISH belongs to this connection.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -30,6 +31,8 @@ pub(crate) enum Due {
     Sent,
     /// Sent on a connection that has ended: to be sent again, with DUP.
     Again,
+    /// Sent on a connection that has ended, and larger than this one takes: for the next one.
+    Parked,
 }
 
 /// A packet id on its way to the device.
@@ -38,7 +41,30 @@ pub(crate) struct InFlight {
     pub(crate) packet_id: PacketId,
     pub(crate) flight: Flight,
     pub(crate) due: Due,
+    /// Its PUBLISH was sent on this connection, or will be as soon as the store has it: it counts against
+    /// the client's Receive Maximum until it is complete (MQTT 5.0, section 4.9).
+    pub(crate) in_window: bool,
 }
+
+impl InFlight {
+    fn is_publish(&self) -> bool {
+        self.flight != Flight::AwaitsPubComp
+    }
+
+    fn is_due(&self) -> bool {
+        !matches!(self.due, Due::Sent | Due::Parked)
+    }
+
+    /// A PUBLISH of an earlier connection that waits for a place in the window of this one.
+    fn is_carried_over(&self) -> bool {
+        self.is_publish() && self.is_due() && !self.in_window
+    }
+}
+
+/// An acknowledgement that does not fit what is on its way under its packet id: a protocol error of the
+/// client (MQTT 5.0, section 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WrongAck;
 
 /// The session of one device.
 #[derive(Debug, Default)]
@@ -56,17 +82,20 @@ pub(crate) struct Session {
 #[derive(Debug, Default)]
 struct Packets {
     in_flight: VecDeque<InFlight>,
-    /// How many of those are not [`Due::Sent`].
+    /// How many of those are to be sent: [`InFlight::is_due`].
     due: u16,
-    /// How many of those are [`Due::Again`].
-    again: u16,
+    /// How many of those are [`InFlight::is_carried_over`].
+    carried_over: u16,
+    /// How many of those take a place in the window.
+    in_window: u16,
     received: BTreeSet<PacketId>,
 }
 
 static NO_PACKETS: Packets = Packets {
     in_flight: VecDeque::new(),
     due: 0,
-    again: 0,
+    carried_over: 0,
+    in_window: 0,
     received: BTreeSet::new(),
 };
 
@@ -78,21 +107,18 @@ impl Session {
         flights: Flights,
     ) -> Self {
         let last_packet_id = flights.last().map_or(0, |(packet_id, _)| packet_id.get());
-        let in_flight: VecDeque<_> = flights
-            .into_iter()
-            .map(|(packet_id, flight)| InFlight {
+        let mut packets = Packets {
+            received: received.into_iter().collect(),
+            ..Packets::default()
+        };
+        for (packet_id, flight) in flights {
+            packets.push(InFlight {
                 packet_id,
                 flight,
                 due: Due::Again,
-            })
-            .collect();
-        let again = count(in_flight.len());
-        let packets = Packets {
-            due: again,
-            again,
-            in_flight,
-            received: received.into_iter().collect(),
-        };
+                in_window: false,
+            });
+        }
         Self {
             subscriptions: subscriptions.into(),
             packets: (!packets.is_empty()).then(|| Box::new(packets)),
@@ -140,31 +166,35 @@ impl Session {
         self.subscriptions.len() < before
     }
 
-    /// How many packet ids count against the device's Receive Maximum: those that have been sent on this
-    /// connection, or will be as soon as the store has them.
+    /// How many packet ids count against the device's Receive Maximum.
     pub(crate) fn on_the_way(&self) -> usize {
-        self.packets().in_flight.len() - usize::from(self.packets().again)
+        self.packets().in_window.into()
     }
 
-    /// Whether something was sent on a connection that has ended, and not since.
-    pub(crate) fn has_to_resend(&self) -> bool {
-        self.packets().again > 0
+    /// Whether a PUBLISH of an earlier connection waits to be sent on this one: nothing new goes before it.
+    pub(crate) fn has_carried_over(&self) -> bool {
+        self.packets().carried_over > 0
     }
 
-    /// A message goes out for the first time, now or when the store has said so.
+    /// Whether there is a packet id for something new.
+    pub(crate) fn has_free_packet_id(&self) -> bool {
+        self.packets().in_flight.len() < usize::from(u16::MAX)
+    }
+
+    /// A message goes out for the first time, now or when the store has said so. There must be a free
+    /// packet id.
     pub(crate) fn send(&mut self, seq: Seq, qos: QoS, due: Due) -> PacketId {
         let packet_id = self.free_packet_id();
         let flight = match qos {
             QoS::ExactlyOnce => Flight::AwaitsPubRec(seq),
             QoS::AtMostOnce | QoS::AtLeastOnce => Flight::AwaitsPubAck(seq),
         };
-        let packets = self.packets_mut();
-        packets.in_flight.push_back(InFlight {
+        self.packets_mut().push(InFlight {
             packet_id,
             flight,
             due,
+            in_window: true,
         });
-        packets.due += u16::from(due != Due::Sent);
         packet_id
     }
 
@@ -175,7 +205,7 @@ impl Session {
             && packets
                 .in_flight
                 .iter()
-                .any(|it| it.due == Due::Storing && it.flight != Flight::AwaitsPubComp)
+                .any(|it| it.due == Due::Storing && it.is_publish())
     }
 
     /// Whether a packet id waits to be sent, now or when the store has something.
@@ -197,23 +227,33 @@ impl Session {
             .iter()
             .take(count)
             .copied()
-            .filter(move |it| {
-                let is_publish = it.flight != Flight::AwaitsPubComp;
-                match it.due {
-                    Due::Storing => {
-                        held_up |= is_publish;
-                        false
-                    }
-                    Due::Fresh | Due::Again => !(is_publish && held_up),
-                    Due::Sent => false,
+            .filter(move |it| match it.due {
+                Due::Storing => {
+                    held_up |= it.is_publish();
+                    false
                 }
+                Due::Fresh | Due::Again => !(it.is_publish() && held_up),
+                Due::Sent | Due::Parked => false,
             })
     }
 
-    /// What was due is on its way.
+    /// What was due is on its way. A PUBLISH takes a place in the window; a PUBREL has the one of its
+    /// PUBLISH, or needs none.
     pub(crate) fn sent(&mut self, packet_id: PacketId) {
         if let Some(index) = self.find(packet_id) {
-            self.set_due(index, Due::Sent);
+            self.packets_mut().change(index, |it| {
+                it.due = Due::Sent;
+                it.in_window |= it.is_publish();
+            });
+        }
+    }
+
+    /// This connection does not take it: it keeps its packet id for the next one, and no place in the window.
+    pub(crate) fn park(&mut self, packet_id: PacketId) {
+        if let Some(index) = self.find(packet_id) {
+            self.packets_mut().change(index, |it| {
+                (it.due, it.in_window) = (Due::Parked, false);
+            });
         }
     }
 
@@ -244,8 +284,7 @@ impl Session {
     /// Nothing is on its way under this packet id any more.
     pub(crate) fn landed(&mut self, packet_id: PacketId) {
         if let Some(index) = self.find(packet_id) {
-            self.set_due(index, Due::Sent);
-            self.packets_mut().in_flight.remove(index);
+            self.packets_mut().remove(index);
         }
     }
 
@@ -263,51 +302,64 @@ impl Session {
         Some((it.packet_id, it.flight))
     }
 
-    /// PUBACK: which message it was.
-    pub(crate) fn pub_ack(&mut self, packet_id: PacketId) -> Option<Seq> {
-        match self.packets().in_flight[self.find(packet_id)?].flight {
+    /// PUBACK: which message it was, if any is on its way under this packet id.
+    pub(crate) fn pub_ack(&mut self, packet_id: PacketId) -> Result<Option<Seq>, WrongAck> {
+        let Some(index) = self.find(packet_id) else {
+            return Ok(None);
+        };
+        match self.packets().in_flight[index].flight {
             Flight::AwaitsPubAck(seq) => {
-                self.landed(packet_id);
-                Some(seq)
+                self.packets_mut().remove(index);
+                Ok(Some(seq))
             }
-            Flight::AwaitsPubRec(_) | Flight::AwaitsPubComp => None,
+            Flight::AwaitsPubRec(_) | Flight::AwaitsPubComp => Err(WrongAck),
         }
     }
 
     /// PUBREC: which message it was. PUBREL is due, unless the device refused the message.
-    pub(crate) fn pub_rec(&mut self, packet_id: PacketId, refused: bool, due: Due) -> Received {
+    pub(crate) fn pub_rec(
+        &mut self,
+        packet_id: PacketId,
+        refused: bool,
+        due: Due,
+    ) -> Result<Received, WrongAck> {
         let Some(index) = self.find(packet_id) else {
-            return Received::Unknown;
+            return Ok(Received::Unknown);
         };
-        let received = match self.packets().in_flight[index].flight {
-            Flight::AwaitsPubAck(_) => return Received::Unknown,
+        let packets = self.packets_mut();
+        let received = match packets.in_flight[index].flight {
+            Flight::AwaitsPubAck(_) => return Err(WrongAck),
             Flight::AwaitsPubRec(seq) => {
-                self.packets_mut().in_flight[index].flight = Flight::AwaitsPubComp;
-                self.set_due(index, due);
+                packets.change(index, |it| {
+                    (it.flight, it.due) = (Flight::AwaitsPubComp, due);
+                });
                 Received::First(seq)
             }
             Flight::AwaitsPubComp => {
-                if self.packets().in_flight[index].due == Due::Sent {
-                    self.set_due(index, Due::Fresh);
+                if packets.in_flight[index].due == Due::Sent {
+                    packets.change(index, |it| it.due = Due::Fresh);
                 }
                 Received::Again
             }
         };
         if refused {
-            self.landed(packet_id);
+            packets.remove(index);
         }
-        received
+        Ok(received)
     }
 
-    /// PUBCOMP: whether it ended anything.
-    pub(crate) fn pub_comp(&mut self, packet_id: PacketId) -> bool {
-        let index = self.find(packet_id);
-        let ends =
-            index.is_some_and(|it| self.packets().in_flight[it].flight == Flight::AwaitsPubComp);
-        if ends {
-            self.landed(packet_id);
+    /// PUBCOMP: whether it ended anything. Before its PUBREL was sent there can be none.
+    pub(crate) fn pub_comp(&mut self, packet_id: PacketId) -> Result<bool, WrongAck> {
+        let Some(index) = self.find(packet_id) else {
+            return Ok(false);
+        };
+        let packets = self.packets_mut();
+        let it = packets.in_flight[index];
+        if it.is_publish() || it.due == Due::Storing {
+            return Err(WrongAck);
         }
-        ends
+        packets.remove(index);
+        Ok(true)
     }
 
     /// Whether a QoS 2 PUBLISH with this id was received and not released.
@@ -334,9 +386,12 @@ impl Session {
     /// The connection has ended.
     pub(crate) fn disconnected(&mut self) {
         for index in 0..self.packets().in_flight.len() {
-            if self.packets().in_flight[index].due == Due::Sent {
-                self.set_due(index, Due::Again);
-            }
+            self.packets_mut().change(index, |it| {
+                it.in_window = false;
+                if !it.is_due() {
+                    it.due = Due::Again;
+                }
+            });
         }
         if self.packets().is_empty() {
             self.packets = None;
@@ -349,12 +404,7 @@ impl Session {
     }
 
     fn set_due(&mut self, index: usize, due: Due) {
-        let packets = self.packets_mut();
-        let old = std::mem::replace(&mut packets.in_flight[index].due, due);
-        packets.due -= u16::from(old != Due::Sent);
-        packets.due += u16::from(due != Due::Sent);
-        packets.again -= u16::from(old == Due::Again);
-        packets.again += u16::from(due == Due::Again);
+        self.packets_mut().change(index, |it| it.due = due);
     }
 
     /// After a crash it is not known which packet ids went out last. Going on anywhere else keeps a late
@@ -379,6 +429,37 @@ impl Session {
 impl Packets {
     fn is_empty(&self) -> bool {
         self.in_flight.is_empty() && self.received.is_empty()
+    }
+
+    fn push(&mut self, it: InFlight) {
+        self.in_flight.push_back(it);
+        self.count(&it, 1);
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some(it) = self.in_flight.remove(index) {
+            self.count(&it, u16::MAX);
+        }
+    }
+
+    fn change(&mut self, index: usize, change: impl FnOnce(&mut InFlight)) {
+        let it = &mut self.in_flight[index];
+        let before = *it;
+        change(it);
+        let after = *it;
+        self.count(&before, u16::MAX);
+        self.count(&after, 1);
+    }
+
+    /// Adds one to what the packet id counts in, or takes one off: `by` is 1 or, wrapping, -1.
+    fn count(&mut self, it: &InFlight, by: u16) {
+        for (counter, counts) in [
+            (&mut self.due, it.is_due()),
+            (&mut self.carried_over, it.is_carried_over()),
+            (&mut self.in_window, it.in_window),
+        ] {
+            *counter = counter.wrapping_add(if counts { by } else { 0 });
+        }
     }
 }
 

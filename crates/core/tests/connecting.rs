@@ -516,6 +516,29 @@ fn a_connack_that_is_too_large_for_the_client_is_made_smaller() {
 }
 
 #[test]
+fn who_takes_no_connack_gets_none_and_displaces_nobody() {
+    let bench = Bench::new();
+    let first = bench.client("1:phone", V5);
+    first.connect();
+    let other = bench.client("1:tablet", V5);
+    for (max, password) in [(4, "right"), (4, "wrong"), (1, "right"), (1, "wrong")] {
+        other.open();
+        let mut connect = packets::connect("1:tablet", V5);
+        connect.properties.maximum_packet_size = Some(max);
+        if password == "wrong" {
+            connect.password = Some("wrong".into());
+        }
+        other.send(Packet::Connect(Box::new(connect)));
+        other.expect_closed();
+        assert!(other.take_raw().is_empty());
+    }
+    first.expect_nothing();
+    assert!(first.is_open());
+    // The smallest CONNACK there is.
+    other.connect_with(|connect| connect.properties.maximum_packet_size = Some(5));
+}
+
+#[test]
 fn keep_alive_is_one_and_a_half_times() {
     for version in VERSIONS {
         let bench = Bench::new();

@@ -138,22 +138,24 @@ fn with_qos_2_pubrec_is_the_acknowledgement() {
 
 #[test]
 fn the_wrong_acknowledgement_is_none() {
-    let bench = Bench::new();
-    let one = sender(&bench, V5);
-    let two = bench.client("2:phone", V5);
-    two.connect();
-    two.subscribe("/2/inbox", ExactlyOnce);
-    write(&one, "a", AtLeastOnce);
-    let id = two.expect_message("1", "a").packet_id.unwrap();
-    two.send(Packet::PubRec(Ack::success(id)));
-    let unknown = ReasonCode::PacketIdentifierNotFound;
-    two.expect(Packet::PubRel(Ack::with_reason(id, unknown)));
-    two.send(Packet::PubAck(Ack::success(packets::id(999))));
-    one.expect_nothing();
-    write(&one, "b", ExactlyOnce);
-    let id = two.expect_message("1", "b").packet_id.unwrap();
-    two.send(Packet::PubAck(Ack::success(id)));
-    one.expect_nothing();
+    for (qos, wrong) in [
+        (AtLeastOnce, Packet::PubRec as fn(Ack) -> Packet),
+        (AtLeastOnce, Packet::PubComp),
+        (ExactlyOnce, Packet::PubAck),
+    ] {
+        let bench = Bench::new();
+        let one = sender(&bench, V5);
+        let two = bench.client("2:phone", V5);
+        two.connect();
+        two.subscribe("/2/inbox", ExactlyOnce);
+        write(&one, "a", qos);
+        let id = two.expect_message("1", "a").packet_id.unwrap();
+        two.send(Packet::PubAck(Ack::success(packets::id(999))));
+        two.expect_nothing();
+        two.send(wrong(Ack::success(id)));
+        two.expect_ended(ReasonCode::ProtocolError);
+        one.expect_nothing();
+    }
 }
 
 #[test]

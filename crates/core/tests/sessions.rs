@@ -642,6 +642,34 @@ fn a_message_expires_while_it_waits_and_says_what_is_left() {
 }
 
 #[test]
+fn what_is_left_of_an_expiry_is_rounded_down() {
+    let bench = Bench::new();
+    let (one, two) = pair(&bench, V5, AtLeastOnce);
+    two.drop_connection();
+    for secs in [3, 4] {
+        let id = one.publish_with(
+            "/2/inbox",
+            packets::message("1", "x"),
+            AtLeastOnce,
+            |publish| {
+                publish
+                    .properties
+                    .get_or_insert_default()
+                    .message_expiry_secs = Some(secs);
+            },
+        );
+        one.expect_accepted(AtLeastOnce, id);
+    }
+    bench.pass(Duration::from_millis(2_001));
+    two.connect_lasting();
+    for left in [0, 1] {
+        let publish = two.expect_message("1", "x");
+        assert_eq!(publish.properties.unwrap().message_expiry_secs, Some(left));
+    }
+    two.expect_nothing();
+}
+
+#[test]
 fn packet_ids_wrap_around_and_never_meet() {
     let bench = Bench::new();
     let (one, two) = pair(&bench, V4, AtLeastOnce);

@@ -77,6 +77,15 @@ impl Connection {
     }
 
     fn accept(&mut self, identity: Identity, connect: &Connect, waker: Waker, now: Time) {
+        let code = match connect.version {
+            Version::V5 => ConnectCode::V5(ReasonCode::Success),
+            Version::V3 | Version::V4 => ConnectCode::V3(ConnectReturnCode::Accepted),
+        };
+        if !is_taken(&bare(code), connect) {
+            // A client that takes no CONNACK at all displaces nobody.
+            self.phase = Phase::Closing;
+            return;
+        }
         let session_expiry = self.session_expiry(connect);
         let mut will = connect.will.clone();
         will.as_deref_mut().into_iter().for_each(detach_will);
@@ -92,10 +101,6 @@ impl Connection {
                 ConnectReturnCode::ServerUnavailable,
             );
             return;
-        };
-        let code = match connect.version {
-            Version::V5 => ConnectCode::V5(ReasonCode::Success),
-            Version::V3 | Version::V4 => ConnectCode::V3(ConnectReturnCode::Accepted),
         };
         let properties = self.offer(connect, session_expiry);
         let session_present = attached.session_present;
@@ -170,10 +175,7 @@ impl Connection {
             code,
             properties,
         }));
-        let limit = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
-        let fits = encode::encoded_len(&full, connect.version)
-            .is_ok_and(|len| u32::try_from(len).is_ok_and(|len| len <= limit));
-        if fits {
+        if is_taken(&full, connect) {
             self.push_last(&full, connect.version);
         } else {
             self.deny(connect, refusal.reason, refusal.return_code);
@@ -197,10 +199,12 @@ impl Connection {
     }
 
     fn deny(&mut self, connect: &Connect, reason: ReasonCode, return_code: ConnectReturnCode) {
-        self.push_last(
-            &bare(code(connect.version, reason, return_code)),
-            connect.version,
-        );
+        let conn_ack = bare(code(connect.version, reason, return_code));
+        if is_taken(&conn_ack, connect) {
+            self.push_last(&conn_ack, connect.version);
+        } else {
+            self.phase = Phase::Closing;
+        }
     }
 
     fn push_last(&mut self, conn_ack: &Packet, version: Version) {
@@ -209,6 +213,14 @@ impl Connection {
             .expect("a CONNACK of the server's own can be encoded");
         self.phase = Phase::Closing;
     }
+}
+
+/// Whether a packet is no larger than the client takes (MQTT 5.0, section 3.1.2.11.4).
+fn is_taken(packet: &Packet, connect: &Connect) -> bool {
+    let max = connect.properties.maximum_packet_size;
+    max.is_none_or(|max| {
+        encode::encoded_len(packet, connect.version).is_ok_and(|len| len <= max as usize)
+    })
 }
 
 fn code(version: Version, reason: ReasonCode, return_code: ConnectReturnCode) -> ConnectCode {

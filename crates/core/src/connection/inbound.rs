@@ -17,7 +17,7 @@ use crate::link::Link;
 use crate::output::Output;
 use crate::policy::{self, Stop};
 use crate::router::Router;
-use crate::session::{MAX_SUBSCRIPTIONS, Received};
+use crate::session::{MAX_SUBSCRIPTIONS, Received, WrongAck};
 use crate::store::{Origin, Receipt, SessionId, Subscription};
 use crate::time::Time;
 use crate::user::Attached;
@@ -100,6 +100,12 @@ pub(super) struct Answer {
 
 /// Why a connection must end.
 struct Fatal(ReasonCode);
+
+impl From<WrongAck> for Fatal {
+    fn from(WrongAck: WrongAck) -> Self {
+        Self(ReasonCode::ProtocolError)
+    }
+}
 
 impl Established {
     pub(super) fn new(
@@ -243,8 +249,7 @@ impl Connection {
                 }
             }
             Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) | Packet::PubRel(_) => {
-                established.handle_ack(&packet, &self.router, &mut self.output, now);
-                Ok(())
+                established.handle_ack(&packet, &self.router, &mut self.output, now)
             }
             Packet::Subscribe(subscribe) if subscribe.filters.len() > MAX_FILTERS => {
                 Err(Fatal(ReasonCode::QuotaExceeded))
@@ -353,13 +358,19 @@ impl Connection {
 
 impl Established {
     /// The client's part of the handshakes of QoS 1 and 2.
-    fn handle_ack(&mut self, packet: &Packet, router: &Router, output: &mut Output, now: Time) {
+    fn handle_ack(
+        &mut self,
+        packet: &Packet,
+        router: &Router,
+        output: &mut Output,
+        now: Time,
+    ) -> Result<(), Fatal> {
         self.write_receipt(packet, router, now);
         let (user, link) = (self.link.user(), self.link.id());
         match packet {
-            Packet::PubAck(ack) => router.pub_ack(user, link, ack.packet_id),
+            Packet::PubAck(ack) => router.pub_ack(user, link, ack.packet_id)?,
             Packet::PubRec(ack) => {
-                let received = router.pub_rec(user, link, ack.packet_id, ack.reason.is_error());
+                let received = router.pub_rec(user, link, ack.packet_id, ack.reason.is_error())?;
                 if received != Received::Unknown {
                     // The PUBREL is fetched, now or when the store has it.
                     self.has_mail = true;
@@ -369,14 +380,15 @@ impl Established {
                     self.push(&pub_rel, output);
                 }
             }
-            Packet::PubComp(ack) => router.pub_comp(user, link, ack.packet_id),
-            Packet::PubRel(ack) => return self.handle_pub_rel(ack.packet_id, router),
-            _ => return,
+            Packet::PubComp(ack) => router.pub_comp(user, link, ack.packet_id)?,
+            Packet::PubRel(ack) => self.handle_pub_rel(ack.packet_id, router),
+            _ => {}
         }
         // The window may have opened.
         if self.has_mail {
             self.deliver(router, output, now);
         }
+        Ok(())
     }
 
     fn handle_pub_rel(&mut self, packet_id: PacketId, router: &Router) {

@@ -12,7 +12,7 @@ use jam_wire::packet::{PacketId, RetainHandling};
 use crate::ids::UserId;
 use crate::link::{Link, LinkId};
 use crate::policy::Identity;
-use crate::session::{Received, Session};
+use crate::session::{Received, Session, WrongAck};
 use crate::store::{Origin, Receipt, Seq, SessionId, Subscription, Which, Write, Writes};
 use crate::time::Time;
 use crate::user::{Attach, Attached, Fetched, Room};
@@ -171,8 +171,13 @@ impl Router {
         });
     }
 
-    pub(crate) fn pub_ack(&self, user: &UserId, link: LinkId, packet_id: PacketId) {
-        self.with_user(user, |user, effects| user.pub_ack(link, packet_id, effects));
+    pub(crate) fn pub_ack(
+        &self,
+        user: &UserId,
+        link: LinkId,
+        packet_id: PacketId,
+    ) -> Result<(), WrongAck> {
+        self.with_user(user, |user, effects| user.pub_ack(link, packet_id, effects))
     }
 
     pub(crate) fn pub_rec(
@@ -181,7 +186,7 @@ impl Router {
         link: LinkId,
         packet_id: PacketId,
         refused: bool,
-    ) -> Received {
+    ) -> Result<Received, WrongAck> {
         let can_store = self.can_store();
         self.with_user(user, |user, effects| {
             let id = user.id().clone();
@@ -191,10 +196,15 @@ impl Router {
         })
     }
 
-    pub(crate) fn pub_comp(&self, user: &UserId, link: LinkId, packet_id: PacketId) {
+    pub(crate) fn pub_comp(
+        &self,
+        user: &UserId,
+        link: LinkId,
+        packet_id: PacketId,
+    ) -> Result<(), WrongAck> {
         self.with_user(user, |user, effects| {
-            user.pub_comp(link, packet_id, effects);
-        });
+            user.pub_comp(link, packet_id, effects)
+        })
     }
 
     /// PUBREL: whether the id was known, and how many are left. The receipt is resolved when the store

@@ -32,20 +32,27 @@ fn subscriptions_are_by_exact_name_and_bounded() {
 }
 
 #[test]
-fn an_answer_of_the_wrong_kind_is_none() {
+fn an_acknowledgement_of_the_wrong_kind_is_an_error_and_changes_nothing() {
     let mut session = Session::default();
     let one = session.send(1, QoS::AtLeastOnce, Due::Sent);
     let two = session.send(2, QoS::ExactlyOnce, Due::Sent);
-    assert_eq!(session.pub_rec(one, false, Due::Sent), Received::Unknown);
-    assert_eq!(session.pub_ack(two), None);
-    assert!(!session.pub_comp(two));
-    assert_eq!(session.pub_rec(two, false, Due::Sent), Received::First(2));
-    assert_eq!(session.pub_rec(two, false, Due::Sent), Received::Again);
-    assert_eq!(session.pub_ack(two), None);
-    assert!(session.pub_comp(two));
-    assert!(!session.pub_comp(two));
-    assert_eq!(session.pub_ack(one), Some(1));
-    assert_eq!(session.pub_ack(one), None);
+    assert_eq!(session.pub_rec(one, false, Due::Sent), Err(WrongAck));
+    assert_eq!(session.pub_comp(one), Err(WrongAck));
+    assert_eq!(session.pub_ack(two), Err(WrongAck));
+    assert_eq!(session.pub_comp(two), Err(WrongAck));
+    let first = Ok(Received::First(2));
+    assert_eq!(session.pub_rec(two, false, Due::Storing), first);
+    assert_eq!(session.pub_comp(two), Err(WrongAck), "before its PUBREL");
+    session.stored(two);
+    session.sent(two);
+    let again = Ok(Received::Again);
+    assert_eq!(session.pub_rec(two, false, Due::Sent), again);
+    assert_eq!(session.pub_ack(two), Err(WrongAck));
+    assert_eq!(session.on_the_way(), 2);
+    assert_eq!(session.pub_comp(two), Ok(true));
+    assert_eq!(session.pub_comp(two), Ok(false));
+    assert_eq!(session.pub_ack(one), Ok(Some(1)));
+    assert_eq!(session.pub_ack(one), Ok(None));
     assert_eq!(session.on_the_way(), 0);
 }
 
@@ -53,8 +60,10 @@ fn an_answer_of_the_wrong_kind_is_none() {
 fn a_refused_qos_2_message_is_done_with() {
     let mut session = Session::default();
     let id = session.send(1, QoS::ExactlyOnce, Due::Sent);
-    assert_eq!(session.pub_rec(id, true, Due::Sent), Received::First(1));
-    assert_eq!(session.pub_rec(id, true, Due::Sent), Received::Unknown);
+    let first = Ok(Received::First(1));
+    assert_eq!(session.pub_rec(id, true, Due::Sent), first);
+    let unknown = Ok(Received::Unknown);
+    assert_eq!(session.pub_rec(id, true, Due::Sent), unknown);
     assert_eq!(session.on_the_way(), 0);
 }
 
@@ -75,7 +84,7 @@ proptest! {
     /// and its id, and ids are distinct.
     #[test]
     fn what_comes_again_is_in_order(
-        steps in prop::collection::vec((0..6u8, any::<prop::sample::Index>()), 0..80)
+        steps in prop::collection::vec((0..8u8, any::<prop::sample::Index>()), 0..80)
     ) {
         let mut session = Session::default();
         let mut seq = 0;
@@ -89,22 +98,28 @@ proptest! {
                     let id = session.send(seq, qos, Due::Sent);
                     prop_assert!(!ids.contains(&id));
                 }
-                (2, Some(id)) => drop(session.pub_ack(id)),
-                (3, Some(id)) => drop(session.pub_rec(id, false, Due::Sent)),
-                (4, Some(id)) => drop(session.pub_comp(id)),
+                (2, Some(id)) => { let _ = session.pub_ack(id); },
+                (3, Some(id)) => { let _ = session.pub_rec(id, false, Due::Sent); },
+                (4, Some(id)) => { let _ = session.pub_comp(id); },
                 (5, _) => {
                     session.disconnected();
+                    prop_assert_eq!(session.on_the_way(), 0);
                     let again: Vec<_> = session.due().map(|it| it.packet_id).collect();
                     prop_assert_eq!(&again, &ids);
                     again.into_iter().for_each(|id| session.sent(id));
                 }
+                (6, _) => session.disconnected(),
+                (7, Some(id)) if session.due().any(|it| it.packet_id == id) => session.park(id),
                 _ => {}
             }
-            let waiting = session.packets().in_flight.iter().filter(|it| it.due == Due::Again).count();
-            prop_assert_eq!(usize::from(session.packets().again), waiting);
-            let due = session.packets().in_flight.iter().filter(|it| it.due != Due::Sent).count();
-            prop_assert_eq!(usize::from(session.packets().due), due);
-            prop_assert_eq!(session.on_the_way(), session.packets().in_flight.len() - waiting);
+            let count = |counts: fn(&InFlight) -> bool| {
+                session.packets().in_flight.iter().filter(|it| counts(it)).count()
+            };
+            let packets = session.packets();
+            prop_assert_eq!(usize::from(packets.due), count(InFlight::is_due));
+            prop_assert_eq!(usize::from(packets.carried_over), count(InFlight::is_carried_over));
+            prop_assert_eq!(session.on_the_way(), count(|it| it.in_window));
+            prop_assert!(!session.due().any(|it| it.due == Due::Parked));
         }
     }
 }

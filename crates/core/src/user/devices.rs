@@ -9,7 +9,7 @@ use super::{Alarm, Device, Effects, Listening, User, UserLimits};
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::mailbox::Slots;
-use crate::session::{Due, Session};
+use crate::session::{Due, Received, Session};
 use crate::store::{Flight, Flights, Seq, SessionId, SessionRecord, Write};
 use crate::time::Time;
 
@@ -244,7 +244,8 @@ impl User {
                     continue;
                 }
                 let write = if let Flight::AwaitsPubRec(_) = it.flight {
-                    device.session.pub_rec(it.packet_id, false, Due::Again);
+                    let received = device.session.pub_rec(it.packet_id, false, Due::Again);
+                    debug_assert_eq!(received, Ok(Received::First(seq)));
                     |id, packet_id| Write::InFlight(id, packet_id, Flight::AwaitsPubComp)
                 } else {
                     device.session.landed(it.packet_id);

@@ -11,7 +11,7 @@ use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::mailbox::{Acked, Entry, Kind, Mailbox, Place};
 use crate::message::{Message, Terms};
-use crate::session::{Due, Received};
+use crate::session::{Due, Received, WrongAck};
 use crate::store::{Flight, Receipt, Seq, Which, Write, Writes};
 use crate::time::Time;
 
@@ -107,17 +107,23 @@ impl User {
     }
 
     /// PUBACK from a device.
-    pub(crate) fn pub_ack(&mut self, link: LinkId, packet_id: PacketId, effects: &mut Effects) {
+    pub(crate) fn pub_ack(
+        &mut self,
+        link: LinkId,
+        packet_id: PacketId,
+        effects: &mut Effects,
+    ) -> Result<(), WrongAck> {
         if let Some(device) = self
             .devices
             .iter_mut()
             .find(|device| device.is_linked(link))
-            && let Some(seq) = device.session.pub_ack(packet_id)
+            && let Some(seq) = device.session.pub_ack(packet_id)?
         {
             let writes = acked(device, &mut self.mailbox, seq, Some(packet_id), effects);
             effects.write_all(writes);
             self.was_heard_of(effects);
         }
+        Ok(())
     }
 
     /// PUBREC from a device. The PUBREL is fetched, when the store has it, or that the message is gone: after
@@ -131,10 +137,10 @@ impl User {
         can_store: bool,
         effects: &mut Effects,
         receipt: impl FnOnce(Which) -> Receipt,
-    ) -> Received {
+    ) -> Result<Received, WrongAck> {
         let mut devices = self.devices.iter_mut();
         let Some(device) = devices.find(|device| device.is_linked(link)) else {
-            return Received::Unknown;
+            return Ok(Received::Unknown);
         };
         let is_stored = match device.session.flight(packet_id) {
             Some(Flight::AwaitsPubRec(seq)) => self.mailbox.get(seq).is_some_and(Entry::is_stored),
@@ -149,9 +155,9 @@ impl User {
         } else {
             Due::Fresh
         };
-        let received = device.session.pub_rec(packet_id, refused, due);
+        let received = device.session.pub_rec(packet_id, refused, due)?;
         let Received::First(seq) = received else {
-            return received;
+            return Ok(received);
         };
         let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
         if refused {
@@ -165,19 +171,25 @@ impl User {
             None => effects.write_all(writes),
         }
         self.was_heard_of(effects);
-        received
+        Ok(received)
     }
 
     /// PUBCOMP from a device.
-    pub(crate) fn pub_comp(&mut self, link: LinkId, packet_id: PacketId, effects: &mut Effects) {
+    pub(crate) fn pub_comp(
+        &mut self,
+        link: LinkId,
+        packet_id: PacketId,
+        effects: &mut Effects,
+    ) -> Result<(), WrongAck> {
         if let Some(device) = self
             .devices
             .iter_mut()
             .find(|device| device.is_linked(link))
-            && device.session.pub_comp(packet_id)
+            && device.session.pub_comp(packet_id)?
         {
             effects.write_all(landed(device, packet_id).into_iter().collect());
         }
+        Ok(())
     }
 
     /// The store has what waited for it before it could be sent: under a packet id, or at all.
@@ -278,14 +290,15 @@ fn send_due(
     if !device.session.has_due() {
         return Ok(()); // nothing is to be sent again either
     }
-    let due: SmallVec<[_; 16]> = device.session.due().take(room.count).collect();
+    let mut halt = None;
+    // All that may be looked at: PUBRELs have a right to go out behind any number of messages that wait.
+    let due: SmallVec<[_; 16]> = device.session.due().collect();
     for it in due {
-        let again = it.due == Due::Again;
-        if again && device.session.on_the_way() >= room.window {
-            fetched.held_back = true;
-            return Err(Halt::Wait);
+        if fetched.deliveries.len() >= room.count {
+            break;
         }
         let (seq, qos) = match it.flight {
+            // Exempt from the window, and from what a message waits for (MQTT 5.0, section 4.9).
             Flight::AwaitsPubComp => {
                 device.session.sent(it.packet_id);
                 fetched.deliveries.push(Delivery::PubRel(it.packet_id));
@@ -294,27 +307,40 @@ fn send_due(
             Flight::AwaitsPubAck(seq) => (seq, QoS::AtLeastOnce),
             Flight::AwaitsPubRec(seq) => (seq, QoS::ExactlyOnce),
         };
+        if halt.is_some() {
+            continue;
+        }
+        if !it.in_window && device.session.on_the_way() >= room.window {
+            fetched.held_back = true;
+            halt = Some(Halt::Wait);
+            continue;
+        }
         let entry = mailbox
             .get(seq)
             .expect("what is on its way stays in the log");
-        let message = content(device, entry).ok_or(Halt::Load)?;
+        let Some(message) = content(device, entry) else {
+            halt = Some(Halt::Load);
+            continue;
+        };
         // A subscription that has ended meanwhile has no say any more.
         let reads = device.reads(&message.topic).unwrap_or_default();
         let mut terms = terms(device, entry, &message, reads, qos);
         terms.packet_id = Some(it.packet_id);
-        terms.dup |= again;
-        device.session.sent(it.packet_id);
+        terms.dup |= it.due == Due::Again;
         device.unload(seq);
-        // Too large for this connection: it keeps its packet id, for the next one.
         if room.takes(&message, terms, now) {
+            device.session.sent(it.packet_id);
             fetched.deliveries.push(Delivery::Publish(message, terms));
+        } else {
+            device.session.park(it.packet_id);
         }
     }
-    if device.session.has_to_resend() {
-        // Nothing new before what is old, whether it is held up or did not fit.
-        return Err(Halt::Wait);
+    match halt {
+        Some(halt) => Err(halt),
+        // Nothing new before what is old.
+        None if device.session.has_carried_over() => Err(Halt::Wait),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// What has not been sent to this device, from its cursor on.
@@ -372,7 +398,9 @@ fn send_new(
         if held_up && !stores_first {
             return Err(Halt::Wait);
         }
-        if terms.qos != QoS::AtMostOnce && device.session.on_the_way() >= room.window {
+        let has_room =
+            device.session.on_the_way() < room.window && device.session.has_free_packet_id();
+        if terms.qos != QoS::AtMostOnce && !has_room {
             fetched.held_back = true;
             return Err(Halt::Wait);
         }
