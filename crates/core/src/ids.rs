@@ -90,6 +90,9 @@ impl fmt::Display for UserId {
 pub struct ClientId(SmolStr);
 
 impl ClientId {
+    /// Bytes of a client that is let in ([`crate::policy::authenticate`]).
+    pub const MAX_LEN: usize = 256;
+
     /// Any string is a client id.
     #[must_use]
     pub fn new(id: impl AsRef<str>) -> Self {

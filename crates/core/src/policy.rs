@@ -8,7 +8,8 @@
 //! a row in [`refusals`], and put it into the list where its turn is.
 
 use bytestring::ByteString;
-use jam_wire::{ConnectReturnCode, ReasonCode};
+use jam_wire::packet::PublishProperties;
+use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 
 use crate::directory::{Directory, Friendship, Lookup, NotificationToken, Question, Token};
 use crate::ids::{ClientId, UserId};
@@ -18,6 +19,15 @@ use crate::push::Reach;
 pub mod refusals;
 #[cfg(test)]
 mod tests;
+
+/// Bytes of a topic, and of a topic filter (sections 4 and 5).
+pub const MAX_TOPIC_BYTES: usize = 1024;
+/// User Properties of a PUBLISH or a will (section 4).
+pub const MAX_USER_PROPERTIES: usize = 64;
+/// Bytes of the properties of a PUBLISH or a will, all in all (section 4).
+pub const MAX_PROPERTIES_BYTES: usize = 16 * 1024;
+/// Bytes of a topic filter that is too long which the error repeats, less those of a character that would be cut.
+pub const SHOWN_FILTER_BYTES: usize = 256;
 
 /// Which check refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +167,7 @@ pub fn authenticate(
 ) -> Result<Identity, Stop> {
     let user_name = user_name
         .filter(|name| !name.is_empty() && name.as_ref() as &str == client.user_part())
+        .filter(|_| client.as_str().len() <= ClientId::MAX_LEN)
         .ok_or(refusals::ID_MISMATCH)?;
     let password = password
         .filter(|password| !password.is_empty() && std::str::from_utf8(password).is_ok())
@@ -229,6 +240,7 @@ impl Permit {
 pub struct PublishAttempt<'a> {
     sender: &'a UserId,
     topic: &'a ByteString,
+    properties: Option<&'a PublishProperties>,
     payload: &'a [u8],
     facts: &'a Facts<'a>,
     target: Target,
@@ -279,9 +291,11 @@ type PublishRule = fn(&mut PublishAttempt<'_>) -> Result<(), Stop>;
 
 /// The rows of section 4, in their order.
 const PUBLISH_RULES: &[PublishRule] = &[
+    topic_is_short,
     topic_has_levels,
     topic_has_no_wildcards,
     topic_is_own_or_an_inbox,
+    properties_are_few,
     payload_bears_the_sender,
     sender_is_a_friend,
     push_can_be_addressed,
@@ -294,6 +308,7 @@ const PUBLISH_RULES: &[PublishRule] = &[
 pub fn authorize_publish(
     sender: &UserId,
     topic: &ByteString,
+    properties: Option<&PublishProperties>,
     payload: &[u8],
     facts: &Facts<'_>,
 ) -> Result<Permit, Stop> {
@@ -301,6 +316,7 @@ pub fn authorize_publish(
     let mut attempt = PublishAttempt {
         sender,
         topic,
+        properties,
         payload,
         facts,
         target,
@@ -323,6 +339,13 @@ pub fn authorize_publish(
     })
 }
 
+fn topic_is_short(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
+    if attempt.topic.len() > MAX_TOPIC_BYTES {
+        return Err(refusals::TOPIC_TOO_LONG.into());
+    }
+    Ok(())
+}
+
 fn topic_has_levels(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     if attempt.topic.bytes().filter(|byte| *byte == b'/').count() < 2 {
         return Err(refusals::TOPIC_LEVELS.into());
@@ -340,6 +363,16 @@ fn topic_has_no_wildcards(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> 
 fn topic_is_own_or_an_inbox(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     if attempt.target == Target::Foreign {
         return Err(refusals::TOPIC_FOREIGN.into());
+    }
+    Ok(())
+}
+
+fn properties_are_few(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
+    let fits = |it: &PublishProperties| {
+        encode::properties_len(it) <= MAX_PROPERTIES_BYTES && it.user.len() <= MAX_USER_PROPERTIES
+    };
+    if attempt.properties.is_some_and(|it| !fits(it)) {
+        return Err(refusals::PROPERTIES.into());
     }
     Ok(())
 }
@@ -397,8 +430,15 @@ fn push_can_be_addressed(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
 /// `authorizeSubscribe`: whether a filter may be subscribed to (section 5).
 ///
 /// # Errors
-/// The first row that applies; its category is the filter.
+/// The first row that applies; its category is the filter, of one that is too long the beginning.
 pub fn authorize_subscribe(user: &UserId, filter: &ByteString) -> Result<(), Refusal> {
+    if filter.len() > MAX_TOPIC_BYTES {
+        let shown = filter.floor_char_boundary(SHOWN_FILTER_BYTES);
+        return Err(Refusal {
+            category: filter[..shown].into(),
+            ..refusals::FILTER_TOO_LONG
+        });
+    }
     let refuse = |row: Refusal| {
         Err(Refusal {
             category: filter.clone(),

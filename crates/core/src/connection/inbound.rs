@@ -15,7 +15,7 @@ use super::receipts::Receipts;
 use super::{Connection, Phase, Progress};
 use crate::link::Link;
 use crate::output::Output;
-use crate::policy::{self, Stop};
+use crate::policy::{self, MAX_TOPIC_BYTES, Stop};
 use crate::router::Router;
 use crate::session::{MAX_SUBSCRIPTIONS, Received, WrongAck};
 use crate::store::{Origin, Receipt, SessionId, Subscription};
@@ -174,9 +174,10 @@ impl Established {
                 .clone()
                 .ok_or(Fatal(ReasonCode::ProtocolError))?;
         } else {
-            // A copy: a slice would hold the whole receive buffer for as long as the connection lives.
-            let topic = ByteString::from(AsRef::<str>::as_ref(&publish.topic));
-            aliases[index] = Some(topic);
+            // A copy: a slice would hold the whole receive buffer for as long as the connection lives. Of a topic
+            // that is too long, as much as makes it so.
+            let end = publish.topic.ceil_char_boundary(MAX_TOPIC_BYTES + 1);
+            aliases[index] = Some(publish.topic[..end].into());
         }
         Ok(())
     }

@@ -88,6 +88,9 @@ pub const LOGOUT: Refusal = refusal(
 );
 
 /// Section 4.
+pub const TOPIC_TOO_LONG: Refusal =
+    publish("topic", "topic is too long", ReasonCode::TopicNameInvalid);
+/// Section 4.
 pub const TOPIC_LEVELS: Refusal = publish(
     "topic",
     "not enough topic levels",
@@ -104,6 +107,12 @@ pub const TOPIC_FOREIGN: Refusal = publish(
     "topic",
     "can't publish to other user's channel except inbox",
     ReasonCode::NotAuthorized,
+);
+/// Section 4.
+pub const PROPERTIES: Refusal = publish(
+    "properties",
+    "too many user properties",
+    ReasonCode::QuotaExceeded,
 );
 /// Section 4.
 pub const PAYLOAD_NOT_JSON: Refusal = publish(
@@ -149,6 +158,8 @@ pub const STORE: Refusal = publish(
     ReasonCode::ImplementationSpecificError,
 );
 
+/// Section 5; the category is the filter, shortened.
+pub const FILTER_TOO_LONG: Refusal = subscribe("topic is too long", ReasonCode::TopicFilterInvalid);
 /// Section 5; the category is the filter.
 pub const FILTER_WILDCARDS: Refusal = subscribe(
     "wildcards are not allowed in topic",

@@ -57,6 +57,11 @@ fn connect(client: &'static str, name: &'static str, password: &'static [u8]) ->
 #[test]
 fn who_connects() {
     let refused = |refusal: Refusal| Err(Stop::Refused(refusal));
+    let long = |len: usize| -> &'static str {
+        Box::leak(format!("1:{}", "x".repeat(len - 2)).into_boxed_str())
+    };
+    assert_eq!(connect(long(256), "1", b"right"), Ok(()));
+    assert_eq!(connect(long(257), "1", b""), refused(refusals::ID_MISMATCH));
     assert_eq!(connect("1:a", "1", b"right"), Ok(()));
     assert_eq!(connect("1", "1", b"right"), Ok(()));
     assert_eq!(connect("1:a:b", "1", b"right"), Ok(()));
@@ -108,7 +113,7 @@ fn publish(
         is_connected: &is_connected,
     };
     let topic = ByteString::from_static(topic);
-    authorize_publish(&user("1"), &topic, payload.as_bytes(), &facts)
+    authorize_publish(&user("1"), &topic, None, payload.as_bytes(), &facts)
 }
 
 const OK: &str = r#"{"from":"1"}"#;
@@ -228,6 +233,88 @@ fn who_subscribes() {
     for foreign in ["/", "//1", "/2/inbox", "/11", "1/", "1/inbox"] {
         assert_eq!(hear(foreign), Some(("not authorized", 0x87)));
     }
+}
+
+#[test]
+fn a_topic_has_at_most_1024_bytes() {
+    let mut memory = Memory::default();
+    memory.friends.insert(("1", "2"), Friendship::Friends);
+    let of = |len: usize, start: &str, fill: &str| -> &'static str {
+        let mut topic = start.to_owned();
+        while topic.len() < len {
+            topic.push_str(fill);
+        }
+        Box::leak(topic.into_boxed_str())
+    };
+    for topic in [of(1024, "/1/", "x"), of(1024, "/1/1", "\u{e9}")] {
+        assert_eq!(topic.len(), 1024);
+        assert!(publish(&memory, Reach::Off, &[], topic, "x").is_ok());
+    }
+    // The first row: whatever else may be said of it.
+    for topic in [
+        of(1025, "/1/", "x"),
+        of(1025, "", "#"),
+        of(65_535, "/2/inbox", "+"),
+    ] {
+        let stop = publish(&memory, Reach::Off, &[], topic, "x").unwrap_err();
+        assert_eq!(stop, refusals::TOPIC_TOO_LONG.into());
+    }
+    let own = ByteString::from_static(of(1024, "/1/", "x"));
+    assert_eq!(authorize_subscribe(&user("1"), &own), Ok(()));
+    for filter in [
+        of(1025, "/1/", "x"),
+        of(1026, "/1/", "\u{20ac}"),
+        of(65_535, "", "#"),
+    ] {
+        let refusal =
+            authorize_subscribe(&user("1"), &ByteString::from_static(filter)).unwrap_err();
+        assert_eq!(
+            (refusal.message, u8::from(refusal.reason)),
+            ("topic is too long", 0x8F)
+        );
+        assert!(filter.starts_with(&*refusal.category));
+        assert!((254..=256).contains(&refusal.category.len()));
+    }
+}
+
+#[test]
+fn properties_are_few() {
+    let mut memory = Memory::default();
+    memory.friends.insert(("1", "2"), Friendship::Friends);
+    let facts = Facts {
+        directory: &memory,
+        reach: Reach::Off,
+        is_connected: &|_| true,
+    };
+    let judge = |count: usize, bytes: usize, topic: &'static str, payload: &str| {
+        let mut properties = PublishProperties {
+            user: (0..count).map(|_| ("k".into(), "v".into())).collect(),
+            ..PublishProperties::default()
+        };
+        let left = bytes.saturating_sub(encode::properties_len(&properties) + 3);
+        properties.correlation_data = (left > 0).then(|| vec![0; left].into());
+        let topic = ByteString::from_static(topic);
+        authorize_publish(
+            &user("1"),
+            &topic,
+            Some(&properties),
+            payload.as_bytes(),
+            &facts,
+        )
+        .map(drop)
+    };
+    let refused = || Err(Stop::Refused(refusals::PROPERTIES));
+    for topic in ["/1/x", "/1/inbox", "/2/inbox"] {
+        assert_eq!(judge(64, 16 * 1024, topic, OK), Ok(()));
+        assert_eq!(judge(65, 0, topic, OK), refused());
+        assert_eq!(judge(0, 16 * 1024 + 1, topic, OK), refused());
+        // Before the rows about the payload, after those about the topic.
+        assert_eq!(judge(65, 0, topic, "x"), refused());
+    }
+    assert_eq!(
+        judge(65, 0, "/2/x", "x"),
+        Err(refusals::TOPIC_FOREIGN.into())
+    );
 }
 
 #[test]

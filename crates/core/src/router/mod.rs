@@ -159,7 +159,8 @@ impl Router {
             reach: self.rules.user.push.reach,
             is_connected: &is_connected,
         };
-        policy::authorize_publish(sender, &publish.topic, &publish.payload, &facts)
+        let properties = publish.properties.as_deref();
+        policy::authorize_publish(sender, &publish.topic, properties, &publish.payload, &facts)
     }
 
     /// Appends a permitted message and wakes who reads it. The receipt is resolved when the message is

@@ -17,7 +17,7 @@ use std::fmt;
 use bytes::{BufMut, BytesMut};
 
 use crate::MAX_VARINT;
-use crate::packet::{Ack, Packet, Publish, QoS, Version};
+use crate::packet::{Ack, Packet, Publish, PublishProperties, QoS, Version};
 use crate::reason::ReasonCode;
 use sink::{Counter, varint, varint_len};
 
@@ -93,6 +93,12 @@ pub fn encode(packet: &Packet, version: Version, buf: &mut BytesMut) -> Result<(
 pub fn encoded_len(packet: &Packet, version: Version) -> Result<usize, EncodeError> {
     let remaining = remaining(packet, version)?;
     Ok(1 + varint_len(remaining) + remaining)
+}
+
+/// The bytes of the properties of a PUBLISH in 5.0, without the length that stands before them.
+#[must_use]
+pub fn properties_len(properties: &PublishProperties) -> usize {
+    properties::len(properties)
 }
 
 /// Appends everything of a PUBLISH but its payload, so that a large one can be written to the socket
