@@ -288,6 +288,105 @@ fn a_connect_has_a_limit_of_its_own() {
 }
 
 #[test]
+fn a_topic_that_is_too_long_is_refused_by_its_alias_too() {
+    let bench = Bench::new();
+    let client = bench.client("1:phone", V5);
+    client.connect();
+    for topic in [format!("/1/{}", large(60_000)), String::new()] {
+        let id = client.publish_with(&topic, "x", AtLeastOnce, |publish| {
+            let properties = publish.properties.get_or_insert_default();
+            properties.topic_alias = NonZeroU16::new(1);
+        });
+        client.expect_refusal("topic", "topic is too long", id);
+        client.expect_answered(AtLeastOnce, id, ReasonCode::TopicNameInvalid);
+    }
+}
+
+#[test]
+fn a_will_with_too_many_properties_is_dropped_when_it_is_due() {
+    let bench = Bench::new();
+    let (one, two) = (bench.client("1:phone", V5), bench.at_inbox("2:phone", V5));
+    for (count, passes) in [(65, false), (64, true)] {
+        one.connect_with(|connect| {
+            let mut will = packets::will("/2/inbox", r#"{"from":"1"}"#);
+            will.properties.user = (0..count).map(|_| ("k".into(), "v".into())).collect();
+            connect.will = Some(will);
+        });
+        one.drop_connection();
+        bench.advance(Duration::from_secs(1));
+        assert_eq!(two.next().is_some(), passes);
+    }
+}
+
+#[test]
+fn refused_filters_are_answered_with_errors_as_long_as_there_is_room() {
+    let bench = Bench::new();
+    let name = format!("1:{}", "p".repeat(250));
+    let client = bench.client(&name, V5);
+    client.connect();
+    client.set_reading(false);
+    let long = format!("/1/{}", large(60_000));
+    for _ in 0..20 {
+        let filters = (0..255)
+            .map(|_| packets::filter("a", AtLeastOnce))
+            .collect();
+        client.send_subscribe(filters);
+        client.send_subscribe(vec![packets::filter(&long, AtLeastOnce)]);
+    }
+    assert!(
+        client.pending() < OUTPUT_ENOUGH + 2000,
+        "{}",
+        client.pending()
+    );
+    client.set_reading(true);
+    let (mut errors, mut codes) = (0, 0);
+    while let Some(packet) = client.next() {
+        match packet {
+            Packet::Publish(publish) => errors += usize::from(publish.payload.len() < 1000),
+            Packet::SubAck(ack) => codes += ack.codes.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(codes, 20 * 256);
+    assert!((255..codes).contains(&errors), "{errors}");
+}
+
+#[test]
+fn what_a_packet_costs_is_counted() {
+    let bench = Bench::with(|rules| rules.user.many_devices = true);
+    let devices: Vec<_> = (0..5)
+        .map(|n| bench.client(&format!("1:{n}"), V5))
+        .collect();
+    for device in &devices {
+        device.connect();
+        device.subscribe("/1/x", AtMostOnce);
+    }
+    let one = &devices[0];
+    let _ = one.take_work();
+    let cost = |what: &dyn Fn()| {
+        what();
+        one.take_work()
+    };
+    let publish = |topic: &str, payload: &str| {
+        cost(&|| {
+            one.publish(topic, payload.to_owned(), AtMostOnce);
+        })
+    };
+    assert_eq!(cost(&|| one.send(Packet::PingReq)), 1);
+    assert_eq!(publish("/1/y", "x"), 1);
+    assert_eq!(publish("/1/x", "x"), 1 + 5);
+    let large = large(100 * 1024);
+    let judged = publish("/1/y", &large);
+    assert!((100..=102).contains(&judged), "{judged}");
+    let filters = || {
+        (0..40)
+            .map(|n| packets::filter(&format!("/1/{n}"), AtMostOnce))
+            .collect()
+    };
+    assert_eq!(cost(&|| one.send_subscribe(filters())), 41);
+}
+
+#[test]
 fn what_is_kept_is_a_copy_and_not_a_slice_of_a_buffer() {
     for version in [V4, V5] {
         let bench = Bench::new();

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - a burst that arrives together is handled together and answered with one write (`one_segment`);
-//! - a flood is handled one read at a time, so that the others come in between (`a_flood_lets_others_in`);
+//! - a flood is handled one read at a time, and so much work, so that the others come in between (`a_flood_lets_others_in`);
 //! - writing is never awaited alone: a peer that does not read still meets its timeouts, evictions and
 //!   its own end (`who_never_reads`);
 //! - between packets a connection holds no input buffer (`an_idle_connection_is_small`);
@@ -180,6 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
 
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.slot.bell().register(cx.waker());
+        self.connection.take_work();
         let mut at = Instant::now();
         let mut now = self.shared.clock.time(at);
         self.shared.coalescing.take_up(&self.stream, at, now);
@@ -271,7 +272,11 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
             return Turn::Wait;
         }
         if self.held {
-            return Turn::Again; // the flush has made room
+            return if self.connection.has_worked_enough() {
+                Turn::Yield
+            } else {
+                Turn::Again // the flush has made room
+            };
         }
         match self.poll_read(cx) {
             Poll::Pending => Turn::Wait,
@@ -359,7 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
     fn decode(&mut self, now: Time) {
         self.held = false;
         while self.loading.is_none() && !self.connection.closing() && !self.input.is_empty() {
-            if !self.connection.wants_input() {
+            if !self.connection.wants_input() || self.connection.has_worked_enough() {
                 self.held = true;
                 return;
             }

@@ -460,6 +460,15 @@ impl Client {
         self.bench.with_connection(self.end(), wants) == Some(true)
     }
 
+    /// Work that the server has done for this client's packets since this was last asked.
+    #[must_use]
+    pub fn take_work(&self) -> u32 {
+        let take = |connection: &mut jam_core::connection::Connection| connection.take_work();
+        self.bench
+            .with_connection(self.end(), take)
+            .unwrap_or_default()
+    }
+
     /// Whether the server holds nothing of the buffer in which this client's packets arrived. What it
     /// keeps for long must be a copy, or a few bytes keep a whole buffer.
     #[must_use]

@@ -12,7 +12,7 @@ use jam_wire::packet::{
 };
 
 use super::receipts::Receipts;
-use super::{Connection, Phase, Progress};
+use super::{Connection, OUTPUT_ENOUGH, Phase, Progress};
 use crate::link::Link;
 use crate::output::Output;
 use crate::policy::{self, MAX_TOPIC_BYTES, Stop};
@@ -24,8 +24,7 @@ use crate::user::Attached;
 
 /// Topic aliases that a 5.0 client may set.
 pub(super) const TOPIC_ALIAS_MAXIMUM: u16 = 16;
-/// Filters of one SUBSCRIBE or UNSUBSCRIBE. More could not be granted; each that is refused is answered
-/// with an error many times its size, and output is only bounded from packet to packet.
+/// Filters of one SUBSCRIBE or UNSUBSCRIBE. More could not be granted.
 const MAX_FILTERS: usize = MAX_SUBSCRIPTIONS;
 
 /// A client that has been let in.
@@ -64,6 +63,8 @@ pub(super) struct Established {
     /// How many of those at most came on an earlier connection: they take no place in the window of this
     /// one (MQTT 5.0, section 4.9).
     pub(super) carried: u16,
+    /// See [`Connection::take_work`].
+    pub(super) work: u32,
     /// What senders are to be told when the client acknowledges.
     pub(super) receipts: Option<Box<Receipts>>,
     /// `None` of a client that has needed none of it.
@@ -138,9 +139,15 @@ impl Established {
             has_greeted: true,
             received: attached.received,
             carried: attached.received,
+            work: 0,
             receipts: None,
             seldom: None,
         }
+    }
+
+    pub(super) fn add_work(&mut self, units: usize) {
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        self.work = self.work.saturating_add(units);
     }
 
     /// When the client must have been heard of.
@@ -318,8 +325,16 @@ impl Connection {
                 let published =
                     self.router
                         .publish(permit, publish, Some(link.id()), receipt, origin, now);
-                if let Err(refusal) = published {
-                    established.not_appended(&refusal, packet_id, &self.router, &mut self.output);
+                match published {
+                    Ok(woken) => established.add_work(woken),
+                    Err(refusal) => {
+                        established.not_appended(
+                            &refusal,
+                            packet_id,
+                            &self.router,
+                            &mut self.output,
+                        );
+                    }
                 }
                 self.phase = Phase::Established(established);
             }
@@ -432,9 +447,9 @@ impl Established {
                     .map_err(|refusal| refusal.reason),
             );
             match verdict {
-                Err(refusal) => {
-                    self.tell(&refusal, None, output);
-                }
+                // The SUBACK says it all the same.
+                Err(_) if output.len() >= OUTPUT_ENOUGH => {}
+                Err(refusal) => self.tell(&refusal, None, output),
                 Ok(()) => wanted.push((
                     Subscription {
                         topic: (&*filter.filter).into(),

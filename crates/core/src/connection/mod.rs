@@ -40,6 +40,10 @@ use inbound::Established;
 pub const MAX_CONNECT: usize = 64 * 1024;
 /// Bytes of output beyond which nothing is fetched and no packet is taken; one packet may exceed it.
 pub const OUTPUT_ENOUGH: usize = 256 * 1024;
+/// Work after which a connection lets others go on, in the units of [`Connection::take_work`].
+pub const TURN_WORK: u32 = 256;
+/// Bytes of output, and of a payload that is judged, that are one unit of work.
+const WORK_BYTES: usize = 1024;
 
 /// What is to be done before the next packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +107,44 @@ impl Connection {
 
     /// Takes one packet of the client.
     pub fn handle_packet(&mut self, packet: Packet, now: Time) -> Progress {
+        let (work, before) = (work_of(&packet), self.output.len());
+        let progress = self.dispatch(packet, now);
+        let written = self.output.len().saturating_sub(before) / WORK_BYTES;
+        if let Some(established) = self.established() {
+            established.add_work(work + written);
+        }
+        progress
+    }
+
+    /// Work done for the client's packets since this was last called, in units of about a microsecond: one for each
+    /// packet, each of its filters, each device that it wakes, and each KiB of payload and of output. From
+    /// [`TURN_WORK`] on, other connections come first.
+    pub fn take_work(&mut self) -> u32 {
+        self.established()
+            .map_or(0, |established| std::mem::take(&mut established.work))
+    }
+
+    /// Whether other connections come first: [`Self::take_work`] begins a new turn.
+    #[must_use]
+    pub fn has_worked_enough(&self) -> bool {
+        match &self.phase {
+            Phase::Established(established) | Phase::Authorizing(established, ..) => {
+                established.work >= TURN_WORK
+            }
+            Phase::Fresh(_) | Phase::Authenticating(..) | Phase::Closing => false,
+        }
+    }
+
+    fn established(&mut self) -> Option<&mut Established> {
+        match &mut self.phase {
+            Phase::Established(established) | Phase::Authorizing(established, ..) => {
+                Some(established)
+            }
+            Phase::Fresh(_) | Phase::Authenticating(..) | Phase::Closing => None,
+        }
+    }
+
+    fn dispatch(&mut self, packet: Packet, now: Time) -> Progress {
         match std::mem::replace(&mut self.phase, Phase::Closing) {
             Phase::Fresh(newcomer) => match packet {
                 Packet::Connect(connect) => self.handle_connect(newcomer, connect, now),
@@ -322,6 +364,16 @@ impl Connection {
             self.router
                 .detach(user, established.link.id(), goodbye, expiry, now);
         }
+    }
+}
+
+/// What a packet costs by itself.
+fn work_of(packet: &Packet) -> usize {
+    1 + match packet {
+        Packet::Publish(publish) => publish.payload.len() / WORK_BYTES,
+        Packet::Subscribe(subscribe) => subscribe.filters.len(),
+        Packet::Unsubscribe(unsubscribe) => unsubscribe.filters.len(),
+        _ => 0,
     }
 }
 

@@ -67,6 +67,15 @@ pub struct Rules {
     pub failed_auth_window: Duration,
 }
 
+/// What came of a message that was appended.
+#[derive(Debug, Clone, Copy, Default)]
+struct Done {
+    /// It has gone to the store.
+    stored: bool,
+    /// Connections that were woken for it.
+    woken: usize,
+}
+
 /// Every user's state.
 pub struct Router {
     rules: Rules,
@@ -165,6 +174,7 @@ impl Router {
 
     /// Appends a permitted message and wakes who reads it. The receipt is resolved when the message is
     /// kept, or when nobody needs it any more. `link` is the connection it came on; `origin` is kept together with it.
+    /// How many connections were woken.
     pub(crate) fn publish(
         &self,
         permit: Permit,
@@ -173,7 +183,7 @@ impl Router {
         receipt: Option<Receipt>,
         origin: Origin,
         now: Time,
-    ) -> Result<(), Refusal> {
+    ) -> Result<usize, Refusal> {
         let destination = permit.destination();
         let may_push = permit.may_push() && self.push_rules().is_some();
         let (sender, receiver) = permit.into_users();
@@ -184,7 +194,8 @@ impl Router {
             may_wait: matches!(origin, Origin::Plain) && self.may_wait(),
             may_push,
         };
-        self.append(&receiver, new, receipt, origin, now).map(drop)
+        self.append(&receiver, new, receipt, origin, now)
+            .map(|done| done.woken)
     }
 
     /// Whether there is room for a message in its grace.
@@ -192,7 +203,7 @@ impl Router {
         self.graced_bytes.load(Ordering::Relaxed) < GRACE_BYTES
     }
 
-    /// As [`Self::publish`]; whether the message has gone to the store.
+    /// As [`Self::publish`].
     fn append(
         &self,
         receiver: &UserId,
@@ -200,14 +211,14 @@ impl Router {
         receipt: Option<Receipt>,
         origin: Origin,
         now: Time,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Done, Refusal> {
         if new.message.qos != QoS::AtMostOnce && !self.store.accepts() {
             return Err(refusals::STORE);
         }
         let beside = origin.write();
         let mut receipt = receipt;
         let mut kept_already = None;
-        let mut stored = false;
+        let mut done = Done::default();
         let result = self.with_shard(receiver, |user, graced, effects| {
             // Taken under the lock: a log's numbers ascend, or a reader's cursor would pass one by.
             let seq = self.next_seq();
@@ -234,7 +245,7 @@ impl Router {
                     });
                 }
                 Appended::Store(append, more) => {
-                    stored = true;
+                    done.stored = true;
                     self.end_graces(user, graced, effects);
                     let (this, user) = (self.this.clone(), append.user.clone());
                     let receipt = Receipt::for_message(this, user, seq, receipt.take(), origin);
@@ -244,10 +255,11 @@ impl Router {
                     effects.writes.push((writes, Some(receipt)));
                 }
             }
+            done.woken = effects.wake.len();
             Ok(())
         });
         kept_already.into_iter().for_each(Receipt::stored);
-        result.map(|()| stored)
+        result.map(|()| done)
     }
 
     /// Removes what waits in a user's inbox up to and with a number, as its owner or operator asks.

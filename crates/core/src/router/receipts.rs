@@ -98,7 +98,7 @@ impl Router {
         };
         // A mailbox without room drops a receipt, which nobody waits for.
         let kept = self.append(&owner, new, None, Origin::Plain, now);
-        if kept == Ok(true) && !is_stored {
+        if kept.is_ok_and(|done| done.stored) && !is_stored {
             // Its publisher is told that it has arrived when the receipt is kept, not before.
             self.with_shard(receiver, |user, graced, effects| {
                 self.end_graces(user, graced, effects);

@@ -85,7 +85,7 @@ impl Router {
         };
         let origin = Origin::Will(due.clone());
         match self.publish(permit, publish, None, None, origin, now) {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(refusal) if refusal == refusals::STORE => self.put_back_will(due.clone()),
             // A mailbox without room drops a will, which nobody waits for an answer to.
             Err(_) => self.drop_will(due),
