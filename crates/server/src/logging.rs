@@ -2,10 +2,29 @@
 //!
 //! What is logged follows from the `log` setting (or `JAM_MQTT_LOG`), else from `RUST_LOG`. Neither a
 //! payload nor a token is ever logged: their `Debug` shows lengths.
+//!
+//! Invariant: a log line may be lost, and nothing else. Whoever logs never waits for the reader of standard error,
+//! and meets none of its errors; `queue` counts what is lost. A process that ends gives what is queued
+//! [`END_PATIENCE`].
 
-use std::io::{self, IsTerminal};
+mod queue;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use queue::Queue;
+
+/// How long a process that ends waits for what it has logged to be written.
+pub const END_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The process's one way to standard error, once logging is set up.
+static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
 /// What is logged when nothing says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +36,18 @@ pub enum Usual {
 }
 
 /// Sets logging up for the whole process, panics included. The first call counts.
-pub fn init(setting: Option<&str>, usual: Usual) {
+///
+/// # Errors
+/// If there can be no thread that writes.
+pub fn init(setting: Option<&str>, usual: Usual) -> io::Result<()> {
+    if QUEUE.get().is_some() {
+        return Ok(());
+    }
+    let terminal = io::stderr().is_terminal();
+    // Of its own: whoever else writes to standard error holds a lock meanwhile.
+    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let queue = Queue::start(stderr, if terminal { loss_text } else { loss_json })?;
+    let queue = QUEUE.get_or_init(|| queue);
     let usual = match usual {
         Usual::Info => "info",
         Usual::Warn => "warn",
@@ -30,17 +60,77 @@ pub fn init(setting: Option<&str>, usual: Usual) {
     let filter = filter.unwrap_or_else(|| EnvFilter::new(usual));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .log_internal_errors(false) // they would go to standard error, and panic if that fails
+        .with_writer(Lines(queue.clone()));
     // An error means that somebody else has set it up: a test, or a program that embeds the server.
-    let _ = if io::stderr().is_terminal() {
+    let _ = if terminal {
         let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         builder.with_ansi(colours).try_init()
     } else {
         builder.json().flatten_event(true).try_init()
     };
     // The process ends with a panic: the log is where its reason is looked for.
-    std::panic::set_hook(Box::new(|panic| {
+    let queue = queue.clone();
+    std::panic::set_hook(Box::new(move |panic| {
         let backtrace = std::backtrace::Backtrace::capture();
+        queue.prepare_to_end();
         tracing::error!(%backtrace, "{panic}");
+        queue.settle(END_PATIENCE);
     }));
+    Ok(())
+}
+
+/// Writes a line for people to standard error, after what has been logged.
+pub fn write_line(line: &str) {
+    let line = format!("{line}\n");
+    match QUEUE.get() {
+        Some(queue) => queue.push(line.as_bytes()),
+        // Where else could it be said that this failed?
+        None => drop(io::stderr().lock().write_all(line.as_bytes())),
+    }
+}
+
+/// Gives what has been logged [`END_PATIENCE`] to be written. The process ends after it.
+pub fn finish() {
+    if let Some(queue) = QUEUE.get() {
+        queue.settle(END_PATIENCE);
+    }
+}
+
+fn loss_text(lost: u64) -> String {
+    let now = humantime::format_rfc3339_micros(SystemTime::now());
+    format!("{now}  WARN jam_mqtt::logging: log lines were lost lines={lost}\n")
+}
+
+fn loss_json(lost: u64) -> String {
+    let now = humantime::format_rfc3339_micros(SystemTime::now());
+    format!(
+        "{{\"timestamp\":\"{now}\",\"level\":\"WARN\",\"message\":\"log lines were lost\",\
+         \"lines\":{lost},\"target\":\"jam_mqtt::logging\"}}\n"
+    )
+}
+
+/// Gives each event its line.
+struct Lines(Arc<Queue>);
+
+/// Takes a line in one piece, which is how `tracing_subscriber::fmt` writes it.
+struct Line<'a>(&'a Queue);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(&self.0)
+    }
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

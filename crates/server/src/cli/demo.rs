@@ -10,12 +10,12 @@ use std::path::Path;
 use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::CliError;
 use super::messages::text_message;
 use super::output::Output;
 use super::runtime;
+use super::{CliError, init_logging};
 use crate::directory::Administration;
-use crate::logging::{self, Usual};
+use crate::logging::Usual;
 use crate::serve;
 use crate::settings::{Flag, Settings, Sources};
 
@@ -27,7 +27,7 @@ const READER: &str = "2";
 const STRANGER: &str = "3";
 
 pub(super) fn run(output: &Output) -> Result<(), CliError> {
-    logging::init(None, Usual::Warn);
+    init_logging(None, Usual::Warn)?;
     runtime::on_threads(runtime::threads(false)?)?.block_on(demo(output))
 }
 

@@ -26,6 +26,7 @@ mod tests;
 
 use std::fmt;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -34,8 +35,11 @@ use crate::logging::{self, Usual};
 use crate::mailbox::OpenError;
 use crate::settings::{Settings, SettingsError, Sources};
 use crate::tls::TlsFiles;
-use output::Output;
+use output::{Output, print_error};
 use settings_args::{ServeArgs, StoreArgs};
+
+/// How long a server that has stopped waits for what still reads or writes files.
+const BLOCKED_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A private-messaging server that any MQTT client can speak to.
 #[derive(Debug, Parser)]
@@ -159,7 +163,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => run(cli.command, &output),
         Err(error) => explain(&error),
     };
-    match result {
+    let status = match result {
         Ok(()) | Err(CliError::NoReader) => ExitCode::SUCCESS,
         Err(CliError::Failed(message)) => {
             output.error(&message);
@@ -170,7 +174,9 @@ pub fn main() -> ExitCode {
             output.error(&message);
             ExitCode::from(2)
         }
-    }
+    };
+    logging::finish();
+    status
 }
 
 /// --help and the like as clap prints them; what is wrong with the line in one line.
@@ -179,7 +185,7 @@ fn explain(error: &clap::Error) -> Result<(), CliError> {
         DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
     };
     match error.kind() {
-        DisplayHelp | DisplayVersion => error.print().map_err(|_| CliError::NoReader),
+        DisplayHelp | DisplayVersion => error.print().map_err(|error| print_error(&error)),
         DisplayHelpOnMissingArgumentOrSubcommand => {
             // Nowhere to say it if this fails.
             let _ = error.print();
@@ -252,7 +258,7 @@ fn print_config_of(sources: &Sources, output: &Output) -> Result<(), CliError> {
 }
 
 fn serve(settings: Settings) -> Result<(), CliError> {
-    logging::init(settings.log.as_deref(), Usual::Info);
+    init_logging(settings.log.as_deref(), Usual::Info)?;
     let threads = runtime::threads(TlsFiles::of(&settings.tls).is_some())?;
     let runtime = runtime::on_threads(threads)?;
     if !settings.directory.named {
@@ -263,13 +269,19 @@ fn serve(settings: Settings) -> Result<(), CliError> {
             ))
         })?;
     }
-    runtime
-        .block_on(crate::serve::run(settings))
-        .map_err(|error| CliError::failed(&error))
+    let served = runtime.block_on(crate::serve::run(settings));
+    // Threads that wait for a disk which does not answer must not keep the process.
+    runtime.shutdown_timeout(BLOCKED_TIMEOUT);
+    served.map_err(|error| CliError::failed(&error))
+}
+
+fn init_logging(setting: Option<&str>, usual: Usual) -> Result<(), CliError> {
+    let set_up = logging::init(setting, usual);
+    set_up.map_err(|error| CliError::Failed(format!("cannot start the log's thread: {error}")))
 }
 
 /// Runs a client: one task, no threads.
 fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
-    logging::init(None, Usual::Warn);
+    init_logging(None, Usual::Warn)?;
     runtime::on_this_thread()?.block_on(future)
 }

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use serde::Serialize;
 
 use super::CliError;
+use crate::logging;
 
 /// The process's two streams.
 #[derive(Debug, Default)]
@@ -31,21 +32,25 @@ impl Output {
     pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
-        written.map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => CliError::NoReader,
-            _ => CliError::Failed(format!("cannot print: {error}")),
-        })
+        written.map_err(|error| print_error(&error))
     }
 
     /// An error, in one line.
     pub(super) fn error(&self, message: &str) {
-        // Where else could it be said that this failed?
-        let _ = writeln!(io::stderr().lock(), "jam-mqtt: {message}");
+        logging::write_line(&format!("jam-mqtt: {message}"));
     }
 
     /// Something to know that is not what was asked for.
     pub(super) fn note(&self, message: &str) {
         self.error(message);
+    }
+}
+
+/// What it means that standard output could not be written.
+pub(super) fn print_error(error: &io::Error) -> CliError {
+    match error.kind() {
+        ErrorKind::BrokenPipe => CliError::NoReader,
+        _ => CliError::Failed(format!("cannot print: {error}")),
     }
 }
 
