@@ -87,17 +87,10 @@ pub(crate) async fn watch_directory(
     let mut ticks = ticks(TICK);
     let mut checked = None;
     while next(&mut ticks, &mut stop).await {
-        let result = match shared.directory.look().await {
-            Ok(generation) if checked == Some(generation) => Ok(()),
-            // The generation is of before the check: what changes meanwhile is seen the next time.
-            Ok(generation) => {
-                let result = recheck(&shared).await;
-                if result.is_ok() {
-                    checked = Some(generation);
-                }
-                result
-            }
-            Err(error) => Err(error),
+        let result = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            result = check_directory(&shared, &mut checked) => result,
         };
         match result {
             Ok(()) if health.set_directory_fails(false) => tracing::info!("the directory answers"),
@@ -107,6 +100,17 @@ pub(crate) async fn watch_directory(
             Ok(()) | Err(_) => {}
         }
     }
+}
+
+/// `checked`: the generation for which everybody who is connected was checked last.
+async fn check_directory(shared: &Shared, checked: &mut Option<u64>) -> Result<(), DirectoryError> {
+    let generation = shared.directory.look().await?;
+    if *checked != Some(generation) {
+        recheck(shared).await?;
+        // The generation is of before the check: what changes meanwhile is seen the next time.
+        *checked = Some(generation);
+    }
+    Ok(())
 }
 
 async fn recheck(shared: &Shared) -> Result<(), DirectoryError> {

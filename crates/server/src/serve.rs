@@ -42,7 +42,14 @@ use crate::tls::{Tls, TlsFiles};
 pub use error::ServeError;
 
 /// How long clients may take to be told goodbye. With the rest, a stop takes less than 10 s.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How long housekeeping may take to end; the push dispatcher needs half a second of it. What takes longer waits for
+/// something that does not answer, and is dropped where it waits.
+const HOUSEKEEPING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the stores may take to close. Everything that was acknowledged is on the disk by then.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long the mailbox may take to keep what is left.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -200,7 +207,11 @@ impl Running {
         if !flush.await.expect("waiting for the mailbox does not panic") {
             tracing::error!("the mailbox could not keep everything in time");
         }
-        drop(shared); // the last one closes the directory and the mailbox
+        // The last one closes the directory and the mailbox, and waits for their threads.
+        let close = tokio::task::spawn_blocking(move || drop(shared));
+        if tokio::time::timeout(CLOSE_TIMEOUT, close).await.is_err() {
+            tracing::error!("the stores did not close in time: a disk does not answer");
+        }
         tracing::info!("stopped");
     }
 }
@@ -280,10 +291,13 @@ impl Crew {
         self.tasks.spawn(task(self.stop.subscribe()));
     }
 
-    /// Tells the tasks to end and waits until they have.
+    /// Tells the tasks to end and waits until they have, or are dropped.
     async fn stop(self) {
         self.stop.send_replace(true);
-        self.tasks.join_all().await;
+        let ended = tokio::time::timeout(HOUSEKEEPING_TIMEOUT, self.tasks.join_all());
+        if ended.await.is_err() {
+            tracing::warn!("housekeeping did not end in time");
+        }
     }
 }
 

@@ -50,6 +50,9 @@ pub(super) enum What {
         oneshot::Sender<Result<Friends, DirectoryError>>,
     ),
     Look(oneshot::Sender<Result<u64, DirectoryError>>),
+    /// The thread hangs until the sender is gone.
+    #[cfg(test)]
+    Hang(oneshot::Receiver<()>),
     /// Sender and receiver.
     PushAddress(
         i64,
@@ -76,6 +79,8 @@ impl Request {
             What::Accounts(_, reply) => reply.send(Err(error)).is_ok(),
             What::Friends(.., reply) => reply.send(Err(error)).is_ok(),
             What::Look(reply) => reply.send(Err(error)).is_ok(),
+            #[cfg(test)]
+            What::Hang(_) => true,
             What::PushAddress(_, _, reply) => reply.send(Err(error)).is_ok(),
         };
     }
@@ -132,6 +137,7 @@ impl Loader {
     fn run(&mut self, mut queue: mpsc::Receiver<Request>) {
         let mut batch = Vec::with_capacity(BATCH);
         while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
+            self.shared.hear();
             self.serve(&mut batch);
         }
     }
@@ -142,6 +148,7 @@ impl Loader {
         }
         let generation = self.shared.cache.generation();
         for request in batch.drain(..) {
+            self.shared.hear();
             let deadline = request.deadline();
             // A failed send: the connection that asked is gone.
             let _ = match request.what {
@@ -154,6 +161,8 @@ impl Loader {
                     reply.send(read.map_err(Into::into)).is_ok()
                 }
                 What::Look(reply) => reply.send(Ok(generation.0)).is_ok(),
+                #[cfg(test)]
+                What::Hang(until) => until.blocking_recv().is_ok(),
                 What::PushAddress(sender, receiver, reply) => reply
                     .send(self.push_address(sender, receiver, deadline))
                     .is_ok(),
@@ -165,6 +174,7 @@ impl Loader {
     /// out meanwhile are told and leave the batch.
     fn look(&mut self, batch: &mut Vec<Request>) -> Result<(), DirectoryError> {
         loop {
+            self.shared.hear();
             match self.follow_the_path().and_then(|()| self.shared.look()) {
                 Ok(()) => return Ok(()),
                 Err(LookError::Failed(error)) => {
@@ -250,7 +260,10 @@ impl Loader {
         read: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let reader = self.reader.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
-        let result = patiently(deadline, || read(reader));
+        let result = patiently(deadline, || {
+            self.shared.hear();
+            read(reader)
+        });
         if let Err(error) = &result {
             self.suspect |= is_suspicious(error);
         }

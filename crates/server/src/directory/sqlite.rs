@@ -7,6 +7,7 @@
 //! is `Unknown`, and the loader's thread does the waiting.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, TryLockError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use rusqlite::Connection;
 use rusqlite::types::FromSql;
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::cache::{Asker, Cache, Fact, Key};
 use super::direct::Direct;
@@ -43,6 +45,11 @@ const DURING_LOOK: u32 = 2;
 
 /// Questions that wait for the loader. Whoever comes later waits to ask.
 const QUEUE: usize = 4096;
+
+/// From here on a loader that shows no sign of life counts as one that does not answer: the disk, or whatever else
+/// the system lets it wait for. To wait for another process's lock is a sign of life. Nobody waits for its answers
+/// much longer than this, and once [`SqliteDirectory::look`] has found it, nothing in memory is believed.
+pub const SILENCE: Duration = Duration::from_secs(2);
 
 const NO_PANIC: &str = "no code that looks can panic";
 
@@ -74,6 +81,10 @@ pub(super) struct Shared {
     wal_index: RwLock<Option<WalIndex>>,
     /// When the last look began that succeeded, in microseconds of `clock`.
     looked: AtomicU64,
+    /// When the loader last showed a sign of life, in microseconds of `clock`.
+    heard: AtomicU64,
+    /// The last look was not answered: nothing is believed until one is.
+    silent: AtomicBool,
     /// Whether the file was in WAL mode then.
     in_wal: AtomicBool,
     epoch: Instant,
@@ -117,6 +128,8 @@ impl SqliteDirectory {
             passing: RwLock::new(()),
             wal_index: RwLock::new(None),
             looked: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
             in_wal: AtomicBool::new(true),
             epoch: Instant::now(),
         });
@@ -183,10 +196,19 @@ impl SqliteDirectory {
     /// Looks at the file. The number that comes back differs from that of an earlier look if anything
     /// was committed in between.
     ///
+    /// A look that finds the loader silent for [`SILENCE`] ends the belief in what is in memory, and one that is
+    /// answered begins it again: to be called all the time.
+    ///
     /// # Errors
     /// As [`Self::load`].
     pub async fn look(&self) -> Result<u64, DirectoryError> {
-        self.ask(What::Look).await
+        let looked = self.ask_anyway(What::Look).await;
+        match &looked {
+            Ok(_) => self.shared.silent.store(false, Ordering::Relaxed),
+            Err(_) if self.shared.is_unheard() => self.shared.silent.store(true, Ordering::Relaxed),
+            Err(_) => {}
+        }
+        looked
     }
 
     /// Where a push from `sender` to `receiver` goes, read from the file now. `None`: he may not write to
@@ -241,6 +263,15 @@ impl SqliteDirectory {
         drop(self.shared.direct.close());
     }
 
+    /// The loader's thread hangs until what comes back is dropped.
+    #[cfg(test)]
+    pub(crate) async fn hang(&self) -> oneshot::Sender<()> {
+        let (end, until) = oneshot::channel();
+        let sent = self.requests.send(Request::new(What::Hang(until))).await;
+        sent.expect("the loader runs");
+        end
+    }
+
     /// Looks at the wrong file's `-shm` from now on.
     #[cfg(test)]
     pub(super) fn map_the_index_of(&self, path: &Path) {
@@ -257,16 +288,37 @@ impl SqliteDirectory {
         &self,
         what: impl FnOnce(oneshot::Sender<Result<T, DirectoryError>>) -> What,
     ) -> Result<T, DirectoryError> {
+        if self.shared.silent.load(Ordering::Relaxed) {
+            return Err(silent());
+        }
+        self.ask_anyway(what).await
+    }
+
+    /// Waits for an answer while the loader shows signs of life.
+    async fn ask_anyway<T>(
+        &self,
+        what: impl FnOnce(oneshot::Sender<Result<T, DirectoryError>>) -> What,
+    ) -> Result<T, DirectoryError> {
         let (reply, answer) = oneshot::channel();
         let gone = || DirectoryError::new("the directory's thread has ended");
-        self.requests
-            .send(Request::new(what(reply)))
-            .await
-            .map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        let mut answered = pin!(async {
+            let sent = self.requests.send(Request::new(what(reply))).await;
+            sent.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        });
+        loop {
+            match timeout(SILENCE, &mut answered).await {
+                Ok(answer) => return answer,
+                Err(_) if self.shared.is_unheard() => return Err(silent()),
+                Err(_) => {}
+            }
+        }
     }
 
     fn get<T>(&self, key: &Key, pick: impl Fn(&Fact) -> Option<T>) -> Lookup<T> {
+        if self.shared.silent.load(Ordering::Relaxed) {
+            return Lookup::Unknown;
+        }
         let fresh = self.shared.is_fresh();
         let known = self.shared.cache.get(key, fresh, &pick);
         known
@@ -448,6 +500,17 @@ impl Shared {
         Ok(())
     }
 
+    /// A sign of life of the loader.
+    pub(super) fn hear(&self) {
+        self.heard.store(self.clock(), Ordering::Relaxed);
+    }
+
+    /// Whether the loader has shown no sign of life for [`SILENCE`], when there is something to do for it.
+    fn is_unheard(&self) -> bool {
+        let heard = self.heard.load(Ordering::Relaxed);
+        Duration::from_micros(self.clock().saturating_sub(heard)) >= SILENCE
+    }
+
     fn with_wal_index<T>(&self, ask: impl FnOnce(&WalIndex) -> T) -> Option<T> {
         let index = self.wal_index.read();
         index.expect(NO_PANIC).as_ref().map(ask)
@@ -462,6 +525,13 @@ impl Shared {
         let start = Duration::from_secs(1);
         u64::try_from((start + self.epoch.elapsed()).as_micros()).unwrap_or(u64::MAX)
     }
+}
+
+fn silent() -> DirectoryError {
+    let secs = SILENCE.as_secs();
+    DirectoryError::new(format!(
+        "no answer for {secs} s: the disk, or what the file lies on, does not answer"
+    ))
 }
 
 /// Why a look failed.

@@ -17,6 +17,7 @@ use rusqlite::{Connection, StatementStatus};
 use tempfile::TempDir;
 
 use super::admin::User;
+use super::sqlite::SILENCE;
 use super::*;
 
 mod presence;
@@ -328,6 +329,35 @@ async fn nobody_waits_for_a_lock_longer_than_his_own_five_seconds() {
 }
 
 #[tokio::test]
+async fn a_thread_that_hangs_does_not_answer() {
+    for mode in ["delete", "wal"] {
+        let jam = Jam::new(mode);
+        let directory = Arc::new(jam.open());
+        assert!(friends(&directory, "1", "2").await);
+        assert!(directory.look().await.is_ok());
+        let hang = directory.hang().await;
+
+        // Whoever asks before it is known: told in a bounded time.
+        let began = Instant::now();
+        let question = || Question::Account(id("1"));
+        let (loaded, looked) = tokio::join!(directory.load(question()), directory.look());
+        assert!(loaded.is_err() && looked.is_err());
+        assert!(began.elapsed() < SILENCE * 3);
+
+        // From then on memory is not believed, and whoever asks is told at once.
+        assert_eq!(directory.friendship(&id("1"), &id("2")), Lookup::Unknown);
+        let began = Instant::now();
+        assert!(directory.load(question()).await.is_err());
+        assert!(directory.accounts(&[id("1")]).await.is_err());
+        assert!(began.elapsed() < SILENCE / 2);
+
+        drop(hang);
+        assert!(directory.look().await.is_ok());
+        assert!(friends(&directory, "1", "2").await, "it answers again");
+    }
+}
+
+#[tokio::test]
 async fn opening_waits_for_a_lock() {
     let jam = Jam::new("delete");
     let mut other = OtherProcess::start(&jam);
@@ -508,6 +538,7 @@ fn read_tokens(
     stale: u64,
 ) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap();
     let tokens: Vec<Token> = (0..committed_at.len())

@@ -452,6 +452,38 @@ async fn a_locked_directory_holds_up_only_who_asks_it() {
 }
 
 #[tokio::test]
+async fn a_directory_that_hangs_is_told_and_keeps_nobody() {
+    let house = House::open(|_, _| ()).await;
+    let mut sender = house.client("1", V4).await;
+    sender.send(&[publish("/2/inbox", HELLO, Some(1))]).await;
+    assert!(is_pub_ack(sender.next().await, 1), "now it is known");
+
+    let hang = house.running.parts.shared.directory.hang().await;
+    soon(async {
+        while !get(&house, "/readyz").await.starts_with("HTTP/1.1 503") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    // What is known is not believed for ever, and the answer does not take for ever.
+    sender.send(&[publish("/2/inbox", HELLO, Some(2))]).await;
+    let error = payload(sender.next().await);
+    assert!(
+        error
+            .windows(20)
+            .any(|part| part == b"fatal database error")
+    );
+    assert!(is_pub_ack(sender.next().await, 2));
+    let mut late = Client::new(house.tcp().await, V5);
+    late.send(&[connect("2", V5)]).await;
+    assert!(matches!(late.next().await, Some(Packet::ConnAck(ack))
+        if ack.code == ConnectCode::V5(ReasonCode::ServerUnavailable)));
+
+    soon(house.running.stop()).await;
+    drop(hang);
+}
+
+#[tokio::test]
 async fn tls_is_served_and_reloaded() {
     let house = House::open(|settings, dir| {
         settings.listen.mqtts = Some("127.0.0.1:0".parse().unwrap());
