@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - [`time`], [`ids`], [`message`]: the nouns.
+//! - [`time`], [`ids`], [`message`]: the nouns; [`timekeeping`] makes one time of several clocks.
 //! - [`directory`]: accounts and friendships as the rules see them.
 //! - [`policy`]: the four handlers, one table; [`payload`] and [`attempts`] are what two of its rows ask.
 //! - [`connection`]: one network connection, from packets to bytes; [`output`] holds the bytes.
@@ -30,6 +30,7 @@ pub mod router;
 mod session;
 pub mod store;
 pub mod time;
+pub mod timekeeping;
 mod user;
 
 pub use session::MAX_SUBSCRIPTIONS;

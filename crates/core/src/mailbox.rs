@@ -455,6 +455,12 @@ impl Mailbox {
         });
     }
 
+    /// How many entries expire after one time and not after another, later one.
+    pub(crate) fn expiring(&self, after: Time, until: Time) -> usize {
+        let expires = |entry: &&Entry| entry.is_expired(until) && !entry.is_expired(after);
+        self.entries.iter().filter(expires).count()
+    }
+
     /// What waits in the inbox leaves, up to and with a number.
     pub(crate) fn purge(&mut self, up_to: Seq, gone: &mut Vec<Gone>) {
         self.retain(gone, |entry| entry.seq > up_to || entry.kind != Kind::Inbox);

@@ -1,12 +1,15 @@
 //! The time as an argument.
 //!
-//! Nothing in this crate reads a clock. A [`Time`] is milliseconds since the UNIX epoch, so that what
-//! is measured in days (session expiry, message age) survives a restart of the server.
+//! Nothing in this crate reads a clock. A [`Time`] is the server's: it begins as milliseconds since the UNIX
+//! epoch and only goes forward, so that what is measured in days (session expiry, message age) survives a
+//! restart of the server. It is not what the wall clock shows: that is a [`Stamp`].
 
+use std::fmt;
 use std::ops::{Add, Sub};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// Milliseconds since the UNIX epoch.
+/// Milliseconds of the server's time (`timekeeping`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(u64);
 
@@ -14,13 +17,13 @@ impl Time {
     /// A time so late that it never comes.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// From milliseconds since the UNIX epoch.
+    /// From milliseconds.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the UNIX epoch.
+    /// Milliseconds.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
@@ -67,10 +70,86 @@ impl Sub<Duration> for Time {
     }
 }
 
-/// The text of a time in what the server writes: RFC 3339, in UTC, with milliseconds. What is later than
-/// the year 9999 is in it.
-pub(crate) fn rfc3339(time: Time) -> impl std::fmt::Display {
-    const LAST_SECS: u64 = 253_402_300_799;
-    let since = Duration::from_millis(time.0).min(Duration::from_secs(LAST_SECS));
-    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since)
+/// What lies between the server's time and other clocks. One for the whole process: the server's clock
+/// writes it (`timekeeping`), everybody else reads it.
+#[derive(Debug, Default)]
+pub struct Adjustments {
+    skipped_millis: AtomicU64,
+    /// The wall clock less the server's time.
+    wall_millis: AtomicI64,
+}
+
+impl Adjustments {
+    /// `skipped`: see [`Self::skipped`]; `wall_offset_millis`: the wall clock less the server's time.
+    pub fn set(&self, skipped: Duration, wall_offset_millis: i64) {
+        let skipped = u64::try_from(skipped.as_millis()).unwrap_or(u64::MAX);
+        self.skipped_millis.store(skipped, Ordering::Relaxed);
+        self.wall_millis
+            .store(wall_offset_millis, Ordering::Relaxed);
+    }
+
+    /// How far the time has been moved on since the start because it had passed without having been seen: the
+    /// machine slept, or the wall clock says so. Only goes up. A client that could say nothing in that time
+    /// has not been silent.
+    #[must_use]
+    pub fn skipped(&self) -> Duration {
+        Duration::from_millis(self.skipped_millis.load(Ordering::Relaxed))
+    }
+
+    /// What the wall clock shows at a time, for people and for other machines. The only way there.
+    #[must_use]
+    pub fn stamp(&self, time: Time) -> Stamp {
+        let offset = self.wall_millis.load(Ordering::Relaxed);
+        Stamp(time.0.saturating_add_signed(offset))
+    }
+}
+
+/// A moment as the wall clock shows it: milliseconds since the UNIX epoch. Its text is RFC 3339, in UTC, with
+/// milliseconds; what is later than the year 9999 is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// From milliseconds since the UNIX epoch.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the UNIX epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LAST_SECS: u64 = 253_402_300_799;
+        let since = Duration::from_millis(self.0).min(Duration::from_secs(LAST_SECS));
+        humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps() {
+        let text = |millis| Stamp::from_millis(millis).to_string();
+        assert_eq!(text(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(text(1_714_564_800_007), "2024-05-01T12:00:00.007Z");
+        assert_eq!(text(u64::MAX), "9999-12-31T23:59:59.000Z");
+    }
+
+    #[test]
+    fn a_stamp_is_as_far_from_the_time_as_the_wall_clock() {
+        let adjustments = Adjustments::default();
+        let time = Time::from_millis(1000);
+        for (offset, stamp) in [(0, 1000), (500, 1500), (-700, 300), (-2000, 0)] {
+            adjustments.set(Duration::ZERO, offset);
+            assert_eq!(adjustments.stamp(time).as_millis(), stamp);
+        }
+    }
 }

@@ -18,11 +18,12 @@ use jam_core::connection::{Connection, Progress};
 use jam_core::ids::UserId;
 use jam_core::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules, Reach};
 use jam_core::router::{Router, Rules};
-use jam_core::time::Time;
+use jam_core::time::{Stamp, Time};
 use jam_wire::Decoder;
 use jam_wire::packet::Version;
 
 use crate::client::Client;
+use crate::clocks::Clocks;
 use crate::directory::FakeDirectory;
 use crate::disk::CrashingStore;
 use crate::packets::token;
@@ -53,6 +54,7 @@ struct Shared {
 
 pub(crate) struct World {
     pub(crate) now: Time,
+    clocks: Clocks,
     /// Whether messages wait for their grace; otherwise they go to the store as soon as all is quiet.
     graceful: bool,
     /// Whether presence is told as soon as there is something to tell.
@@ -144,6 +146,7 @@ impl Bench {
         };
         let world = RefCell::new(World {
             now: START,
+            clocks: Clocks::new(START),
             graceful: false,
             telling: true,
             ends: Vec::new(),
@@ -221,8 +224,12 @@ impl Bench {
         }
         let (entries, found) = disk.crash();
         let router = Router::new(self.0.rules.clone(), self.0.directory.clone(), disk);
-        let now = self.now() + Duration::from_secs(1);
-        self.world().now = now;
+        let now = {
+            let mut world = self.world();
+            world.clocks.restart(Duration::from_secs(1));
+            world.now = world.clocks.now(&router);
+            world.now
+        };
         // In any order.
         entries.iter().rev().for_each(|it| router.restore_entry(it));
         router.restore(found, now);
@@ -265,9 +272,34 @@ impl Bench {
 
     /// Time passes in one step, however long.
     pub fn pass(&self, by: Duration) {
+        self.world().clocks.pass(by);
+        self.tell_time();
+    }
+
+    /// The machine sleeps, and nobody with it.
+    pub fn sleep(&self, by: Duration) {
+        self.world().clocks.sleep(by);
+        self.tell_time();
+    }
+
+    /// Somebody sets the wall clock, so many milliseconds forward or back. The server sees it when time passes
+    /// next, or when it is started.
+    pub fn step_wall_clock(&self, by_millis: i64) {
+        self.world().clocks.step(by_millis);
+    }
+
+    /// What the wall clock shows.
+    #[must_use]
+    pub fn wall_clock(&self) -> Stamp {
+        Stamp::from_millis(self.world().clocks.reading.wall.as_millis())
+    }
+
+    /// Whoever waits for a time that has come is told.
+    fn tell_time(&self) {
         {
+            let router = self.router();
             let mut world = self.world();
-            world.now = world.now + by;
+            world.now = world.clocks.now(&router);
             let now = world.now;
             for end in &mut world.ends {
                 if let Some(connection) = &mut end.connection

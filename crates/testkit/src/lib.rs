@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //!
-//! - [`mod@bench`]: a router, its connections and the clock; [`client`] is one party, byte for byte.
+//! - [`mod@bench`]: a router, its connections and the time, which is made of `clocks` that may be wrong, step
+//!   and sleep; [`client`] is one party, byte for byte.
 //! - [`directory`], [`store`]: a directory and a store that do as they are told, badly if need be.
 //! - [`disk`]: a store with a file that survives a crash.
 //! - [`packets`]: what scenarios write often.
@@ -14,6 +15,7 @@
 
 pub mod bench;
 pub mod client;
+mod clocks;
 pub mod directory;
 pub mod disk;
 pub mod hostile;

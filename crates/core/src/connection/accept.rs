@@ -110,7 +110,8 @@ impl Connection {
             properties,
         }));
         let inflight = self.router.rules().inflight;
-        let mut established = Established::new(link, connect, attached, inflight, now);
+        let awake = self.awake(now);
+        let mut established = Established::new(link, connect, attached, inflight, awake);
         let conn_ack = if established.fits(&conn_ack) {
             conn_ack
         } else {

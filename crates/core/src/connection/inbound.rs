@@ -33,7 +33,8 @@ pub(super) struct Established {
     pub(super) version: Version,
     /// What the client asked for; 0 is none.
     pub(super) keep_alive_secs: u16,
-    pub(super) last_input: Time,
+    /// In the time without what is skipped.
+    last_input: Time,
     /// QoS 1 and 2 messages that may be on their way to the client.
     pub(super) window: u16,
     /// Bytes of a packet that the client takes, if it said so.
@@ -114,7 +115,7 @@ impl Established {
         connect: &Connect,
         attached: Attached,
         inflight: u16,
-        now: Time,
+        awake: Time,
     ) -> Self {
         let properties = &connect.properties;
         let window = properties
@@ -124,7 +125,7 @@ impl Established {
             link,
             version: connect.version,
             keep_alive_secs: connect.keep_alive_secs,
-            last_input: now,
+            last_input: awake,
             window,
             max_packet: properties.maximum_packet_size,
             has_mail: false,
@@ -150,7 +151,12 @@ impl Established {
         self.work = self.work.saturating_add(units);
     }
 
-    /// When the client must have been heard of.
+    /// The client is alive. Another thread may have moved the time on since it was read: nothing is taken back.
+    pub(super) fn heard(&mut self, awake: Time) {
+        self.last_input = self.last_input.max(awake);
+    }
+
+    /// When the client must have been heard of, in the time without what is skipped.
     pub(super) fn deadline(&self) -> Option<Time> {
         // MQTT 5.0, section 3.1.2.10: one and a half times as long.
         let patience = Duration::from_millis(u64::from(self.keep_alive_secs) * 1500);

@@ -84,7 +84,7 @@ enum Phase {
 struct Newcomer {
     waker: Waker,
     address: IpAddr,
-    /// When it must have been.
+    /// When it must have been, in the time without what is skipped.
     deadline: Time,
 }
 
@@ -92,7 +92,8 @@ impl Connection {
     /// A connection from `address`. `waker` is woken when [`Self::handle_wake`] has something to do.
     #[must_use]
     pub fn new(router: Arc<Router>, address: IpAddr, waker: Waker, now: Time) -> Self {
-        let deadline = now + router.rules().connect_timeout;
+        let awake = now - router.adjustments().skipped();
+        let deadline = awake + router.rules().connect_timeout;
         let newcomer = Newcomer {
             waker,
             address,
@@ -103,6 +104,12 @@ impl Connection {
             phase: Phase::Fresh(Box::new(newcomer)),
             output: Output::default(),
         }
+    }
+
+    /// The time without what has been skipped (the machine slept, the clock was set): what clients are given is
+    /// counted by it, for none has been silent then.
+    fn awake(&self, now: Time) -> Time {
+        now - self.router.adjustments().skipped()
     }
 
     /// Takes one packet of the client.
@@ -145,13 +152,14 @@ impl Connection {
     }
 
     fn dispatch(&mut self, packet: Packet, now: Time) -> Progress {
+        let awake = self.awake(now);
         match std::mem::replace(&mut self.phase, Phase::Closing) {
             Phase::Fresh(newcomer) => match packet {
                 Packet::Connect(connect) => self.handle_connect(newcomer, connect, now),
                 _ => Progress::Ready,
             },
             Phase::Established(mut established) => {
-                established.last_input = now;
+                established.heard(awake);
                 self.handle_established(established, packet, now)
             }
             waiting @ (Phase::Authenticating(..) | Phase::Authorizing(..)) => {
@@ -195,8 +203,9 @@ impl Connection {
 
     /// Bytes of a packet that is not complete yet have arrived: the client is alive.
     pub fn handle_input(&mut self, now: Time) {
+        let awake = self.awake(now);
         if let Phase::Established(established) = &mut self.phase {
-            established.last_input = now;
+            established.heard(awake);
         }
     }
 
@@ -242,12 +251,13 @@ impl Connection {
 
     /// Output has been written: sends more of what waits for the device, if it was held back.
     pub fn handle_flushed(&mut self, now: Time) {
+        let awake = self.awake(now);
         if let Phase::Established(established) | Phase::Authorizing(established, ..) =
             &mut self.phase
         {
             if self.output.len() >= OUTPUT_ENOUGH {
                 // Nothing is read of the client meanwhile: that it reads must do as a sign of life.
-                established.last_input = now;
+                established.heard(awake);
             }
             if established.has_mail {
                 established.deliver(&self.router, &mut self.output, now);
@@ -272,13 +282,14 @@ impl Connection {
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        match &self.phase {
+        let awake = match &self.phase {
             Phase::Fresh(newcomer) | Phase::Authenticating(newcomer, _) => Some(newcomer.deadline),
             Phase::Established(established) | Phase::Authorizing(established, _) => {
                 established.deadline()
             }
             Phase::Closing => None,
-        }
+        };
+        awake.map(|awake| awake + self.router.adjustments().skipped())
     }
 
     /// The socket has ended, without a DISCONNECT if none was handed in before.

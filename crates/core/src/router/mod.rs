@@ -11,6 +11,7 @@
 
 mod devices;
 mod listening;
+mod outlook;
 mod presence;
 mod pushes;
 mod receipts;
@@ -33,11 +34,12 @@ use crate::link::{Eviction, LinkId};
 use crate::message::Message;
 use crate::policy::{self, Facts, Permit, Refusal, Stop, refusals};
 use crate::store::{MailboxStore, Origin, Receipt, Recovered, RecoveredEntry, Seq, Write, Writes};
-use crate::time::Time;
+use crate::time::{Adjustments, Time};
 use crate::user::{Alarm, Appended, New, User, UserLimits};
 
 pub(crate) use devices::AttachOptions;
 use listening::Listening;
+pub use outlook::Outlook;
 pub use presence::DuePresence;
 use presence::Presence;
 use pushes::Pushes;
@@ -98,6 +100,7 @@ pub struct Router {
     presence: Presence,
     /// Connections whose sessions are new, and when the store is to be told of those at the latest.
     new_sessions: Mutex<VecDeque<(Time, UserId, LinkId)>>,
+    adjustments: Arc<Adjustments>,
     /// For receipts that come back here.
     this: Weak<Self>,
 }
@@ -128,6 +131,7 @@ impl Router {
             listening: Listening::default(),
             presence: Presence::default(),
             new_sessions: Mutex::default(),
+            adjustments: Arc::default(),
             this: this.clone(),
         })
     }
@@ -136,6 +140,12 @@ impl Router {
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// What lies between the time that is handed in here and other clocks: for the server's clock to write.
+    #[must_use]
+    pub fn adjustments(&self) -> &Arc<Adjustments> {
+        &self.adjustments
     }
 
     pub(crate) fn directory(&self) -> &dyn Directory {

@@ -21,7 +21,7 @@ use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::message::Message;
 use crate::policy::Permit;
-use crate::time::{Time, rfc3339};
+use crate::time::{Stamp, Time};
 use crate::user::{PRESENCE, Telling, User};
 
 /// Users whom there is something to tell of, or to.
@@ -81,7 +81,7 @@ impl Router {
     /// Tells `friends`, those of them who subscribe to it, that a user has come or gone.
     pub fn tell_of_change(&self, due: &DuePresence, friends: &[UserId], now: Time) {
         let Some(online) = due.online else { return };
-        let payload = payload(&due.user, online, now);
+        let payload = payload(&due.user, online, self.adjustments.stamp(now));
         for friend in friends {
             let hash = self.hash(friend);
             let watches = lock(self.shard(hash))
@@ -105,7 +105,7 @@ impl Router {
             if !is_online {
                 continue;
             }
-            let payload = payload(friend, true, now);
+            let payload = payload(friend, true, self.adjustments.stamp(now));
             let mut links = due.subscribed.iter();
             let told = |link: &LinkId| self.tell(&due.user, Some(*link), payload.clone(), now);
             if !links.all(told) {
@@ -140,9 +140,8 @@ impl Router {
     }
 }
 
-fn payload(user: &UserId, online: bool, now: Time) -> Bytes {
+fn payload(user: &UserId, online: bool, timestamp: Stamp) -> Bytes {
     let user = serde_json::to_string(user.as_str()).expect("a string always serialises");
-    let timestamp = rfc3339(now);
     let json = format!(
         r#"{{"type":"presence","user":{user},"online":{online},"timestamp":"{timestamp}"}}"#
     );

@@ -15,7 +15,7 @@ use crate::message::Message;
 use crate::payload;
 use crate::policy::Permit;
 use crate::store::Origin;
-use crate::time::{Time, rfc3339};
+use crate::time::{Stamp, Time};
 use crate::user::{New, RECEIPTS, User};
 
 /// What a receipt will say of a message that is on its way.
@@ -28,13 +28,12 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
-    fn payload(&self, receiver: &UserId, now: Time) -> Bytes {
+    fn payload(&self, receiver: &UserId, timestamp: Stamp) -> Bytes {
         let to = serde_json::to_string(receiver.as_str()).expect("a string always serialises");
         let id = self.id.as_deref().unwrap_or("null");
         let message_id = self
             .published_as
             .map_or_else(|| "null".to_owned(), |id| id.to_string());
-        let timestamp = rfc3339(now);
         let json = format!(
             r#"{{"type":"receipt","status":"delivered","to":{to},"id":{id},"messageId":{message_id},"timestamp":"{timestamp}"}}"#
         );
@@ -84,7 +83,7 @@ impl Router {
             topic: permit.own_topic(RECEIPTS),
             packet_id: None,
             properties: None,
-            payload: owed.payload(receiver, now),
+            payload: owed.payload(receiver, self.adjustments.stamp(now)),
         };
         let destination = permit.destination();
         let (sender, owner) = permit.into_users();

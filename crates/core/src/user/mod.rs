@@ -11,6 +11,7 @@ mod appending;
 mod devices;
 mod fetching;
 mod listening;
+mod outlook;
 mod presence;
 mod pushing;
 mod receipts;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jam_core::push::{DuePush, PushOutcome};
-use jam_core::time::Time;
+use jam_core::time::{Stamp, Time};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -43,8 +43,7 @@ pub(crate) async fn send_pushes(
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let router = shared.router.clone();
-    let clock = shared.clock;
-    let mut dispatcher = Dispatcher::new(shared, notifier);
+    let mut dispatcher = Dispatcher::new(shared.clone(), notifier);
     loop {
         let has_room = dispatcher.has_room();
         let waits = dispatcher.waits();
@@ -54,7 +53,7 @@ pub(crate) async fn send_pushes(
             Some(tried) = dispatcher.under_way.join_next() => {
                 dispatcher.settle(tried.expect("a try neither panics nor is cancelled"));
             }
-            push = std::future::poll_fn(|context| router.poll_push(context, clock.now())), if has_room => {
+            push = std::future::poll_fn(|context| router.poll_push(context, shared.clock.now())), if has_room => {
                 dispatcher.start(push);
             }
             _ = ticks.tick(), if waits => {}
@@ -130,7 +129,8 @@ impl Dispatcher {
         let (shared, notifier) = (self.shared.clone(), self.notifier.clone());
         self.under_way.spawn(async move {
             let began = Instant::now();
-            let result = attempt(&shared.directory, &*notifier, &push).await;
+            let since = shared.clock.stamp(push.since());
+            let result = attempt(&shared.directory, &*notifier, &push, since).await;
             Tried {
                 push,
                 began,
@@ -198,11 +198,12 @@ impl Log {
     }
 }
 
-/// Asks where the push goes and has it delivered there.
+/// Asks where the push goes and has it delivered there. `since`: when it became due, as the wall clock has it.
 pub(super) async fn attempt(
     directory: &SqliteDirectory,
     notifier: &dyn Notifier,
     push: &DuePush,
+    since: Stamp,
 ) -> Attempt {
     let address = match directory.push_address(push.sender(), push.receiver()).await {
         Ok(Some(address)) => address,
@@ -215,7 +216,7 @@ pub(super) async fn attempt(
     let push = Push {
         receiver: push.receiver().clone(),
         sender: push.sender().clone(),
-        since: push.since(),
+        since,
         token: address.token,
     };
     let delivery = notifier.deliver(&push).await;

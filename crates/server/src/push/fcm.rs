@@ -14,7 +14,6 @@
 //! `UNREGISTERED` says that a token is dead. A 404 without it is a wrong address or project.
 
 use bytes::Bytes;
-use jam_core::time::Time;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{StatusCode, Url};
 use secrecy::ExposeSecret;
@@ -113,7 +112,7 @@ fn body(push: &Push) -> Option<String> {
     } = push;
     let sender = sender.as_str();
     let ttl_secs = TTL.as_secs();
-    let expiration_secs = (*since + TTL).since(Time::from_millis(0)).as_secs();
+    let expiration_secs = since.as_millis() / 1000 + ttl_secs;
     let message = json!({
         "message": {
             "token": token.as_ref()?.expose_secret(),

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use jam_core::ids::UserId;
 use jam_core::push::Reach;
-use jam_core::time::Time;
+use jam_core::time::Stamp;
 use secrecy::SecretString;
 
 use self::account::ServiceAccount;
@@ -46,7 +46,7 @@ pub(crate) struct Push {
     /// Who wrote.
     pub(crate) sender: UserId,
     /// Since when it is owed.
-    pub(crate) since: Time,
+    pub(crate) since: Stamp,
     /// The receiver's notification token. There is one if [`Notifier::needs_token`].
     pub(crate) token: Option<SecretString>,
 }

@@ -32,7 +32,7 @@ fn push() -> Push {
     Push {
         receiver: user("2"),
         sender: user("1"),
-        since: Time::from_millis(1_714_564_800_007),
+        since: Stamp::from_millis(1_714_564_800_007),
         token: Some(SecretString::from(TOKEN)),
     }
 }

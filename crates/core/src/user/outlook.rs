@@ -1,0 +1,17 @@
+//! What would expire of a user's if it were later.
+
+use super::User;
+use crate::router::Outlook;
+use crate::time::Time;
+
+impl User {
+    /// Adds what expires after one time and not after another, later one.
+    pub(crate) fn look_ahead(&self, after: Time, until: Time, outlook: &mut Outlook) {
+        let expires = |at: Time| after < at && at <= until;
+        outlook.messages += self.mailbox.expiring(after, until);
+        let retained = self.retained.iter();
+        outlook.retained += retained.filter(|it| expires(it.expires_at)).count();
+        let away = self.devices.iter().filter(|it| it.link.is_none());
+        outlook.sessions += away.filter(|it| expires(it.ends_at)).count();
+    }
+}

@@ -1,0 +1,65 @@
+//! The clocks of the bench's machine, and the server's time that is made of them as the server makes it.
+
+use std::time::Duration;
+
+use jam_core::router::Router;
+use jam_core::time::Time;
+use jam_core::timekeeping::{ClockRecord, Reading, Timekeeper};
+
+/// All clocks of a machine that is never switched off.
+pub(crate) struct Clocks {
+    pub(crate) reading: Reading,
+    keeper: Timekeeper,
+    /// What the server remembers when it is killed.
+    record: ClockRecord,
+}
+
+impl Clocks {
+    /// All are right, the server has just been started, for the first time.
+    pub(crate) fn new(start: Time) -> Self {
+        let reading = Reading {
+            wall: start,
+            boot: 1,
+            since_boot: Duration::from_secs(3600),
+            awake: Duration::ZERO,
+            is_synchronised: false,
+        };
+        let (keeper, _) = Timekeeper::start(reading, None);
+        Self {
+            reading,
+            record: keeper.record(),
+            keeper,
+        }
+    }
+
+    pub(crate) fn pass(&mut self, by: Duration) {
+        self.reading.awake += by;
+        self.sleep(by);
+    }
+
+    /// All but the clock that stops then.
+    pub(crate) fn sleep(&mut self, by: Duration) {
+        self.reading.since_boot += by;
+        self.reading.wall = self.reading.wall + by;
+    }
+
+    pub(crate) fn step(&mut self, by_millis: i64) {
+        let wall = self.reading.wall.as_millis();
+        self.reading.wall = Time::from_millis(wall.saturating_add_signed(by_millis));
+    }
+
+    /// The server was killed, and is started after a while.
+    pub(crate) fn restart(&mut self, after: Duration) {
+        self.sleep(after);
+        self.reading.awake = Duration::ZERO;
+        self.keeper = Timekeeper::start(self.reading, Some(self.record)).0;
+    }
+
+    /// The server's time, after a look at the clocks.
+    pub(crate) fn now(&mut self, router: &Router) -> Time {
+        self.keeper.look(self.reading);
+        self.keeper.publish(router.adjustments());
+        self.record = self.keeper.record();
+        self.keeper.now()
+    }
+}
