@@ -84,7 +84,7 @@ class Server:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [*map(str, command), *self.arguments],
-                env=environment(self.settings) | {"TOKIO_WORKER_THREADS": str(threads)},
+                env=environment(self.settings) | {"TOKIO_WORKER_THREADS": str(threads)} | self.more(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -99,6 +99,10 @@ class Server:
             time.sleep(0.02)
         self.kill()
         raise AssertionError(f"the server did not start:\n{self.log()[-4000:]}")
+
+    def more(self):
+        """What else stands in the environment."""
+        return {}
 
     def _ready(self):
         ca = self.certificate and self.certificate / "ca.pem"

@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::coalescing::Coalescing;
 use crate::connection::Shared;
 use crate::directory::SqliteDirectory;
@@ -105,9 +105,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let tls = open_tls(&settings)?;
     let notifier = push::open(&settings.push).map_err(ServeError::Push)?;
     let directory = open_directory(&settings)?;
-    let clock = Clock::start();
     let rules = rules(&settings, push::reach(&settings.push, notifier.as_deref()));
-    let (mailbox, router) = open_mailbox(&settings, rules, &directory, &clock)?;
+    let (mailbox, router, clock) = open_mailbox(&settings, rules, &directory)?;
     let shared = Arc::new(Shared {
         clock,
         router,
@@ -117,7 +116,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let slots = Slots::new(limits.connections, limits.connections_per_address);
     let health = Arc::new(Health::new(slots.clone(), mailbox.clone()));
 
-    let housekeepers = housekeepers(&shared, &health, tls.as_ref(), notifier.clone());
+    let housekeepers = housekeepers(&shared, &mailbox, &health, tls.as_ref(), notifier.clone());
     let packet = limits.packet as usize;
     let http = Http::new(shared.clone(), health, limits.connect_timeout, packet);
     let mut listeners = Crew::new();
@@ -258,11 +257,13 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
 /// Starts what is done without a packet that asks for it.
 fn housekeepers(
     shared: &Arc<Shared>,
+    mailbox: &Arc<SqliteMailbox>,
     health: &Arc<Health>,
     tls: Option<&Arc<Tls>>,
     notifier: Option<Arc<dyn Notifier>>,
 ) -> Crew {
     let mut crew = Crew::new();
+    crew.spawn(|stop| clock::watch(shared.clone(), mailbox.clone(), stop));
     crew.spawn(|stop| housekeeping::keep_time(shared.clone(), stop));
     crew.spawn(|stop| housekeeping::end_graces(shared.clone(), stop));
     crew.spawn(|stop| presence::tell_presence(shared.clone(), stop));
@@ -355,8 +356,7 @@ fn open_mailbox(
     settings: &Settings,
     rules: Rules,
     directory: &Arc<SqliteDirectory>,
-    clock: &Clock,
-) -> Result<(Arc<SqliteMailbox>, Arc<Router>), ServeError> {
+) -> Result<(Arc<SqliteMailbox>, Arc<Router>, Clock), ServeError> {
     let path = settings.mailbox_dir();
     // A slow disk may take its time: whoever waits shall see for what.
     tracing::info!(path = %path.display(), "opening the mailbox");
@@ -365,7 +365,11 @@ fn open_mailbox(
     let messages = mailbox
         .recover_entries(|entry| router.restore_entry(&entry))
         .map_err(ServeError::Mailbox)?;
+    let (clock, change) = Clock::start(router.adjustments().clone(), mailbox.clock());
     router.restore(found, clock.now());
+    if let Some(change) = change {
+        clock::say(change, &router, clock.now());
+    }
     let this = Arc::downgrade(&router);
     mailbox.on_purge(move |user, up_to| {
         if let Some(router) = this.upgrade() {
@@ -379,7 +383,7 @@ fn open_mailbox(
         }
     });
     tracing::info!(messages, "the mailbox is open");
-    Ok((mailbox, router))
+    Ok((mailbox, router, clock))
 }
 
 fn open_directory(settings: &Settings) -> Result<Arc<SqliteDirectory>, ServeError> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use humantime::format_duration;
@@ -150,15 +150,8 @@ fn messages(count: u64) -> String {
     }
 }
 
-fn now() -> Time {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Time::from_millis(0) + since_epoch
-}
-
 fn overview_json(id: &UserId, overview: &Overview) -> Value {
-    let now = now();
+    let now = overview.now;
     let session = |session: &SessionOverview| {
         json!({
             "client": session.client,
@@ -185,7 +178,7 @@ fn ends_in(at: Time, now: Time) -> Option<Duration> {
 }
 
 fn overview_text(id: &UserId, overview: &Overview) -> String {
-    let now = now();
+    let now = overview.now;
     let mut text = format!(
         "user {id}: {}, {} bytes",
         messages(overview.messages),

@@ -38,7 +38,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
     };
     let router = Router::new(rules, directory.clone(), Arc::new(FaultyStore::default()));
     Arc::new(Shared {
-        clock: Clock::start(),
+        clock: Clock::start(router.adjustments().clone(), None).0,
         router,
         directory,
         coalescing: Coalescing::default(),

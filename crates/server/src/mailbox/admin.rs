@@ -10,6 +10,8 @@ use jam_core::ids::UserId;
 use jam_core::time::Time;
 use rusqlite::{Connection, Row};
 
+use crate::clock;
+
 use super::error::OpenError;
 use super::records as rec;
 use super::recover;
@@ -22,6 +24,8 @@ pub struct Overview {
     pub messages: u64,
     /// Bytes of their payloads.
     pub bytes: u64,
+    /// The server's time, which ages are counted by.
+    pub now: Time,
     /// When the oldest of them was received.
     pub oldest: Option<Time>,
     /// Retained messages.
@@ -90,12 +94,17 @@ pub fn show(dir: &Path, user: &UserId) -> Result<Overview, OpenError> {
         Ok(Overview {
             messages,
             bytes,
+            now: time_of(&transaction)?,
             oldest: rec::time(oldest)?,
             retained: rec::from_number(retained)?,
             sessions: sessions(&transaction, user)?,
         })
     };
     look().map_err(|error| OpenError::sqlite(&path, &error))
+}
+
+fn time_of(connection: &Connection) -> rusqlite::Result<Time> {
+    Ok(clock::time_after(super::clock::read(connection)?))
 }
 
 fn sessions(connection: &Connection, user: &UserId) -> rusqlite::Result<Vec<SessionOverview>> {

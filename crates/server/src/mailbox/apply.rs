@@ -6,9 +6,11 @@
 use bytes::BytesMut;
 use jam_core::message::Message;
 use jam_core::store::{Append, Flight, Seq, SessionRecord, Write};
+use jam_core::timekeeping::ClockRecord;
 use jam_wire::EncodeError;
 use rusqlite::{Connection, Error, TransactionBehavior, params};
 
+use super::clock;
 use super::pending::{Op, Pending};
 use super::records as rec;
 
@@ -54,11 +56,13 @@ impl Applier {
         batch.highest() > self.reserved
     }
 
-    /// Commits the batch; `probe` if something must be written in any case.
+    /// Commits the batch, and what is to be remembered of the clocks; `probe` if something must be written in any
+    /// case.
     pub(super) fn commit(
         &mut self,
         connection: &mut Connection,
         batch: &Pending,
+        record: Option<&ClockRecord>,
         probe: bool,
     ) -> Result<(), Error> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -66,6 +70,9 @@ impl Applier {
         if self.must_reserve(batch) || probe {
             reserved = reserved.max(batch.highest() + BLOCK);
             put_meta(&transaction, LAST_SEQ, rec::number(reserved))?;
+        }
+        if let Some(record) = record {
+            clock::write(&transaction, record)?;
         }
         let position = self.position;
         let applied = self
@@ -76,6 +83,15 @@ impl Applier {
             Err(_) => self.position = position,
         }
         applied
+    }
+
+    /// Commits what is to be remembered of the clocks, alone.
+    pub(super) fn keep_clock(
+        &mut self,
+        connection: &mut Connection,
+        record: &ClockRecord,
+    ) -> Result<(), Error> {
+        self.commit(connection, &Pending::default(), Some(record), false)
     }
 
     fn apply(&mut self, connection: &Connection, batch: &Pending) -> Result<(), Error> {

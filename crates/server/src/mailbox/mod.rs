@@ -7,13 +7,14 @@
 //! - `writer`: the one thread that changes the file; `apply` is a batch as SQL, `reserve` is room for a full disk.
 //! - `reader`: the one thread that reads messages; `recover` is what is read at the start.
 //! - [`admin`], [`salvage`]: what the commands do with a mailbox.
-//! - `schema`: the file itself; `records`: values as they stand in it; `error`: why it cannot be opened.
+//! - `schema`: the file itself; `records`: values as they stand in it; `clock`: what is remembered of the clocks; `error`: why it cannot be opened.
 //!
 //! Invariants: nobody is told that something is kept before it is (`tests::killed`); after a crash the
 //! file is as some prefix of the calls has left it; no damage is taken for an empty mailbox.
 
 pub mod admin;
 mod apply;
+mod clock;
 mod error;
 mod kept;
 mod pending;
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 use jam_core::ids::UserId;
 use jam_core::store::{MailboxStore, OnLoaded, Receipt, Recovered, RecoveredEntry, Seq, Writes};
+use jam_core::timekeeping::ClockRecord;
 
 pub use error::OpenError;
 use pending::Answer;
@@ -53,6 +55,7 @@ pub use writer::{PROBE_INTERVAL, PURGE_INTERVAL};
 pub struct SqliteMailbox {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    clock: Option<ClockRecord>,
     /// Locked as long as this is open.
     _lock: File,
 }
@@ -79,12 +82,14 @@ impl SqliteMailbox {
             connection,
             applier,
             Reserve::at(files.reserve()),
+            found.clock,
         );
         let reader = reader::Reader::new(Arc::clone(&shared), reading);
         // From here on, whatever fails stops the threads that run.
         let mut mailbox = Self {
             shared,
             threads: Vec::new(),
+            clock: found.clock,
             _lock: lock,
         };
         let io = |error| OpenError::io(&files.db, error);
@@ -108,6 +113,18 @@ impl SqliteMailbox {
     ) -> Result<usize, OpenError> {
         let path = &self.shared.files.db;
         recover::all_entries(path, take).map_err(|error| OpenError::sqlite(path, &error))
+    }
+
+    /// What was remembered of the clocks when it was opened; `None` if it is new.
+    #[must_use]
+    pub fn clock(&self) -> Option<ClockRecord> {
+        self.clock
+    }
+
+    /// Has this remembered of the clocks: with the next batch; when there is none, once an hour, when it says
+    /// something new, and at the end.
+    pub fn keep_clock(&self, record: ClockRecord) {
+        self.shared.state().clock = Some(record);
     }
 
     /// Waits until everything written before is kept, refused, or no longer needed, and its receipts are resolved; at

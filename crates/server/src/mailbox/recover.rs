@@ -15,10 +15,12 @@ use jam_core::store::{
     Flight, Flights, Recovered, RecoveredEntry, SessionId, SessionRecord, WillRecord,
 };
 use jam_core::time::Time;
+use jam_core::timekeeping::ClockRecord;
 use jam_wire::packet::PacketId;
 use rusqlite::{Connection, Error, OptionalExtension, Row, Statement};
 
 use super::apply::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC, LAST_SEQ};
+use super::clock;
 use super::kept::{Kept, PacketKey};
 use super::records as rec;
 use super::schema;
@@ -37,6 +39,7 @@ pub(super) struct Found {
     pub(super) reserved: u64,
     /// The next `in_flight.position`.
     pub(super) position: i64,
+    pub(super) clock: Option<ClockRecord>,
 }
 
 /// Reads everything but contents and [`all_entries`].
@@ -76,6 +79,7 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
         kept,
         reserved,
         position,
+        clock: clock::read(connection)?,
     })
 }
 

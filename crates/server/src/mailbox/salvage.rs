@@ -161,6 +161,9 @@ fn save(from: &Connection, into: &Connection, report: &mut Report) -> Result<(),
     if let Ok(highest) = from.query_row(highest, [], |row| row.get::<_, i64>(0)) {
         super::apply::put_meta(into, super::apply::LAST_SEQ, highest)?;
     }
+    if let Ok(Some(record)) = super::clock::read(from) {
+        super::clock::write(into, &record)?;
+    }
     Ok(())
 }
 

@@ -18,10 +18,10 @@ use super::error::OpenError;
 pub(super) const APPLICATION_ID: i64 = 0x4A41_4D32;
 
 /// The schema that this program writes; [`MIGRATIONS`] lead there.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// What makes version n+1 out of version n, for n from 0.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE message (
         id INTEGER PRIMARY KEY,
@@ -94,6 +94,15 @@ pub(super) const MIGRATIONS: [&str; 3] = [
         body BLOB NOT NULL
     );
     UPDATE session SET maybe_sent = (SELECT coalesce(max(id), 0) FROM message) WHERE ends_at IS NULL;",
+    // The highest time seen is the latest that anything was stamped with.
+    "
+    INSERT INTO meta (name, value)
+    SELECT 'time', max(at) FROM (
+        SELECT max(received_at) AS at FROM message
+        UNION ALL SELECT max(received_at) FROM retained
+        UNION ALL SELECT max(at) FROM push
+        UNION ALL SELECT max(ends_at - expiry) FROM session WHERE ends_at < 9223372036854775807
+    ) HAVING max(at) >= 0;",
 ];
 
 /// How long a statement waits for another process that has the file locked.

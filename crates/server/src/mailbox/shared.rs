@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::store::{OnLoaded, Seq, Writes};
+use jam_core::timekeeping::ClockRecord;
 
 use super::kept::Kept;
 use super::pending::{Answer, Call, Pending};
@@ -33,6 +34,7 @@ pub(super) struct Batch {
     pub(super) ops: Arc<Pending>,
     pub(super) calls: Vec<Call>,
     pub(super) early: Vec<Answer>,
+    pub(super) clock: Option<ClockRecord>,
     /// How many calls had been pushed when it was taken.
     upto: u64,
 }
@@ -42,6 +44,8 @@ pub(super) struct State {
     pub(super) pending: Pending,
     committing: Option<Arc<Pending>>,
     pub(super) kept: Kept,
+    /// What is to be remembered of the clocks, if it is not in the file yet.
+    pub(super) clock: Option<ClockRecord>,
     /// An empty buffer with room.
     spare: Pending,
     /// The writer waits for work.
@@ -244,8 +248,15 @@ impl Shared {
             ops,
             calls,
             early,
+            clock: state.clock,
             upto: state.pushed,
         }
+    }
+
+    /// The record is in the file, unless there is a newer one.
+    pub(super) fn clock_kept(&self, record: ClockRecord) {
+        let mut state = self.state();
+        state.clock = state.clock.filter(|newest| *newest != record);
     }
 
     /// The batch is in the file.

@@ -2,6 +2,7 @@
 
 mod setting;
 
+mod clock;
 mod coalescing;
 mod commands;
 mod damage;

@@ -13,9 +13,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jam_core::policy::refusals;
+use jam_core::timekeeping::ClockRecord;
 use rusqlite::{Connection, Error, ErrorCode};
 
 use super::apply::Applier;
+use super::clock;
 use super::records;
 use super::reserve::{LEAST_BYTES, Reserve};
 use super::schema;
@@ -42,6 +44,8 @@ pub(super) struct Writer {
     reserve: Reserve,
     /// When it was last tried whether the trouble is over.
     probed: Instant,
+    /// What the file remembers of the clocks.
+    clock: Option<ClockRecord>,
 }
 
 impl Writer {
@@ -50,6 +54,7 @@ impl Writer {
         connection: Connection,
         applier: Applier,
         reserve: Reserve,
+        clock: Option<ClockRecord>,
     ) -> Self {
         Self {
             shared,
@@ -59,6 +64,7 @@ impl Writer {
             suspect: false,
             reserve,
             probed: Instant::now(),
+            clock,
         }
     }
 
@@ -85,8 +91,11 @@ impl Writer {
                         return;
                     }
                 }
-                Waited::Idle => {}
-                Waited::Stop => return,
+                Waited::Idle => self.keep_clock(false),
+                Waited::Stop => {
+                    self.keep_clock(true);
+                    return;
+                }
             }
             if self.probed.elapsed() >= PROBE_INTERVAL {
                 self.probed = Instant::now();
@@ -107,21 +116,40 @@ impl Writer {
         self.shared.failing.load(Ordering::Relaxed)
     }
 
+    /// Writes down what is to be remembered of the clocks when there is no batch to do it with.
+    fn keep_clock(&mut self, is_last: bool) {
+        let record = self.shared.state().clock;
+        let Some(record) = record.filter(|it| is_last || clock::is_news(it, self.clock.as_ref()))
+        else {
+            return;
+        };
+        if !self.in_trouble()
+            && self
+                .applier
+                .keep_clock(&mut self.connection, &record)
+                .is_ok()
+        {
+            self.clock = Some(record);
+            self.shared.clock_kept(record);
+        }
+    }
+
     /// Whether the batch is kept.
     fn write(&mut self, mut batch: Batch) -> bool {
         for answer in std::mem::take(&mut batch.early) {
             answer.stored();
         }
         let new_numbers = self.applier.must_reserve(&batch.ops);
-        let outcome = if batch.ops.is_idle() && !self.is_failing() && !new_numbers {
-            Ok(())
-        } else {
-            self.commit(&batch)
-        };
+        let wrote = !batch.ops.is_idle() || self.is_failing() || new_numbers;
+        let outcome = if wrote { self.commit(&batch) } else { Ok(()) };
         let upto = batch.upto();
         match outcome {
             Ok(()) => {
                 self.shared.failing.store(false, Ordering::Relaxed);
+                if let Some(record) = batch.clock.filter(|_| wrote) {
+                    self.clock = Some(record);
+                    self.shared.clock_kept(record);
+                }
                 let calls = batch.calls;
                 self.shared.committed(batch.ops);
                 for answer in calls.into_iter().filter_map(|call| call.answer) {
@@ -188,7 +216,9 @@ impl Writer {
         self.limit_pages()?;
         let mut tries = 0;
         loop {
-            let outcome = self.applier.commit(&mut self.connection, &batch.ops, probe);
+            let clock = batch.clock.as_ref();
+            let connection = &mut self.connection;
+            let outcome = self.applier.commit(connection, &batch.ops, clock, probe);
             tries += 1;
             match &outcome {
                 Err(error) if is_busy(error) && tries < BUSY_TRIES => {}

@@ -1,0 +1,59 @@
+//! The clocks' record as it stands in the file: some rows of `meta`.
+//!
+//! Invariant: a record is written whole, in one transaction; what cannot be right is as good as none.
+
+use std::time::Duration;
+
+use jam_core::time::Time;
+use jam_core::timekeeping::ClockRecord;
+use rusqlite::{Connection, Error, OptionalExtension};
+
+use super::apply::put_meta;
+use super::records as rec;
+
+/// The rows of `meta`.
+const TIME: &str = "time";
+const OFFSET: &str = "wall_offset";
+const BOOT: &str = "boot";
+const SINCE_BOOT: &str = "since_boot";
+const PROVED_OFFSET: &str = "proved_offset";
+
+/// What is there; `None` if a mailbox has never been served.
+pub(super) fn read(connection: &Connection) -> Result<Option<ClockRecord>, Error> {
+    let mut select = connection.prepare("SELECT value FROM meta WHERE name = ?1")?;
+    let mut get = |name| {
+        select
+            .query_row([name], |row| row.get::<_, i64>(0))
+            .optional()
+    };
+    let Some(time) = get(TIME)? else {
+        return Ok(None);
+    };
+    Ok(Some(ClockRecord {
+        time: Time::from_millis(rec::from_number(time)?),
+        offset_millis: get(OFFSET)?.unwrap_or(0),
+        boot: u64::try_from(get(BOOT)?.unwrap_or(0)).unwrap_or(0),
+        since_boot: rec::from_duration(get(SINCE_BOOT)?.unwrap_or(0))?,
+        proved_offset_millis: get(PROVED_OFFSET)?,
+    }))
+}
+
+pub(super) fn write(connection: &Connection, record: &ClockRecord) -> Result<(), Error> {
+    put_meta(connection, TIME, rec::number(record.time.as_millis()))?;
+    put_meta(connection, OFFSET, record.offset_millis)?;
+    put_meta(connection, BOOT, rec::number(record.boot))?;
+    put_meta(connection, SINCE_BOOT, rec::duration(record.since_boot))?;
+    record
+        .proved_offset_millis
+        .map_or(Ok(()), |offset| put_meta(connection, PROVED_OFFSET, offset))
+}
+
+/// Whether a record says something that the one in the file does not, or so little of it is left that an idle
+/// writer has to write it: the machine's clocks say the rest.
+pub(super) fn is_news(record: &ClockRecord, written: Option<&ClockRecord>) -> bool {
+    const EVERY: Duration = Duration::from_secs(3600);
+    written.is_none_or(|written| {
+        let key = |it: &ClockRecord| (it.offset_millis, it.boot, it.proved_offset_millis);
+        key(written) != key(record) || record.time.since(written.time) >= EVERY
+    })
+}
