@@ -1,48 +1,65 @@
 //! Failed authentications (PROTOCOL.md, section 8, first bullet).
 //!
-//! A failure counts for its client id at its source address, and for the address; both have the same limit.
-//! So each address has one log of failures, each with its client id. A success clears the count of its
-//! address and the count of its client id there. The count of every other client id stays: who has a token
-//! of his own cannot win more guesses at somebody else's by logging in between, and nobody is held up by
-//! failures at another address.
+//! A failure is logged at its source, with the user id it was for. A source whose log is over the limit is
+//! refused whatever it asks for, so no user id there can be over it: one log serves both counts. A success
+//! takes the failures of its own user id out and no others: a login of one's own wins no guesses at
+//! somebody else's token.
 //!
-//! Bounds: [`MAX_ADDRESSES`] logs of at most `LOGS` times `limit + 1` failures.
+//! Invariants:
+//! - an attempt is admitted and logged in one step, when its verdict is known: of guesses that are judged
+//!   at the same time no more are answered than of guesses in a row (`guesses_that_arrive_together`);
+//! - other sources are never held up, so nobody locks an owner out from elsewhere;
+//! - [`MAX_SOURCES`] logs of at most `limit + 1` failures. A network has its place among
+//!   [`SOURCES_PER_BUCKET`] others and displaces nothing beyond (`a_network_washes_out_its_own_bucket`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
-use crate::ids::ClientId;
+use crate::source::Source;
 use crate::time::Time;
 
 #[cfg(test)]
 mod tests;
 
-/// Source addresses whose failures are remembered; beyond, the one that failed longest ago is forgotten.
-pub const MAX_ADDRESSES: usize = 16_384;
+/// Groups of networks, by a hash that is this process's secret.
+const BUCKETS: usize = 256;
 
-/// How many client ids' worth of failures one address's log holds; beyond, the oldest is forgotten.
-const LOGS: usize = 4;
+/// Sources of such a group whose failures are remembered; beyond, the one that failed longest ago is
+/// forgotten.
+const SOURCES_PER_BUCKET: usize = 64;
 
-/// The log of failed authentications.
+/// Sources whose failures are remembered.
+pub const MAX_SOURCES: usize = BUCKETS * SOURCES_PER_BUCKET;
+
+/// The logs of failed authentications.
 #[derive(Debug)]
 pub struct Attempts {
     limit: usize,
     window: Duration,
-    failures: HashMap<IpAddr, VecDeque<Failure>, RandomState>,
+    hasher: RandomState,
+    buckets: Box<[Vec<Log>]>,
+}
+
+/// The failures of one source, the oldest first. Never empty.
+#[derive(Debug)]
+struct Log {
+    source: Source,
+    failures: VecDeque<Failure>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Failure {
     at: Time,
-    /// A hash under this process's key.
-    client: u64,
-    /// Whether it still counts for the address: there was no success since.
-    counts_for_address: bool,
+    /// A hash of the user id.
+    user: u64,
 }
+
+/// There were too many failures: the attempt is refused, and its verdict is not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyFailures;
 
 impl Attempts {
     /// Refuses when there were more than `limit` failures within `window`.
@@ -51,80 +68,91 @@ impl Attempts {
         Self {
             limit: limit as usize,
             window,
-            failures: HashMap::default(),
+            hasher: RandomState::default(),
+            buckets: (0..BUCKETS).map(|_| Vec::new()).collect(),
         }
     }
 
-    /// Whether an attempt under this client id from this address is refused for now.
-    pub fn exhausted(&mut self, client: &ClientId, address: IpAddr, now: Time) -> bool {
-        let (window, client) = (self.window, self.hash(client));
-        let Some(failures) = self.failures.get_mut(&source(address)) else {
-            return false;
+    /// Whether attempts are looked at.
+    ///
+    /// # Errors
+    /// [`TooManyFailures`]: the source has failed too often.
+    pub fn check(&mut self, source: Source, now: Time) -> Result<(), TooManyFailures> {
+        let (window, limit) = (self.window, self.limit);
+        let bucket = self.bucket(source);
+        let Some(index) = bucket.iter().position(|log| log.source == source) else {
+            return Ok(());
         };
+        let failures = &mut bucket[index].failures;
         failures.retain(|failure| now.since(failure.at) < window);
-        let count =
-            |counts: &dyn Fn(&Failure) -> bool| failures.iter().filter(|it| counts(it)).count();
-        count(&|it| it.counts_for_address) > self.limit
-            || count(&|it| it.client == client) > self.limit
+        let count = failures.len();
+        if count == 0 {
+            bucket.swap_remove(index);
+        }
+        if count > limit {
+            Err(TooManyFailures)
+        } else {
+            Ok(())
+        }
     }
 
-    /// An authentication has failed.
-    pub fn failed(&mut self, client: &ClientId, address: IpAddr, now: Time) {
-        let address = source(address);
-        if self.failures.len() >= MAX_ADDRESSES && !self.failures.contains_key(&address) {
-            self.make_room(now);
-        }
-        let client = self.hash(client);
-        let failures = self.failures.entry(address).or_default();
-        if failures.len() >= LOGS * (self.limit + 1) {
-            failures.pop_front();
-        }
-        failures.push_back(Failure {
-            at: now,
-            client,
-            counts_for_address: true,
+    /// An attempt for a user id turned out wrong.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; nothing is logged then.
+    pub fn fail(&mut self, user: &str, source: Source, now: Time) -> Result<(), TooManyFailures> {
+        self.check(source, now)?;
+        let user = self.hasher.hash_one(user);
+        let bucket = self.bucket(source);
+        let known = bucket.iter().position(|log| log.source == source);
+        let index = known.unwrap_or_else(|| {
+            if bucket.len() >= SOURCES_PER_BUCKET {
+                forget_the_longest_ago(bucket);
+            }
+            bucket.push(Log {
+                source,
+                failures: VecDeque::new(),
+            });
+            bucket.len() - 1
         });
+        bucket[index].failures.push_back(Failure { at: now, user });
+        Ok(())
     }
 
-    /// An authentication has succeeded.
-    pub fn succeeded(&mut self, client: &ClientId, address: IpAddr) {
-        let (address, client) = (source(address), self.hash(client));
-        if let Some(failures) = self.failures.get_mut(&address) {
-            failures.retain(|failure| failure.client != client);
-            failures
-                .iter_mut()
-                .for_each(|failure| failure.counts_for_address = false);
+    /// An attempt for a user id turned out right.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; the attempt is not let in then.
+    pub fn succeed(
+        &mut self,
+        user: &str,
+        source: Source,
+        now: Time,
+    ) -> Result<(), TooManyFailures> {
+        self.check(source, now)?;
+        let user = self.hasher.hash_one(user);
+        let bucket = self.bucket(source);
+        if let Some(index) = bucket.iter().position(|log| log.source == source) {
+            let failures = &mut bucket[index].failures;
+            failures.retain(|failure| failure.user != user);
             if failures.is_empty() {
-                self.failures.remove(&address);
+                bucket.swap_remove(index);
             }
         }
+        Ok(())
     }
 
-    fn hash(&self, client: &ClientId) -> u64 {
-        self.failures.hasher().hash_one(client)
-    }
-
-    fn make_room(&mut self, now: Time) {
-        let window = self.window;
-        let last = |failures: &VecDeque<Failure>| failures.back().map(|failure| failure.at);
-        self.failures
-            .retain(|_, log| last(log).is_some_and(|at| now.since(at) < window));
-        if self.failures.len() >= MAX_ADDRESSES {
-            let oldest = self.failures.iter().min_by_key(|(_, log)| last(log));
-            if let Some(address) = oldest.map(|(address, _)| *address) {
-                self.failures.remove(&address);
-            }
-        }
+    fn bucket(&mut self, source: Source) -> &mut Vec<Log> {
+        let hash = self.hasher.hash_one(source.network());
+        let index = usize::try_from(hash % BUCKETS as u64).expect("below BUCKETS");
+        &mut self.buckets[index]
     }
 }
 
-/// Where an attempt comes from: an IPv4 address, or the /64 that one IPv6 host may use as it likes.
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
+fn forget_the_longest_ago(bucket: &mut Vec<Log>) {
+    let last = |log: &Log| log.failures.back().map(|failure| failure.at);
+    let oldest = (0..bucket.len()).min_by_key(|index| last(&bucket[*index]));
+    if let Some(index) = oldest {
+        bucket.swap_remove(index);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - [`time`], [`ids`], [`message`]: the nouns; [`timekeeping`] makes one time of several clocks.
+//! - [`time`], [`ids`], [`source`], [`message`]: the nouns; [`timekeeping`] makes one time of several clocks.
 //! - [`directory`]: accounts and friendships as the rules see them.
 //! - [`policy`]: the four handlers, one table; [`payload`] and [`attempts`] are what two of its rows ask.
 //! - [`connection`]: one network connection, from packets to bytes; [`output`] holds the bytes.
@@ -28,6 +28,7 @@ pub mod policy;
 pub mod push;
 pub mod router;
 mod session;
+pub mod source;
 pub mod store;
 pub mod time;
 pub mod timekeeping;

@@ -146,7 +146,7 @@ impl Identity {
 /// `preConnect`: whether an attempt is looked at (section 3, first row).
 ///
 /// # Errors
-/// [`refusals::SPAM`] when the client id or its address failed too often.
+/// [`refusals::SPAM`] when attempts from where it comes failed too often.
 pub fn pre_connect(too_many_failures: bool) -> Result<(), Refusal> {
     if too_many_failures {
         Err(refusals::SPAM)

@@ -1,123 +1,136 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Attempts, MAX_ADDRESSES};
-use crate::ids::ClientId;
+use super::{Attempts, MAX_SOURCES, SOURCES_PER_BUCKET};
+use crate::source::Source;
 use crate::time::Time;
 
 const WINDOW: Duration = Duration::from_secs(600);
 const START: Time = Time::from_millis(1_000_000);
 
-fn client(id: &str) -> ClientId {
-    ClientId::new(id)
+fn source(last: u8) -> Source {
+    Source::of(IpAddr::from([10, 0, 0, last]))
 }
 
-fn address(last: u8) -> IpAddr {
-    IpAddr::from([10, 0, 0, last])
-}
-
-fn fail(attempts: &mut Attempts, times: usize, id: &str, from: IpAddr, now: Time) {
+fn fail(attempts: &mut Attempts, times: usize, user: &str, from: Source, now: Time) {
     for _ in 0..times {
-        attempts.failed(&client(id), from, now);
+        attempts.fail(user, from, now).unwrap();
     }
+}
+
+fn exhausted(attempts: &mut Attempts, from: Source, now: Time) -> bool {
+    attempts.check(from, now).is_err()
 }
 
 #[test]
 fn more_than_the_limit_is_refused_until_the_window_has_passed() {
     let mut attempts = Attempts::new(10, WINDOW);
-    fail(&mut attempts, 10, "1:a", address(1), START);
-    assert!(!attempts.exhausted(&client("1:a"), address(1), START));
-    fail(&mut attempts, 1, "1:a", address(1), START);
-    assert!(attempts.exhausted(&client("1:a"), address(1), START));
-    assert!(attempts.exhausted(
-        &client("1:a"),
-        address(1),
-        START + WINDOW - Duration::from_millis(1)
-    ));
-    assert!(!attempts.exhausted(&client("1:a"), address(1), START + WINDOW));
+    fail(&mut attempts, 10, "1", source(1), START);
+    assert!(!exhausted(&mut attempts, source(1), START));
+    fail(&mut attempts, 1, "1", source(1), START);
+    assert!(exhausted(&mut attempts, source(1), START));
+    let nearly = START + WINDOW - Duration::from_millis(1);
+    assert!(exhausted(&mut attempts, source(1), nearly));
+    assert!(!exhausted(&mut attempts, source(1), START + WINDOW));
 }
 
 #[test]
-fn another_address_is_not_held_up() {
+fn another_source_is_not_held_up() {
     let mut attempts = Attempts::new(10, WINDOW);
-    fail(&mut attempts, 100, "1:a", address(1), START);
-    assert!(!attempts.exhausted(&client("1:a"), address(2), START));
+    fail(&mut attempts, 11, "1", source(1), START);
+    assert!(attempts.fail("1", source(1), START).is_err());
+    assert!(!exhausted(&mut attempts, source(2), START));
+    assert!(attempts.succeed("1", source(2), START).is_ok());
+    assert!(exhausted(&mut attempts, source(1), START));
 }
 
 #[test]
-fn many_client_ids_at_one_address_count_together() {
+fn many_user_ids_at_one_source_count_together() {
     let mut attempts = Attempts::new(10, WINDOW);
     for n in 0..11 {
-        fail(&mut attempts, 1, &format!("{n}:a"), address(1), START);
+        fail(&mut attempts, 1, &n.to_string(), source(1), START);
     }
-    assert!(attempts.exhausted(&client("1:a"), address(1), START));
+    assert!(exhausted(&mut attempts, source(1), START));
 }
 
 #[test]
-fn a_success_clears_the_address_and_its_own_client_id_and_no_other() {
+fn a_success_clears_its_own_user_id_and_no_other() {
     let mut attempts = Attempts::new(10, WINDOW);
-    let other = client("3:b");
-    fail(&mut attempts, 10, "1:a", address(1), START);
-    attempts.succeeded(&client("1:a"), address(1));
-    fail(&mut attempts, 10, "1:a", address(1), START);
-    assert!(!attempts.exhausted(&client("1:a"), address(1), START));
-    // Somebody who has a token of his own logs in between his guesses.
-    attempts.succeeded(&client("2:mine"), address(1));
-    fail(&mut attempts, 1, "1:a", address(1), START);
-    assert!(attempts.exhausted(&client("1:a"), address(1), START));
-    assert!(!attempts.exhausted(&other, address(1), START));
-    fail(&mut attempts, 10, "3:b", address(1), START);
-    assert!(attempts.exhausted(&client("4:c"), address(1), START));
+    for _ in 0..3 {
+        fail(&mut attempts, 10, "1", source(1), START);
+        attempts.succeed("1", source(1), START).unwrap();
+    }
+    // Somebody who has a token of their own logs in between their guesses.
+    for _ in 0..11 {
+        attempts.succeed("2", source(1), START).unwrap();
+        fail(&mut attempts, 1, "1", source(1), START);
+    }
+    assert!(attempts.succeed("2", source(1), START).is_err());
+    assert!(exhausted(&mut attempts, source(1), START));
+}
+
+#[test]
+fn a_right_guess_over_the_limit_is_not_let_in() {
+    let mut attempts = Attempts::new(10, WINDOW);
+    fail(&mut attempts, 11, "1", source(1), START);
+    assert!(attempts.succeed("1", source(1), START).is_err());
+    assert!(exhausted(&mut attempts, source(1), START), "nor cleared");
 }
 
 #[test]
 fn the_window_slides() {
     let mut attempts = Attempts::new(2, WINDOW);
     let half = WINDOW / 2;
-    fail(&mut attempts, 2, "1:a", address(1), START);
-    fail(&mut attempts, 1, "1:a", address(1), START + half);
-    assert!(attempts.exhausted(&client("1:a"), address(1), START + half));
-    assert!(!attempts.exhausted(&client("1:a"), address(1), START + WINDOW));
-    fail(&mut attempts, 2, "1:a", address(1), START + WINDOW);
-    assert!(attempts.exhausted(&client("1:a"), address(1), START + WINDOW));
+    fail(&mut attempts, 2, "1", source(1), START);
+    fail(&mut attempts, 1, "1", source(1), START + half);
+    assert!(exhausted(&mut attempts, source(1), START + half));
+    assert!(!exhausted(&mut attempts, source(1), START + WINDOW));
+    fail(&mut attempts, 2, "1", source(1), START + WINDOW);
+    assert!(exhausted(&mut attempts, source(1), START + WINDOW));
 }
 
 #[test]
-fn one_ipv6_host_is_one_source_and_mapped_ipv4_is_ipv4() {
+fn a_network_washes_out_its_own_bucket() {
     let mut attempts = Attempts::new(0, WINDOW);
-    fail(
-        &mut attempts,
-        1,
-        "1:a",
-        "2001:db8::1".parse().unwrap(),
-        START,
+    let v6 = |high: u16, low: u16| Source::of(IpAddr::from([0x2001, high, 0, low, 0, 0, 0, 1]));
+    // One guess from each of many networks, then a /48 guesses from all of its /64.
+    let others = || (1..=200).map(|high| v6(high, 0));
+    for other in others() {
+        fail(&mut attempts, 1, "1", other, START);
+    }
+    let before = others().filter(|it| exhausted(&mut attempts, *it, START));
+    let before = before.count();
+    for low in 0..=u16::MAX {
+        fail(
+            &mut attempts,
+            1,
+            "1",
+            v6(0, low),
+            START + Duration::from_secs(1),
+        );
+    }
+    let after = others().filter(|it| exhausted(&mut attempts, *it, START));
+    let lost = before - after.count();
+    assert!(
+        lost <= 10,
+        "{lost} of {before}: those that shared its bucket"
     );
-    assert!(attempts.exhausted(&client("1:a"), "2001:db8::ffff:2".parse().unwrap(), START));
-    assert!(!attempts.exhausted(&client("1:a"), "2001:db8:0:1::1".parse().unwrap(), START));
-    fail(
-        &mut attempts,
-        1,
-        "1:a",
-        "::ffff:10.0.0.1".parse().unwrap(),
-        START,
-    );
-    assert!(attempts.exhausted(&client("1:a"), address(1), START));
 }
 
 #[test]
 fn memory_is_bounded() {
     let mut attempts = Attempts::new(10, WINDOW);
-    for n in 0..u32::try_from(MAX_ADDRESSES).unwrap() + 100 {
-        let from = IpAddr::from(n.to_be_bytes());
-        fail(
-            &mut attempts,
-            1,
-            "1:a",
-            from,
-            START + Duration::from_millis(n.into()),
-        );
+    for n in 0..u32::try_from(4 * MAX_SOURCES).unwrap() {
+        let from = Source::of(IpAddr::from((n << 6).to_be_bytes()));
+        let now = START + Duration::from_millis(n.into());
+        fail(&mut attempts, 1, "1", from, now);
     }
-    assert_eq!(attempts.failures.len(), MAX_ADDRESSES);
-    fail(&mut attempts, 1000, "1:a", address(1), START + WINDOW);
-    assert!(attempts.failures[&address(1)].len() <= 4 * 11);
+    let sizes = || attempts.buckets.iter().map(Vec::len);
+    assert!(sizes().all(|size| size <= SOURCES_PER_BUCKET));
+    assert!(sizes().sum::<usize>() > MAX_SOURCES * 3 / 4);
+    let now = START + 2 * WINDOW;
+    while attempts.fail("1", source(1), now).is_ok() {}
+    let log = attempts.bucket(source(1)).iter();
+    let log = log.filter(|log| log.source == source(1));
+    assert_eq!(log.map(|log| log.failures.len()).sum::<usize>(), 11);
 }

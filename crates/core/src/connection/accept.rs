@@ -13,7 +13,7 @@ use super::inbound::{Established, TOPIC_ALIAS_MAXIMUM};
 use super::{Connection, Newcomer, Phase, Progress};
 use crate::ids::ClientId;
 use crate::message::detach_will;
-use crate::policy::{self, Handler, Identity, Refusal, Stop};
+use crate::policy::{Identity, Refusal, Stop};
 use crate::router::AttachOptions;
 use crate::time::Time;
 
@@ -24,15 +24,15 @@ impl Connection {
         connect: Box<Connect>,
         now: Time,
     ) -> Progress {
-        let client = ClientId::new(&connect.client_id);
-        if let Err(refusal) = self.router.pre_connect(&client, newcomer.address, now) {
+        // Asked again each time the directory has answered: others may have failed meanwhile.
+        if let Err(refusal) = self.router.pre_connect(newcomer.address.into(), now) {
             self.refuse_connect(&connect, &refusal);
             return Progress::Ready;
         }
         self.authenticate(newcomer, connect, now)
     }
 
-    pub(super) fn authenticate(
+    fn authenticate(
         &mut self,
         newcomer: Box<Newcomer>,
         connect: Box<Connect>,
@@ -48,24 +48,15 @@ impl Connection {
             return Progress::Ready;
         }
         let client = ClientId::new(&connect.client_id);
-        let verdict = policy::authenticate(
-            &client,
-            connect.user_name.as_ref(),
-            connect.password.as_deref(),
-            self.router.directory(),
-        );
+        let verdict = self
+            .router
+            .authenticate(&client, &connect, newcomer.address.into(), now);
         match verdict {
             Ok(identity) => {
-                let Newcomer { waker, address, .. } = *newcomer;
-                self.router.attempts().succeeded(&client, address);
-                self.accept(identity, &connect, waker, now);
+                self.accept(identity, &connect, newcomer.waker, now);
                 Progress::Ready
             }
             Err(Stop::Refused(refusal)) => {
-                if refusal.handler == Handler::Authenticate {
-                    let mut attempts = self.router.attempts();
-                    attempts.failed(&client, newcomer.address, now);
-                }
                 self.refuse_connect(&connect, &refusal);
                 Progress::Ready
             }

@@ -178,7 +178,7 @@ impl Connection {
     pub fn resume(&mut self, loaded: Result<(), Unavailable>, now: Time) -> Progress {
         match std::mem::replace(&mut self.phase, Phase::Closing) {
             Phase::Authenticating(newcomer, connect) => match loaded {
-                Ok(()) => self.authenticate(newcomer, connect, now),
+                Ok(()) => self.handle_connect(newcomer, connect, now),
                 Err(Unavailable) => {
                     self.refuse_connect(&connect, &refusals::CONNECT_WITHOUT_DIRECTORY);
                     Progress::Ready

@@ -19,20 +19,20 @@ mod shard;
 mod wills;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use jam_wire::packet::{Publish, QoS};
+use jam_wire::packet::{Connect, Publish, QoS};
 
 use crate::attempts::Attempts;
 use crate::directory::{Account, Directory};
 use crate::ids::{ClientId, UserId};
 use crate::link::{Eviction, LinkId};
 use crate::message::Message;
-use crate::policy::{self, Facts, Permit, Refusal, Stop, refusals};
+use crate::policy::{self, Facts, Identity, Permit, Refusal, Stop, refusals};
+use crate::source::Source;
 use crate::store::{MailboxStore, Origin, Receipt, Recovered, RecoveredEntry, Seq, Write, Writes};
 use crate::time::{Adjustments, Time};
 use crate::user::{Alarm, Appended, New, User, UserLimits};
@@ -152,18 +152,35 @@ impl Router {
         &*self.directory
     }
 
-    pub(crate) fn attempts(&self) -> MutexGuard<'_, Attempts> {
-        lock(&self.attempts)
+    /// `pre_connect` with what is known of the source.
+    pub(crate) fn pre_connect(&self, source: Source, now: Time) -> Result<(), Refusal> {
+        let checked = lock(&self.attempts).check(source, now);
+        policy::pre_connect(checked.is_err())
     }
 
-    /// `pre_connect` with what is known of the address.
-    pub(crate) fn pre_connect(
+    /// `authenticate`, and its verdict counted. A verdict that comes when the source has failed too often by
+    /// now is not told.
+    pub(crate) fn authenticate(
         &self,
         client: &ClientId,
-        address: IpAddr,
+        connect: &Connect,
+        source: Source,
         now: Time,
-    ) -> Result<(), Refusal> {
-        policy::pre_connect(self.attempts().exhausted(client, address, now))
+    ) -> Result<Identity, Stop> {
+        let verdict = policy::authenticate(
+            client,
+            connect.user_name.as_ref(),
+            connect.password.as_deref(),
+            self.directory(),
+        );
+        let user = client.user_part();
+        let counted = match &verdict {
+            Ok(_) => lock(&self.attempts).succeed(user, source, now),
+            Err(Stop::Refused(_)) => lock(&self.attempts).fail(user, source, now),
+            Err(Stop::Ask(_)) => Ok(()),
+        };
+        policy::pre_connect(counted.is_err())?;
+        verdict
     }
 
     /// `authorize_publish` with the facts that the router has.

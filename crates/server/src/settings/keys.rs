@@ -254,7 +254,7 @@ pub(super) const KEYS: &[Key] = &[
         "limits.failed_auth",
         "10",
         Kind::Count(1, U32),
-        "failed attempts to connect, per client id and address, before more are refused",
+        "failed attempts to connect from one IPv4 address or IPv6 /64, before more are refused",
     ),
     key(
         "limits.failed_auth_window",
