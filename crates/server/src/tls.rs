@@ -1,16 +1,18 @@
 //! TLS: certificate chain, key and optionally the client authorities, from PEM files.
 //!
 //! Files that change are taken up while the server runs, for connections that come then; files that
-//! cannot be used leave the last good ones in place and are logged once. With `client_ca` set a client
-//! must show a certificate that one of its authorities signed. That only opens the door: who the client
-//! is, PROTOCOL.md, section 3, decides by token alone.
+//! cannot be used leave the last good ones in place. With `client_ca` set a client must show a certificate
+//! that one of its authorities signed. That only opens the door: who the client is, PROTOCOL.md,
+//! section 3, decides by token alone.
 //!
-//! Invariant: there is always a configuration that works (`a_bad_file_changes_nothing`).
+//! Invariants: there is always a configuration that works (`a_bad_file_changes_nothing`). While it is not
+//! that of the files on the disk, each look tries them again, and each cause is logged once
+//! (`what_cannot_be_read_yet_is_tried_again`).
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -45,14 +47,25 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// When each of the files was last changed, and its length.
-type Stamp = [Option<(SystemTime, u64)>; 4];
+/// One state of a file: its inode, its length, when its content and when its inode was last changed.
+type FileStamp = (u64, u64, (i64, i64), (i64, i64));
+
+/// The state of each of the files; `None`: it cannot be looked at.
+type Stamp = [Option<FileStamp>; 4];
 
 /// The configuration in force.
 pub(crate) struct Tls {
     files: TlsFiles,
     current: RwLock<Arc<ServerConfig>>,
-    stamp: Mutex<Stamp>,
+    taken_up: Mutex<TakenUp>,
+}
+
+/// What the configuration in force was made of.
+struct TakenUp {
+    /// Of the files, just before they were read.
+    stamp: Stamp,
+    /// Why what has come since cannot be used, as it was logged last.
+    failure: Option<String>,
 }
 
 impl TlsFiles {
@@ -99,8 +112,9 @@ impl TlsFiles {
     fn stamp(&self) -> Stamp {
         let Identity { cert, key, chain } = &self.identity;
         let of = |path: &Path| {
-            let metadata = std::fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
+            let it = std::fs::metadata(path).ok()?;
+            let changed = (it.ctime(), it.ctime_nsec());
+            Some((it.ino(), it.len(), (it.mtime(), it.mtime_nsec()), changed))
         };
         [
             of(cert),
@@ -131,10 +145,11 @@ impl Tls {
     pub(crate) fn open(files: TlsFiles) -> Result<Self, TlsError> {
         let stamp = files.stamp();
         let current = RwLock::new(files.load()?);
+        let failure = None;
         Ok(Self {
             files,
             current,
-            stamp: Mutex::new(stamp),
+            taken_up: Mutex::new(TakenUp { stamp, failure }),
         })
     }
 
@@ -144,31 +159,45 @@ impl Tls {
         TlsAcceptor::from(current.clone())
     }
 
-    /// Reads the files again if one of them has changed. Blocks.
+    /// Reads the files again if they are not those in force. Blocks.
     pub(crate) fn reload_if_changed(&self) {
-        let stamp = self.files.stamp();
-        if *self.last_stamp() != stamp {
-            self.reload();
+        let mut taken_up = self.taken_up();
+        if taken_up.stamp == self.files.stamp() {
+            taken_up.failure = None; // it has been put back
+        } else {
+            self.take_up(&mut taken_up);
         }
     }
 
-    /// Reads the files again. Blocks.
+    /// Reads the files again, and says what has come of it. Blocks.
     pub(crate) fn reload(&self) {
-        // The stamp is older than what is read, so a change in between is seen the next time.
-        *self.last_stamp() = self.files.stamp();
+        let mut taken_up = self.taken_up();
+        taken_up.failure = None;
+        self.take_up(&mut taken_up);
+    }
+
+    fn take_up(&self, taken_up: &mut TakenUp) {
+        // Older than what is read, so a change in between is seen at the next look.
+        let stamp = self.files.stamp();
         match self.files.load() {
             Ok(config) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+                let failure = None;
+                *taken_up = TakenUp { stamp, failure };
                 tracing::info!(cert = %self.files.identity.cert.display(), "TLS files reloaded");
             }
             Err(error) => {
-                tracing::error!(%error, "TLS files not reloaded; the last good ones stay");
+                let failure = Some(error.to_string());
+                if taken_up.failure != failure {
+                    taken_up.failure = failure;
+                    tracing::error!(%error, "TLS files not reloaded; the last good ones stay");
+                }
             }
         }
     }
 
-    fn last_stamp(&self) -> std::sync::MutexGuard<'_, Stamp> {
-        self.stamp.lock().unwrap_or_else(PoisonError::into_inner)
+    fn taken_up(&self) -> std::sync::MutexGuard<'_, TakenUp> {
+        self.taken_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -52,6 +52,93 @@ fn a_bad_file_changes_nothing() {
     );
 }
 
+/// A server's TLS, and its files.
+fn opened(dir: &Path) -> (Tls, Identity) {
+    let identity = write_identity(dir, "localhost");
+    let tls = Tls::open(TlsFiles {
+        identity: identity.clone(),
+        client_ca: None,
+    });
+    (tls.unwrap(), identity)
+}
+
+/// Another certificate, not in its place yet.
+fn renewed() -> (tempfile::TempDir, Identity) {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = write_identity(dir.path(), "example.org");
+    (dir, identity)
+}
+
+fn failure(tls: &Tls) -> Option<String> {
+    tls.taken_up().failure.clone()
+}
+
+#[test]
+fn what_cannot_be_read_yet_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tls, identity) = opened(dir.path());
+    let first = current(&tls);
+    // Root reads everything, so the key that cannot be read yet is a link to what is not there yet. Only
+    // what it leads to changes: by the path alone nothing can be seen.
+    let (_elsewhere, new) = renewed();
+    let later = dir.path().join("later.pem");
+    std::fs::remove_file(&identity.key).unwrap();
+    std::os::unix::fs::symlink(&later, &identity.key).unwrap();
+    std::fs::copy(&new.cert, &identity.cert).unwrap();
+    for _ in 0..3 {
+        tls.reload_if_changed();
+        assert!(Arc::ptr_eq(&first, &current(&tls)));
+        assert!(failure(&tls).unwrap().contains("tls.key"));
+    }
+    std::fs::copy(&new.key, &later).unwrap();
+    tls.reload_if_changed();
+    assert!(!Arc::ptr_eq(&first, &current(&tls)), "it is taken up");
+    assert_eq!(failure(&tls), None);
+}
+
+/// A failure that no stamp shows the end of, such as a file server that answers again.
+#[test]
+fn a_failure_that_leaves_no_trace_in_the_files_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tls, identity) = opened(dir.path());
+    let first = current(&tls);
+    let (_elsewhere, new) = renewed();
+    std::fs::copy(&new.key, &identity.key).unwrap();
+    std::fs::copy(&new.cert, &identity.cert).unwrap();
+    // As if the reading had failed at a look at these very files.
+    tls.taken_up().failure = Some("cannot use it".to_owned());
+    tls.reload_if_changed();
+    assert!(!Arc::ptr_eq(&first, &current(&tls)));
+}
+
+#[test]
+fn a_key_that_does_not_belong_to_the_certificate_yet_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tls, identity) = opened(dir.path());
+    let first = current(&tls);
+    let (_elsewhere, new) = renewed();
+    std::fs::rename(&new.cert, &identity.cert).unwrap();
+    tls.reload_if_changed();
+    assert!(Arc::ptr_eq(&first, &current(&tls)), "half a pair");
+    std::fs::rename(&new.key, &identity.key).unwrap();
+    tls.reload_if_changed();
+    assert!(!Arc::ptr_eq(&first, &current(&tls)), "the pair is taken up");
+}
+
+#[test]
+fn a_file_that_was_replaced_by_one_of_the_same_age_and_length_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tls, identity) = opened(dir.path());
+    let before = tls.files.stamp();
+    let copy = dir.path().join("copy.pem");
+    std::fs::copy(&identity.cert, &copy).unwrap();
+    let modified = std::fs::metadata(&identity.cert).unwrap().modified();
+    let file = std::fs::File::options().append(true).open(&copy).unwrap();
+    file.set_modified(modified.unwrap()).unwrap();
+    std::fs::rename(&copy, &identity.cert).unwrap();
+    assert_ne!(before, tls.files.stamp());
+}
+
 #[test]
 fn errors_name_the_setting_and_the_file() {
     let dir = tempfile::tempdir().unwrap();
