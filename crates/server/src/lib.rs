@@ -28,6 +28,7 @@ mod http;
 mod listener;
 pub mod logging;
 pub mod mailbox;
+mod permissions;
 mod presence;
 pub mod push;
 pub mod serve;

@@ -34,6 +34,7 @@ use crate::housekeeping;
 use crate::http::Http;
 use crate::listener::{Listener, Serves, bind};
 use crate::mailbox::SqliteMailbox;
+use crate::permissions;
 use crate::presence;
 use crate::push::{self, Notifier, dispatcher};
 use crate::settings::{Address, Devices, Settings};
@@ -138,6 +139,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     }
 
     warn_of_what_is_not_served(&settings);
+    for exposed in permissions::exposed_secrets(&settings) {
+        tracing::warn!("{exposed}");
+    }
     say_where_pushes_go(&settings, notifier.as_deref());
     let threads = Handle::current().metrics().num_workers();
     tracing::info!(threads, "threads for connections");

@@ -11,6 +11,7 @@ use super::runtime;
 use crate::directory::Administration;
 use crate::mailbox::OpenError;
 use crate::mailbox::admin::{self, Condition};
+use crate::permissions;
 use crate::push;
 use crate::settings::{self, Settings};
 use crate::tls::TlsFiles;
@@ -65,6 +66,9 @@ pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<()
             .as_ref()
             .map_or("off".to_owned(), |at| format!("would serve on {at}"));
         findings.push(Finding::of(what, Ok(found)));
+    }
+    for exposed in permissions::exposed_secrets(settings) {
+        findings.push(Finding::of("permissions", Ok(exposed)));
     }
     for not_served in settings.not_served() {
         findings.push(Finding::of(

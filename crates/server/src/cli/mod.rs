@@ -33,6 +33,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::directory::DirectoryError;
 use crate::logging::{self, Usual};
 use crate::mailbox::OpenError;
+use crate::permissions;
 use crate::settings::{Settings, SettingsError, Sources};
 use crate::tls::TlsFiles;
 use output::{Output, print_error};
@@ -158,6 +159,7 @@ impl From<DirectoryError> for CliError {
 /// Does what the command line says. Returns the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
+    permissions::keep_new_files_private();
     let output = Output;
     let result = match Cli::try_parse() {
         Ok(cli) => run(cli.command, &output),

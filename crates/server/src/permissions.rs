@@ -1,0 +1,101 @@
+//! Who on this machine may read what the server keeps.
+//!
+//! Files that the server or a command creates are their owner's alone, whatever umask the process was
+//! started with. A file that exists keeps its mode, and SQLite gives a database's `-wal` and `-shm` the mode
+//! of the database: a jam database that a web server shares by its group stays shared. A secret that is
+//! readable by others is reported and used all the same.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::Mode;
+
+use crate::settings::Settings;
+
+/// The mode bit "others may read".
+const READABLE_BY_OTHERS: u32 = 0o004;
+
+/// From now on the process creates files with mode 0600 and folders with 0700. To be called before there is
+/// a second thread.
+pub(crate) fn keep_new_files_private() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// A line for each file with secrets that every user of the machine can read.
+pub(crate) fn exposed_secrets(settings: &Settings) -> Vec<String> {
+    let key = settings.tls.identity.as_ref();
+    let key = key.map(|identity| (identity.key.as_path(), "the private key (tls.key)"));
+    let push = settings.push.fcm_key.as_deref();
+    let push = push.map(|path| (path, "the service account's key (push.fcm_key)"));
+    let accounts = (settings.directory.path.as_path(), "the accounts database");
+    let mailbox = settings.mailbox_dir().join("mailbox.db");
+    let mailbox = (mailbox.as_path(), "the mailbox");
+    [key, push, Some(accounts), Some(mailbox)]
+        .into_iter()
+        .flatten()
+        .filter(|(path, _)| is_exposed(path))
+        .map(|(path, what)| {
+            let path = path.display();
+            format!("{what} {path} is readable by every user of this machine: chmod o-rwx {path}")
+        })
+        .collect()
+}
+
+/// What cannot be looked at is not reported here: whoever uses the file says what is wrong with it.
+fn is_exposed(path: &Path) -> bool {
+    let readable = |path: &Path, bit: u32| {
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & bit != 0)
+    };
+    // A folder that others may not enter hides what is in it.
+    readable(path, READABLE_BY_OTHERS)
+        && path.parent().is_none_or(|parent| {
+            let parent = if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            };
+            readable(parent, 0o001)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn set_mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_others_can_read_is_exposed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key.pem");
+        std::fs::write(&file, "").unwrap();
+        set_mode(dir.path(), 0o755);
+        for (mode, exposed) in [(0o600, false), (0o640, false), (0o644, true), (0o604, true)] {
+            set_mode(&file, mode);
+            assert_eq!(is_exposed(&file), exposed, "{mode:o}");
+        }
+        set_mode(dir.path(), 0o700);
+        assert!(!is_exposed(&file), "nobody gets there");
+        assert!(!is_exposed(&dir.path().join("missing")));
+    }
+
+    #[test]
+    fn a_line_says_which_file_and_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        set_mode(dir.path(), 0o755);
+        let mut settings = Settings::default();
+        settings.data = dir.path().to_owned();
+        settings.directory.path = dir.path().join("jam.db");
+        std::fs::write(&settings.directory.path, "").unwrap();
+        set_mode(&settings.directory.path, 0o640);
+        assert!(exposed_secrets(&settings).is_empty());
+        set_mode(&settings.directory.path, 0o664);
+        let lines = exposed_secrets(&settings);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].contains("accounts database") && lines[0].contains("chmod o-rwx"));
+    }
+}
