@@ -185,6 +185,10 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
         let mut now = self.shared.clock.time(at);
         self.shared.coalescing.take_up(&self.stream, at, now);
         loop {
+            if self.slot.is_displaced() {
+                self.connection.handle_closed(now);
+                return Poll::Ready(());
+            }
             let turn = match self.phase {
                 Phase::Open => self.poll_open(cx, now, at),
                 Phase::Flushing(until) => self.poll_flushing(cx, now, until),
@@ -397,6 +401,9 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
             self.loading = Some(Box::new(Loading { load, times }));
         } else {
             self.decoder.set_max_packet(self.connection.max_packet());
+        }
+        if self.slot.is_half_open() && self.connection.has_authenticated() {
+            self.slot.settle();
         }
     }
 

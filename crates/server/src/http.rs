@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::{self, Shared};
 use crate::health::Health;
-use crate::slots::Slot;
+use crate::slots::{End, Slot};
 use crate::websocket::{self, WebSocketStream};
 
 /// How many bytes the head of a request may have.
@@ -84,7 +84,7 @@ impl Http {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stopped = slot.stopped();
+        let ended = slot.ended();
         let origin = Origin {
             address,
             slot: Arc::new(Mutex::new(Some(slot))),
@@ -97,14 +97,17 @@ impl Http {
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            _ = tokio::time::timeout(LIFETIME, stopped) => {
-                connection.as_mut().graceful_shutdown();
-                tokio::time::timeout(STOP_TIMEOUT, connection).await.unwrap_or(Ok(()))
-            }
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            end = tokio::time::timeout(LIFETIME, ended) => match end {
+                Ok(End::Displaced) => Ok(()),
+                Ok(End::Stopping) | Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::time::timeout(STOP_TIMEOUT, connection).await.unwrap_or(Ok(()))
+                }
+            },
         };
-        if let Err(error) = ended {
+        if let Err(error) = served {
             tracing::debug!(%error, "HTTP connection broken");
         }
     }

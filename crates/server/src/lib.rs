@@ -21,6 +21,7 @@ pub mod client;
 mod clock;
 mod coalescing;
 mod connection;
+mod descriptors;
 pub mod directory;
 mod health;
 mod housekeeping;

@@ -106,7 +106,7 @@ impl Listener {
                     pause = FIRST_PAUSE;
                     let permit = self.slots.permit().await;
                     let address = peer.ip().to_canonical();
-                    let Ok(slot) = self.slots.take(permit, address) else {
+                    let Ok(slot) = self.slots.take(permit, address.into()) else {
                         log_refusal(address, &mut last_refusal);
                         continue;
                     };
@@ -114,6 +114,9 @@ impl Listener {
                 }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
+                    if is_for_want_of_descriptors(&error) {
+                        self.slots.make_room();
+                    }
                     tracing::error!(%error, ?pause, "cannot accept connections");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LAST_PAUSE);
@@ -147,7 +150,7 @@ impl Listener {
                             Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS handshake"),
                             Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
                         },
-                        () = served.slot.stopped() => {}
+                        _ = served.slot.ended() => {}
                     }
                 });
             }
@@ -193,6 +196,14 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ConnectionAborted | ConnectionReset | Interrupted
+    )
+}
+
+fn is_for_want_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
     )
 }
 

@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use crate::clock::{self, Clock};
 use crate::coalescing::Coalescing;
 use crate::connection::Shared;
+use crate::descriptors;
 use crate::directory::SqliteDirectory;
 use crate::health::Health;
 use crate::housekeeping;
@@ -114,7 +115,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         directory,
         coalescing: Coalescing::default(),
     });
-    let slots = Slots::new(limits.connections, limits.connections_per_address);
+    let slots = Slots::new(
+        descriptors::places(limits.connections),
+        limits.connections_per_address,
+    );
     let health = Arc::new(Health::new(slots.clone(), mailbox.clone()));
 
     let housekeepers = housekeepers(&shared, &mailbox, &health, tls.as_ref(), notifier.clone());

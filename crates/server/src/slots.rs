@@ -5,26 +5,64 @@
 //! connections that may still come, and when all are free no such task exists: that is what stopping
 //! waits for. A slot also holds the [`Bell`] by which others make its task look up.
 //!
-//! Invariants: never more than `connections` slots in all and `per_address` for one address
-//! (`limits_hold`); both are free again when a slot is dropped (`dropping_frees`).
+//! A slot is *half-open* until its client has authenticated. Half-open connections keep nobody out: when
+//! there is no place for a newcomer, in all or at its source, one of them is told to end. `half_open` says which.
+//!
+//! Invariants: never more than `connections` slots in all and `per_source` for one source
+//! (`limits_hold`); both are free again when a slot is dropped (`dropping_frees`); no slot whose client has
+//! authenticated is taken away (`who_has_authenticated_stays`).
+
+mod half_open;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::{Future, poll_fn};
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+use jam_core::source::Source;
 use slab::Slab;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use half_open::HalfOpen;
+
+/// That connections had to go is logged at most once in this time.
+const DISPLACED_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How safe the place of a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Standing {
+    /// The client has not authenticated.
+    HalfOpen,
+    /// Nor has it now that the place is needed for another one: the task is to end.
+    Displaced,
+    /// The client has authenticated: the place is its own.
+    Settled,
+}
+
 /// Wakes the task of one connection. Ringing an unanswered bell again costs one atomic operation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Bell {
     rung: AtomicBool,
+    /// A [`Standing`], which changes under the lock of the slots.
+    standing: AtomicU8,
     task: AtomicWaker,
+}
+
+impl Default for Bell {
+    fn default() -> Self {
+        Self {
+            rung: AtomicBool::default(),
+            standing: AtomicU8::new(Standing::HalfOpen as u8),
+            task: AtomicWaker::default(),
+        }
+    }
 }
 
 impl Bell {
@@ -36,6 +74,14 @@ impl Bell {
     /// Whether the bell has rung since this was last asked.
     pub(crate) fn answer(&self) -> bool {
         self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::AcqRel)
+    }
+
+    fn is(&self, standing: Standing) -> bool {
+        self.standing.load(Ordering::Acquire) == standing as u8
+    }
+
+    fn set(&self, standing: Standing) {
+        self.standing.store(standing as u8, Ordering::Release);
     }
 }
 
@@ -56,7 +102,7 @@ impl Wake for Bell {
 #[derive(Debug)]
 pub(crate) struct Slots {
     connections: u32,
-    per_address: u32,
+    per_source: u32,
     free: Semaphore,
     stopping: AtomicBool,
     taken: Mutex<Taken>,
@@ -64,9 +110,25 @@ pub(crate) struct Slots {
 
 #[derive(Debug, Default)]
 struct Taken {
-    slots: Slab<(Arc<Bell>, IpAddr)>,
+    slots: Slab<Entered>,
     /// At most as many entries as there are slots: none is zero.
-    by_address: HashMap<IpAddr, u32, foldhash::fast::RandomState>,
+    by_source: HashMap<Source, u32, foldhash::fast::RandomState>,
+    half_open: HalfOpen,
+    arrivals: u64,
+    /// Connections that had to go, since that was last logged, and when it was.
+    displaced: u64,
+    logged: Option<Instant>,
+}
+
+/// A taken slot.
+#[derive(Debug)]
+struct Entered {
+    bell: Arc<Bell>,
+    source: Source,
+    /// Whether it counts for its source: not while only a proxy's address is known.
+    counted: bool,
+    /// The number of its arrival; `None` when its client has authenticated, or it has been told to end.
+    half_open: Option<u64>,
 }
 
 /// One connection's place. Dropping it frees the place.
@@ -77,59 +139,106 @@ pub(crate) struct Slot {
     bell: Arc<Bell>,
 }
 
-/// The address has as many connections as one address may have.
+/// The source has as many connections as one source may have, and all have authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
+/// Why a task is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The server stops.
+    Stopping,
+    /// The place is needed for another connection; nothing is owed to this one.
+    Displaced,
+}
+
 impl Slots {
     /// As many slots as the limits say; at least one.
-    pub(crate) fn new(connections: u32, per_address: u32) -> Arc<Self> {
+    pub(crate) fn new(connections: u32, per_source: u32) -> Arc<Self> {
         // A semaphore hands out at most u32 permits at a time, which the proof at the end needs.
         let connections = connections.max(1);
         Arc::new(Self {
             connections,
-            per_address: per_address.max(1),
+            per_source: per_source.max(1),
             free: Semaphore::new(connections as usize),
             stopping: AtomicBool::new(false),
             taken: Mutex::default(),
         })
     }
 
-    /// Waits until there is a free slot.
+    /// Waits until there is a free slot. When there is none, a half-open connection has to go; when there is none
+    /// of those either, the newcomer waits until somebody leaves.
     pub(crate) async fn permit(&self) -> SemaphorePermit<'_> {
+        if let Ok(permit) = self.free.try_acquire() {
+            return permit;
+        }
+        self.make_room();
         self.free
             .acquire()
             .await
             .expect("the semaphore is never closed")
     }
 
-    /// Takes a slot for a connection from this address.
+    /// Has a half-open connection end, if there is one.
+    pub(crate) fn make_room(&self) {
+        let mut taken = self.lock();
+        taken.displace_any();
+        log_displaced(taken);
+    }
+
+    /// Takes a slot for a connection from this source.
     ///
     /// # Errors
-    /// [`TooMany`] when the address has as many as it may have; the permit is given back.
+    /// [`TooMany`] when the source has as many as it may have; the permit is given back.
     pub(crate) fn take(
         self: &Arc<Self>,
         permit: SemaphorePermit<'_>,
-        address: IpAddr,
+        source: Source,
     ) -> Result<Slot, TooMany> {
-        let bell = Arc::new(Bell::default());
         let mut taken = self.lock();
-        let count = taken.by_address.entry(address).or_insert(0);
-        if *count >= self.per_address {
-            return Err(TooMany);
-        }
-        *count += 1;
-        let key = taken.slots.insert((bell.clone(), address));
-        drop(taken);
+        taken.count(source, self.per_source)?;
+        let slot = self.enter(&mut taken, permit, source, true);
+        log_displaced(taken);
+        Ok(slot)
+    }
+
+    /// Takes a slot for a connection that has come by a proxy and has not said from where, until
+    /// [`Slot::attribute`]. It counts in all, and for no source.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for PROXY headers"))]
+    pub(crate) fn take_for_proxied(
+        self: &Arc<Self>,
+        permit: SemaphorePermit<'_>,
+        proxy: Source,
+    ) -> Slot {
+        self.enter(&mut self.lock(), permit, proxy, false)
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        taken: &mut Taken,
+        permit: SemaphorePermit<'_>,
+        source: Source,
+        counted: bool,
+    ) -> Slot {
+        let bell = Arc::new(Bell::default());
+        let arrival = taken.arrivals;
+        taken.arrivals += 1;
+        let key = taken.slots.insert(Entered {
+            bell: bell.clone(),
+            source,
+            counted,
+            half_open: Some(arrival),
+        });
+        taken.half_open.insert(source, arrival, key);
         permit.forget(); // `Slot::drop` adds it again
         if self.stopping() {
             bell.wake_by_ref(); // `stop` may have looked before this one was there
         }
-        Ok(Slot {
+        Slot {
             slots: self.clone(),
             key,
             bell,
-        })
+        }
     }
 
     /// How many connections there are.
@@ -149,7 +258,7 @@ impl Slots {
             .lock()
             .slots
             .iter()
-            .map(|(_, (bell, _))| bell.clone())
+            .map(|(_, entered)| entered.bell.clone())
             .collect();
         for bell in bells {
             bell.wake();
@@ -169,10 +278,114 @@ impl Slots {
     }
 }
 
+impl Taken {
+    /// Counts a connection for a source; if that has as many as it may have, a half-open one of its own has to go.
+    fn count(&mut self, source: Source, most: u32) -> Result<(), TooMany> {
+        let count = self.by_source.get(&source).copied().unwrap_or(0);
+        if count >= most {
+            let key = self.half_open.pop_of(source).ok_or(TooMany)?;
+            self.displace(key);
+        }
+        *self.by_source.entry(source).or_insert(0) += 1;
+        Ok(())
+    }
+
+    fn uncount(&mut self, source: Source) {
+        if let Entry::Occupied(mut entry) = self.by_source.entry(source) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+
+    /// A half-open connection of the source that has the most of them has to go.
+    fn displace_any(&mut self) {
+        if let Some(key) = self.half_open.pop_of_the_most() {
+            self.displace(key);
+        }
+    }
+
+    fn displace(&mut self, key: usize) {
+        let entered = &mut self.slots[key];
+        entered.half_open = None;
+        entered.bell.set(Standing::Displaced);
+        entered.bell.wake_by_ref();
+        self.displaced += 1;
+        // Its place at its source is free from now on; that in all when its task has ended.
+        if std::mem::take(&mut entered.counted) {
+            let source = entered.source;
+            self.uncount(source);
+        }
+    }
+}
+
+/// Says that connections had to go, now and then; the lock is free by then.
+fn log_displaced(mut taken: MutexGuard<'_, Taken>) {
+    let now = Instant::now();
+    let is_due = |logged| now.duration_since(logged) >= DISPLACED_LOG_INTERVAL;
+    if taken.displaced == 0 || !taken.logged.is_none_or(is_due) {
+        return;
+    }
+    taken.logged = Some(now);
+    let connections = std::mem::take(&mut taken.displaced);
+    drop(taken);
+    tracing::warn!(
+        connections,
+        "connections that had not logged in made room for others: limits.connections or limits.connections_per_address reached"
+    );
+}
+
 impl Slot {
     /// The bell of the task that holds this slot.
     pub(crate) fn bell(&self) -> &Arc<Bell> {
         &self.bell
+    }
+
+    /// Counts the connection for where it comes from, which the proxy has said.
+    ///
+    /// # Errors
+    /// [`TooMany`] when the source has as many as it may have.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for PROXY headers"))]
+    pub(crate) fn attribute(&mut self, source: Source) -> Result<(), TooMany> {
+        let mut taken = self.slots.lock();
+        let Some(arrival) = taken.slots[self.key].half_open else {
+            return Ok(()); // it is to end
+        };
+        taken.count(source, self.slots.per_source)?;
+        let entered = &mut taken.slots[self.key];
+        let proxy = std::mem::replace(&mut entered.source, source);
+        entered.counted = true;
+        taken.half_open.remove(proxy, arrival);
+        taken.half_open.insert(source, arrival, self.key);
+        Ok(())
+    }
+
+    /// The client has authenticated: from now on nobody takes the slot away.
+    pub(crate) fn settle(&mut self) {
+        let mut taken = self.slots.lock();
+        let displaced = self.bell.is(Standing::Displaced);
+        self.bell.set(Standing::Settled);
+        let entered = &mut taken.slots[self.key];
+        let source = entered.source;
+        if let Some(arrival) = entered.half_open.take() {
+            taken.half_open.remove(source, arrival);
+        } else if displaced {
+            // Told to end at the last moment: another one goes in its stead.
+            entered.counted = true;
+            *taken.by_source.entry(source).or_insert(0) += 1;
+            taken.displace_any();
+        }
+    }
+
+    /// Whether its client has yet to authenticate.
+    pub(crate) fn is_half_open(&self) -> bool {
+        !self.bell.is(Standing::Settled)
+    }
+
+    /// Whether the place is needed for another connection: the task is to end at once.
+    pub(crate) fn is_displaced(&self) -> bool {
+        self.bell.is(Standing::Displaced)
     }
 
     /// Whether the server is stopping.
@@ -180,13 +393,15 @@ impl Slot {
         self.slots.stopping()
     }
 
-    /// Ready when the server is stopping. Holds the slot's bell, not its place.
-    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// Ready when the task is to end. Holds the slot's bell, not its place.
+    pub(crate) fn ended(&self) -> impl Future<Output = End> + Send + use<> {
         let (slots, bell) = (self.slots.clone(), self.bell.clone());
         poll_fn(move |cx| {
             bell.register(cx.waker());
-            if slots.stopping() {
-                Poll::Ready(())
+            if bell.is(Standing::Displaced) {
+                Poll::Ready(End::Displaced)
+            } else if slots.stopping() {
+                Poll::Ready(End::Stopping)
             } else {
                 Poll::Pending
             }
@@ -197,80 +412,14 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.slots.lock();
-        let (_, address) = taken.slots.remove(self.key);
-        if let Entry::Occupied(mut entry) = taken.by_address.entry(address) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
+        let entered = taken.slots.remove(self.key);
+        if let Some(arrival) = entered.half_open {
+            taken.half_open.remove(entered.source, arrival);
+        }
+        if entered.counted {
+            taken.uncount(entered.source);
         }
         drop(taken);
         self.slots.free.add_permits(1);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    const AWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-    const MOMENT: Duration = Duration::from_millis(20);
-
-    async fn take(slots: &Arc<Slots>, address: IpAddr) -> Result<Slot, TooMany> {
-        slots.take(slots.permit().await, address)
-    }
-
-    #[tokio::test]
-    async fn limits_hold() {
-        let slots = Slots::new(3, 2);
-        let _first = take(&slots, HOME).await.unwrap();
-        let _second = take(&slots, HOME).await.unwrap();
-        assert_eq!(take(&slots, HOME).await.unwrap_err(), TooMany);
-        let _third = take(&slots, AWAY).await.unwrap();
-        assert!(tokio::time::timeout(MOMENT, slots.permit()).await.is_err());
-        assert_eq!(slots.len(), 3);
-    }
-
-    #[tokio::test]
-    async fn dropping_frees() {
-        let slots = Slots::new(1, 1);
-        for _ in 0..3 {
-            drop(take(&slots, HOME).await.unwrap());
-        }
-        let held = take(&slots, HOME).await.unwrap();
-        assert!(
-            tokio::time::timeout(MOMENT, slots.all_free())
-                .await
-                .is_err()
-        );
-        drop(held);
-        slots.all_free().await;
-        assert_eq!(slots.lock().by_address.len(), 0);
-    }
-
-    #[tokio::test]
-    async fn stopping_reaches_who_waits() {
-        let slots = Slots::new(2, 2);
-        let slot = take(&slots, HOME).await.unwrap();
-        let waiting = tokio::spawn(async move { slot.stopped().await });
-        tokio::task::yield_now().await;
-        slots.stop();
-        tokio::time::timeout(Duration::from_secs(5), waiting)
-            .await
-            .unwrap()
-            .unwrap();
-        slots.all_free().await;
-    }
-
-    #[test]
-    fn a_bell_is_answered_once() {
-        let bell = Arc::new(Bell::default());
-        assert!(!bell.answer());
-        bell.wake_by_ref();
-        bell.wake_by_ref();
-        assert!(bell.answer());
-        assert!(!bell.answer());
     }
 }

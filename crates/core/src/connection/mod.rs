@@ -318,6 +318,12 @@ impl Connection {
         }
     }
 
+    /// Whether the client has been let in and is still there.
+    #[must_use]
+    pub fn has_authenticated(&self) -> bool {
+        matches!(self.phase, Phase::Established(_) | Phase::Authorizing(..))
+    }
+
     /// Whether the output is the last that is to be written.
     #[must_use]
     pub fn closing(&self) -> bool {

@@ -1,6 +1,6 @@
 use super::*;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use jam_core::UserLimits;
 use jam_core::push::{PushRules, Reach};
@@ -57,8 +57,11 @@ async fn tcp_stream() -> TcpStream {
 
 async fn slot() -> (Slot, IpAddr) {
     let slots = Slots::new(1, 1);
-    let address = Ipv4Addr::LOCALHOST.into();
-    (slots.take(slots.permit().await, address).unwrap(), address)
+    let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+    (
+        slots.take(slots.permit().await, address.into()).unwrap(),
+        address,
+    )
 }
 
 #[tokio::test]

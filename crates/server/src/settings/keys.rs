@@ -221,7 +221,7 @@ pub(super) const KEYS: &[Key] = &[
         "limits.connections_per_address",
         "1000",
         Kind::Count(1, U32),
-        "connections from one IP address",
+        "connections from one IPv4 address or IPv6 /64",
     ),
     key(
         "limits.packet",

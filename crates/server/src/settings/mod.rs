@@ -174,7 +174,7 @@ pub struct Webhook {
 pub struct Limits {
     /// Connections in all.
     pub connections: u32,
-    /// Connections from one IP address.
+    /// Connections from one source.
     pub connections_per_address: u32,
     /// Bytes of a packet, its fixed header included; fits MQTT's own maximum.
     pub packet: u32,
