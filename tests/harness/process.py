@@ -56,8 +56,9 @@ class Server:
     """
 
     THREADS = itertools.cycle((1, 3))
-    # Tests fail to log in on purpose, from one address: the rule has tests and servers of its own.
-    DEFAULTS = {"limits.failed_auth": 1_000_000}
+    # Tests fail to log in on purpose, from one address, and publish as fast as they can: the rules for that have
+    # tests and servers of their own.
+    DEFAULTS = {"limits.failed_auth": 1_000_000, "limits.publish_rate": 0}
 
     def __init__(self, folder, certificate=None, settings=None, arguments=(), directory=None, threads=None):
         self.folder = Path(folder)

@@ -52,7 +52,7 @@ export class Server {
       '--http', anyPort, '--admin', '', '--directory', `sqlite:${this.database}`
     ], {
       stdio: ['ignore', log, log],
-      env: { PATH: process.env.PATH, HOME: process.env.HOME, JAM_MQTT_LIMITS__FAILED_AUTH: '1000000', ...certificate }
+      env: { PATH: process.env.PATH, HOME: process.env.HOME, JAM_MQTT_LIMITS__FAILED_AUTH: '1000000', JAM_MQTT_LIMITS__PUBLISH_RATE: '0', ...certificate }
     })
     this.ended = new Promise((done) => this.process.once('exit', (code) => done(code)))
     for (const end = Date.now() + startMs; Date.now() < end && this.process.exitCode === null; await sleep(20)) {

@@ -26,6 +26,7 @@ pub mod output;
 pub mod payload;
 pub mod policy;
 pub mod push;
+pub mod rate;
 pub mod router;
 mod session;
 pub mod source;

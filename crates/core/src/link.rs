@@ -3,11 +3,12 @@
 //! A link carries no payload. What it holds is bounded: one flag for mail, one eviction, and one
 //! outcome for each publish of the connection that waits for the store (at most its inflight limit).
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use crate::ids::UserId;
 use crate::policy::{Identity, Refusal};
+use crate::rate::Allowance;
 
 /// Tells one connection of the process from every other, for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,16 +58,24 @@ pub struct Link {
     id: LinkId,
     identity: Identity,
     waker: Waker,
+    /// What all connections of the user share; `None`: they may publish as fast as they like.
+    allowance: Option<Arc<Allowance>>,
     left: Mutex<Left>,
     receiving: Mutex<()>,
 }
 
 impl Link {
-    pub(crate) fn new(id: LinkId, identity: Identity, waker: Waker) -> Self {
+    pub(crate) fn new(
+        id: LinkId,
+        identity: Identity,
+        waker: Waker,
+        allowance: Option<Arc<Allowance>>,
+    ) -> Self {
         Self {
             id,
             identity,
             waker,
+            allowance,
             left: Mutex::default(),
             receiving: Mutex::default(),
         }
@@ -79,6 +88,10 @@ impl Link {
     /// Who was let in, and with what.
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    pub(crate) fn allowance(&self) -> Option<&Arc<Allowance>> {
+        self.allowance.as_ref()
     }
 
     /// Whose connection it is.

@@ -427,6 +427,7 @@ fn rules(settings: &Settings, reach: Reach) -> Rules {
         session_expiry: sessions.expiry,
         packet: limits.packet as usize,
         inflight: limits.inflight,
+        publish_rate: limits.publish_rate,
         connect_timeout: limits.connect_timeout,
         failed_auth: limits.failed_auth,
         failed_auth_window: limits.failed_auth_window,

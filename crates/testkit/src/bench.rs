@@ -102,6 +102,7 @@ pub fn rules() -> Rules {
         session_expiry: Duration::from_secs(24 * 3600),
         packet: 1024 * 1024,
         inflight: 10,
+        publish_rate: None,
         connect_timeout: Duration::from_secs(10),
         failed_auth: 10,
         failed_auth_window: Duration::from_secs(600),

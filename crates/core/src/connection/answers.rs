@@ -183,7 +183,7 @@ impl Established {
         if std::mem::take(&mut self.unrecorded) {
             router.keep_session(user, link);
         }
-        Some(Origin::Received(user.clone(), session, packet_id))
+        Some(Origin::Received(user.clone(), session.get(), packet_id))
     }
 
     /// What was permitted could not be appended.

@@ -1,6 +1,7 @@
 //! What a client that has been let in sends (PROTOCOL.md, sections 4 and 5).
 
 use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use super::receipts::Receipts;
 use super::{Connection, OUTPUT_ENOUGH, Phase, Progress};
 use crate::link::Link;
 use crate::output::Output;
-use crate::policy::{self, MAX_TOPIC_BYTES, Stop};
+use crate::policy::{self, MAX_TOPIC_BYTES, Stop, refusals};
 use crate::router::Router;
 use crate::session::{MAX_SUBSCRIPTIONS, Received, WrongAck};
-use crate::store::{Origin, Receipt, SessionId, Subscription};
+use crate::store::{Origin, Receipt, Subscription};
 use crate::time::Time;
 use crate::user::Attached;
 
@@ -43,8 +44,8 @@ pub(super) struct Established {
     pub(super) has_mail: bool,
     /// Whether the client asked for a session that ends with the connection.
     pub(super) ends_with_connection: bool,
-    /// The number of a session that outlives the connection.
-    pub(super) session: Option<SessionId>,
+    /// The number of a session that outlives the connection; numbers begin with 1.
+    pub(super) session: Option<NonZeroU64>,
     /// Whether the store may have yet to be told of that session.
     pub(super) unrecorded: bool,
     /// Publishes in their order, until they are acknowledged.
@@ -131,7 +132,7 @@ impl Established {
             has_mail: false,
             ends_with_connection: properties.session_expiry_secs.unwrap_or(0) == 0,
             unacknowledged: VecDeque::new(),
-            session: attached.session,
+            session: attached.session.and_then(NonZeroU64::new),
             unrecorded: attached.unrecorded,
             first_publish: 0,
             answers: VecDeque::new(),
@@ -254,7 +255,14 @@ impl Connection {
                     .resolve_alias(&mut publish)
                     .and_then(|()| established.is_new(&publish, &self.router));
                 match checked {
-                    Ok(true) => return self.authorize(established, publish, now),
+                    Ok(true) if self.router.may_publish(&established.link, now) => {
+                        return self.authorize(established, publish, now);
+                    }
+                    Ok(true) => {
+                        // Before all other rules: a flood costs no look at its payload or at the directory.
+                        established.refuse(&publish, &refusals::RATE, &mut self.output);
+                        Ok(())
+                    }
                     Ok(false) => {
                         established.acknowledge(&mut self.output);
                         Ok(())

@@ -151,6 +151,9 @@ pub const QUOTA: Refusal = publish(
     ReasonCode::QuotaExceeded,
 );
 
+/// Section 8.
+pub const RATE: Refusal = publish("rate", "sending too fast", ReasonCode::QuotaExceeded);
+
 /// The mailbox cannot be written to at the moment.
 pub const STORE: Refusal = publish(
     "mailbox",

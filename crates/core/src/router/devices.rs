@@ -37,21 +37,22 @@ impl Router {
         now: Time,
     ) -> Option<(Arc<Link>, Attached)> {
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        let link = Arc::new(Link::new(id, identity, waker));
-        let attach = Attach {
-            link: link.clone(),
-            clean_start: options.clean_start,
-            session_expiry: options.session_expiry,
-            will: options.will,
-        };
-        let attached = self.with_user(link.user(), |user, effects| {
+        let user = identity.user().clone();
+        let (link, attached) = self.with_user(&user, |user, effects| {
+            let link = Arc::new(Link::new(id, identity, waker, self.allowance(user)));
+            let attach = Attach {
+                link: link.clone(),
+                clean_start: options.clean_start,
+                session_expiry: options.session_expiry,
+                will: options.will,
+            };
             let limits = &self.rules.user;
             let next_id = &|| self.next_seq();
             let mut attached = user.attach(attach, limits, now, effects, next_id)?;
             let is_new = !attached.session_present;
             attached.waits |= is_new && self.store.is_ending_sessions();
             user.note_arrival(self.listening.presence(), effects);
-            Some(attached)
+            Some((link, attached))
         })?;
         if attached.unrecorded {
             let due = (now + GRACE, link.user().clone(), id);
@@ -75,7 +76,9 @@ impl Router {
     ) {
         self.with_user(user, |user, effects| {
             let next_id = &|| self.next_seq();
+            let allowance = Self::allowance_of(user, link);
             user.detach(link, goodbye, session_expiry, now, effects, next_id);
+            self.remember_allowance(user, allowance, now);
             user.has_gone(now, &self.rules.user.push, effects);
             user.note_departure(self.listening.presence(), now, effects);
         });

@@ -14,11 +14,13 @@ mod listening;
 mod outlook;
 mod presence;
 mod pushes;
+mod rates;
 mod receipts;
 mod shard;
 mod wills;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -43,6 +45,7 @@ pub use outlook::Outlook;
 pub use presence::DuePresence;
 use presence::Presence;
 use pushes::Pushes;
+use rates::UsedUp;
 pub(crate) use receipts::Owed;
 pub use shard::{GRACE, GRACE_BYTES};
 use shard::{Graced, SHARDS, Shard, lock};
@@ -61,6 +64,8 @@ pub struct Rules {
     pub packet: usize,
     /// QoS 1 and 2 messages on their way at once, in either direction.
     pub inflight: u16,
+    /// Messages that a user may publish in a second, and ten times as many at once; `None` is unlimited.
+    pub publish_rate: Option<NonZeroU32>,
     /// Between the first byte and the CONNECT.
     pub connect_timeout: Duration,
     /// Failed authentications within `failed_auth_window`; more are refused.
@@ -88,6 +93,7 @@ pub struct Router {
     next_seq: AtomicU64,
     next_link: AtomicU64,
     attempts: Mutex<Attempts>,
+    used_up: Mutex<UsedUp>,
     /// When a user has something due.
     timers: Mutex<BTreeSet<(Time, UserId, Alarm)>>,
     wills: Mutex<Wills>,
@@ -123,6 +129,7 @@ impl Router {
             next_seq: AtomicU64::new(1),
             next_link: AtomicU64::new(1),
             attempts: Mutex::new(attempts),
+            used_up: Mutex::default(),
             timers: Mutex::default(),
             wills: Mutex::default(),
             graced_bytes: AtomicU64::new(0),

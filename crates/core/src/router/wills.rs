@@ -83,6 +83,11 @@ impl Router {
             }
             Err(Stop::Ask(question)) => return Err(question),
         };
+        // Last, for the rest is gone through again when a fact has been loaded.
+        if !self.may_publish_will(&due.user, now) {
+            self.drop_will(due);
+            return Ok(());
+        }
         let origin = Origin::Will(due.clone());
         match self.publish(permit, publish, None, None, origin, now) {
             Ok(_) => {}

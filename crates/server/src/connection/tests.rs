@@ -32,6 +32,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         session_expiry: Duration::from_secs(60),
         packet: 1024 * 1024,
         inflight: 8,
+        publish_rate: None,
         connect_timeout: Duration::from_secs(10),
         failed_auth: 10,
         failed_auth_window: Duration::from_secs(600),

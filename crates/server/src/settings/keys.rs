@@ -241,14 +241,11 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Count(1, 65_535),
         "messages on their way to a client, and from it, that are not acknowledged",
     ),
-    later(
-        key(
-            "limits.publish_rate",
-            "50",
-            Kind::Count(0, U32),
-            "messages per second and user, bursts of ten times that; 0 = unlimited",
-        ),
-        "nobody is slowed down",
+    key(
+        "limits.publish_rate",
+        "50",
+        Kind::Count(0, U32),
+        "messages per second and user, bursts of ten times that; 0 = unlimited",
     ),
     key(
         "limits.failed_auth",

@@ -15,6 +15,7 @@ mod read;
 mod tests;
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -183,7 +184,7 @@ pub struct Limits {
     /// Unacknowledged messages, each way.
     pub inflight: u16,
     /// Messages per second and user; `None` is unlimited.
-    pub publish_rate: Option<u32>,
+    pub publish_rate: Option<NonZeroU32>,
     /// Failed attempts to connect before more are refused.
     pub failed_auth: u32,
     /// How long a failed attempt counts.

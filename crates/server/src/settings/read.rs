@@ -1,5 +1,6 @@
 //! From texts to values: each setting read as what it is, or an error that says what is expected.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -220,7 +221,7 @@ impl<'a> Reader<'a> {
             packet: u32::try_from(packet).expect("PACKET_MOST fits"),
             connect_timeout: self.positive_duration("limits.connect_timeout")?,
             inflight: self.count("limits.inflight")?,
-            publish_rate: Some(self.count("limits.publish_rate")?).filter(|&rate| rate != 0),
+            publish_rate: NonZeroU32::new(self.count("limits.publish_rate")?),
             failed_auth: self.count("limits.failed_auth")?,
             failed_auth_window: self.positive_duration("limits.failed_auth_window")?,
         })

@@ -89,6 +89,7 @@ impl Server {
             // JAM_MQTT_BIN is ours: the server takes no variable that it does not know.
             .env_remove("JAM_MQTT_BIN")
             .env("JAM_MQTT_LIMITS__FAILED_AUTH", "1000000")
+            .env("JAM_MQTT_LIMITS__PUBLISH_RATE", "0")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

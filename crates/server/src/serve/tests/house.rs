@@ -38,6 +38,7 @@ impl House {
     pub(super) async fn open(change: impl FnOnce(&mut Settings, &TempDir)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
+        settings.limits.publish_rate = None; // tests publish as fast as they can
         settings.data = dir.path().to_owned();
         settings.directory.path = dir.path().join("jam.db");
         settings.listen.mqtt = Some("127.0.0.1:0".parse().unwrap());
