@@ -91,6 +91,7 @@ class PushService:
     def __init__(self):
         self.usual = sent()
         self.usual_token = access_token()
+        self._special = []
         self._script = deque()
         self._token_script = deque()
         self._requests = []
@@ -103,6 +104,11 @@ class PushService:
         """What the next pushes get, in this order; after that each gets `usual`."""
         with self._changed:
             self._script.extend(answers)
+
+    def when(self, words, reply):
+        """What pushes get that have these words in them, whatever else is scripted."""
+        with self._changed:
+            self._special.append((words.encode(), reply))
 
     def script_tokens(self, *answers):
         """The same for access tokens, and `usual_token`."""
@@ -191,6 +197,9 @@ class PushService:
         with self._changed:
             self._requests.append(request)
             self._changed.notify_all()
+            for words, reply in self._special:
+                if words in request.body:
+                    return reply
             return script.popleft() if script else usual
 
 

@@ -144,11 +144,10 @@ def test_what_is_refused_is_not_sent_again(server, service, reply):
         answer(302, {"Location": "/elsewhere"}),
         answer(200, body="<html>Log in, please</html>"),
         RESET,
-        CLOSE,
         NOISE,
         ENDLESS,
     ],
-    ids=["500", "503", "429", "302", "garbage", "reset", "close", "noise", "endless"],
+    ids=["500", "503", "429", "302", "garbage", "reset", "noise", "endless"],
 )
 def test_what_is_sent_again(server, service, reply):
     me, friend = friends(server)
@@ -161,6 +160,60 @@ def test_what_is_sent_again(server, service, reply):
         assert first.path == second.path
         time.sleep(1)
     assert len(service.pushes()) == 2
+
+
+@pytest.mark.parametrize("through", ["firebase", "webhook"])
+def test_a_connection_that_was_closed_meanwhile_costs_nothing(start, service, tmp_path, through):
+    """As servers do with those that are idle: the push goes out on a new one, at once."""
+    settings = service.firebase(tmp_path) if through == "firebase" else service.webhook()
+    server = start(settings=settings | {"push.collapse": "0s"})
+    me, friend = friends(server)
+    with server.connect(me) as writer:
+        writer.deliver(friend.inbox, me.message())
+        service.pushes(1)
+        service.script(CLOSE)
+        time.sleep(0.5)
+        began = time.monotonic()
+        writer.deliver(friend.inbox, me.message())
+        *_, again = service.pushes(3)
+        assert again.at - began < 0.7
+        time.sleep(1)
+    assert len(service.pushes()) == 3
+    assert "does not answer" not in server.log()
+
+
+@pytest.mark.parametrize("through", ["firebase", "webhook"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer(429, {"Retry-After": "3600"}),
+        answer(429, {"Retry-After": "Fri, 06 Nov 2054 08:49:37 GMT"}),
+        answer(429),
+        answer(503, {"Retry-After": "3600"}),
+        NOISE,
+        SILENCE,
+    ],
+    ids=["429", "429-date", "429-bare", "503", "noise", "silence"],
+)
+def test_one_phones_trouble_holds_up_nobody_else(start, service, tmp_path, through, reply):
+    settings = service.firebase(tmp_path) if through == "firebase" else service.webhook()
+    server = start(settings=settings)
+    me, busy = friends(server, "the-busy-phone")
+    others = [server.user() for _ in range(8)]
+    for number, other in enumerate(others):
+        server.directory.befriend(me, other)
+        server.directory.set_notification_token(other, f"phone-{number}")
+    service.when("the-busy-phone" if through == "firebase" else f'"to":"{busy.id}"', reply)
+    with server.connect(me) as writer:
+        writer.deliver(busy.inbox, me.message())
+        service.pushes(1)
+        for count, other in enumerate(others, 1):
+            time.sleep(0.2)
+            began = time.monotonic()
+            writer.deliver(other.inbox, me.message())
+            told = service.pushes(count + 1)  # and further tries for the busy one, perhaps
+            assert time.monotonic() - began < 1, told
+    assert "does not answer" not in server.log()
 
 
 def test_no_earlier_than_the_service_asks(server, service):
@@ -186,6 +239,37 @@ def test_an_access_token_is_shared_and_renewed(server, service):
     assert revoked.headers["authorization"] == "Bearer one"
     assert again.headers["authorization"] == "Bearer two"
     assert len(service.tokens()) == 2
+
+
+def test_a_phone_that_comes_and_goes_gets_three_at_once(start, service, tmp_path):
+    server = start(settings=service.firebase(tmp_path) | {"push.collapse": "3s"})
+    me, friend = friends(server)
+    began = time.monotonic()
+    with server.connect(me) as writer:
+        for number in range(15):
+            writer.deliver(friend.inbox, me.message(str(number)))
+            with server.listener(friend) as phone:
+                phone.message(payload=me.message(str(number)))
+            time.sleep(0.02)
+        assert time.monotonic() - began < 2.5
+        assert len(service.pushes()) == 3
+        writer.deliver(friend.inbox, me.message("the last"))
+        *_, fourth = service.pushes(4)
+        assert fourth.at - began >= 2.9
+        time.sleep(1)
+    assert len(service.pushes()) == 4
+
+
+def test_an_expired_message_causes_no_push(server, service):
+    me, friend = friends(server)
+    service.script(answer(429, {"Retry-After": "3"}))
+    with server.connect(me, 5) as writer:
+        writer.deliver(friend.inbox, me.message(), props={"message_expiry": 1})
+        service.pushes(1)
+        time.sleep(4.5)
+        assert len(service.pushes()) == 1
+        writer.deliver(friend.inbox, me.message())
+        service.pushes(2)
 
 
 def test_a_push_survives_kill_9(server, service):

@@ -1,7 +1,8 @@
 //! Takes the pushes that are due and has them delivered.
 //!
 //! One task. It never stands in the way of a message: what it cannot send waits with the router, which
-//! bounds how many, and of those at most `MAX_IN_FLIGHT` are on their way. For each, the directory is asked
+//! bounds how many, and of those at most `MAX_IN_FLIGHT` are on their way. What cannot be sent for its receiver's
+//! sake holds up no other (`receivers`, `pace`). For each, the directory is asked
 //! once more, for since it became due the sender may have been blocked or the token changed. When the server
 //! stops, what is on its way may still arrive within [`STOP_PATIENCE`]; the rest stays owed, is in the store,
 //! and goes out after the start. The tests are in `tests/dispatcher.rs`.
@@ -16,8 +17,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::pace::{Pace, backoff};
-use super::{Delivery, Notifier, Push};
+use super::pace::{Failure, Pace, backoff};
+use super::receivers::Receivers;
+use super::{Delivery, Notifier, Push, Scope};
 use crate::connection::Shared;
 use crate::directory::SqliteDirectory;
 
@@ -46,7 +48,6 @@ pub(crate) async fn send_pushes(
     let mut dispatcher = Dispatcher::new(shared.clone(), notifier);
     loop {
         let has_room = dispatcher.has_room();
-        let waits = dispatcher.waits();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
@@ -56,7 +57,7 @@ pub(crate) async fn send_pushes(
             push = std::future::poll_fn(|context| router.poll_push(context, shared.clock.now())), if has_room => {
                 dispatcher.start(push);
             }
-            _ = ticks.tick(), if waits => {}
+            _ = ticks.tick() => {}
         }
         dispatcher.say();
     }
@@ -68,6 +69,7 @@ struct Dispatcher {
     notifier: Arc<dyn Notifier>,
     under_way: JoinSet<Tried>,
     pace: Pace,
+    receivers: Receivers,
     log: Log,
 }
 
@@ -80,7 +82,7 @@ struct Tried {
 
 /// What came of a try.
 #[derive(Debug)]
-pub(super) enum Attempt {
+enum Attempt {
     /// The notifier has tried.
     Made(Delivery),
     /// The sender may not write to the receiver any more, or there is no token to send it to.
@@ -104,17 +106,13 @@ impl Dispatcher {
             notifier,
             under_way: JoinSet::new(),
             pace: Pace::default(),
+            receivers: Receivers::default(),
             log: Log::default(),
         }
     }
 
     fn has_room(&self) -> bool {
         self.pace.has_room(self.under_way.len(), Instant::now())
-    }
-
-    /// Whether there is something to do that nobody calls for.
-    fn waits(&self) -> bool {
-        !self.has_room() || self.shared.router.waiting_pushes() > 0
     }
 
     fn start(&mut self, push: DuePush) {
@@ -126,6 +124,12 @@ impl Dispatcher {
                 .push_settled(push, PushOutcome::Dropped, now);
             return;
         }
+        if let Err(wait) = self.receivers.start(push.receiver(), Instant::now()) {
+            let outcome = PushOutcome::Deferred(now + wait);
+            self.shared.router.push_settled(push, outcome, now);
+            return;
+        }
+        self.pace.started();
         let (shared, notifier) = (self.shared.clone(), self.notifier.clone());
         self.under_way.spawn(async move {
             let began = Instant::now();
@@ -146,22 +150,50 @@ impl Dispatcher {
             result,
         } = tried;
         let now = self.shared.clock.now();
-        self.tell_pace(began, &result);
+        let wait = self.learn(&push, began, &result);
         if let Attempt::Made(Delivery::Rejected { kind }) = &result {
             self.log.refused(kind);
         }
-        let outcome = outcome(&result, push.attempts(), now);
+        let outcome = outcome(&result, now + wait);
         self.shared.router.push_settled(push, outcome, now);
     }
 
-    fn tell_pace(&mut self, began: Instant, result: &Attempt) {
-        match result {
-            Attempt::Made(Delivery::Unavailable { retry_after, why }) => {
-                self.pace.failed(began, *retry_after, why, Instant::now());
-            }
-            Attempt::Made(_) => self.pace.answered(began),
-            Attempt::Pointless | Attempt::Unknown => {}
-        }
+    /// Tells pace and receivers what a try says of them. How long the push waits, if it is to be tried again.
+    fn learn(&mut self, push: &DuePush, began: Instant, result: &Attempt) -> Duration {
+        let (receiver, now) = (push.receiver(), Instant::now());
+        let Attempt::Made(delivery) = result else {
+            self.pace.undecided(began);
+            self.receivers.undecided(receiver);
+            return backoff(push.attempts());
+        };
+        let Delivery::Unavailable {
+            scope,
+            retry_after,
+            why,
+        } = delivery
+        else {
+            self.pace.answered(began);
+            self.receivers.answered(receiver);
+            return Duration::ZERO;
+        };
+        let (is_news, wait) = if *scope == Scope::Service {
+            self.receivers.undecided(receiver);
+            let wait = backoff(push.attempts()).max(retry_after.unwrap_or_default());
+            (true, wait)
+        } else {
+            let attempts = push.attempts();
+            self.receivers.failed(receiver, attempts, *retry_after, now)
+        };
+        tracing::debug!(user = receiver.as_str(), ?wait, "a push has to wait: {why}");
+        let failure = Failure {
+            receiver,
+            is_news,
+            scope: *scope,
+            retry_after: *retry_after,
+            why,
+        };
+        self.pace.failed(began, &failure, now);
+        wait
     }
 
     fn say(&mut self) {
@@ -199,7 +231,7 @@ impl Log {
 }
 
 /// Asks where the push goes and has it delivered there. `since`: when it became due, as the wall clock has it.
-pub(super) async fn attempt(
+async fn attempt(
     directory: &SqliteDirectory,
     notifier: &dyn Notifier,
     push: &DuePush,
@@ -242,17 +274,13 @@ async fn clear_token(directory: &SqliteDirectory, push: &Push) {
     }
 }
 
-/// What the router is told.
-pub(super) fn outcome(result: &Attempt, attempts: u32, now: Time) -> PushOutcome {
+/// What the router is told; `again` is when a push that was not sent is tried again.
+fn outcome(result: &Attempt, again: Time) -> PushOutcome {
     match result {
         Attempt::Made(Delivery::Delivered) => PushOutcome::Sent,
         Attempt::Made(Delivery::Unregistered | Delivery::Rejected { .. }) | Attempt::Pointless => {
             PushOutcome::Dropped
         }
-        Attempt::Made(Delivery::Unavailable { retry_after, .. }) => {
-            let wait = backoff(attempts).max(retry_after.unwrap_or_default());
-            PushOutcome::Later(now + wait)
-        }
-        Attempt::Unknown => PushOutcome::Later(now + backoff(attempts)),
+        Attempt::Made(Delivery::Unavailable { .. }) | Attempt::Unknown => PushOutcome::Later(again),
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::account::ServiceAccount;
 use super::http::{Answer, Http};
 use super::oauth::{Access, Oauth};
-use super::{Delivering, Delivery, Notifier, Push, PushError};
+use super::{Delivering, Delivery, Notifier, Push, PushError, Scope};
 
 /// How long Firebase and Apple go on trying to reach the phone.
 const TTL: Duration = Duration::from_secs(86_400);
@@ -141,7 +141,7 @@ fn outcome(answer: &Answer) -> Delivery {
         return not_now;
     }
     if answer.body.is_none() {
-        return Delivery::unavailable("its answer breaks off, or does not end");
+        return Delivery::unavailable(Scope::Request, "its answer breaks off, or does not end");
     }
     if answer.status.is_success() {
         // Something else may answer in Firebase's place: a portal that wants to be logged into, say.
@@ -149,7 +149,7 @@ fn outcome(answer: &Answer) -> Delivery {
         if says_nothing || answer.object().is_some() {
             return Delivery::Delivered;
         }
-        return Delivery::unavailable("its answer is not Firebase's");
+        return Delivery::unavailable(Scope::Request, "its answer is not Firebase's");
     }
     let code = error_code(answer);
     if answer.status == StatusCode::NOT_FOUND && code.as_deref() == Some("UNREGISTERED") {

@@ -2,7 +2,9 @@
 //!
 //! HTTP/2 where the server offers it in the TLS handshake, else HTTP/1.1; TLS by rustls with ring and the
 //! machine's certificate authorities. No redirect is followed: it would carry tokens to another place. No
-//! proxy is used. An answer is a status and at most [`BODY_BYTES`] of body, within [`TIMEOUT`] in all.
+//! proxy is used. An answer is a status and at most [`BODY_BYTES`] of body, within [`TIMEOUT`] in all. A
+//! connection that ends before an answer begins may have been closed while nobody used it: the request is
+//! repeated once, at once, on a new one.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -13,10 +15,13 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::{Delivery, PushError};
+use super::{Delivery, PushError, Scope};
 
 /// From the beginning of a request to the end of its answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Of that, for a new connection, its TLS handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longer bodies are not read.
 pub(super) const BODY_BYTES: usize = 64 * 1024;
@@ -38,6 +43,8 @@ const IDLE_CONNECTIONS: usize = 4;
 #[derive(Debug, Clone)]
 pub(super) struct Http {
     client: Client,
+    /// Opens a connection for each request.
+    unpooled: Client,
 }
 
 /// What came back.
@@ -49,9 +56,13 @@ pub(super) struct Answer {
     pub(super) body: Option<Bytes>,
 }
 
-/// Nothing came back; in words for the log.
+/// Nothing came back.
 #[derive(Debug)]
-pub(super) struct NoAnswer(pub(super) String);
+pub(super) struct NoAnswer {
+    scope: Scope,
+    /// In words for the log.
+    pub(super) why: String,
+}
 
 impl Http {
     /// For requests to these addresses.
@@ -84,18 +95,24 @@ impl Http {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(concat!("jam-mqtt/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .timeout(timeout)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .http2_keep_alive_interval(PING_AFTER)
-            .http2_keep_alive_timeout(PONG_WITHIN)
-            .build()
-            .map_err(|error| cannot(&error))?;
-        Ok(Self { client })
+        let client = |idle_connections: usize| {
+            Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .user_agent(concat!("jam-mqtt/", env!("CARGO_PKG_VERSION")))
+                .redirect(redirect::Policy::none())
+                .no_proxy()
+                .timeout(timeout)
+                .connect_timeout(CONNECT_TIMEOUT.min(timeout / 2))
+                .pool_max_idle_per_host(idle_connections)
+                .http2_keep_alive_interval(PING_AFTER)
+                .http2_keep_alive_timeout(PONG_WITHIN)
+                .build()
+                .map_err(|error| cannot(&error))
+        };
+        Ok(Self {
+            client: client(IDLE_CONNECTIONS)?,
+            unpooled: client(0)?,
+        })
     }
 
     /// A POST, to be given headers and a body.
@@ -105,7 +122,13 @@ impl Http {
 
     /// Sends a request and waits for its answer.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Answer, NoAnswer> {
-        let mut response = request.send().await.map_err(|error| describe(&error))?;
+        let request = request.build().map_err(|error| describe(&error))?;
+        let again = request.try_clone();
+        let sent = match (self.client.execute(request).await, again) {
+            (Err(error), Some(again)) if is_cut_off(&error) => self.unpooled.execute(again).await,
+            (sent, _) => sent,
+        };
+        let mut response = sent.map_err(|error| describe(&error))?;
         Ok(Answer {
             status: response.status(),
             retry_after: retry_after(response.headers(), SystemTime::now()),
@@ -125,13 +148,14 @@ impl Answer {
     ///
     /// A redirect is one of these: where it leads nobody knows, and who set it up may still mend it.
     pub(super) fn not_now(&self) -> Option<Delivery> {
-        let why = match self.status.as_u16() {
-            429 => ", it wants fewer requests",
-            300..=399 => ", a redirect, which is not followed",
+        let (scope, why) = match self.status.as_u16() {
+            429 => (Scope::Receiver, ", it wants fewer requests"),
+            300..=399 => (Scope::Request, ", a redirect, which is not followed"),
             200..=299 | 400..=499 => return None,
-            _ => "",
+            _ => (Scope::Request, ""),
         };
         Some(Delivery::Unavailable {
+            scope,
             retry_after: self.retry_after,
             why: format!("{}{why}", self.status.as_u16()),
         })
@@ -139,8 +163,8 @@ impl Answer {
 }
 
 impl From<NoAnswer> for Delivery {
-    fn from(NoAnswer(why): NoAnswer) -> Self {
-        Self::unavailable(why)
+    fn from(NoAnswer { scope, why }: NoAnswer) -> Self {
+        Self::unavailable(scope, why)
     }
 }
 
@@ -167,21 +191,34 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
+/// Whether the connection, or the request's stream on it, ended before anything was answered.
+fn is_cut_off(error: &reqwest::Error) -> bool {
+    let is_noise = |cause: &(dyn std::error::Error + 'static)| {
+        cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_parse)
+    };
+    !error.is_connect() && !error.is_timeout() && error.is_request() && !causes(error).any(is_noise)
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+}
+
 /// Neither address nor anything that was sent.
 fn describe(error: &reqwest::Error) -> NoAnswer {
-    if error.is_timeout() {
-        return NoAnswer("no answer in time".to_owned());
-    }
-    let mut cause = error.source();
-    while let Some(next) = cause.and_then(std::error::Error::source) {
-        cause = Some(next);
-    }
+    let cause = causes(error).last();
     let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-    NoAnswer(if error.is_connect() {
-        format!("no connection{cause}")
+    let (scope, why) = if error.is_connect() && error.is_timeout() {
+        (Scope::Service, "no connection in time".to_owned())
+    } else if error.is_connect() {
+        (Scope::Service, format!("no connection{cause}"))
+    } else if error.is_timeout() {
+        (Scope::Request, "no answer in time".to_owned())
     } else {
-        format!("no answer{cause}")
-    })
+        (Scope::Request, format!("no answer{cause}"))
+    };
+    NoAnswer { scope, why }
 }
 
 #[cfg(test)]

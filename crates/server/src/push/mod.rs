@@ -6,7 +6,7 @@
 //! - `fcm`: Firebase, with `account` (its key file) and `oauth` (its access tokens). `webhook`: any HTTP
 //!   server. `http`: requests as both make them.
 //! - `dispatcher`: takes what the router says is due and has it delivered. `pace`: how fast, and what is
-//!   said of a service that does not answer.
+//!   said of a service that does not answer. `receivers`: whose pushes wait because one of theirs failed.
 //!
 //! Invariants: a push holds no content, and no message waits for one. Every wait, answer and number of
 //! requests has a bound with a name. Notification tokens, access tokens and bodies are never logged
@@ -18,6 +18,7 @@ mod fcm;
 mod http;
 mod oauth;
 mod pace;
+mod receivers;
 #[cfg(test)]
 mod tests;
 mod webhook;
@@ -65,6 +66,8 @@ pub(crate) enum Delivery {
     },
     /// The service did not take it; it may later.
     Unavailable {
+        /// What that says.
+        scope: Scope,
         /// How long it asks to be left alone.
         retry_after: Option<Duration>,
         /// In words for the log.
@@ -72,9 +75,21 @@ pub(crate) enum Delivery {
     },
 }
 
+/// What a push that could not be delivered says, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    /// The service wants fewer pushes to this receiver.
+    Receiver,
+    /// This request went wrong; whether others do is to be seen.
+    Request,
+    /// No request gets through.
+    Service,
+}
+
 impl Delivery {
-    fn unavailable(why: impl Into<String>) -> Self {
+    fn unavailable(scope: Scope, why: impl Into<String>) -> Self {
         Self::Unavailable {
+            scope,
             retry_after: None,
             why: why.into(),
         }

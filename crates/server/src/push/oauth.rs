@@ -12,9 +12,9 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::Delivery;
 use super::account::ServiceAccount;
 use super::http::{Answer, Http};
+use super::{Delivery, Scope};
 
 /// What the access token is good for.
 const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
@@ -116,7 +116,7 @@ impl Oauth {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(format!("grant_type={GRANT_TYPE}&assertion={assertion}"));
         let answer = self.http.send(request).await;
-        let answer = answer.map_err(|error| no_token(&error.0))?;
+        let answer = answer.map_err(|error| no_token(&error.why))?;
         grant(&answer).ok_or_else(|| refusal(&answer))
     }
 }
@@ -162,11 +162,12 @@ fn refusal(answer: &Answer) -> Delivery {
     });
     let code = code.map_or_else(String::new, |code| format!(" {code}"));
     Delivery::Unavailable {
+        scope: Scope::Service,
         retry_after: answer.retry_after,
         why: format!("no access token: {status}{code}"),
     }
 }
 
 fn no_token(why: &str) -> Delivery {
-    Delivery::unavailable(format!("no access token: {why}"))
+    Delivery::unavailable(Scope::Service, format!("no access token: {why}"))
 }

@@ -1,8 +1,10 @@
 //! How fast pushes are sent, and what is said of a service that does not answer.
 //!
-//! While all is well [`MAX_IN_FLIGHT`] pushes are on their way at a time. When the service does not take
-//! one, nothing is sent for a pause; then one push tries, and again after a longer pause, until the service
-//! answers. A service that is down so gets a request a minute, however many pushes wait.
+//! While all is well [`MAX_IN_FLIGHT`] pushes are on their way at a time. What the service does not take is first
+//! of all its receiver's trouble (`receivers`). It is the service's when no connection comes about, or when
+//! [`SEVERAL`] receivers fail in a row: then nothing is sent for a pause, one push tries, and the next one after
+//! a pause that grows with each *other* receiver that fails, until the service answers. A service that is down
+//! so gets a request a minute, however many pushes wait; one that has enough of some phones loses a second or two.
 //!
 //! It is said once that the service does not answer, and once that it does again; while it does not, once in
 //! [`REMIND_AFTER`] with the number of pushes that wait. One that keeps coming and going is not told of more
@@ -10,15 +12,21 @@
 
 use std::time::Duration;
 
+use jam_core::ids::UserId;
 use tokio::time::Instant;
+
+use super::Scope;
 
 /// Pushes on their way at a time.
 pub(super) const MAX_IN_FLIGHT: usize = 32;
 
+/// Receivers whose pushes fail, with none in between that does not, before it counts as the service's trouble.
+pub(super) const SEVERAL: usize = 3;
+
 /// The first pause, and the least that a push waits to be tried again.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// The longest pause, also if the service asks for a longer one: that may be about one phone only.
+/// The longest pause, also if the service asks for a longer one.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// The longest that a push waits to be tried again, unless the service asks for more.
@@ -30,6 +38,8 @@ const REMIND_AFTER: Duration = Duration::from_secs(60);
 /// When pushes may be sent.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
+    /// Receivers whose pushes have failed since one was answered, up to [`SEVERAL`].
+    failing: Vec<UserId>,
     trouble: Option<Trouble>,
     /// When it was last said that the service does not answer.
     said: Option<Instant>,
@@ -42,61 +52,102 @@ pub(super) struct Pace {
 struct Trouble {
     /// What was sent before says nothing of how the service is now.
     since: Instant,
-    /// Tries since then.
+    /// The most that a failure has said.
+    scope: Scope,
+    /// Receivers whose tries have failed since then.
     probes: u32,
+    /// Whether one is on its way.
+    probing: bool,
     next_probe: Instant,
     why: String,
+}
+
+/// A push that the service has not taken.
+#[derive(Debug)]
+pub(super) struct Failure<'a> {
+    pub(super) receiver: &'a UserId,
+    /// Whether it is the receiver's first, of several in a row.
+    pub(super) is_news: bool,
+    pub(super) scope: Scope,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) why: &'a str,
 }
 
 impl Pace {
     /// Whether another push may be sent while so many are on their way.
     pub(super) fn has_room(&self, in_flight: usize, now: Instant) -> bool {
-        match &self.trouble {
-            None => in_flight < MAX_IN_FLIGHT,
-            Some(trouble) => in_flight == 0 && now >= trouble.next_probe,
+        let probes = |it: &Trouble| !it.probing && now >= it.next_probe;
+        in_flight < MAX_IN_FLIGHT && self.trouble.as_ref().is_none_or(probes)
+    }
+
+    /// A push is on its way.
+    pub(super) fn started(&mut self) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.probing = true;
         }
+    }
+
+    /// What was sent at `sent` has come to its end.
+    fn ended(&mut self, sent: Instant) -> bool {
+        let Some(trouble) = &mut self.trouble else {
+            return true;
+        };
+        let is_probe = sent >= trouble.since;
+        trouble.probing &= !is_probe;
+        is_probe
+    }
+
+    /// Nothing was sent, after all.
+    pub(super) fn undecided(&mut self, sent: Instant) {
+        self.ended(sent);
     }
 
     /// The service has answered what was sent at `sent`.
     pub(super) fn answered(&mut self, sent: Instant) {
-        if self
-            .trouble
-            .as_ref()
-            .is_some_and(|trouble| sent >= trouble.since)
-        {
-            self.trouble = None;
-            if self.unfinished {
-                self.unfinished = false;
-                tracing::info!("the push service answers again");
-            }
+        self.failing.clear();
+        let is_probe = self.ended(sent);
+        // That it answers somebody says that the others' trouble was their own.
+        let is_over = |it: &mut Trouble| is_probe || it.scope == Scope::Receiver;
+        if self.trouble.take_if(is_over).is_some() && self.unfinished {
+            self.unfinished = false;
+            tracing::info!("the push service answers again");
         }
     }
 
     /// The service has not taken what was sent at `sent`.
-    pub(super) fn failed(
-        &mut self,
-        sent: Instant,
-        retry_after: Option<Duration>,
-        why: &str,
-        now: Instant,
-    ) {
+    pub(super) fn failed(&mut self, sent: Instant, failure: &Failure<'_>, now: Instant) {
+        let is_probe = self.ended(sent);
+        if self.failing.len() < SEVERAL && !self.failing.contains(failure.receiver) {
+            self.failing.push(failure.receiver.clone());
+        }
+        let is_service = failure.scope == Scope::Service || self.failing.len() >= SEVERAL;
         let probes = match &self.trouble {
-            None => 0,
-            Some(trouble) if sent >= trouble.since => trouble.probes + 1,
-            // One of those that were on their way. Its wish to be left alone counts.
+            None if is_service => 0,
+            None => return,
+            Some(trouble) if is_probe && (failure.is_news || failure.scope == Scope::Service) => {
+                trouble.probes.saturating_add(1)
+            }
+            // The same receiver again says nothing new, nor does what was on its way. A wish to be left alone counts.
             Some(trouble) => trouble.probes,
         };
-        let pause = backoff(probes).max(retry_after.unwrap_or_default());
+        // For how long a receiver is to be left alone says nothing of the others.
+        let wish = failure
+            .retry_after
+            .filter(|_| failure.scope > Scope::Receiver);
+        let pause = backoff(probes).max(wish.unwrap_or_default());
         let next_probe = now + pause.min(MAX_PAUSE);
         let trouble = self.trouble.get_or_insert_with(|| Trouble {
             since: now,
+            scope: failure.scope,
             probes,
+            probing: false,
             next_probe,
             why: String::new(),
         });
         trouble.probes = probes;
+        trouble.scope = trouble.scope.max(failure.scope);
         trouble.next_probe = trouble.next_probe.max(next_probe);
-        why.clone_into(&mut trouble.why);
+        failure.why.clone_into(&mut trouble.why);
     }
 
     /// Says what is to be said by now. `waiting`: pushes that wait; while none does, nobody knows how the
@@ -133,13 +184,48 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// What a receiver's push came to, the first time.
+    fn fail(pace: &mut Pace, receiver: u32, scope: Scope, sent: Instant, now: Instant) {
+        fail_asking(pace, receiver, scope, None, sent, now);
+    }
+
+    fn fail_asking(
+        pace: &mut Pace,
+        receiver: u32,
+        scope: Scope,
+        retry_after: Option<Duration>,
+        sent: Instant,
+        now: Instant,
+    ) {
+        let receiver = UserId::parse(receiver.to_string()).unwrap();
+        let failure = Failure {
+            receiver: &receiver,
+            is_news: true,
+            scope,
+            retry_after,
+            why: "503",
+        };
+        pace.failed(sent, &failure, now);
+    }
+
     /// A service that stopped answering at the second instant.
     fn down(retry_after: Option<Duration>) -> (Pace, Instant) {
         let mut pace = Pace::default();
         let now = Instant::now();
         assert!(pace.has_room(MAX_IN_FLIGHT - 1, now));
         assert!(!pace.has_room(MAX_IN_FLIGHT, now));
-        pace.failed(now - SECOND, retry_after, "503", now);
+        for receiver in 0..3 {
+            assert!(pace.has_room(0, now));
+            fail_asking(
+                &mut pace,
+                receiver,
+                Scope::Request,
+                retry_after,
+                now - SECOND,
+                now,
+            );
+        }
+        assert!(!pace.has_room(0, now));
         (pace, now)
     }
 
@@ -147,35 +233,97 @@ mod tests {
     fn one_probe_at_a_time() {
         let (mut pace, now) = down(None);
         assert!(!pace.has_room(0, now + SECOND / 2));
-        assert!(pace.has_room(0, now + 2 * SECOND));
-        assert!(!pace.has_room(1, now + 2 * SECOND), "one is on its way");
+        let later = now + 2 * SECOND;
+        assert!(pace.has_room(MAX_IN_FLIGHT - 1, later), "others hang");
+        assert!(!pace.has_room(MAX_IN_FLIGHT, later));
+        pace.started();
+        assert!(!pace.has_room(1, later), "one is on its way");
         // What was on its way before neither ends the trouble nor makes it worse.
         pace.answered(now - SECOND);
         assert!(pace.trouble.is_some());
-        for _ in 0..100 {
-            pace.failed(now - SECOND, None, "503", now);
+        for receiver in 0..100 {
+            fail(&mut pace, receiver, Scope::Request, now - SECOND, now);
         }
-        assert!(pace.has_room(0, now + 2 * SECOND));
-        pace.answered(now + 2 * SECOND);
-        assert!(pace.has_room(MAX_IN_FLIGHT - 1, now + 2 * SECOND));
+        assert!(!pace.has_room(1, later), "it is still on its way");
+        pace.undecided(later);
+        assert!(pace.has_room(0, later));
+        pace.started();
+        pace.answered(later);
+        assert!(pace.has_room(MAX_IN_FLIGHT - 1, later));
     }
 
     #[test]
     fn pauses_grow_up_to_a_minute() {
         let (mut pace, mut now) = down(None);
-        for _ in 0..100 {
+        for receiver in 0..100 {
             now += MAX_PAUSE;
             assert!(pace.has_room(0, now));
-            pace.failed(now, None, "503", now);
+            pace.started();
+            fail(&mut pace, receiver, Scope::Request, now, now);
             assert!(!pace.has_room(0, now + SECOND / 2));
         }
         let (mut pace, now) = down(Some(30 * SECOND));
         assert!(!pace.has_room(0, now + 29 * SECOND));
         assert!(pace.has_room(0, now + 30 * SECOND));
         // Who was on his way and is told to wait longer.
-        pace.failed(now - SECOND, Some(3600 * SECOND), "429", now);
+        let hour = Some(3600 * SECOND);
+        fail_asking(&mut pace, 7, Scope::Request, hour, now - SECOND, now);
         assert!(!pace.has_room(0, now + 59 * SECOND));
         assert!(pace.has_room(0, now + MAX_PAUSE));
+    }
+
+    #[test]
+    fn one_receiver_is_not_the_service() {
+        for scope in [Scope::Receiver, Scope::Request] {
+            let mut pace = Pace::default();
+            let now = Instant::now();
+            for _ in 0..100 {
+                fail_asking(&mut pace, 1, scope, Some(3600 * SECOND), now, now);
+                fail_asking(&mut pace, 2, scope, Some(3600 * SECOND), now, now);
+                assert!(pace.has_room(MAX_IN_FLIGHT - 1, now));
+            }
+            pace.answered(now);
+            fail(&mut pace, 3, scope, now, now);
+            assert!(pace.has_room(0, now), "they were not in a row");
+        }
+    }
+
+    #[test]
+    fn a_service_that_cannot_be_reached_is_left_alone_at_once() {
+        let mut pace = Pace::default();
+        let now = Instant::now();
+        fail(&mut pace, 1, Scope::Service, now, now);
+        assert!(!pace.has_room(0, now + SECOND / 2));
+        assert!(pace.has_room(0, now + 2 * SECOND));
+    }
+
+    #[test]
+    fn phones_that_have_had_enough_cost_the_others_two_seconds_at_most() {
+        let mut pace = Pace::default();
+        let mut now = Instant::now();
+        let hour = Some(3600 * SECOND);
+        for receiver in 0..3 {
+            fail_asking(&mut pace, receiver, Scope::Receiver, hour, now, now);
+        }
+        assert!(!pace.has_room(0, now));
+        // The same ones again and again.
+        for round in 0..100 {
+            now += 2 * SECOND;
+            assert!(pace.has_room(0, now), "round {round}");
+            pace.started();
+            let receiver = UserId::parse((round % 3).to_string()).unwrap();
+            let failure = Failure {
+                receiver: &receiver,
+                is_news: false,
+                scope: Scope::Receiver,
+                retry_after: hour,
+                why: "429",
+            };
+            pace.failed(now, &failure, now);
+        }
+        // Any answer ends it, also to what was on its way.
+        pace.answered(now - 60 * SECOND);
+        assert!(pace.has_room(0, now));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use rusqlite::Connection;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::*;
 use crate::client::Client;
@@ -239,19 +240,79 @@ async fn a_dead_service_is_left_alone_and_messages_flow() {
 }
 
 #[tokio::test]
-async fn a_service_that_wants_to_be_left_alone_is() {
+async fn a_phone_that_is_to_be_left_alone_is() {
     let firebase = Firebase::open().await;
     let house = House::with_firebase(3, &firebase).await;
+    house.run("INSERT INTO user_friends (user_id, friend_id) VALUES (2, 3), (3, 2)");
     firebase.messages.then([Reply::retry_after(429, "3")]);
     let mut writer = house.client("1").await;
     write(&mut writer, "2").await;
     firebase.messages.until(1).await;
     tokio::time::sleep(PATIENCE).await;
-    write(&mut writer, "3").await;
+    // Another sender waits as well.
+    let mut other = house.client("3").await;
+    let message = Bytes::from_static(br#"{"from":"3"}"#);
+    other.publish("/2/inbox", message).await.unwrap();
     let requests = firebase.messages.until(3).await;
     for later in &requests[1..] {
         assert!(later.at - requests[0].at >= Duration::from_secs(3));
     }
+}
+
+#[tokio::test]
+async fn one_phones_trouble_holds_up_nobody_else() {
+    for trouble in [
+        Reply::retry_after(429, "3600"),
+        Reply::retry_after(429, "Fri, 06 Nov 2054 08:49:37 GMT"),
+        Reply::retry_after(503, "3600"),
+        Reply::plain(500, ""),
+        Reply::Close,
+        Reply::Noise,
+        Reply::NoBody(200),
+        Reply::Silence,
+    ] {
+        let (logged, _guard) = Logged::everything();
+        let firebase = Firebase::open().await;
+        let house = House::with_firebase(12, &firebase).await;
+        firebase.messages.when("phone-of-2\"", trouble.clone());
+        let mut writer = house.client("1").await;
+        write(&mut writer, "2").await;
+        firebase.messages.until(1).await;
+        tokio::time::sleep(PATIENCE / 5).await;
+        for receiver in 3..=12 {
+            let before = Instant::now();
+            write(&mut writer, &receiver.to_string()).await;
+            let told = format!("phone-of-{receiver}\"");
+            until(&format!("{trouble:?} holds up {receiver}"), || {
+                let requests = firebase.messages.requests();
+                requests.iter().any(|it| it.body.contains(&told))
+            })
+            .await;
+            assert!(before.elapsed() < Duration::from_secs(1), "{trouble:?}");
+        }
+        assert_eq!(logged.count("does not answer"), 0, "{trouble:?}");
+    }
+}
+
+#[tokio::test]
+async fn three_busy_phones_in_a_row_cost_the_others_two_seconds_at_most() {
+    let firebase = Firebase::open().await;
+    let house = House::with_firebase(5, &firebase).await;
+    for busy in ["2", "3", "4"] {
+        let busy = format!("phone-of-{busy}\"");
+        firebase
+            .messages
+            .when(&busy, Reply::retry_after(429, "3600"));
+    }
+    let mut writer = house.client("1").await;
+    for busy in ["2", "3", "4"] {
+        write(&mut writer, busy).await;
+    }
+    firebase.messages.until(3).await;
+    let before = Instant::now();
+    write(&mut writer, "5").await;
+    firebase.messages.until(4).await;
+    assert!(before.elapsed() < Duration::from_secs(3));
 }
 
 #[tokio::test]

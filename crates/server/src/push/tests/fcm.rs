@@ -142,7 +142,6 @@ async fn what_is_worth_another_try() {
         (Reply::Endless(200), None, "does not end"),
         (Reply::Endless(404), None, "does not end"),
         (Reply::Endless(503), None, "503"),
-        (Reply::Close, None, "no answer"),
         (Reply::Noise, None, "no answer"),
         (Reply::Silence, None, "no answer in time"),
         (
@@ -153,11 +152,23 @@ async fn what_is_worth_another_try() {
     ] {
         firebase.messages.then([reply.clone()]);
         let delivery = notifier.deliver(&push()).await;
-        let Delivery::Unavailable { retry_after, why } = &delivery else {
+        let Delivery::Unavailable {
+            scope,
+            retry_after,
+            why,
+        } = &delivery
+        else {
             panic!("{reply:?}: {delivery:?}")
         };
         assert_eq!(*retry_after, secs.map(Duration::from_secs), "{reply:?}");
         assert!(why.contains(said), "{reply:?}: {why}");
+        let is_429 = *said == *"429";
+        let expected = if is_429 {
+            Scope::Receiver
+        } else {
+            Scope::Request
+        };
+        assert_eq!(*scope, expected, "{reply:?}");
     }
     assert_eq!(elsewhere.count(), 0, "no redirect is followed");
     // What the kernel buffers is taken without being read.
@@ -174,12 +185,45 @@ async fn what_is_worth_another_try() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_closed_meanwhile_costs_no_push() {
+    let firebase = Firebase::open().await;
+    let notifier = firebase.notifier();
+    assert_eq!(notifier.deliver(&push()).await, Delivery::Delivered);
+    for closed in [Reply::Close, Reply::Reset(0)] {
+        let before = firebase.messages.count();
+        firebase.messages.then([closed.clone()]);
+        let began = Instant::now();
+        assert_eq!(
+            notifier.deliver(&push()).await,
+            Delivery::Delivered,
+            "{closed:?}"
+        );
+        assert!(began.elapsed() < PATIENCE);
+        assert_eq!(firebase.messages.count(), before + 2);
+    }
+    // Once: a service that closes each connection is not asked for ever.
+    let before = firebase.messages.count();
+    firebase.messages.then([Reply::Close, Reply::Close]);
+    let delivery = notifier.deliver(&push()).await;
+    assert!(why(&delivery).starts_with("no answer"), "{delivery:?}");
+    assert_eq!(firebase.messages.count(), before + 2);
+}
+
+#[tokio::test]
 async fn nobody_at_the_address() {
     let mut firebase = Firebase::open().await;
     let notifier = firebase.notifier();
     firebase.messages = StandIn::open().await;
     let delivery = notifier.deliver(&push()).await;
     assert!(why(&delivery).starts_with("no connection"), "{delivery:?}");
+    let is_service = matches!(
+        delivery,
+        Delivery::Unavailable {
+            scope: Scope::Service,
+            ..
+        }
+    );
+    assert!(is_service, "{delivery:?}");
 }
 
 #[tokio::test]
@@ -208,62 +252,154 @@ async fn no_token_is_logged() {
     }
 }
 
-/// Firebase itself is met like this: TLS, and HTTP/2 because it offers it.
-#[tokio::test]
-async fn http_2_where_it_is_offered() {
-    let dir = tempfile::TempDir::new().unwrap();
-    let identity = crate::tls::tests::write_identity(dir.path(), "localhost");
-    let certificate = CertificateDer::from_pem_file(&identity.cert).unwrap();
-    let key = PrivateKeyDer::from_pem_file(&identity.key).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let accepted = Arc::new(Mutex::new(0));
-    let count = accepted.clone();
-    let serving = tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            *count.lock().unwrap() += 1;
-            let stream = acceptor.accept(stream).await.unwrap();
-            let service = hyper::service::service_fn(|request: hyper::Request<Incoming>| async {
-                assert_eq!(request.version(), hyper::Version::HTTP_2);
-                let body = request.into_body().collect().await.unwrap().to_bytes();
-                assert!(body.windows(TOKEN.len()).any(|it| it == TOKEN.as_bytes()));
-                let body = Full::new(Bytes::from_static(b"{}"));
-                Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
-            });
-            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
+/// Firebase itself is met like this: TLS, and HTTP/2 because it offers it. It resets the stream of a push to
+/// "nobody", and says GOAWAY after one to "the last".
+struct Http2 {
+    port: u16,
+    certificate: CertificateDer<'static>,
+    accepted: Arc<Mutex<usize>>,
+    serving: tokio::task::JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Http2 {
+    async fn open() -> Self {
+        let dir = tempfile::TempDir::new().unwrap();
+        let identity = crate::tls::tests::write_identity(dir.path(), "localhost");
+        let certificate = CertificateDer::from_pem_file(&identity.cert).unwrap();
+        let key = PrivateKeyDer::from_pem_file(&identity.key).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let accepted = Arc::new(Mutex::new(0));
+        let count = accepted.clone();
+        let serving = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                *count.lock().unwrap() += 1;
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    tokio::spawn(serve_http_2(TokioIo::new(stream)));
+                }
+            }
+        });
+        Self {
+            port,
+            certificate,
+            accepted,
+            serving,
+            _dir: dir,
+        }
+    }
+
+    fn notifier(&self, http: Http, firebase: &Firebase) -> Fcm {
+        let account = ServiceAccount::parse(&firebase.key_file().to_string()).unwrap();
+        Fcm::new(http, account, &format!("https://localhost:{}", self.port)).unwrap()
+    }
+
+    fn trusted(&self) -> Http {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.certificate.clone()).unwrap();
+        Http::with(roots, Duration::from_secs(5)).unwrap()
+    }
+
+    fn accepted(&self) -> usize {
+        *self.accepted.lock().unwrap()
+    }
+}
+
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn serve_http_2(stream: TokioIo<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>) {
+    let goes = Arc::new(tokio::sync::Notify::new());
+    let going = goes.clone();
+    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let goes = goes.clone();
+        async move {
+            assert_eq!(request.version(), hyper::Version::HTTP_2);
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            if body.contains("nobody") {
+                return Err(io::Error::other("the stream is reset"));
+            }
+            if body.contains("the last") {
+                goes.notify_one();
+            }
+            Ok(hyper::Response::new(Full::new(Bytes::from_static(b"{}"))))
         }
     });
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let firebase = Firebase::open().await;
-    let account = ServiceAccount::parse(&firebase.key_file().to_string()).unwrap();
-    let http = Http::with(roots, Duration::from_secs(5)).unwrap();
-    let notifier = Fcm::new(http, account, &format!("https://localhost:{port}")).unwrap();
+    let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    let mut connection = std::pin::pin!(http.serve_connection(stream, service));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = going.notified() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+fn push_to(token: &str) -> Push {
+    Push {
+        token: Some(SecretString::from(token)),
+        ..push()
+    }
+}
+
+#[tokio::test]
+async fn http_2_where_it_is_offered() {
+    let (server, firebase) = (Http2::open().await, Firebase::open().await);
+    let notifier = server.notifier(server.trusted(), &firebase);
     for _ in 0..3 {
         assert_eq!(notifier.deliver(&push()).await, Delivery::Delivered);
     }
-    assert_eq!(*accepted.lock().unwrap(), 1, "all over one connection");
-    serving.abort();
+    assert_eq!(server.accepted(), 1, "all over one connection");
 
     // Who cannot prove that he is the one gets nothing.
-    let stranger = Fcm::new(
-        super::http(),
-        ServiceAccount::parse(&firebase.key_file().to_string()).unwrap(),
-        &format!("https://localhost:{port}"),
-    );
-    let delivery = stranger.unwrap().deliver(&push()).await;
+    let stranger = server.notifier(http(), &firebase);
+    let delivery = stranger.deliver(&push()).await;
     assert!(why(&delivery).starts_with("no connection"), "{delivery:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_is_one_requests_trouble() {
+    let (server, firebase) = (Http2::open().await, Firebase::open().await);
+    let notifier = server.notifier(server.trusted(), &firebase);
+    for _ in 0..3 {
+        let delivery = notifier.deliver(&push_to("nobody")).await;
+        let is_request = matches!(
+            delivery,
+            Delivery::Unavailable {
+                scope: Scope::Request,
+                ..
+            }
+        );
+        assert!(is_request, "{delivery:?}");
+        assert_eq!(notifier.deliver(&push()).await, Delivery::Delivered);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_away_costs_no_push() {
+    let (server, firebase) = (Http2::open().await, Firebase::open().await);
+    let notifier = server.notifier(server.trusted(), &firebase);
+    for _ in 0..5 {
+        assert_eq!(
+            notifier.deliver(&push_to("the last")).await,
+            Delivery::Delivered
+        );
+        assert_eq!(notifier.deliver(&push()).await, Delivery::Delivered);
+    }
+    assert!(server.accepted() > 1);
 }
 
 #[tokio::test]

@@ -150,10 +150,18 @@ async fn no_access_token() {
         (Reply::Silence, "no answer in time"),
         (Reply::Endless(200), "no token"),
         (Reply::Reset(200), "no token"),
-        (Reply::Close, "no answer"),
+        (Reply::Noise, "no answer"),
     ] {
         firebase.tokens.then([reply.clone()]);
         let delivery = notifier.deliver(&push()).await;
+        let is_service = matches!(
+            delivery,
+            Delivery::Unavailable {
+                scope: Scope::Service,
+                ..
+            }
+        );
+        assert!(is_service, "without a token no push is sent: {delivery:?}");
         let why = why(&delivery);
         assert!(
             why.starts_with("no access token: ") && why.contains(said),

@@ -19,7 +19,7 @@ pub(super) enum Reply {
     Late(Duration, Box<Reply>),
     /// Nothing, for ever.
     Silence,
-    /// The connection is reset in the middle of an answer with this status.
+    /// The connection is reset in the middle of an answer with this status; 0: before any answer.
     Reset(u16),
     /// The connection is closed without an answer.
     Close,
@@ -89,6 +89,8 @@ pub(super) struct Request {
 struct State {
     script: Mutex<VecDeque<Reply>>,
     usual: Mutex<Option<Reply>>,
+    /// What requests get whose body has these words in it.
+    special: Mutex<Vec<(String, Reply)>>,
     requests: Mutex<Vec<Request>>,
     /// Bytes of endless bodies that somebody took.
     taken: Mutex<usize>,
@@ -131,6 +133,12 @@ impl StandIn {
     /// What requests get when nothing else is scripted.
     pub(super) fn usually(&self, reply: Reply) {
         *self.state.usual.lock().unwrap() = Some(reply);
+    }
+
+    /// What requests get that have these words in their body, whatever else is scripted.
+    pub(super) fn when(&self, words: &str, reply: Reply) {
+        let special = (words.to_owned(), reply);
+        self.state.special.lock().unwrap().push(special);
     }
 
     /// What the next requests get.
@@ -177,7 +185,14 @@ impl Drop for StandIn {
 }
 
 impl State {
-    fn next(&self) -> Reply {
+    fn next(&self, request: &Request) -> Reply {
+        let special = self.special.lock().unwrap();
+        let found = special
+            .iter()
+            .find(|(words, _)| request.body.contains(words));
+        if let Some((_, reply)) = found {
+            return reply.clone();
+        }
         let scripted = self.script.lock().unwrap().pop_front();
         let reply = scripted.or_else(|| self.usual.lock().unwrap().clone());
         reply.expect("a request that no reply was scripted for")
@@ -187,8 +202,8 @@ impl State {
 async fn serve(stream: TcpStream, state: &State) {
     let mut stream = BufReader::new(stream);
     while let Some(request) = read(&mut stream).await {
+        let mut reply = state.next(&request);
         state.requests.lock().unwrap().push(request);
-        let mut reply = state.next();
         {
             let mut open = state.open.lock().unwrap();
             open.0 += 1;
@@ -252,6 +267,7 @@ async fn answer(stream: &mut TcpStream, reply: Reply, state: &State) -> bool {
         Reply::Silence => std::future::pending().await,
         Reply::Reset(status) => {
             let head = format!("HTTP/1.1 {status} As scripted\r\ncontent-length: 100\r\n\r\n{{");
+            let head = if status == 0 { "" } else { &head };
             let _ = stream.write_all(head.as_bytes()).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
             stream.set_zero_linger().unwrap();

@@ -74,7 +74,6 @@ async fn answers() {
         ),
         (Reply::plain(500, ""), None),
         (Reply::plain(302, ""), None),
-        (Reply::Close, None),
         (Reply::Noise, None),
         (Reply::Silence, None),
     ];

@@ -1,0 +1,208 @@
+//! One receiver's trouble is that receiver's: what is known of receivers while pushes for them are on their way
+//! or have failed.
+//!
+//! A receiver whose push failed is *held* until it is time for another try, for pushes of all senders; then one
+//! of them tries. Nobody else's push waits for it. Invariants: [`MAX_RECEIVERS`] are known at most; of one that
+//! is not, each push waits for itself.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jam_core::ids::UserId;
+use tokio::time::Instant;
+
+use super::pace::backoff;
+
+/// Pushes for one receiver that are on their way at a time: a phone that the service is slow to reach leaves the
+/// others their places.
+const MAX_ON_THEIR_WAY: u32 = 4;
+
+/// How long a push waits for the places of its receiver to become free.
+const PLACE_WAIT: Duration = Duration::from_secs(1);
+
+/// Receivers that something is known of.
+pub(super) const MAX_RECEIVERS: usize = 10_000;
+
+/// Between two searches for receivers that need not be known any more.
+const SWEEP_AFTER: Duration = Duration::from_secs(1);
+
+/// What is known of receivers.
+#[derive(Debug, Default)]
+pub(super) struct Receivers {
+    known: HashMap<UserId, Receiver>,
+    swept: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Receiver {
+    on_their_way: u32,
+    /// Tries that failed, one after another.
+    failures: u32,
+    held_until: Option<Instant>,
+}
+
+impl Receiver {
+    fn is_held(&self, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| until > now)
+    }
+}
+
+impl Receivers {
+    /// Takes a place for a push; `Err` says how long it waits to ask again.
+    pub(super) fn start(&mut self, id: &UserId, now: Instant) -> Result<(), Duration> {
+        let receiver = self.known.entry(id.clone()).or_default();
+        if let Some(until) = receiver.held_until.filter(|until| *until > now) {
+            return Err(until - now);
+        }
+        let places = if receiver.failures > 0 {
+            1
+        } else {
+            MAX_ON_THEIR_WAY
+        };
+        if receiver.on_their_way >= places {
+            return Err(PLACE_WAIT);
+        }
+        receiver.on_their_way += 1;
+        Ok(())
+    }
+
+    /// The service has answered: nothing is wrong with this receiver.
+    pub(super) fn answered(&mut self, id: &UserId) {
+        if let Some(receiver) = self.end_try(id) {
+            (receiver.failures, receiver.held_until) = (0, None);
+        }
+        self.forget_if_idle(id);
+    }
+
+    /// The try says nothing of this receiver.
+    pub(super) fn undecided(&mut self, id: &UserId) {
+        self.end_try(id);
+        self.forget_if_idle(id);
+    }
+
+    /// The try has failed, the push's own `attempts` before: whether that is news of this receiver, and how long
+    /// its pushes wait.
+    pub(super) fn failed(
+        &mut self,
+        id: &UserId,
+        attempts: u32,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) -> (bool, Duration) {
+        let failures = self.end_try(id).map_or(0, |it| it.failures);
+        let wait = backoff(failures.max(attempts)).max(retry_after.unwrap_or_default());
+        if let Some(receiver) = self.known.get_mut(id) {
+            receiver.failures = failures.saturating_add(1);
+            let until = now + wait;
+            receiver.held_until = Some(receiver.held_until.map_or(until, |it| it.max(until)));
+        }
+        self.keep_bound(id, now);
+        (failures == 0, wait)
+    }
+
+    fn end_try(&mut self, id: &UserId) -> Option<&mut Receiver> {
+        let receiver = self.known.get_mut(id)?;
+        receiver.on_their_way = receiver.on_their_way.saturating_sub(1);
+        Some(receiver)
+    }
+
+    fn forget_if_idle(&mut self, id: &UserId) {
+        let is_idle = |it: &Receiver| it.on_their_way == 0 && it.failures == 0;
+        if self.known.get(id).is_some_and(is_idle) {
+            self.known.remove(id);
+        }
+    }
+
+    /// Those on their way have a bound of their own.
+    fn keep_bound(&mut self, newest: &UserId, now: Instant) {
+        if self.known.len() <= MAX_RECEIVERS {
+            return;
+        }
+        if self.swept.is_none_or(|swept| now - swept >= SWEEP_AFTER) {
+            self.swept = Some(now);
+            self.known
+                .retain(|_, it| it.on_their_way > 0 || it.is_held(now));
+        }
+        let is_free = |it: &Receiver| it.on_their_way == 0;
+        if self.known.len() > MAX_RECEIVERS && self.known.get(newest).is_some_and(is_free) {
+            self.known.remove(newest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn user(id: usize) -> UserId {
+        UserId::parse(id.to_string()).unwrap()
+    }
+
+    #[test]
+    fn one_who_is_held_holds_up_nobody_else() {
+        let mut receivers = Receivers::default();
+        let (busy, other, now) = (user(2), user(3), Instant::now());
+        receivers.start(&busy, now).unwrap();
+        let (is_news, wait) = receivers.failed(&busy, 0, Some(60 * SECOND), now);
+        assert_eq!((is_news, wait), (true, 60 * SECOND));
+        assert_eq!(receivers.start(&busy, now + 59 * SECOND), Err(SECOND));
+        assert_eq!(receivers.start(&other, now), Ok(()));
+        // One at a time tries.
+        let later = now + 60 * SECOND;
+        assert_eq!(receivers.start(&busy, later), Ok(()));
+        assert_eq!(receivers.start(&busy, later), Err(PLACE_WAIT));
+        let (is_news, wait) = receivers.failed(&busy, 0, None, later);
+        assert!(!is_news && wait >= SECOND && wait <= 4 * SECOND);
+        assert_eq!(receivers.start(&busy, later), Err(wait));
+        receivers.start(&busy, later + wait).unwrap();
+        receivers.answered(&busy);
+        receivers.answered(&other);
+        assert!(receivers.known.is_empty());
+    }
+
+    #[test]
+    fn waits_grow_with_the_failures_of_the_receiver_or_the_push() {
+        let mut receivers = Receivers::default();
+        let mut now = Instant::now();
+        let mut longest = Duration::ZERO;
+        for _ in 0..200 {
+            receivers.start(&user(2), now).unwrap();
+            let (_, wait) = receivers.failed(&user(2), 0, None, now);
+            longest = longest.max(wait);
+            now += wait;
+        }
+        assert!(longest > 30 * SECOND && longest <= 300 * SECOND);
+    }
+
+    #[test]
+    fn one_who_is_slow_leaves_the_others_their_places() {
+        let mut receivers = Receivers::default();
+        let now = Instant::now();
+        for _ in 0..MAX_ON_THEIR_WAY {
+            receivers.start(&user(2), now).unwrap();
+        }
+        assert_eq!(receivers.start(&user(2), now), Err(PLACE_WAIT));
+        assert_eq!(receivers.start(&user(3), now), Ok(()));
+        receivers.undecided(&user(2));
+        assert_eq!(receivers.start(&user(2), now), Ok(()));
+    }
+
+    #[test]
+    fn there_is_a_bound_to_what_is_known() {
+        let mut receivers = Receivers::default();
+        let now = Instant::now();
+        for number in 0..2 * MAX_RECEIVERS {
+            receivers.start(&user(number), now).unwrap();
+            let (is_news, wait) = receivers.failed(&user(number), 0, Some(60 * SECOND), now);
+            assert!(is_news && wait == 60 * SECOND);
+            assert!(receivers.known.len() <= MAX_RECEIVERS);
+        }
+        // Room comes back when their time is over.
+        let later = now + 60 * SECOND;
+        receivers.start(&user(2 * MAX_RECEIVERS), later).unwrap();
+        receivers.failed(&user(2 * MAX_RECEIVERS), 0, None, later);
+        assert_eq!(receivers.known.len(), 1);
+    }
+}
