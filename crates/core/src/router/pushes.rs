@@ -1,5 +1,6 @@
 //! The pushes that are owed, in the order in which they are due.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
@@ -14,8 +15,11 @@ use crate::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules};
 use crate::time::Time;
 use crate::user::Turn;
 
-/// Pushes that nobody is sending yet: of each receiver and sender the one that is owed. No larger than the
-/// number of those, which has a bound.
+/// Pushes that nobody is sending yet: for each receiver and sender one at most. No larger than the number of
+/// those of whom something is known, which has a bound.
+///
+/// Each is a hint: what is owed is looked up when its turn comes. So none is lost that comes while an older one of the
+/// same pair waits.
 #[derive(Debug, Default)]
 pub(super) struct Pushes {
     /// By the time before which they are not to be sent, and a number for those of the same time.
@@ -28,13 +32,18 @@ pub(super) struct Pushes {
 }
 
 impl Pushes {
-    /// Takes the place of an older one, which the receiver has come and gone since.
+    /// The earlier one stays, if there are two of a pair.
     fn insert(&mut self, push: DuePush, not_before: Time) {
         self.next += 1;
         let place = (not_before, self.next);
-        let pair = (push.receiver.clone(), push.sender.clone());
-        if let Some(older) = self.places.insert(pair, place) {
-            self.waiting.remove(&older);
+        match self.places.entry(pair_of(&push)) {
+            Entry::Occupied(other) if other.get().0 <= not_before => return,
+            Entry::Occupied(mut later) => {
+                self.waiting.remove(&later.insert(place));
+            }
+            Entry::Vacant(free) => {
+                free.insert(place);
+            }
         }
         self.waiting.insert(place, push);
     }
@@ -42,10 +51,13 @@ impl Pushes {
     fn take(&mut self, now: Time) -> Option<DuePush> {
         let first = self.waiting.first_entry()?;
         let push = (first.key().0 <= now).then(|| first.remove())?;
-        self.places
-            .remove(&(push.receiver.clone(), push.sender.clone()));
+        self.places.remove(&pair_of(&push));
         Some(push)
     }
+}
+
+fn pair_of(push: &DuePush) -> (UserId, UserId) {
+    (push.receiver.clone(), push.sender.clone())
 }
 
 impl Router {
@@ -54,7 +66,7 @@ impl Router {
     pub fn poll_push(&self, context: &Context<'_>, now: Time) -> Poll<DuePush> {
         // It ends: each round takes one that is due by now, and puts back none.
         loop {
-            let push = {
+            let mut push = {
                 let mut pushes = self.pushes();
                 let Some(push) = pushes.take(now) else {
                     pushes.waker = Some(context.waker().clone());
@@ -65,7 +77,7 @@ impl Router {
             let receiver = push.receiver.clone();
             let rules = &self.rules.user.push;
             match self.with_user(&receiver, |user, effects| {
-                user.push_turn(&push, now, rules, effects)
+                user.push_turn(&mut push, now, rules, effects)
             }) {
                 Turn::Now => return Poll::Ready(push),
                 Turn::Later(at) => {

@@ -375,7 +375,7 @@ impl User {
     /// acknowledged, has expired or is gone.
     pub(crate) fn push_turn(
         &mut self,
-        push: &DuePush,
+        push: &mut DuePush,
         now: Time,
         rules: &PushRules,
         effects: &mut Effects,
@@ -383,9 +383,19 @@ impl User {
         let Some(pushes) = self.pushes.as_mut() else {
             return Turn::Never;
         };
-        let Some(pair) = pushes.pair_of(push) else {
+        let Some(pair) = pushes.by_sender.get_mut(&push.sender) else {
             return Turn::Never;
         };
+        let Some(since) = pair.owed else {
+            return Turn::Never;
+        };
+        if since != push.since {
+            // The receiver has come and gone since; another is owed now, perhaps for a message that is not kept yet.
+            if pushes.unstored.iter().any(|(_, it)| *it == push.sender) {
+                return Turn::Never;
+            }
+            *push = DuePush::new(&self.id, &push.sender, since);
+        }
         if !pair.is_wanted(&self.mailbox, now) {
             pair.owed = None;
             effects.write(pair.record(&self.id, &push.sender));
