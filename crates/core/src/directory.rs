@@ -5,6 +5,7 @@
 //! the rules stay free of I/O, and a message whose facts are in memory meets none.
 
 use std::fmt;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
@@ -36,33 +37,68 @@ pub enum Question {
     NotificationToken(UserId),
 }
 
+/// 63 bits of a digest: tells values apart where the values themselves must not be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Not zero, so that none takes no more room than one.
+    first: NonZeroU8,
+    others: [u8; Self::LEN - 1],
+}
+
+impl Mark {
+    /// Bytes.
+    pub const LEN: usize = 8;
+
+    /// From the first bytes of a digest, less one bit, or from what [`Self::bytes`] gave.
+    #[must_use]
+    pub fn new([first, others @ ..]: [u8; Self::LEN]) -> Self {
+        let first = NonZeroU8::MIN | first;
+        Self { first, others }
+    }
+
+    /// What is kept of it.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; Self::LEN] {
+        let mut bytes = [self.first.get(); Self::LEN];
+        bytes[1..].copy_from_slice(&self.others);
+        bytes
+    }
+}
+
 /// An API token; copies share it. `Debug` prints no part of it.
+///
+/// Its mark, then its bytes: every connection has one.
 #[derive(Clone)]
 pub struct Token(Arc<[u8]>);
 
 impl Token {
-    /// From the bytes a client sent or the directory holds.
+    /// From the bytes that the directory holds, and the mark by which sessions remember it.
     #[must_use]
-    pub fn new(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+    pub fn new(bytes: &[u8], mark: Mark) -> Self {
+        Self(mark.bytes().iter().chain(bytes).copied().collect())
     }
 
-    /// Whether both are the same, in time that depends on their lengths only.
+    /// What a session remembers of the token that it was made with.
     #[must_use]
-    pub fn matches(&self, other: &Self) -> bool {
-        self.is(&other.0)
+    pub fn mark(&self) -> Mark {
+        let (mark, _) = self.parts();
+        Mark::new(mark.try_into().expect("it was split there"))
+    }
+
+    fn parts(&self) -> (&[u8], &[u8]) {
+        self.0.split_at(Mark::LEN)
     }
 
     /// Whether a client has sent this one, in time that depends on their lengths only.
     #[must_use]
     pub fn is(&self, sent: &[u8]) -> bool {
-        self.0.ct_eq(sent).into()
+        self.parts().1.ct_eq(sent).into()
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{} bytes]", self.0.len())
+        write!(f, "[{} bytes]", self.parts().1.len())
     }
 }
 
@@ -71,6 +107,15 @@ impl fmt::Debug for Token {
 pub struct Account {
     /// `None` when the token is NULL or empty: nobody gets in.
     pub token: Option<Token>,
+}
+
+impl Account {
+    /// Whether what was made with the token of this mark is still the account's. What was made before marks were kept
+    /// belongs to whatever token there is.
+    pub(crate) fn is_behind(&self, mark: Option<Mark>) -> bool {
+        let token = self.token.as_ref();
+        token.is_some_and(|token| mark.is_none_or(|mark| token.mark() == mark))
+    }
 }
 
 /// Whether a sender may write to a receiver.

@@ -14,6 +14,7 @@ use jam_wire::packet::{PacketId, QoS, Will};
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
+use crate::directory::Mark;
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId, Ticket};
 use crate::message::Message;
@@ -127,6 +128,8 @@ pub struct SessionRecord {
     pub maybe_sent: Seq,
     /// In the order in which they were made.
     pub subscriptions: Vec<Subscription>,
+    /// Of the token that it was made with; `None` if that was not kept yet when it was written.
+    pub token: Option<Mark>,
 }
 
 /// A will that is due and not published.
@@ -138,6 +141,8 @@ pub struct WillRecord {
     pub user: UserId,
     /// What is published.
     pub will: Box<Will>,
+    /// As of its session.
+    pub token: Option<Mark>,
 }
 
 /// A subscription to one topic, by its exact name.

@@ -92,10 +92,6 @@ fn whatever_else_ends_a_connection_leaves_the_will() {
         |_, client| client.send_raw(b"\x00\x00"),
         |_, client| client.send(Packet::PingResp),
         |bench, _| {
-            bench.directory().set_account("1", None);
-            bench.recheck();
-        },
-        |bench, _| {
             bench.client("1:other", V4).connect();
         },
         |bench, _| {

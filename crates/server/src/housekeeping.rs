@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jam_core::DueWill;
 use jam_core::ids::UserId;
+use jam_core::router::SHARDS;
 use tokio::sync::watch;
 use tokio::task::coop;
 use tokio::time::MissedTickBehavior;
@@ -30,6 +31,9 @@ const TLS_TICK: Duration = Duration::from_secs(5);
 /// From how many users on their accounts are read, and others get their turn, before the next are gone through when
 /// the directory has changed.
 const ACCOUNTS_AT_ONCE: usize = 256;
+
+/// From how many users on the others are gone through at a later tick, if they are not connected.
+const SWEPT_AT_ONCE: usize = 1024;
 
 /// Tells the rules the time and publishes the wills that have come due.
 pub(crate) async fn keep_time(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
@@ -86,11 +90,12 @@ pub(crate) async fn watch_directory(
 ) {
     let mut ticks = ticks(TICK);
     let mut checked = None;
+    let mut sweep = Sweep::default();
     while next(&mut ticks, &mut stop).await {
         let result = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            result = check_directory(&shared, &mut checked) => result,
+            result = check_directory(&shared, &mut checked, &mut sweep) => result,
         };
         match result {
             Ok(()) if health.set_directory_fails(false) => tracing::info!("the directory answers"),
@@ -103,14 +108,46 @@ pub(crate) async fn watch_directory(
 }
 
 /// `checked`: the generation for which everybody who is connected was checked last.
-async fn check_directory(shared: &Shared, checked: &mut Option<u64>) -> Result<(), DirectoryError> {
+async fn check_directory(
+    shared: &Shared,
+    checked: &mut Option<u64>,
+    sweep: &mut Sweep,
+) -> Result<(), DirectoryError> {
     let generation = shared.directory.look().await?;
     if *checked != Some(generation) {
         recheck(shared).await?;
         // The generation is of before the check: what changes meanwhile is seen the next time.
         *checked = Some(generation);
     }
-    Ok(())
+    sweep.go_on(shared, generation).await
+}
+
+/// Goes through everybody of whom anything is remembered, connected or not, some at each tick: what is theirs ends with
+/// their token. Whatever it has not come to yet is checked when it is used.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// As of the beginning of the last one.
+    generation: Option<u64>,
+    /// Where it is; `None` when it is over.
+    part: Option<usize>,
+}
+
+impl Sweep {
+    async fn go_on(&mut self, shared: &Shared, generation: u64) -> Result<(), DirectoryError> {
+        if self.part.is_none() && self.generation != Some(generation) {
+            (self.generation, self.part) = (Some(generation), Some(0));
+        }
+        let mut looked_at = 0;
+        while let Some(part) = self.part
+            && looked_at < SWEPT_AT_ONCE
+        {
+            let users = shared.router.users_of(part);
+            looked_at += users.len();
+            recheck_some(shared, &users).await?;
+            self.part = Some(part + 1).filter(|part| *part < SHARDS);
+        }
+        Ok(())
+    }
 }
 
 async fn recheck(shared: &Shared) -> Result<(), DirectoryError> {
@@ -128,7 +165,16 @@ async fn recheck(shared: &Shared) -> Result<(), DirectoryError> {
 async fn recheck_some(shared: &Shared, users: &[UserId]) -> Result<(), DirectoryError> {
     let accounts = shared.directory.accounts(users).await?;
     for (user, account) in users.iter().zip(&accounts) {
-        shared.router.recheck(user, account.as_ref());
+        let mut tries = LOADS_PER_PACKET;
+        while let Err(question) = shared.router.recheck(user, account.as_ref()) {
+            shared.directory.load(question).await?;
+            tries -= 1;
+            if tries == 0 {
+                return Err(DirectoryError::new(
+                    "the directory changes faster than it can be read",
+                ));
+            }
+        }
     }
     Ok(())
 }

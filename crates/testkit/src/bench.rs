@@ -17,7 +17,7 @@ use jam_core::UserLimits;
 use jam_core::connection::{Connection, Progress};
 use jam_core::ids::UserId;
 use jam_core::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules, Reach};
-use jam_core::router::{Router, Rules};
+use jam_core::router::{Router, Rules, SHARDS};
 use jam_core::time::{Stamp, Time};
 use jam_wire::Decoder;
 use jam_wire::packet::Version;
@@ -332,11 +332,16 @@ impl Bench {
         self.world().ends.iter().any(End::is_called)
     }
 
-    /// Looks at the account of every connected user again, as the server does when the directory changes.
+    /// Looks at the account of everybody again of whom anything is remembered, as the server does when the directory changes.
     pub fn recheck(&self) {
-        for user in self.router().connected_users().flatten() {
+        let router = self.router();
+        for user in (0..SHARDS).flat_map(|part| router.users_of(part)) {
             let account = self.0.directory.account_now(&user);
-            self.router().recheck(&user, account.as_ref());
+            while let Err(question) = router.recheck(&user, account.as_ref()) {
+                if self.0.directory.load(question).is_err() {
+                    break;
+                }
+            }
         }
         self.run();
     }

@@ -253,7 +253,11 @@ impl Hostile<'_> {
             4 => directory.forbid("1", "2"),
             5 => directory.fail(on),
             6 => directory.set_account("2", Some(&packets::token(["2", "x"][usize::from(on)]))),
-            7 if on => self.bench.router().recheck(&user("1"), None),
+            7 if on => {
+                directory.remove_account("1");
+                self.bench.recheck();
+                directory.set_account("1", Some(&packets::token("1")));
+            }
             _ => self.bench.recheck(),
         }
         self.bench.run();
@@ -274,8 +278,4 @@ impl Hostile<'_> {
         );
         assert!(self.bench.router().next_will().is_none(), "a will is left");
     }
-}
-
-fn user(id: &str) -> jam_core::ids::UserId {
-    jam_core::ids::UserId::parse(id).expect("a user id")
 }

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::directory::Account;
+use crate::directory::{Account, Mark};
 use crate::push::Reach;
 
 /// What the directory knows of one question; what is missing is not in memory.
@@ -17,7 +17,7 @@ impl Directory for Memory {
         self.accounts
             .get(user.as_str())
             .map_or(Lookup::Unknown, |account| {
-                let token = |token: &str| Token::new(token.as_bytes());
+                let token = |token: &str| Token::new(token.as_bytes(), Mark::new([0; Mark::LEN]));
                 Lookup::Known(account.map(|account| Account {
                     token: account.map(token),
                 }))

@@ -29,7 +29,7 @@ use foldhash::fast::RandomState;
 use jam_wire::packet::{Connect, Publish, QoS};
 
 use crate::attempts::Attempts;
-use crate::directory::{Account, Directory};
+use crate::directory::{Account, Directory, Lookup, Question, Token};
 use crate::ids::{ClientId, UserId};
 use crate::link::{Eviction, LinkId};
 use crate::message::Message;
@@ -47,8 +47,8 @@ use presence::Presence;
 use pushes::Pushes;
 use rates::UsedUp;
 pub(crate) use receipts::Owed;
-pub use shard::{GRACE, GRACE_BYTES};
-use shard::{Graced, SHARDS, Shard, lock};
+pub use shard::{GRACE, GRACE_BYTES, SHARDS};
+use shard::{Graced, Shard, lock};
 use wills::Wills;
 pub use wills::{MAX_DUE_WILL_BYTES, MAX_DUE_WILLS};
 
@@ -380,6 +380,13 @@ impl Router {
         })
     }
 
+    /// Everybody of whom anything is remembered, connected or not, some at a time: of one in [`SHARDS`] parts.
+    #[must_use]
+    pub fn users_of(&self, part: usize) -> Vec<UserId> {
+        let shard = lock(&self.shards[part]);
+        shard.users.iter().map(|user| user.id().clone()).collect()
+    }
+
     /// How many users anything is remembered of: devices, mail or retained messages.
     #[must_use]
     pub fn known_users(&self) -> usize {
@@ -396,16 +403,28 @@ impl Router {
         lock(&self.timers).len()
     }
 
-    /// Ends the connections of a user that were let in with what is no longer his token (PROTOCOL.md,
-    /// section 6), all of them if the account is gone.
-    pub fn recheck(&self, user: &UserId, account: Option<&Account>) {
-        let token = account.and_then(|account| account.token.as_ref());
+    /// Ends what was made with what is no longer a user's token: connections, sessions, their wills (PROTOCOL.md,
+    /// section 6); all of them if the account is gone. `account` is what was read a moment ago.
+    ///
+    /// # Errors
+    /// The account has to be loaded before anything ends: who has just come in may have been let in by what is newer.
+    pub fn recheck(&self, user: &UserId, account: Option<&Account>) -> Result<(), Question> {
+        let mark = |account: Option<&Account>| account?.token.as_ref().map(Token::mark);
         let hash = self.hash(user);
-        if let Some(user) = lock(self.shard(hash)).find(user, hash) {
-            user.links()
-                .filter(|link| !token.is_some_and(|token| token.matches(link.identity().token())))
-                .for_each(|link| link.evict(Eviction::NotAuthorized));
+        let is_in_order = lock(self.shard(hash))
+            .find(user, hash)
+            .is_none_or(|user| user.belongs_to(mark(account)));
+        if is_in_order {
+            return Ok(());
         }
+        let Lookup::Known(now) = self.directory.account(user) else {
+            return Err(Question::Account(user.clone()));
+        };
+        self.with_user(user, |user, effects| {
+            let next_id = &|| self.next_seq();
+            user.end_sessions_of_other_tokens(mark(now.as_ref()), effects, next_id);
+        });
+        Ok(())
     }
 
     /// Ends every connection.

@@ -22,7 +22,7 @@ use crate::user::{Effects, Seldom, User};
 use super::Router;
 
 /// Locks over the users; a power of two.
-pub(super) const SHARDS: usize = 256;
+pub const SHARDS: usize = 256;
 
 /// How long a message whose devices are all connected and keep up may wait for their acknowledgement
 /// before it is stored: what they acknowledge in that time need not be written at all.

@@ -10,7 +10,7 @@ use jam_wire::packet::{Publish, QoS};
 
 use super::Router;
 use super::shard::lock;
-use crate::directory::Question;
+use crate::directory::{Lookup, Question};
 use crate::policy::{Stop, refusals};
 use crate::store::{Origin, WillRecord, Write};
 use crate::time::Time;
@@ -60,11 +60,19 @@ impl Router {
         wills.take(index)
     }
 
-    /// Judges a due will as any PUBLISH of its client and publishes it; a refused one is dropped.
+    /// Judges a due will as any PUBLISH of its client and publishes it; a refused one is dropped, and so is one that was
+    /// left with what is no longer the account's token (PROTOCOL.md, section 6).
     ///
     /// # Errors
     /// The fact that has to be loaded before the will can be judged.
     pub fn publish_will(&self, due: &DueWill, now: Time) -> Result<(), Question> {
+        let Lookup::Known(account) = self.directory.account(&due.user) else {
+            return Err(Question::Account(due.user.clone()));
+        };
+        if !account.is_some_and(|account| account.is_behind(due.token)) {
+            self.drop_will(due);
+            return Ok(());
+        }
         let will = &due.will;
         let publish = Publish {
             dup: false,
@@ -116,6 +124,7 @@ impl Router {
             id: Some(record.id),
             user: record.user,
             will: record.will,
+            token: record.token,
         }));
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jam_wire::packet::{PacketId, Will};
 
 use super::{Alarm, Device, Effects, Listening, User, UserLimits};
+use crate::directory::Mark;
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::mailbox::Slots;
@@ -38,7 +39,7 @@ pub(crate) struct Attached {
 
 impl User {
     /// A client has been let in: others of this user make room, and it finds its session or a new one.
-    /// `None` if the user has [`Slots::MAX`] devices already.
+    /// `None` if the user has [`Slots::MAX`] devices connected already.
     pub(crate) fn attach(
         &mut self,
         new: Attach,
@@ -48,6 +49,8 @@ impl User {
         next_id: &dyn Fn() -> Seq,
     ) -> Option<Attached> {
         let client = new.link.identity().client();
+        let token = new.link.identity().token().mark();
+        self.end_sessions_of_other_tokens(Some(token), effects, next_id);
         if !limits.many_devices {
             while let Some(other) = self
                 .devices
@@ -66,10 +69,11 @@ impl User {
         let session_present = known.is_some();
         let index = match known {
             Some(index) => index,
-            None => self.new_device(client.clone())?,
+            None => self.new_device(client.clone(), token, effects, next_id)?,
         };
         let device = &mut self.devices[index];
         device.link = Some(new.link);
+        device.token = Some(token);
         // What was too large for the last connection may not be for this one.
         device.session.cursor = 0;
         device.will = new.will;
@@ -152,7 +156,20 @@ impl User {
         Some(index)
     }
 
-    fn new_device(&mut self, client: ClientId) -> Option<usize> {
+    /// One more device; of too many, the one that has been away longest makes room (PROTOCOL.md, section 7).
+    fn new_device(
+        &mut self,
+        client: ClientId,
+        token: Mark,
+        effects: &mut Effects,
+        next_id: &dyn Fn() -> Seq,
+    ) -> Option<usize> {
+        if self.devices.len() >= Slots::MAX {
+            let away = self.devices.iter().enumerate();
+            let away = away.filter(|(_, device)| device.link.is_none());
+            let (longest, _) = away.min_by_key(|(_, device)| device.away_since())?;
+            self.end_session(longest, None, effects, next_id);
+        }
         let mut taken = Slots::default();
         self.devices
             .iter()
@@ -161,6 +178,7 @@ impl User {
         self.devices.push(Device {
             client,
             slot,
+            token: Some(token),
             listening: Listening::default(),
             awaits_presence: false,
             session: Session::default(),
@@ -201,6 +219,7 @@ impl User {
         let mut device = Device {
             client: record.client,
             slot: record.slot,
+            token: record.token,
             listening: Listening::default(),
             awaits_presence: false,
             session,
@@ -253,6 +272,37 @@ impl User {
                 };
                 if let Some(id) = device.id {
                     effects.write(write(id, it.packet_id));
+                }
+            }
+        }
+    }
+
+    /// Whether every session was made with this token.
+    pub(crate) fn belongs_to(&self, token: Option<Mark>) -> bool {
+        let mut devices = self.devices.iter();
+        devices.all(|device| device.token.is_some() && device.token == token)
+    }
+
+    /// The account's token is this one, or there is none: what was made with another ends, and nothing is said in its
+    /// name any more (PROTOCOL.md, section 6).
+    pub(crate) fn end_sessions_of_other_tokens(
+        &mut self,
+        token: Option<Mark>,
+        effects: &mut Effects,
+        next_id: &dyn Fn() -> Seq,
+    ) {
+        for index in (0..self.devices.len()).rev() {
+            let device = &mut self.devices[index];
+            match (device.token, token) {
+                (Some(own), Some(token)) if own == token => {}
+                (None, Some(token)) => {
+                    device.token = Some(token);
+                    let record = device.record(&self.id);
+                    record.into_iter().for_each(|record| effects.write(record));
+                }
+                (_, None) | (Some(_), Some(_)) => {
+                    device.will = None;
+                    self.end_session(index, Some(Eviction::NotAuthorized), effects, next_id);
                 }
             }
         }

@@ -23,6 +23,7 @@ use std::time::Duration;
 use jam_wire::packet::{QoS, Will};
 use smallvec::SmallVec;
 
+use crate::directory::Mark;
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId};
 use crate::mailbox::{Gone, Mailbox, Slot, Slots};
@@ -74,6 +75,8 @@ pub struct DueWill {
     pub(crate) id: Option<WillId>,
     pub(crate) user: UserId,
     pub(crate) will: Box<Will>,
+    /// Of the token that its session was made with.
+    pub(crate) token: Option<Mark>,
 }
 
 impl DueWill {
@@ -84,8 +87,18 @@ impl DueWill {
     }
 
     fn record(&self) -> Option<WillRecord> {
-        let Self { id, user, will } = self.clone();
-        id.map(|id| WillRecord { id, user, will })
+        let Self {
+            id,
+            user,
+            will,
+            token,
+        } = self.clone();
+        id.map(|id| WillRecord {
+            id,
+            user,
+            will,
+            token,
+        })
     }
 }
 
@@ -186,6 +199,8 @@ impl Effects {
 struct Device {
     client: ClientId,
     slot: Slot,
+    /// Of the token that the session was made with; `None` of one that the store has from before that was kept.
+    token: Option<Mark>,
     /// What it subscribes to of what the server writes.
     listening: Listening,
     /// Whether it has subscribed to presence and has not been told who is online.
@@ -252,7 +267,13 @@ impl Device {
             id: (self.id.is_some() && self.recorded).then(next_id),
             user: user.clone(),
             will,
+            token: self.token,
         }
+    }
+
+    /// Of a device without a connection.
+    fn away_since(&self) -> Time {
+        self.ends_at - self.session_expiry
     }
 
     fn timer(&self) -> Option<(Time, Alarm)> {
@@ -275,6 +296,7 @@ impl Device {
             will_at: some(self.will_at),
             maybe_sent: self.maybe_sent.max(self.horizon),
             subscriptions: self.session.subscriptions.to_vec(),
+            token: self.token,
         };
         Some(Write::Session(Box::new(record)))
     }

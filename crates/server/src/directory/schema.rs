@@ -4,11 +4,13 @@
 //! A file that this server did not create is somebody else's: its schema, its journal mode and its
 //! checkpoints stay as they are.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jam_core::directory::{Account, Friendship, NotificationToken, Token};
+use jam_core::directory::{Account, Friendship, Mark, NotificationToken, Token};
+use ring::digest;
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, params};
@@ -313,7 +315,7 @@ pub(super) fn read_account(connection: &Connection, id: i64) -> rusqlite::Result
     let mut rows = statement.query([id])?;
     match rows.next()? {
         Some(row) => Ok(Some(Account {
-            token: token(row.get_ref(0)?),
+            token: api_token(id, row.get_ref(0)?),
         })),
         None => Ok(None),
     }
@@ -424,13 +426,29 @@ pub(super) fn clear_notification_token(
     Ok(changed > 0)
 }
 
+fn api_token(id: i64, value: ValueRef<'_>) -> Option<Token> {
+    let mark = |bytes: &[u8]| mark(&[b"token", &id.to_be_bytes(), bytes]);
+    token(value).map(|bytes| Token::new(&bytes, mark(&bytes)))
+}
+
+/// What is remembered of a value that is not to be kept: the beginning of the SHA-256 of its parts. The first says what it is,
+/// so that equal values of different kinds or users have different marks.
+fn mark(parts: &[&[u8]]) -> Mark {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let digest = context.finish();
+    let (begin, _) = digest.as_ref().split_at(Mark::LEN);
+    Mark::new(begin.try_into().expect("it was split there"))
+}
+
 /// NULL, the empty text and what nobody can send are no token.
-fn token(value: ValueRef<'_>) -> Option<Token> {
+fn token(value: ValueRef<'_>) -> Option<Cow<'_, [u8]>> {
     match value {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) if !bytes.is_empty() => {
-            Some(Token::new(bytes))
-        }
-        ValueRef::Integer(number) => Some(Token::new(number.to_string().as_bytes())),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) if !bytes.is_empty() => Some(bytes.into()),
+        ValueRef::Integer(number) => Some(number.to_string().into_bytes().into()),
         _ => None,
     }
 }

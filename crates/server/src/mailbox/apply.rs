@@ -4,6 +4,7 @@
 //! the end of the table; what leaves is deleted by runs of numbers.
 
 use bytes::BytesMut;
+use jam_core::directory::Mark;
 use jam_core::message::Message;
 use jam_core::store::{Append, Flight, Seq, SessionRecord, Write};
 use jam_core::timekeeping::ClockRecord;
@@ -250,8 +251,10 @@ impl Applier {
                     rec::number(due.id),
                     due.user.as_str(),
                     rec::encode_will(&due.will).map_err(unwritable)?,
+                    due.token.as_ref().map(Mark::bytes),
                 ];
-                let sql = "INSERT OR REPLACE INTO will (id, user, body) VALUES (?1, ?2, ?3)";
+                let sql =
+                    "INSERT OR REPLACE INTO will (id, user, body, token) VALUES (?1, ?2, ?3, ?4)";
                 execute(connection, sql, row)
             }
             Write::EndWill(id) => {
@@ -310,10 +313,11 @@ fn session(connection: &Connection, record: &SessionRecord) -> Result<(), Error>
         rec::optional_time(record.will_at),
         rec::encode_subscriptions(&record.subscriptions).map_err(unwritable)?,
         rec::number(record.maybe_sent),
+        record.token.as_ref().map(Mark::bytes),
     ];
     let sql = "INSERT OR REPLACE INTO session (id, user, client, slot, expiry, ends_at, will,
-         will_delay, will_at, subscriptions, maybe_sent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
-         ?11)";
+         will_delay, will_at, subscriptions, maybe_sent, token) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
+         ?10, ?11, ?12)";
     execute(connection, sql, row)
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use jam_core::directory::Mark;
 use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::store::{Append, Subscription};
@@ -124,6 +125,13 @@ pub(super) fn from_duration(value: i64) -> Result<Duration, Error> {
 
 pub(super) fn user(text: &str) -> Result<UserId, Error> {
     UserId::parse(text).map_err(|_| wrong("a user id"))
+}
+
+/// What is kept of a token; NULL for none.
+pub(super) fn mark(bytes: Option<&[u8]>) -> Result<Option<Mark>, Error> {
+    let Some(bytes) = bytes else { return Ok(None) };
+    let bytes = bytes.try_into().map_err(|_| wrong("a mark"))?;
+    Ok(Some(Mark::new(bytes)))
 }
 
 pub(super) fn packet_id(value: i64) -> Result<PacketId, Error> {

@@ -99,7 +99,7 @@ fn reserved(connection: &Connection) -> Result<u64, Error> {
 fn sessions(connection: &Connection, first: i64, last: i64) -> Result<Part<Sessions>, Error> {
     let mut select = connection.prepare(
         "SELECT id, user, client, slot, expiry, ends_at, will, will_delay, will_at, subscriptions,
-             maybe_sent
+             maybe_sent, token
          FROM session WHERE id >= ?1 ORDER BY id",
     )?;
     let mut sessions = Sessions::new();
@@ -131,11 +131,12 @@ pub(super) fn session(row: &Row<'_>) -> Result<SessionRecord, Error> {
         will_at: rec::time(row.get(8)?)?,
         subscriptions: rec::decode_subscriptions(row.get_ref(9)?.as_blob()?)?,
         maybe_sent: rec::from_number(row.get(10)?)?,
+        token: rec::mark(row.get_ref(11)?.as_blob_or_null()?)?,
     })
 }
 
 fn wills(connection: &Connection) -> Result<Vec<WillRecord>, Error> {
-    let mut select = connection.prepare("SELECT id, user, body FROM will ORDER BY id")?;
+    let mut select = connection.prepare("SELECT id, user, body, token FROM will ORDER BY id")?;
     select.query_map([], will)?.collect()
 }
 
@@ -144,6 +145,7 @@ pub(super) fn will(row: &Row<'_>) -> Result<WillRecord, Error> {
         id: rec::from_number(row.get(0)?)?,
         user: rec::user(row.get_ref(1)?.as_str()?)?,
         will: Box::new(rec::decode_will(row.get_ref(2)?.as_blob()?, None)?),
+        token: rec::mark(row.get_ref(3)?.as_blob_or_null()?)?,
     })
 }
 

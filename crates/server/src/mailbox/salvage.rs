@@ -133,7 +133,7 @@ fn save(from: &Connection, into: &Connection, report: &mut Report) -> Result<(),
         };
     }
     let columns = "id, user, client, slot, expiry, ends_at, will, will_delay, will_at,
-         subscriptions, maybe_sent";
+         subscriptions, maybe_sent, token";
     let valid = |row: &Row<'_>| recover::session(row).is_ok();
     report.sessions = copy_table(from, into, ("session", columns, "id"), valid, report)?;
     let valid = |row: &Row<'_>| {
@@ -153,7 +153,13 @@ fn save(from: &Connection, into: &Connection, report: &mut Report) -> Result<(),
         report,
     )?;
     let valid = |row: &Row<'_>| recover::will(row).is_ok();
-    copy_table(from, into, ("will", "id, user, body", "id"), valid, report)?;
+    copy_table(
+        from,
+        into,
+        ("will", "id, user, body, token", "id"),
+        valid,
+        report,
+    )?;
     let valid = |row: &Row<'_>| recover::push(row).is_ok();
     let columns = "user, sender, message, sent, at";
     copy_table(from, into, ("push", columns, "user, sender"), valid, report)?;

@@ -102,7 +102,9 @@ pub(super) const MIGRATIONS: [&str; 4] = [
         UNION ALL SELECT max(received_at) FROM retained
         UNION ALL SELECT max(at) FROM push
         UNION ALL SELECT max(ends_at - expiry) FROM session WHERE ends_at < 9223372036854775807
-    ) HAVING max(at) >= 0;",
+    ) HAVING max(at) >= 0;
+    ALTER TABLE session ADD COLUMN token BLOB;
+    ALTER TABLE will ADD COLUMN token BLOB;",
 ];
 
 /// How long a statement waits for another process that has the file locked.

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use jam_core::directory::Mark;
 use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::policy::Refusal;
@@ -189,6 +190,7 @@ pub(super) fn will(topic: &str) -> WillRecord {
         id: 0,
         user: user("1"),
         will: packets::will(topic, "bye"),
+        token: Some(Mark::new([1; Mark::LEN])),
     }
 }
 
@@ -210,5 +212,6 @@ pub(super) fn record(id: u64) -> Box<SessionRecord> {
             retain_as_published: true,
             id: Some(9),
         }],
+        token: Some(Mark::new([2; Mark::LEN])),
     })
 }
