@@ -224,7 +224,7 @@ impl User {
         }
         for device in &self.devices {
             if entry.sent_to().contains(device.slot)
-                && let Some(id) = device.id
+                && let Some(id) = device.id()
                 && let Some((packet_id, flight)) = device.session.flight_of(seq)
             {
                 writes.push(Write::InFlight(id, packet_id, flight));
@@ -271,7 +271,7 @@ impl User {
                     device.session.landed(packet_id);
                     effects.write_all(
                         device
-                            .id
+                            .id()
                             .map(|id| Write::Landed(id, packet_id))
                             .into_iter()
                             .collect(),
@@ -296,7 +296,7 @@ impl User {
     /// The store could not keep what this user has published: it was never received.
     pub(crate) fn publish_refused(&mut self, session: SessionId, packet_id: PacketId) {
         let mut devices = self.devices.iter_mut();
-        if let Some(device) = devices.find(|device| device.id == Some(session)) {
+        if let Some(device) = devices.find(|device| device.id() == Some(session)) {
             device.session.release(packet_id);
         }
     }

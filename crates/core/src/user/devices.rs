@@ -1,5 +1,6 @@
 //! Devices come and go (PROTOCOL.md, section 3, and MQTT 5.0, sections 3.1.2 and 4.1).
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,8 +80,8 @@ impl User {
         device.will = new.will;
         device.horizon = 0;
         device.session_expiry = new.session_expiry;
-        if device.id.is_none() && !new.session_expiry.is_zero() {
-            device.id = Some(next_id());
+        if device.id().is_none() && !new.session_expiry.is_zero() {
+            device.number = NonZeroU64::new(next_id());
         }
         // Of a new session there is nothing yet that could be lost: its first subscription, which usually
         // comes at once, is recorded with it, or else `keep_session` does it.
@@ -95,7 +96,7 @@ impl User {
             Write::Session(record) => record.will.is_some(),
             _ => false,
         });
-        let session = device.id;
+        let session = device.id();
         let unrecorded = session.is_some() && !device.recorded;
         self.has_come(now, &limits.push, effects);
         Some(Attached {
@@ -182,7 +183,7 @@ impl User {
             listening: Listening::default(),
             awaits_presence: false,
             session: Session::default(),
-            id: None,
+            number: None,
             recorded: false,
             session_expiry: Duration::ZERO,
             link: None,
@@ -223,7 +224,7 @@ impl User {
             listening: Listening::default(),
             awaits_presence: false,
             session,
-            id: Some(record.id),
+            number: NonZeroU64::new(record.id),
             recorded: true,
             session_expiry: record.expiry,
             link: None,
@@ -270,7 +271,7 @@ impl User {
                     device.session.landed(it.packet_id);
                     Write::Landed
                 };
-                if let Some(id) = device.id {
+                if let Some(id) = device.id() {
                     effects.write(write(id, it.packet_id));
                 }
             }
@@ -325,7 +326,7 @@ impl User {
         let will = device.will.take();
         effects.wills_due(will.map(|will| device.leave(will, &self.id, next_id)));
         device
-            .id
+            .id()
             .filter(|_| device.recorded)
             .into_iter()
             .for_each(|id| effects.write(Write::EndSession(id)));

@@ -91,7 +91,7 @@ impl User {
             return;
         };
         if !room.can_store {
-            device.session.let_go(device.id.is_some());
+            device.session.let_go(device.id().is_some());
         }
         let mailbox = &mut self.mailbox;
         let halt = send_due(device, mailbox, room, now, fetched).and_then(|()| {
@@ -146,7 +146,7 @@ impl User {
             Some(Flight::AwaitsPubRec(seq)) => self.mailbox.get(seq).is_some_and(Entry::is_stored),
             _ => false,
         };
-        let waits = match device.id {
+        let waits = match device.id() {
             Some(id) => Some(Which::Lasting(id)),
             None => (is_stored && can_store).then_some(Which::Of(link)),
         };
@@ -162,7 +162,7 @@ impl User {
         let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
         if refused {
             writes.extend(landed(device, packet_id));
-        } else if let Some(id) = device.id {
+        } else if let Some(id) = device.id() {
             // Together: the device waits for PUBREL from the moment on at which the message is gone.
             writes.push(Write::InFlight(id, packet_id, Flight::AwaitsPubComp));
         }
@@ -200,7 +200,7 @@ impl User {
         effects: &mut Effects,
     ) {
         let is_it = |device: &&mut Device| match session {
-            Which::Lasting(id) => device.id == Some(id),
+            Which::Lasting(id) => device.id() == Some(id),
             Which::Of(link) => device.is_linked(link),
         };
         if let Some(device) = self.devices.iter_mut().find(is_it) {
@@ -248,7 +248,7 @@ impl Device {
 }
 
 fn landed(device: &Device, packet_id: PacketId) -> Option<Write> {
-    device.id.map(|id| Write::Landed(id, packet_id))
+    device.id().map(|id| Write::Landed(id, packet_id))
 }
 
 /// A device has a message, or will not get it: what the store is to know of that.
@@ -394,7 +394,7 @@ fn send_new(
             continue;
         }
         // The device may remember the id, whatever becomes of the message.
-        let stores_first = device.id.is_some() && terms.qos == QoS::ExactlyOnce;
+        let stores_first = device.id().is_some() && terms.qos == QoS::ExactlyOnce;
         if held_up && !stores_first {
             return Err(Halt::Wait);
         }
@@ -407,7 +407,7 @@ fn send_new(
         let is_seen = seq <= device.horizon && device.horizon_is_kept;
         if terms.qos == QoS::AtLeastOnce
             && stored
-            && device.id.is_some()
+            && device.id().is_some()
             && room.can_store
             && !is_seen
         {
@@ -428,7 +428,7 @@ fn send_new(
         };
         let packet_id = device.session.send(seq, terms.qos, due);
         mailbox.sent(seq, device.slot);
-        if let Some(id) = device.id.filter(|_| stored || stores_first) {
+        if let Some(id) = device.id().filter(|_| stored || stores_first) {
             let flight = match terms.qos {
                 QoS::ExactlyOnce => Flight::AwaitsPubRec(seq),
                 _ => Flight::AwaitsPubAck(seq),

@@ -17,6 +17,7 @@ mod pushing;
 mod receipts;
 mod subscribing;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -207,7 +208,7 @@ struct Device {
     awaits_presence: bool,
     session: Session,
     /// The number of a session that outlives its connection.
-    id: Option<SessionId>,
+    number: Option<NonZeroU64>,
     /// Whether the store has been told of that session.
     recorded: bool,
     session_expiry: Duration,
@@ -230,6 +231,11 @@ struct Device {
 }
 
 impl Device {
+    /// The number of a session that outlives its connection.
+    fn id(&self) -> Option<SessionId> {
+        self.number.map(NonZeroU64::get)
+    }
+
     fn is_linked(&self, link: LinkId) -> bool {
         self.link.as_ref().is_some_and(|own| own.id() == link)
     }
@@ -264,7 +270,7 @@ impl Device {
     /// The will is due; the session has it no more.
     fn leave(&self, will: Box<Will>, user: &UserId, next_id: &dyn Fn() -> Seq) -> DueWill {
         DueWill {
-            id: (self.id.is_some() && self.recorded).then(next_id),
+            id: (self.number.is_some() && self.recorded).then(next_id),
             user: user.clone(),
             will,
             token: self.token,
@@ -283,10 +289,10 @@ impl Device {
 
     /// What the store is to keep of the session, if it outlives its connection.
     fn record(&mut self, user: &UserId) -> Option<Write> {
-        self.recorded = self.id.is_some();
+        self.recorded = self.number.is_some();
         let some = |time: Time| (time != Time::NEVER).then_some(time);
         let record = SessionRecord {
-            id: self.id?,
+            id: self.id()?,
             user: user.clone(),
             client: self.client.clone(),
             slot: self.slot,
@@ -376,7 +382,8 @@ impl User {
             .devices
             .iter_mut()
             .find(|device| device.is_linked(link))?;
-        Some((&mut device.session, device.id))
+        let id = device.id();
+        Some((&mut device.session, id))
     }
 
     /// A retained message that a store has found.
@@ -402,7 +409,7 @@ impl User {
             let mut slots = Slots::default();
             self.devices
                 .iter()
-                .filter(|device| device.id.is_some_and(|id| id < seq))
+                .filter(|device| device.id().is_some_and(|id| id < seq))
                 .for_each(|device| slots.insert(device.slot));
             slots
         });

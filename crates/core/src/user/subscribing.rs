@@ -58,7 +58,7 @@ impl User {
         effects: &mut Effects,
     ) -> Option<Append> {
         let device = self.devices.iter().find(|device| device.is_linked(link))?;
-        let (slot, lasts) = (Slots::one(device.slot), device.id.is_some());
+        let (slot, lasts) = (Slots::one(device.slot), device.id().is_some());
         let granted = device.reads(&message.topic)?.qos;
         let qos = granted.min(message.qos);
         let keeps = lasts && accepts && qos != QoS::AtMostOnce;
