@@ -59,6 +59,7 @@ class WebSocket:
     def __init__(self, address, source=None, tls_ca=None, path="/mqtt", protocol="mqtt"):
         self.tcp = Tcp(address, source, tls_ca)
         self.pending = b""
+        self.close_code = None
         key = base64.b64encode(os.urandom(16)).decode()
         request = [
             f"GET {path} HTTP/1.1",
@@ -95,6 +96,7 @@ class WebSocket:
             if done is not None:
                 opcode, data = done
                 if opcode == 8:
+                    self.close_code = int.from_bytes(data[:2], "big") if data else None
                     return b""
                 if opcode == 9:
                     self.tcp.send(frame(data, opcode=10))

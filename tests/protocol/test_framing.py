@@ -135,14 +135,93 @@ def test_a_packet_in_many_frames_of_one_message(server, version):
         assert [reader.message().payload for _ in "012"] == [me.message(n) for n in "012"]
 
 
-def test_text_frames_close_the_connection(server, version):
-    """MQTT 6: data that is not binary ends the connection."""
-    me = server.user()
-    with server.listener(me, version, device="a", transport="ws") as bystander:
-        client = server.dial(version, "ws")
-        client.stream.raw(streams.frame(b"hello", opcode=1))
-        client.closed()
+@pytest.mark.parametrize("final", [True, False])
+def test_packets_joined_beyond_the_packet_limit(server, version, final):
+    """What mqtt.js does with what it has queued offline: one message of everything."""
+    me, friend = server.friends()
+    body = me.message("x" * 1_500_000)
+    joined = b"".join(
+        publish(friend.inbox, body, 1, n, version=version) for n in (1, 2, 3, 4)
+    )
+    assert len(joined) > 4 * 1024 * 1024
+    with server.connect(me, version, transport="ws") as client:
+        if final:
+            client.stream.raw(streams.frame(joined))
+        else:
+            half = len(joined) // 2
+            client.stream.raw(streams.frame(joined[:half], final=False))
+            client.stream.raw(streams.frame(joined[half:], opcode=0))
+        for n in (1, 2, 3, 4):
+            client.expect(PUBACK, packet_id=n)
+
+
+# What is no WebSocket, and the code of the Close frame that answers it.
+BAD_FRAMES = {
+    "text": (streams.frame(b"hello", opcode=1), 1003),
+    "unmasked": (b"\x82\x02\xc0\x00", 1002),
+    "reserved bits": (b"\xc2" + streams.frame(b"\xc0\x00")[1:], 1002),
+    "unknown opcode": (streams.frame(b"x", opcode=3), 1002),
+    "continuation of nothing": (streams.frame(b"x", opcode=0), 1002),
+    "fragmented ping": (streams.frame(b"x", opcode=9, final=False), 1002),
+    "long ping": (streams.frame(b"x" * 126, opcode=9), 1002),
+    "close that is not UTF-8": (streams.frame(b"\x03\xe8\xff", opcode=8), 1007),
+    "close with a code for nobody": (streams.frame(b"\x03\xed", opcode=8), 1002),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FRAMES)
+def test_bad_frames_are_answered_and_close_their_own_connection(server, version, name):
+    """MQTT 6 and RFC 6455, section 7: what came before is handled, then DISCONNECT and Close."""
+    bad, code = BAD_FRAMES[name]
+    me, friend = server.friends()
+    with server.listener(me, version, transport="ws") as bystander:
+        client = server.connect(friend, version, transport="ws")
+        client.stream.raw(streams.frame(PING) + bad)
+        client.expect(PINGRESP)
+        client.closed(0x81 if version == 5 else None)
+        assert client.stream.close_code == code
         bystander.quiet()
+
+
+@pytest.mark.parametrize("name", ["text", "unmasked"])
+def test_bad_frames_before_the_connect(server, name):
+    bad, code = BAD_FRAMES[name]
+    stream = server.open("ws")
+    stream.raw(bad)
+    assert stream.receive(5) == b"" and stream.close_code == code
+
+
+def test_what_is_wrong_in_the_packets_is_said_by_the_close_frame_too(server, version):
+    me, friend = server.friends()
+    for bad, reason, code in [(packet(0, 0, b""), 0x81, 1002), (b"\x30\xff\xff\xff\x7f", 0x95, 1009)]:
+        client = server.connect(me, version, transport="ws")
+        client.send(bad)
+        client.closed(reason if version == 5 else None)
+        assert client.stream.close_code == code
+
+
+def test_a_client_that_leaves_gets_an_ordinary_close(server, version):
+    client = server.connect(server.user(), version, transport="ws")
+    client.send(disconnect(version))
+    client.closed()
+    assert client.stream.close_code == 1000
+
+
+def test_a_flood_of_pings_holds_up_nobody(server):
+    """Of pings that nobody reads the answers to, one is answered."""
+    me, friend = server.friends()
+    flooder = server.connect(me, transport="ws")
+    pings = streams.frame(b"x" * 125, opcode=9) * 1000
+    flooder.stream.tcp.socket.settimeout(0.2)
+    try:
+        for _ in range(50):
+            flooder.stream.raw(pings)
+    except TimeoutError:
+        pass
+    with server.listener(friend) as reader, server.connect(me, device="b") as writer:
+        writer.deliver(friend.inbox, me.message())
+        assert reader.message().payload == me.message()
+    flooder.close()
 
 
 def test_a_websocket_close_is_the_end_of_the_connection(server, version):

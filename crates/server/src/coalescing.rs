@@ -78,7 +78,7 @@ impl Coalesce for TlsStream<TcpStream> {
 }
 
 /// The library keeps the socket to itself.
-impl Coalesce for WebSocketStream {}
+impl<S> Coalesce for WebSocketStream<S> {}
 
 /// What is put off, and for how long; one for the server.
 #[derive(Debug, Default)]

@@ -27,14 +27,17 @@ use jam_core::connection::{Connection, OUTPUT_ENOUGH, Progress, Unavailable};
 use jam_core::directory::Question;
 use jam_core::router::Router;
 use jam_core::time::Time;
-use jam_wire::decode::Decoder;
+use jam_wire::decode::{DecodeError, Decoder};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
 
 use crate::clock::Clock;
 use crate::coalescing::{ANSWER_BYTES, AT_ONCE_MILLIS, Coalesce, Coalescing};
 use crate::directory::{DirectoryError, SqliteDirectory};
 use crate::slots::Slot;
+use crate::websocket::{CloseCode, FramingError, WebSocketStream};
 
 /// How many bytes one read takes at most, so that a flood on one connection lets the others in between.
 const READ_BYTES: usize = 16 * 1024;
@@ -72,6 +75,22 @@ pub(crate) struct Shared {
     pub(crate) coalescing: Coalescing,
 }
 
+/// What the loop asks of a stream besides bytes.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Coalesce + Unpin {
+    /// Why this side is going to end the stream, where the transport has a word for it.
+    fn set_close_code(&mut self, _code: CloseCode) {}
+}
+
+impl Transport for TcpStream {}
+
+impl Transport for TlsStream<TcpStream> {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport for WebSocketStream<S> {
+    fn set_close_code(&mut self, code: CloseCode) {
+        self.set_close_code(code);
+    }
+}
+
 /// Serves one connection until it ends. `accepted` is when the socket was accepted: the time for CONNECT
 /// counts from there.
 pub(crate) fn serve<S>(
@@ -82,7 +101,7 @@ pub(crate) fn serve<S>(
     stream: S,
 ) -> impl Future<Output = ()> + Send
 where
-    S: AsyncRead + AsyncWrite + Coalesce + Unpin + Send,
+    S: Transport + Send,
 {
     let mut pump = Pump::new(shared, slot, address, accepted, stream);
     // Everything is captured in place: as arguments of an `async fn` it would lie in the task twice.
@@ -157,7 +176,7 @@ struct Pump<S> {
     slot: Slot,
 }
 
-impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
+impl<S: Transport> Pump<S> {
     fn new(shared: Arc<Shared>, slot: Slot, address: IpAddr, accepted: Time, stream: S) -> Self {
         let waker = Waker::from(slot.bell().clone());
         let connection = Connection::new(shared.router.clone(), address, waker, accepted);
@@ -298,6 +317,12 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
                     Turn::Yield
                 }
             }
+            Poll::Ready(Err(error)) if FramingError::is_in(&error) => {
+                let version = self.decoder.version();
+                let error = DecodeError::Malformed("not a WebSocket frame");
+                self.connection.handle_decode_error(&error, version, now);
+                self.close(now)
+            }
             Poll::Ready(Err(error)) => Self::broken(&error),
         }
     }
@@ -309,6 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
         }
         let delivered = self.connection.handle_wake(now);
         if self.slot.stopping() {
+            self.stream.set_close_code(CloseCode::GOING_AWAY);
             self.connection.handle_shutdown(now);
         }
         delivered
@@ -380,6 +406,10 @@ impl<S: AsyncRead + AsyncWrite + Coalesce + Unpin> Pump<S> {
                 }
                 Ok(None) => break,
                 Err(error) => {
+                    self.stream.set_close_code(match error {
+                        DecodeError::TooLarge { .. } => CloseCode::TOO_LARGE,
+                        _ => CloseCode::PROTOCOL_ERROR,
+                    });
                     let version = self.decoder.version();
                     self.connection.handle_decode_error(&error, version, now);
                     break;

@@ -9,9 +9,9 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::ws::WebSocketUpgrade;
+use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::StatusCode;
+use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -45,7 +45,6 @@ pub(crate) struct Http {
 struct Served {
     shared: Arc<Shared>,
     health: Arc<Health>,
-    max_packet: usize,
 }
 
 /// The connection that a request came in on.
@@ -57,22 +56,13 @@ struct Origin {
 }
 
 impl Http {
-    /// `head_timeout` is how long the head of a request may take, `max_packet` the packet limit in bytes.
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        health: Arc<Health>,
-        head_timeout: Duration,
-        max_packet: usize,
-    ) -> Self {
+    /// `head_timeout` is how long the head of a request may take.
+    pub(crate) fn new(shared: Arc<Shared>, health: Arc<Health>, head_timeout: Duration) -> Self {
         let router = axum::Router::new()
             .route("/mqtt", get(mqtt))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
-            .with_state(Served {
-                shared,
-                health,
-                max_packet,
-            });
+            .with_state(Served { shared, health });
         Self {
             router,
             head_timeout,
@@ -116,8 +106,12 @@ impl Http {
 async fn mqtt(
     State(served): State<Served>,
     Extension(origin): Extension<Origin>,
-    upgrade: WebSocketUpgrade,
+    mut request: Request<Body>,
 ) -> Response {
+    let (response, upgrade) = match websocket::accept(&mut request) {
+        Ok(accepted) => accepted,
+        Err(refused) => return *refused,
+    };
     let slot = origin
         .slot
         .lock()
@@ -126,11 +120,18 @@ async fn mqtt(
     let Some(slot) = slot else {
         return StatusCode::BAD_REQUEST.into_response(); // one connection, two upgrades
     };
-    websocket::bounded(upgrade, served.max_packet).on_upgrade(move |socket| {
-        let accepted = served.shared.clock.now();
-        let stream = WebSocketStream::new(socket);
-        connection::serve(served.shared, slot, origin.address, accepted, stream)
-    })
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(upgraded) => {
+                let accepted = served.shared.clock.now();
+                let stream = WebSocketStream::new(TokioIo::new(upgraded));
+                let address = origin.address;
+                connection::serve(served.shared, slot, address, accepted, stream).await;
+            }
+            Err(error) => tracing::debug!(%error, "HTTP connection broken"),
+        }
+    });
+    response
 }
 
 async fn readyz(State(served): State<Served>) -> (StatusCode, String) {

@@ -12,12 +12,10 @@ use std::time::Duration;
 
 use jam_core::time::Time;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::coalescing::Coalesce;
-use crate::connection::{self, Shared};
+use crate::connection::{self, Shared, Transport};
 use crate::http::Http;
 use crate::slots::{Slot, Slots};
 use crate::tls::Tls;
@@ -171,7 +169,7 @@ impl Accepted {
     /// the handshake took is given back.
     fn spawn<S>(self, stream: S, serves: Serves)
     where
-        S: AsyncRead + AsyncWrite + Coalesce + Unpin + Send + 'static,
+        S: Transport + Send + 'static,
     {
         let Self {
             shared,

@@ -122,8 +122,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let health = Arc::new(Health::new(slots.clone(), mailbox.clone()));
 
     let housekeepers = housekeepers(&shared, &mailbox, &health, tls.as_ref(), notifier.clone());
-    let packet = limits.packet as usize;
-    let http = Http::new(shared.clone(), health, limits.connect_timeout, packet);
+    let http = Http::new(shared.clone(), health, limits.connect_timeout);
     let mut listeners = Crew::new();
     for (socket, serves, tls) in [
         (sockets.mqtt, Serves::Mqtt, None),

@@ -14,6 +14,8 @@ use crate::slots::Slots;
 
 impl Coalesce for tokio::io::DuplexStream {}
 
+impl Transport for tokio::io::DuplexStream {}
+
 fn shared(path: &std::path::Path) -> Arc<Shared> {
     let directory = Arc::new(SqliteDirectory::open_or_create(path).unwrap());
     let user = UserLimits {
