@@ -55,9 +55,7 @@ fn detach_properties(properties: &mut PublishProperties) {
         .correlation_data
         .as_ref()
         .map(|data| Bytes::copy_from_slice(data));
-    for (name, value) in &mut properties.user {
-        (*name, *value) = (own(name), own(value));
-    }
+    properties.user = properties.user.to_detached();
 }
 
 impl Message {
@@ -70,7 +68,7 @@ impl Message {
             }
             it.topic_alias = None;
             it.subscription_ids.clear();
-            it.user.retain(|(name, _)| name != FROM);
+            it.user.retain(|name, _| name != FROM);
         }
         let properties = properties.filter(|it| **it != PublishProperties::default());
         Self {
@@ -180,7 +178,8 @@ impl Message {
         let mut properties = self.properties.clone().unwrap_or_default();
         properties
             .user
-            .push((ByteString::from_static(FROM), self.sender.to_byte_string()));
+            .push(FROM, self.sender.as_str())
+            .expect("a user id has at most 64 bytes");
         properties.subscription_ids.extend(terms.subscription_id);
         if self.expires_at != Time::NEVER {
             // Rounded down: the receiver must not take it for longer than it lasts.

@@ -369,7 +369,8 @@ fn topic_is_own_or_an_inbox(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop
 
 fn properties_are_few(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     let fits = |it: &PublishProperties| {
-        encode::properties_len(it) <= MAX_PROPERTIES_BYTES && it.user.len() <= MAX_USER_PROPERTIES
+        encode::properties_len(it) <= MAX_PROPERTIES_BYTES
+            && it.user.iter().count() <= MAX_USER_PROPERTIES
     };
     if attempt.properties.is_some_and(|it| !fits(it)) {
         return Err(refusals::PROPERTIES.into());

@@ -18,7 +18,7 @@ use crate::time::Time;
 mod tests;
 
 /// Subscriptions of one session.
-pub const MAX_SUBSCRIPTIONS: usize = 256;
+pub const MAX_SUBSCRIPTIONS: usize = jam_wire::decode::MAX_FILTERS;
 
 /// What is to be done about a packet id on its way to the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -309,7 +309,7 @@ fn a_will_with_too_many_properties_is_dropped_when_it_is_due() {
     for (count, passes) in [(65, false), (64, true)] {
         one.connect_with(|connect| {
             let mut will = packets::will("/2/inbox", r#"{"from":"1"}"#);
-            will.properties.user = (0..count).map(|_| ("k".into(), "v".into())).collect();
+            will.properties.user = (0..count).map(|_| ("k", "v")).collect();
             connect.will = Some(will);
         });
         one.drop_connection();
@@ -395,7 +395,7 @@ fn what_is_kept_is_a_copy_and_not_a_slice_of_a_buffer() {
             lasting(connect);
             let mut will = packets::will("/1/x", "bye");
             if version == V5 {
-                will.properties.user = vec![("a".into(), "b".into())];
+                will.properties.user = [("a", "b")].into();
             }
             connect.will = Some(will);
         });
@@ -409,7 +409,7 @@ fn what_is_kept_is_a_copy_and_not_a_slice_of_a_buffer() {
             publish.retain = true;
             if version == V5 {
                 let properties = publish.properties.get_or_insert_default();
-                properties.user = vec![("a".into(), "b".into())];
+                properties.user = [("a", "b")].into();
                 properties.topic_alias = NonZeroU16::new(1);
             }
         });

@@ -311,9 +311,8 @@ fn a_message_gets_through_unchanged_in_each_qos_and_between_versions() {
             let publish = two.expect_payload("/2/inbox", odd);
             assert_eq!(publish.qos, qos);
             assert!(!publish.retain);
-            let from = ("from".into(), "1".into());
             let expected = (to == V5).then(|| PublishProperties {
-                user: vec![from],
+                user: [("from", "1")].into(),
                 ..Default::default()
             });
             assert_eq!(publish.properties.as_deref(), expected.as_ref());
@@ -348,12 +347,7 @@ fn a_client_cannot_say_who_wrote() {
         AtLeastOnce,
         |publish| {
             let properties = publish.properties.get_or_insert_default();
-            properties.user = vec![
-                ("from".into(), "3".into()),
-                ("a".into(), "b".into()),
-                ("from".into(), "1".into()),
-                ("a".into(), "c".into()),
-            ];
+            properties.user = [("from", "3"), ("a", "b"), ("from", "1"), ("a", "c")].into();
             properties.response_topic = Some("/1/answers".into());
             properties.correlation_data = Some(Bytes::from_static(b"\x00\xff"));
             properties.content_type = Some("application/json".into());
@@ -361,11 +355,7 @@ fn a_client_cannot_say_who_wrote() {
         },
     );
     let got = two.expect_message("1", "x").properties.unwrap();
-    let pair = |a: &str, b: &str| (a.into(), b.into());
-    assert_eq!(
-        got.user,
-        [pair("a", "b"), pair("a", "c"), pair("from", "1")]
-    );
+    assert_eq!(got.user, [("a", "b"), ("a", "c"), ("from", "1")].into());
     assert_eq!(got.response_topic, Some("/1/answers".into()));
     assert_eq!(got.correlation_data, Some(Bytes::from_static(b"\x00\xff")));
     assert_eq!(got.content_type, Some("application/json".into()));

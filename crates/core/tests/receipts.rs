@@ -401,7 +401,7 @@ fn a_receipt_is_in_the_users_own_name() {
     two.read("1", "a");
     let publish = one.expect_publish();
     let properties = publish.properties.unwrap();
-    assert_eq!(properties.user, [("from".into(), "1".into())]);
+    assert_eq!(properties.user, [("from", "1")].into());
 }
 
 #[test]

@@ -421,7 +421,7 @@ fn what_is_retained_expires_and_keeps_its_properties() {
     let expected = PublishProperties {
         message_expiry_secs: Some(40),
         content_type: Some("text".into()),
-        user: vec![("from".into(), "1".into())],
+        user: [("from", "1")].into(),
         ..PublishProperties::default()
     };
     assert_eq!(properties.as_deref(), Some(&expected));

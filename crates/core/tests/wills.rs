@@ -301,7 +301,7 @@ fn a_will_carries_its_properties() {
         let mut will = bye();
         will.properties.content_type = Some("x".into());
         will.properties.message_expiry_secs = Some(100);
-        will.properties.user = vec![("from".into(), "2".into()), ("k".into(), "v".into())];
+        will.properties.user = [("from", "2"), ("k", "v")].into();
         connect.will = Some(will);
         delayed(30)(connect);
     });
@@ -310,8 +310,7 @@ fn a_will_carries_its_properties() {
     let properties = friend.expect_publish().properties.unwrap();
     assert_eq!(properties.content_type, Some("x".into()));
     assert_eq!(properties.message_expiry_secs, Some(100));
-    let user = [("k".into(), "v".into()), ("from".into(), "1".into())];
-    assert_eq!(properties.user, user);
+    assert_eq!(properties.user, [("k", "v"), ("from", "1")].into());
 }
 
 #[test]

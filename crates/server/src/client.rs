@@ -14,7 +14,7 @@ use bytestring::ByteString;
 use jam_core::ids::{ClientId, UserId};
 use jam_wire::packet::{
     Ack, ConnAck, Connect, ConnectCode, ConnectProperties, Disconnect, Filter, Packet, PacketId,
-    Publish, QoS, RetainHandling, Subscribe, Version,
+    Publish, QoS, RetainHandling, Subscribe, UserProperties, Version,
 };
 use jam_wire::{Decoder, ReasonCode};
 use serde::Deserialize;
@@ -189,7 +189,7 @@ impl Client {
         let subscribe = Subscribe {
             packet_id: self.next_id(),
             subscription_id: None,
-            user: Vec::new(),
+            user: UserProperties::default(),
             filters: vec![Filter {
                 filter: ByteString::from(filter),
                 qos: QoS::AtLeastOnce,

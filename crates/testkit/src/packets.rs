@@ -4,7 +4,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use jam_wire::packet::{
     Connect, ConnectProperties, Filter, PacketId, Publish, PublishProperties, QoS, RetainHandling,
-    Subscribe, Unsubscribe, Version, Will,
+    Subscribe, Unsubscribe, UserProperties, Version, Will,
 };
 
 /// The token of every account that a [`Bench`](crate::Bench) makes.
@@ -75,7 +75,7 @@ pub fn subscribe(packet_id: PacketId, filters: Vec<Filter>) -> Subscribe {
     Subscribe {
         packet_id,
         subscription_id: None,
-        user: Vec::new(),
+        user: UserProperties::default(),
         filters,
     }
 }
@@ -89,7 +89,7 @@ pub fn unsubscribe(packet_id: PacketId, filters: &[&str]) -> Unsubscribe {
         .collect();
     Unsubscribe {
         packet_id,
-        user: Vec::new(),
+        user: UserProperties::default(),
         filters,
     }
 }

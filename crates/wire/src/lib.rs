@@ -17,6 +17,7 @@ pub mod encode;
 pub mod packet;
 mod property;
 pub mod reason;
+mod user_properties;
 
 /// The largest value of a variable byte integer, and so of a Remaining Length (section 2.2.3 of
 /// 3.1.1, 1.5.5 of 5.0).

@@ -16,8 +16,7 @@ use crate::reason::{ConnectReturnCode, ReasonCode};
 /// A packet identifier: 1 to 65,535 (MQTT 5.0, section 2.2.1).
 pub type PacketId = NonZeroU16;
 
-/// A User Property: a name and a value, in the order in which they were sent.
-pub type UserProperty = (ByteString, ByteString);
+pub use crate::user_properties::UserProperties;
 
 /// The protocol version a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,8 +113,8 @@ pub struct ConnectProperties {
     pub request_response_information: Option<bool>,
     /// Absent means true.
     pub request_problem_information: Option<bool>,
-    /// In order.
-    pub user: Vec<UserProperty>,
+    /// User Properties.
+    pub user: UserProperties,
     /// Name of an extended authentication method.
     pub authentication_method: Option<ByteString>,
     /// Data of that method.
@@ -178,8 +177,8 @@ pub struct ConnAckProperties {
     pub topic_alias_maximum: Option<u16>,
     /// For people.
     pub reason_string: Option<ByteString>,
-    /// In order.
-    pub user: Vec<UserProperty>,
+    /// User Properties.
+    pub user: UserProperties,
     /// Absent means true.
     pub wildcard_subscription_available: Option<bool>,
     /// Absent means true.
@@ -231,8 +230,8 @@ pub struct PublishProperties {
     pub response_topic: Option<ByteString>,
     /// What an answer carries.
     pub correlation_data: Option<Bytes>,
-    /// In order.
-    pub user: Vec<UserProperty>,
+    /// User Properties.
+    pub user: UserProperties,
     /// 1 to 268,435,455; from server to client only.
     pub subscription_ids: Vec<u32>,
     /// For the apps.
@@ -255,8 +254,8 @@ pub struct Ack {
 pub struct ReasonProperties {
     /// For people.
     pub reason_string: Option<ByteString>,
-    /// In order.
-    pub user: Vec<UserProperty>,
+    /// User Properties.
+    pub user: UserProperties,
 }
 
 /// SUBSCRIBE.
@@ -266,8 +265,8 @@ pub struct Subscribe {
     pub packet_id: PacketId,
     /// 1 to 268,435,455 (5.0).
     pub subscription_id: Option<u32>,
-    /// In order (5.0).
-    pub user: Vec<UserProperty>,
+    /// User Properties (5.0).
+    pub user: UserProperties,
     /// At least one.
     pub filters: Vec<Filter>,
 }
@@ -316,8 +315,8 @@ pub struct SubAck {
 pub struct Unsubscribe {
     /// Of this packet.
     pub packet_id: PacketId,
-    /// In order (5.0).
-    pub user: Vec<UserProperty>,
+    /// User Properties (5.0).
+    pub user: UserProperties,
     /// At least one, none empty.
     pub filters: Vec<ByteString>,
 }
@@ -421,7 +420,7 @@ impl fmt::Debug for PublishProperties {
                 "correlation_data",
                 &self.correlation_data.as_ref().map(|d| Hidden(d.len())),
             )
-            .field("user", &Hidden(self.user.len()))
+            .field("user", &self.user)
             .field("subscription_ids", &self.subscription_ids)
             .field("content_type", &self.content_type)
             .finish()

@@ -28,10 +28,8 @@ fn id(value: u16) -> NonZeroU16 {
     NonZeroU16::new(value).unwrap()
 }
 
-fn user() -> Vec<UserProperty> {
-    [("k", "v"), ("k", "w")]
-        .map(|(k, v)| (ByteString::from(k), ByteString::from(v)))
-        .to_vec()
+fn user() -> UserProperties {
+    [("k", "v"), ("k", "w")].into()
 }
 
 /// `k=v` and `k=w`.
@@ -338,7 +336,7 @@ fn subscribe_and_suback() {
     let mut expected = Subscribe {
         packet_id: id(0x0102),
         subscription_id: None,
-        user: Vec::new(),
+        user: UserProperties::default(),
         filters: vec![
             filter("/a", QoS::AtLeastOnce),
             filter("/b", QoS::ExactlyOnce),

@@ -55,7 +55,7 @@ fn verdict(result: &Option<Result<Packet, DecodeError>>) -> Option<Verdict> {
         Err(DecodeError::Malformed(_)) => Verdict::Malformed,
         Err(DecodeError::Protocol(_)) => Verdict::Protocol,
         Err(DecodeError::UnsupportedVersion(level)) => Verdict::Unsupported(*level),
-        Err(DecodeError::TooLarge { .. }) => return None,
+        Err(DecodeError::TooLarge { .. } | DecodeError::TooManyFilters) => return None,
     })
 }
 
@@ -153,6 +153,65 @@ fn a_connect_over_the_limit_tells_its_version_if_it_is_there() {
 }
 
 #[test]
+fn properties_by_the_million_take_the_memory_of_their_bytes() {
+    const EMPTY: &[u8] = b"\x26\0\0\0\0";
+    let properties = EMPTY.repeat(800_000);
+    let mut body = b"\0\x02/a\x80\x92\xF4\x01".to_vec();
+    assert_eq!(properties.len(), 0x12 << 7 | 0x74 << 14 | 0x01 << 21);
+    body.extend_from_slice(&properties);
+    let mut decoder = Decoder::client(Version::V5, 1 << 23);
+    let mut buf = BytesMut::from(&table::packet(0x30, &body)[..]);
+    let within = buf.as_ptr_range();
+    let Ok(Some(Packet::Publish(publish))) = decoder.decode(&mut buf) else {
+        panic!("not a PUBLISH");
+    };
+    let user = &publish.properties.as_ref().unwrap().user;
+    assert_eq!(user.as_bytes(), properties);
+    assert!(within.contains(&user.as_bytes().as_ptr()));
+    assert_eq!(user.iter().count(), 800_000);
+}
+
+#[test]
+fn properties_that_stand_apart_keep_their_order() {
+    let properties =
+        b"\x26\0\x01a\0\x01b\x01\x01\x26\0\0\0\x01c\x03\0\x01t\x26\0\x01a\0\0\x26\0\x01d\0\0";
+    let mut body = b"\0\x02/a".to_vec();
+    body.push(u8::try_from(properties.len()).unwrap());
+    body.extend_from_slice(properties);
+    let mut buf = BytesMut::from(&table::packet(0x30, &body)[..]);
+    let mut decoder = Decoder::client(Version::V5, LIMIT);
+    let Ok(Some(Packet::Publish(publish))) = decoder.decode(&mut buf) else {
+        panic!("not a PUBLISH");
+    };
+    let mut user = publish.properties.unwrap().user;
+    let pairs: Vec<_> = user.iter().collect();
+    assert_eq!(pairs, [("a", "b"), ("", "c"), ("a", ""), ("d", "")]);
+    user.retain(|name, _| name != "a");
+    user.push("e", "f").unwrap();
+    assert_eq!(user, [("", "c"), ("d", ""), ("e", "f")].into());
+    assert!(user.push(&"x".repeat(65_536), "").is_err());
+    assert_eq!(user.iter().count(), 3);
+}
+
+#[test]
+fn a_packet_has_at_most_256_filters() {
+    for (first, filter) in [(0x82, &b"\0\x01a\0"[..]), (0xA2, b"\0\x01a")] {
+        for (count, fits) in [(256, true), (257, false), (60_000, false)] {
+            let body = [b"\0\x01\0", &filter.repeat(count)[..]].concat();
+            let mut decoder = Decoder::client(Version::V5, LIMIT);
+            let result = decoder.decode(&mut BytesMut::from(&table::packet(first, &body)[..]));
+            match result {
+                Ok(Some(_)) => assert!(fits),
+                other => {
+                    assert_eq!(other, Err(DecodeError::TooManyFilters));
+                    assert!(!fits);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn strings_and_payloads_are_slices_of_the_buffer() {
     let mut decoder = Decoder::client(Version::V5, LIMIT);
     let mut buf = BytesMut::from(&b"\x32\x10\0\x02/a\0\x01\x07\x26\0\x01k\0\x01vhi"[..]);
@@ -161,7 +220,8 @@ fn strings_and_payloads_are_slices_of_the_buffer() {
         panic!("not a PUBLISH");
     };
     assert_eq!(&publish.payload[..], b"hi");
-    let (name, value) = &publish.properties.as_ref().unwrap().user[0];
+    let user = &publish.properties.as_ref().unwrap().user;
+    let (name, value) = user.iter().next().unwrap();
     for slice in [
         publish.topic.as_bytes(),
         name.as_bytes(),

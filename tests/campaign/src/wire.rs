@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 use jam_wire::packet::{
     Ack, ConnAck, Connect, ConnectProperties, Filter, Packet, PacketId, Publish, QoS,
-    RetainHandling, Subscribe, Version,
+    RetainHandling, Subscribe, UserProperties, Version,
 };
 use jam_wire::{Decoder, ReasonCode, encode};
 
@@ -245,7 +245,7 @@ pub fn subscribe(packet_id: PacketId, topic: &str, qos: QoS) -> Packet {
     Packet::Subscribe(Box::new(Subscribe {
         packet_id,
         subscription_id: None,
-        user: Vec::new(),
+        user: UserProperties::default(),
         filters: vec![filter],
     }))
 }

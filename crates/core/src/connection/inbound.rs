@@ -18,16 +18,13 @@ use crate::link::Link;
 use crate::output::Output;
 use crate::policy::{self, MAX_TOPIC_BYTES, Stop, refusals};
 use crate::router::Router;
-use crate::session::{MAX_SUBSCRIPTIONS, Received, WrongAck};
+use crate::session::{Received, WrongAck};
 use crate::store::{Origin, Receipt, Subscription};
 use crate::time::Time;
 use crate::user::Attached;
 
 /// Topic aliases that a 5.0 client may set.
 pub(super) const TOPIC_ALIAS_MAXIMUM: u16 = 16;
-/// Filters of one SUBSCRIBE or UNSUBSCRIBE. More could not be granted.
-const MAX_FILTERS: usize = MAX_SUBSCRIPTIONS;
-
 /// A client that has been let in.
 pub(super) struct Established {
     pub(super) link: Arc<Link>,
@@ -272,12 +269,6 @@ impl Connection {
             }
             Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) | Packet::PubRel(_) => {
                 established.handle_ack(&packet, &self.router, &mut self.output, now)
-            }
-            Packet::Subscribe(subscribe) if subscribe.filters.len() > MAX_FILTERS => {
-                Err(Fatal(ReasonCode::QuotaExceeded))
-            }
-            Packet::Unsubscribe(unsubscribe) if unsubscribe.filters.len() > MAX_FILTERS => {
-                Err(Fatal(ReasonCode::QuotaExceeded))
             }
             Packet::Subscribe(subscribe) => {
                 established.subscribe(*subscribe, &self.router, &mut self.output, now);

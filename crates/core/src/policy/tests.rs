@@ -288,7 +288,7 @@ fn properties_are_few() {
     };
     let judge = |count: usize, bytes: usize, topic: &'static str, payload: &str| {
         let mut properties = PublishProperties {
-            user: (0..count).map(|_| ("k".into(), "v".into())).collect(),
+            user: (0..count).map(|_| ("k", "v")).collect(),
             ..PublishProperties::default()
         };
         let left = bytes.saturating_sub(encode::properties_len(&properties) + 3);

@@ -4,7 +4,8 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use jam_wire::Packet;
 use jam_wire::packet::{
-    Connect, ConnectProperties, Filter, PacketId, QoS, RetainHandling, Subscribe, Version,
+    Connect, ConnectProperties, Filter, PacketId, QoS, RetainHandling, Subscribe, UserProperties,
+    Version,
 };
 
 use super::users::User;
@@ -49,7 +50,7 @@ pub(super) fn subscribe_packet(inbox: &str, qos: QoS) -> Packet {
     Packet::Subscribe(Box::new(Subscribe {
         packet_id: PacketId::MIN,
         subscription_id: None,
-        user: Vec::new(),
+        user: UserProperties::default(),
         filters: vec![Filter {
             filter: ByteString::from(inbox),
             qos,

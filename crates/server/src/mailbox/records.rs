@@ -14,7 +14,8 @@ use jam_core::message::Message;
 use jam_core::store::{Append, Subscription};
 use jam_core::time::Time;
 use jam_wire::packet::{
-    Filter, Packet, PacketId, Publish, QoS, RetainHandling, Subscribe, Version, Will,
+    Filter, Packet, PacketId, Publish, QoS, RetainHandling, Subscribe, UserProperties, Version,
+    Will,
 };
 use jam_wire::{Decoder, EncodeError, encode, encode_publish_header};
 use rusqlite::Error;
@@ -221,7 +222,7 @@ pub(super) fn encode_subscriptions(subscriptions: &[Subscription]) -> Result<Vec
         let subscribe = Subscribe {
             packet_id: PacketId::MIN,
             subscription_id: same_id[0].id,
-            user: Vec::new(),
+            user: UserProperties::default(),
             filters: filters.collect(),
         };
         encode(

@@ -472,9 +472,9 @@ impl Device {
         let subscribed = self.subscribed || self.maybe_subscribed;
         assert!(subscribed || started, "{who} has not subscribed");
         if self.version == Version::V5 {
-            let from = ("from".into(), message.sender.into());
+            let from = [("from", message.sender)].into();
             let properties = publish.properties.as_ref();
-            assert!(properties.is_some_and(|it| it.user == [from]));
+            assert!(properties.is_some_and(|it| it.user == from));
         }
         let first = self.seen.insert(number);
         assert!(

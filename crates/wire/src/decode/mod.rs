@@ -26,6 +26,10 @@ use crate::packet::{Packet, Version};
 use crate::reason::ReasonCode;
 use reader::Reader;
 
+/// Topic filters of one SUBSCRIBE or UNSUBSCRIBE: as many as a session has, and no filter of a packet with more is
+/// kept in memory.
+pub const MAX_FILTERS: usize = 256;
+
 /// Why bytes are not a packet. It holds nothing of what was received but numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecodeError {
@@ -40,6 +44,8 @@ pub enum DecodeError {
         /// The limit it exceeds.
         limit: usize,
     },
+    /// A SUBSCRIBE or UNSUBSCRIBE has more than [`MAX_FILTERS`].
+    TooManyFilters,
     /// A CONNECT with a known protocol name and this protocol level.
     UnsupportedVersion(u8),
 }
@@ -52,6 +58,7 @@ impl DecodeError {
             Self::Malformed(_) => ReasonCode::MalformedPacket,
             Self::Protocol(_) => ReasonCode::ProtocolError,
             Self::TooLarge { .. } => ReasonCode::PacketTooLarge,
+            Self::TooManyFilters => ReasonCode::QuotaExceeded,
             Self::UnsupportedVersion(_) => ReasonCode::UnsupportedProtocolVersion,
         }
     }
@@ -65,6 +72,7 @@ impl fmt::Display for DecodeError {
             Self::TooLarge { size, limit } => {
                 write!(f, "packet of {size} bytes is over the limit of {limit}")
             }
+            Self::TooManyFilters => write!(f, "more than {MAX_FILTERS} topic filters"),
             Self::UnsupportedVersion(level) => write!(f, "protocol level {level} is not supported"),
         }
     }

@@ -10,6 +10,7 @@ use bytestring::ByteString;
 
 use super::DecodeError;
 use crate::packet::PacketId;
+use crate::property;
 
 /// What is left of a packet, or of its properties.
 pub(super) struct Reader {
@@ -41,7 +42,7 @@ impl Reader {
 
     fn need(&self, len: usize) -> Result<(), DecodeError> {
         if self.rest.len() < len {
-            Err(DecodeError::Malformed("packet ends inside a field"))
+            Err(ENDS_INSIDE)
         } else {
             Ok(())
         }
@@ -73,8 +74,7 @@ impl Reader {
 
     /// A variable byte integer: at most four bytes, and no more than its value needs.
     pub(super) fn varint(&mut self) -> Result<u32, DecodeError> {
-        let (value, len) =
-            varint(&self.rest)?.ok_or(DecodeError::Malformed("packet ends inside a field"))?;
+        let (value, len) = varint(&self.rest)?.ok_or(ENDS_INSIDE)?;
         self.rest.advance(len);
         Ok(value)
     }
@@ -87,6 +87,21 @@ impl Reader {
             self.rest.advance(1);
         }
         is_zero
+    }
+
+    /// Whether the next byte is this one.
+    pub(super) fn is_next(&self, byte: u8) -> bool {
+        self.rest.first() == Some(&byte)
+    }
+
+    /// User Properties that stand one after another, with their identifiers, checked as [`Self::string`] does.
+    pub(super) fn user_properties(&mut self) -> Result<Bytes, DecodeError> {
+        let mut at = 0;
+        while self.rest.get(at) == Some(&property::USER) {
+            at = check_string(&self.rest, at + 1)?;
+            at = check_string(&self.rest, at)?;
+        }
+        Ok(self.rest.split_to(at))
     }
 
     /// `len` bytes as a reader of their own.
@@ -108,10 +123,27 @@ impl Reader {
     pub(super) fn string(&mut self) -> Result<ByteString, DecodeError> {
         let bytes = self.binary()?;
         if holds_nul(&bytes) {
-            return Err(DecodeError::Malformed("string holds U+0000"));
+            return Err(HOLDS_NUL);
         }
-        ByteString::try_from(bytes).map_err(|_| DecodeError::Malformed("string is not UTF-8"))
+        ByteString::try_from(bytes).map_err(|_| NOT_UTF_8)
     }
+}
+
+const ENDS_INSIDE: DecodeError = DecodeError::Malformed("packet ends inside a field");
+const HOLDS_NUL: DecodeError = DecodeError::Malformed("string holds U+0000");
+const NOT_UTF_8: DecodeError = DecodeError::Malformed("string is not UTF-8");
+
+/// Looks at the string that begins at `at`; where it ends.
+fn check_string(bytes: &[u8], at: usize) -> Result<usize, DecodeError> {
+    let from = at + 2;
+    let len = bytes.get(at..from).ok_or(ENDS_INSIDE)?;
+    let to = from + usize::from(u16::from_be_bytes([len[0], len[1]]));
+    let text = bytes.get(from..to).ok_or(ENDS_INSIDE)?;
+    if holds_nul(text) {
+        return Err(HOLDS_NUL);
+    }
+    std::str::from_utf8(text).map_err(|_| NOT_UTF_8)?;
+    Ok(to)
 }
 
 /// Whether a byte is 0, eight at a time: topics are too short for the vectors of `memchr`.

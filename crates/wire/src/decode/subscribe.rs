@@ -2,10 +2,10 @@
 
 use super::publish::reason;
 use super::reader::Reader;
-use super::{DecodeError, properties};
+use super::{DecodeError, MAX_FILTERS, properties};
 use crate::packet::{
     Filter, QoS, ReasonProperties, RetainHandling, SubAck, Subscribe, UnsubAck, Unsubscribe,
-    Version,
+    UserProperties, Version,
 };
 use crate::reason::{Carrier, ReasonCode};
 use bytestring::ByteString;
@@ -14,11 +14,12 @@ pub(super) fn subscribe(version: Version, mut reader: Reader) -> Result<Subscrib
     let packet_id = reader.packet_id()?;
     let (subscription_id, user) = match version {
         Version::V5 => properties::subscribe(&mut reader)?,
-        Version::V3 | Version::V4 => (None, Vec::new()),
+        Version::V3 | Version::V4 => (None, UserProperties::default()),
     };
     at_least_one(&reader)?;
     let mut filters = Vec::with_capacity(1);
     while !reader.is_empty() {
+        room_for_one(&filters)?;
         let filter = topic_filter(&mut reader)?;
         filters.push(options(filter, version, reader.u8()?)?);
     }
@@ -33,6 +34,13 @@ pub(super) fn subscribe(version: Version, mut reader: Reader) -> Result<Subscrib
 fn at_least_one(reader: &Reader) -> Result<(), DecodeError> {
     if reader.is_empty() {
         return Err(DecodeError::Protocol("no topic filter"));
+    }
+    Ok(())
+}
+
+fn room_for_one<T>(filters: &[T]) -> Result<(), DecodeError> {
+    if filters.len() >= MAX_FILTERS {
+        return Err(DecodeError::TooManyFilters);
     }
     Ok(())
 }
@@ -119,11 +127,12 @@ pub(super) fn unsubscribe(
     let packet_id = reader.packet_id()?;
     let user = match version {
         Version::V5 => properties::unsubscribe(&mut reader)?,
-        Version::V3 | Version::V4 => Vec::new(),
+        Version::V3 | Version::V4 => UserProperties::default(),
     };
     at_least_one(&reader)?;
     let mut filters = Vec::with_capacity(1);
     while !reader.is_empty() {
+        room_for_one(&filters)?;
         filters.push(topic_filter(&mut reader)?);
     }
     Ok(Unsubscribe {

@@ -144,7 +144,7 @@ fn put_suback<S: Sink>(suback: &SubAck, version: Version, out: &mut S) {
 fn put_unsubscribe<S: Sink>(unsubscribe: &Unsubscribe, version: Version, out: &mut S) {
     out.u16(unsubscribe.packet_id.get());
     if version == Version::V5 {
-        properties::put(&&unsubscribe.user[..], out);
+        properties::put(&unsubscribe.user, out);
     }
     for filter in &unsubscribe.filters {
         out.binary(filter.as_bytes());

@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use super::sink::{Counter, Sink};
 use crate::packet::{
     Auth, ConnAckProperties, ConnectProperties, Disconnect, PublishProperties, QoS,
-    ReasonProperties, Subscribe, UserProperty, Will,
+    ReasonProperties, Subscribe, UserProperties, Will,
 };
 use crate::property as id;
 
@@ -72,12 +72,8 @@ fn subscription_id<S: Sink>(out: &mut S, value: u32) {
     out.varint(usize::try_from(value).expect("32 bits fit a usize"));
 }
 
-fn user<S: Sink>(out: &mut S, properties: &[UserProperty]) {
-    for (name, value) in properties {
-        out.u8(id::USER);
-        out.binary(name.as_bytes());
-        out.binary(value.as_bytes());
-    }
+fn user<S: Sink>(out: &mut S, properties: &UserProperties) {
+    out.raw(properties.as_bytes());
 }
 
 impl Properties for ConnectProperties {
@@ -204,15 +200,9 @@ impl Properties for Subscribe {
     }
 }
 
-impl Properties for [UserProperty] {
+impl Properties for UserProperties {
     fn put<S: Sink>(&self, out: &mut S) {
         user(out, self);
-    }
-}
-
-impl<P: Properties + ?Sized> Properties for &P {
-    fn put<S: Sink>(&self, out: &mut S) {
-        (**self).put(out);
     }
 }
 

@@ -45,8 +45,8 @@ fn packet_id() -> impl Strategy<Value = PacketId> {
     any::<NonZeroU16>()
 }
 
-fn user() -> impl Strategy<Value = Vec<UserProperty>> {
-    vec((string(), string()), 0..3)
+fn user() -> impl Strategy<Value = UserProperties> {
+    vec((string(), string()), 0..3).prop_map(UserProperties::from_iter)
 }
 
 fn subscription_id() -> impl Strategy<Value = u32> {

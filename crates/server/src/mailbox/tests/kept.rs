@@ -109,7 +109,7 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
         delay_secs: Some(5),
         properties: PublishProperties {
             message_expiry_secs: Some(77),
-            user: vec![("a".into(), "b".into())],
+            user: [("a", "b")].into(),
             ..PublishProperties::default()
         },
     }));

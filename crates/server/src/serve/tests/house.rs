@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use jam_wire::decode::Decoder;
 use jam_wire::encode::encode;
 use jam_wire::packet::{
-    Connect, ConnectProperties, Filter, Packet, Publish, QoS, RetainHandling, Subscribe, Version,
+    Connect, ConnectProperties, Filter, Packet, Publish, QoS, RetainHandling, Subscribe,
+    UserProperties, Version,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -157,7 +158,7 @@ pub(super) fn subscribe(topic: &str) -> Packet {
     Packet::Subscribe(Box::new(Subscribe {
         packet_id: NonZeroU16::new(1).unwrap(),
         subscription_id: None,
-        user: Vec::new(),
+        user: UserProperties::default(),
         filters: vec![Filter {
             filter: topic.into(),
             qos: QoS::AtLeastOnce,
