@@ -235,7 +235,7 @@ impl Mailbox {
             seq,
             waits_for,
             sent_to: Slots::default(),
-            size: u32::try_from(message.size()).expect("a packet has at most 2^28 bytes"),
+            size: u32::try_from(message.weight()).expect("a packet has at most 2^28 bytes"),
             expires_secs: secs(message.expires_at.min(message.received_at + max_age)),
             kind,
             qos: message.qos,

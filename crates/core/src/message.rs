@@ -4,14 +4,23 @@
 //! section 4). Properties that are about one hop (topic alias, subscription identifiers, expiry) are
 //! not kept; what receivers are told about them is worked out for each delivery.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use jam_wire::encode;
 use jam_wire::packet::{PacketId, Publish, PublishProperties, QoS, Will};
 
 use crate::ids::UserId;
 use crate::time::Time;
+
+/// What a message that is held in memory costs besides what it weighs, about: its own fields, and its entry in a log.
+pub const ENTRY_BYTES: u64 = 256;
+
+/// Payloads below this many bytes may be a small part of the buffer that they came in; larger ones came in a
+/// buffer that was made for their packet.
+const OWN_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The User Property by which 5.0 receivers learn who wrote; only the server sets it.
 const FROM: &str = "from";
@@ -45,6 +54,16 @@ pub(crate) fn detach_will(will: &mut Will) {
     will.topic = ByteString::from(AsRef::<str>::as_ref(&will.topic));
     will.payload = Bytes::copy_from_slice(&will.payload);
     detach_properties(&mut will.properties);
+}
+
+/// What a will weighs: as [`Message::weight`].
+pub(crate) fn will_weight(will: &Will) -> u64 {
+    weigh(&will.topic, Some(&will.properties), &will.payload)
+}
+
+fn weigh(topic: &str, properties: Option<&PublishProperties>, payload: &[u8]) -> u64 {
+    let properties = properties.map_or(0, encode::properties_len);
+    (topic.len() + properties + payload.len()) as u64
 }
 
 fn detach_properties(properties: &mut PublishProperties) {
@@ -155,9 +174,27 @@ impl Message {
         }
     }
 
-    /// Bytes that count against a mailbox's limit.
-    pub(crate) fn size(&self) -> u64 {
-        self.payload.len() as u64
+    /// The same message, in memory of its own if it may be a small part of the buffer that it came in.
+    pub(crate) fn into_detached(self: Arc<Self>) -> Arc<Self> {
+        if self.payload.len() >= OWN_BUFFER_BYTES {
+            return self;
+        }
+        let mut detached = Self {
+            topic: self.topic.clone(),
+            payload: self.payload.clone(),
+            sender: self.sender.clone(),
+            properties: self.properties.clone(),
+            ..*self
+        };
+        detached.detach();
+        Arc::new(detached)
+    }
+
+    /// Bytes that count in every bound on messages (PROTOCOL.md, section 7.7): its topic, its properties as they are
+    /// encoded, its payload.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        weigh(&self.topic, self.properties.as_deref(), &self.payload)
     }
 
     /// The packet for one device; `with_properties` for 5.0.

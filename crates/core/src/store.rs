@@ -17,7 +17,7 @@ use smol_str::SmolStr;
 use crate::directory::Mark;
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId, Ticket};
-use crate::message::Message;
+use crate::message::{Message, will_weight};
 use crate::policy::Refusal;
 use crate::push::PushRecord;
 use crate::router::Router;
@@ -71,6 +71,24 @@ pub enum Write {
     Push(Box<PushRecord>),
     /// Nothing is known any more of pushes to the first user from the second.
     EndPush(UserId, UserId),
+}
+
+impl Write {
+    /// Bytes of content that it holds until it is kept: messages and wills as they weigh, and names.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        match self {
+            Self::Append(Append { message, .. }) | Self::Retain(_, message) => message.weight(),
+            Self::Session(record) => {
+                let will = record.will.as_deref().map_or(0, will_weight);
+                let topics = record.subscriptions.iter().map(|it| it.topic.len());
+                will + (topics.sum::<usize>() + record.client.as_str().len()) as u64
+            }
+            Self::Will(due) => will_weight(&due.will),
+            Self::Unretain(_, topic) => topic.len() as u64,
+            _ => 0,
+        }
+    }
 }
 
 /// What a packet id on its way to a device stands for.
@@ -189,7 +207,7 @@ pub struct RecoveredEntry {
     pub retained: bool,
     /// 1 or 2.
     pub qos: QoS,
-    /// Bytes of the payload.
+    /// Bytes, as it weighs.
     pub size: u32,
     /// The devices that are to get it, bits by slot.
     pub waits_for: u32,

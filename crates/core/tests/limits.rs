@@ -386,6 +386,59 @@ fn what_a_packet_costs_is_counted() {
     assert_eq!(cost(&|| one.send_subscribe(filters())), 41);
 }
 
+/// A message that hides its weight in its properties.
+fn hidden(qos: QoS, client: &jam_testkit::Client) -> Option<u16> {
+    client.publish_with("/2/inbox", r#"{"from":"1"}"#, qos, |publish| {
+        let properties = publish.properties.get_or_insert_default();
+        properties.correlation_data = Some(vec![7; 10_000].into());
+        properties.user = [("k", "v")].into();
+    })
+}
+
+#[test]
+fn a_message_weighs_its_topic_and_its_properties_too() {
+    for connected in [false, true] {
+        let bench = Bench::with(|rules| rules.user.max_bytes = 100_000);
+        let one = bench.client("1:phone", V5);
+        one.connect();
+        let two = connected.then(|| bench.at_inbox("2:phone", V5));
+        if let Some(two) = &two {
+            two.set_reading(false);
+        }
+        let mut taken = 0;
+        loop {
+            let id = hidden(AtLeastOnce, &one);
+            bench.pass(Duration::from_millis(100));
+            match one.next() {
+                Some(Packet::PubAck(_)) => taken += 1,
+                Some(Packet::Publish(_)) => break,
+                other => panic!("{id:?}: {other:?}"),
+            }
+        }
+        assert!((4..=9).contains(&taken), "{taken}");
+    }
+}
+
+#[test]
+fn qos_0_that_waits_weighs_its_properties_and_holds_no_buffer() {
+    let bench = Bench::new();
+    let (one, two) = (bench.client("1:phone", V5), bench.at_inbox("2:phone", V5));
+    one.connect();
+    two.set_reading(false);
+    for _ in 0..3000 {
+        hidden(AtMostOnce, &one);
+    }
+    one.publish("/1/x", "the last buffer", AtMostOnce);
+    assert!(one.input_is_free());
+    two.set_reading(true);
+    let mut got = 0;
+    while two.next().is_some() {
+        got += 1;
+    }
+    // 8 MiB, and what was on its way to the socket.
+    assert!((800..900).contains(&got), "{got}");
+}
+
 #[test]
 fn what_is_kept_is_a_copy_and_not_a_slice_of_a_buffer() {
     for version in [V4, V5] {

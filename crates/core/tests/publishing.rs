@@ -455,7 +455,7 @@ fn an_inbox_that_is_full_refuses_and_drops_nothing() {
 
 #[test]
 fn an_inbox_is_full_in_bytes_too() {
-    let size = packets::message("1", &"x".repeat(100)).len() as u64;
+    let size = (packets::message("1", &"x".repeat(100)).len() + "/2/inbox".len()) as u64;
     let bench = Bench::with(|rules| rules.user.max_bytes = 2 * size);
     let one = bench.client("1:phone", V5);
     one.connect();

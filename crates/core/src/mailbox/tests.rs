@@ -150,7 +150,7 @@ fn qos_0_leaves_with_the_connection() {
         mailbox.ephemeral(),
         Load {
             messages: 1,
-            bytes: 7
+            bytes: 7 + "/1/inbox".len() as u64
         }
     );
     let mut left = Vec::new();

@@ -16,22 +16,22 @@ use crate::store::{Origin, WillRecord, Write};
 use crate::time::Time;
 use crate::user::DueWill;
 
-/// Wills that wait, and bytes of their payloads; beyond, they are dropped.
+/// Wills that wait, and bytes of memory that they take; beyond, they are dropped.
 pub const MAX_DUE_WILLS: usize = 65_536;
 /// See [`MAX_DUE_WILLS`].
-pub const MAX_DUE_WILL_BYTES: usize = 64 * 1024 * 1024;
+pub const MAX_DUE_WILL_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Wills that wait.
 #[derive(Default)]
 pub(super) struct Wills {
     queue: VecDeque<DueWill>,
-    bytes: usize,
+    bytes: u64,
 }
 
 impl Wills {
     /// Gives it back if there is no room.
     fn push(&mut self, due: DueWill) -> Option<DueWill> {
-        let bytes = self.bytes + due.will.payload.len();
+        let bytes = self.bytes + due.bytes();
         if self.queue.len() >= MAX_DUE_WILLS || bytes > MAX_DUE_WILL_BYTES {
             return Some(due);
         }
@@ -42,7 +42,7 @@ impl Wills {
 
     fn take(&mut self, index: usize) -> Option<DueWill> {
         let due = self.queue.remove(index)?;
-        self.bytes -= due.will.payload.len();
+        self.bytes -= due.bytes();
         Some(due)
     }
 }

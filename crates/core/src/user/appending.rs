@@ -8,12 +8,13 @@ use smallvec::SmallVec;
 use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, User, UserLimits};
 use crate::link::LinkId;
 use crate::mailbox::{Kind, Mailbox, Place, Slots};
-use crate::message::Message;
+use crate::message::{ENTRY_BYTES, Message};
 use crate::policy::{Destination, Refusal, refusals};
 use crate::push::PushRules;
 use crate::store::{Append, Seq, SessionId, Write, Writes};
 
-/// Devices that are further behind than this do not keep up: what is for them goes to the store at once.
+/// Devices that are further behind than this do not keep up: what is for them goes to the store at once, and nothing
+/// that waits for them holds the buffer that it came in.
 const KEEPING_UP: usize = 64;
 
 /// A permitted message.
@@ -34,7 +35,7 @@ pub(crate) struct New {
 pub(crate) enum Appended {
     /// Nobody needs it to be kept in the log; as the retained message of its topic, perhaps.
     NotKept(Option<Write>),
-    /// It is in the log for a grace, with this many bytes.
+    /// It is in the log for a grace, and takes this many bytes of memory.
     Grace(u64),
     /// It is to be stored, together with what it is or was as the retained message of its topic, and what is
     /// said of pushes for it.
@@ -108,7 +109,7 @@ impl User {
             .append(seq, message.clone(), kind, place, readers, limits.max_age);
         Ok(match place {
             Place::Ephemeral => Appended::NotKept(retained),
-            Place::Grace => Appended::Grace(message.size().max(1)),
+            Place::Grace => Appended::Grace(message.weight() + ENTRY_BYTES),
             Place::Storing | Place::Store => {
                 let append = Mailbox::to_append(seq, &self.id, message, kind, readers);
                 let push = if may_push {
@@ -131,7 +132,7 @@ impl User {
         let fits = |mailbox: &Mailbox| {
             mailbox
                 .kept()
-                .has_room(message.size(), limits.max_messages, limits.max_bytes)
+                .has_room(message.weight(), limits.max_messages, limits.max_bytes)
         };
         if !fits(&self.mailbox) {
             let mut gone = Vec::new();
@@ -144,7 +145,7 @@ impl User {
     pub(super) fn has_room_for_ephemeral(&self, message: &Message) -> bool {
         self.mailbox
             .ephemeral()
-            .has_room(message.size(), MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES)
+            .has_room(message.weight(), MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES)
     }
 
     /// The devices that are to get a message, and whether all of them keep up. The live ones are woken.
@@ -155,7 +156,8 @@ impl User {
         effects: &mut Effects,
     ) -> (Slots, bool) {
         let mut readers = Slots::default();
-        let mut live = self.mailbox.kept().messages < KEEPING_UP;
+        let waiting = [self.mailbox.kept(), self.mailbox.ephemeral()];
+        let mut live = waiting.iter().all(|load| load.messages < KEEPING_UP);
         for device in &self.devices {
             let Some(reads) = device.reads(&message.topic) else {
                 continue;
@@ -187,9 +189,9 @@ impl User {
                 .iter()
                 .filter(|other| other.topic != message.topic)
         };
-        let (count, bytes) = others().fold((0, 0), |(n, b), other| (n + 1, b + other.size()));
+        let (count, bytes) = others().fold((0, 0), |(n, b), other| (n + 1, b + other.weight()));
         let clears = message.payload.is_empty();
-        if !clears && (count >= MAX_RETAINED || bytes + message.size() > limits.max_bytes) {
+        if !clears && (count >= MAX_RETAINED || bytes + message.weight() > limits.max_bytes) {
             return Err(refusals::QUOTA);
         }
         let before = self.retained.len();
@@ -211,7 +213,7 @@ impl User {
         push: Option<&PushRules>,
         effects: &mut Effects,
     ) -> Option<Writes> {
-        let message = self.mailbox.move_to(seq, Place::Store)?;
+        let message = self.mailbox.move_to(seq, Place::Store)?.into_detached();
         let entry = self.mailbox.get(seq)?;
         let (kind, waits_for) = (entry.kind, entry.waits_for());
         let (sender, received_at) = (message.sender.clone(), message.received_at);

@@ -28,7 +28,7 @@ use crate::directory::Mark;
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId};
 use crate::mailbox::{Gone, Mailbox, Slot, Slots};
-use crate::message::Message;
+use crate::message::{ENTRY_BYTES, Message, will_weight};
 use crate::push::{DuePush, PushRules};
 use crate::session::Session;
 use crate::store::{
@@ -51,7 +51,7 @@ pub(crate) use pushing::Turn;
 pub const MAX_RETAINED: usize = 256;
 /// QoS 0 messages on their way to a user's devices; beyond, new ones are dropped as QoS 0 may be.
 pub const MAX_EPHEMERAL: usize = 1024;
-/// Bytes of those messages.
+/// Bytes of those messages, as they weigh.
 pub const MAX_EPHEMERAL_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Limits of a mailbox, and how many devices a user may have.
@@ -61,7 +61,7 @@ pub struct UserLimits {
     pub many_devices: bool,
     /// Kept messages.
     pub max_messages: usize,
-    /// Bytes of kept payloads.
+    /// Bytes of kept messages, as they weigh.
     pub max_bytes: u64,
     /// Age of a kept message.
     pub max_age: Duration,
@@ -85,6 +85,11 @@ impl DueWill {
     #[must_use]
     pub fn user(&self) -> &UserId {
         &self.user
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        will_weight(&self.will) + ENTRY_BYTES
     }
 
     fn record(&self) -> Option<WillRecord> {

@@ -22,7 +22,7 @@ use super::kept::{Kept, PacketKey};
 type Map<K, V> = HashMap<K, V, RandomState>;
 
 /// What an operation costs in memory besides its message.
-const OP_BYTES: usize = 160;
+const OP_BYTES: usize = 256;
 /// A buffer that has grown beyond this many operations is not kept for the next batch.
 const KEEP_OPS: usize = 65_536;
 /// Operations among which those of a session that ends are looked for.
@@ -73,7 +73,7 @@ pub(super) struct Op {
     call: u32,
     /// Of an append: a device has acknowledged it since.
     pub(super) acknowledged: bool,
-    /// Bytes of the payload.
+    /// Bytes of what it holds.
     pub(super) size: usize,
 }
 
@@ -480,14 +480,7 @@ impl Pending {
     }
 
     fn add(&mut self, write: Write, call: u32) {
-        let size = match &write {
-            Write::Append(Append { message, .. }) | Write::Retain(_, message) => {
-                message.to_stored().payload.len()
-            }
-            Write::Session(record) => record.will.as_ref().map_or(0, |will| will.payload.len()),
-            Write::Will(due) => due.will.payload.len(),
-            _ => 0,
-        };
+        let size = usize::try_from(write.weight()).unwrap_or(usize::MAX);
         self.live += 1;
         self.ends += usize::from(matches!(write, Write::EndSession(_)));
         self.bytes += size;

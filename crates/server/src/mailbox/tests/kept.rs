@@ -32,7 +32,7 @@ fn messages_come_back_with_what_is_known_of_them() {
         .collect();
     assert_eq!(
         entries,
-        [(5, "1", 1, 6), (6, "2", 100_000, 1), (9, "1", 1, 1)]
+        [(5, "1", 9, 6), (6, "2", 100_008, 1), (9, "1", 9, 1)]
     );
     assert!(recovered.entries[0].acknowledged && !recovered.entries[1].acknowledged);
     assert!(recovered.last_seq >= 10);
