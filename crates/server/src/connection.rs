@@ -33,6 +33,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
+use crate::client_log::ClientLog;
 use crate::clock::Clock;
 use crate::coalescing::{ANSWER_BYTES, AT_ONCE_MILLIS, Coalesce, Coalescing};
 use crate::directory::{DirectoryError, SqliteDirectory};
@@ -73,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     pub(crate) directory: Arc<SqliteDirectory>,
     pub(crate) coalescing: Coalescing,
+    pub(crate) client_log: ClientLog,
 }
 
 /// What the loop asks of a stream besides bytes.
@@ -178,6 +180,7 @@ struct Pump<S> {
 
 impl<S: Transport> Pump<S> {
     fn new(shared: Arc<Shared>, slot: Slot, address: IpAddr, accepted: Time, stream: S) -> Self {
+        slot.bell().set_address(address);
         let waker = Waker::from(slot.bell().clone());
         let connection = Connection::new(shared.router.clone(), address, waker, accepted);
         Self {
@@ -227,9 +230,27 @@ impl<S: Transport> Pump<S> {
                 }
                 Turn::Over => {
                     self.connection.handle_closed(now);
+                    self.log_end();
                     return Poll::Ready(());
                 }
             }
+        }
+    }
+
+    fn log_connected(&self) {
+        if let Some(client) = self.connection.client()
+            && let Some(address) = self.slot.bell().address()
+        {
+            self.shared.client_log.connected(client, address);
+        }
+    }
+
+    /// Says once why the connection has ended.
+    fn log_end(&mut self) {
+        if let Some(ended) = self.connection.take_ended()
+            && let Some(address) = self.slot.bell().address()
+        {
+            self.shared.client_log.ended(&ended, address);
         }
     }
 
@@ -434,6 +455,7 @@ impl<S: Transport> Pump<S> {
         }
         if self.slot.is_half_open() && self.connection.has_authenticated() {
             self.slot.settle();
+            self.log_connected();
         }
     }
 
@@ -486,6 +508,7 @@ impl<S: Transport> Pump<S> {
 
     /// Nothing more is read; what is written already goes out.
     fn close(&mut self, now: Time) -> Turn {
+        self.log_end();
         self.loading = None;
         self.input = BytesMut::new();
         self.phase = Phase::Flushing(now + FLUSH_TIMEOUT);

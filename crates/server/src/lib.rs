@@ -10,6 +10,7 @@
 //! - `housekeeping`: what is done without a packet asking for it. `presence`: telling friends who is there.
 //!   `clock`: the time.
 //! - [`cli`]: the commands. [`client`]: a small MQTT client for two of them. [`logging`]: the logs.
+//!   `client_log`: what they say of single clients.
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
 //! - [`push`]: telling the phones of those who are away.
 //! - `bench`: a load generator for any MQTT broker.
@@ -18,6 +19,7 @@
 mod bench;
 pub mod cli;
 pub mod client;
+mod client_log;
 mod clock;
 mod coalescing;
 mod connection;

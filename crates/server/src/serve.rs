@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::client_log::{self, ClientLog};
 use crate::clock::{self, Clock};
 use crate::coalescing::Coalescing;
 use crate::connection::Shared;
@@ -114,6 +115,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         router,
         directory,
         coalescing: Coalescing::default(),
+        client_log: ClientLog::new(limits.failed_auth_window),
     });
     let slots = Slots::new(
         descriptors::places(limits.connections),
@@ -273,6 +275,7 @@ fn housekeepers(
     crew.spawn(|stop| clock::watch(shared.clone(), mailbox.clone(), stop));
     crew.spawn(|stop| housekeeping::keep_time(shared.clone(), stop));
     crew.spawn(|stop| housekeeping::end_graces(shared.clone(), stop));
+    crew.spawn(|stop| client_log::sum_up(shared.clone(), stop));
     crew.spawn(|stop| presence::tell_presence(shared.clone(), stop));
     crew.spawn(|stop| housekeeping::watch_directory(shared.clone(), health.clone(), stop));
     if let Some(tls) = tls {

@@ -19,8 +19,9 @@ mod tests;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,8 @@ pub(crate) struct Bell {
     /// A [`Standing`], which changes under the lock of the slots.
     standing: AtomicU8,
     task: AtomicWaker,
+    /// Whose connection it is, for the log.
+    address: OnceLock<IpAddr>,
 }
 
 impl Default for Bell {
@@ -61,6 +64,7 @@ impl Default for Bell {
             rung: AtomicBool::default(),
             standing: AtomicU8::new(Standing::HalfOpen as u8),
             task: AtomicWaker::default(),
+            address: OnceLock::new(),
         }
     }
 }
@@ -69,6 +73,16 @@ impl Bell {
     /// From now on the bell wakes this task.
     pub(crate) fn register(&self, task: &Waker) {
         self.task.register(task);
+    }
+
+    /// Says whose connection it is. The first call counts.
+    pub(crate) fn set_address(&self, address: IpAddr) {
+        let _ = self.address.set(address);
+    }
+
+    /// Whose connection it is, if that is known.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.address.get().copied()
     }
 
     /// Whether the bell has rung since this was last asked.

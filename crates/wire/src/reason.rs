@@ -1,11 +1,13 @@
 //! Reason codes of MQTT 5.0 (section 2.4) and CONNACK return codes of MQTT 3.1.1 (section 3.2.2.3).
 
+use std::fmt;
+
 macro_rules! codes {
-    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $value:literal,)+ }) => {
+    ($(#[$meta:meta])* $name:ident { $(#[doc = $says:literal] $variant:ident = $value:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        pub enum $name { $($(#[$variant_meta])* $variant = $value,)+ }
+        pub enum $name { $(#[doc = $says] $variant = $value,)+ }
 
         impl $name {
             /// The code with this value, if there is one.
@@ -16,6 +18,15 @@ macro_rules! codes {
 
             /// Every code, in ascending order.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
+        }
+
+        /// The standard's name of it.
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let says = match self { $(Self::$variant => $says,)+ };
+                let name = says.split([';', ',', '.']).next().unwrap_or(says);
+                f.write_str(name.trim())
+            }
         }
 
         impl From<$name> for u8 {

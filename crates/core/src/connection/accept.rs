@@ -10,7 +10,7 @@ use jam_wire::packet::{ConnAck, ConnAckProperties, Connect, ConnectCode, Packet,
 use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 
 use super::inbound::{Established, TOPIC_ALIAS_MAXIMUM};
-use super::{Connection, Newcomer, Phase, Progress};
+use super::{Connection, End, Newcomer, Phase, Progress};
 use crate::ids::ClientId;
 use crate::message::detach_will;
 use crate::policy::{Identity, Refusal, Stop};
@@ -74,7 +74,7 @@ impl Connection {
         };
         if !is_taken(&bare(code), connect) {
             // A client that takes no CONNACK at all displaces nobody.
-            self.phase = Phase::Closing;
+            self.end(Some(shortened(&connect.client_id)), End::NoRoomForConnAck);
             return;
         }
         let session_expiry = self.session_expiry(connect);
@@ -168,10 +168,12 @@ impl Connection {
             properties,
         }));
         if is_taken(&full, connect) {
-            self.push_last(&full, connect.version);
+            self.push(&full, connect.version);
         } else {
-            self.deny(connect, refusal.reason, refusal.return_code);
+            self.push_bare(connect, refusal.reason, refusal.return_code);
         }
+        let client = shortened(&connect.client_id);
+        self.end(Some(client), End::Refused(refusal.clone()));
     }
 
     /// Answers a CONNECT that is no packet, as far as it can be told in what version.
@@ -187,24 +189,33 @@ impl Connection {
         };
         let return_code = ConnectReturnCode::UnacceptableProtocolVersion;
         let code = code(version, reason, return_code);
-        self.push_last(&bare(code), version);
+        self.push(&bare(code), version);
     }
 
     fn deny(&mut self, connect: &Connect, reason: ReasonCode, return_code: ConnectReturnCode) {
+        self.push_bare(connect, reason, return_code);
+        let client = shortened(&connect.client_id);
+        self.end(Some(client), End::Denied(reason));
+    }
+
+    /// Nothing, if the client takes not even that.
+    fn push_bare(&mut self, connect: &Connect, reason: ReasonCode, return_code: ConnectReturnCode) {
         let conn_ack = bare(code(connect.version, reason, return_code));
         if is_taken(&conn_ack, connect) {
-            self.push_last(&conn_ack, connect.version);
-        } else {
-            self.phase = Phase::Closing;
+            self.push(&conn_ack, connect.version);
         }
     }
 
-    fn push_last(&mut self, conn_ack: &Packet, version: Version) {
+    fn push(&mut self, conn_ack: &Packet, version: Version) {
         self.output
             .push(conn_ack, version)
             .expect("a CONNACK of the server's own can be encoded");
-        self.phase = Phase::Closing;
     }
+}
+
+/// The client id as it is told in the log: of one that is too long, the beginning.
+pub(super) fn shortened(client_id: &str) -> ClientId {
+    ClientId::new(&client_id[..client_id.floor_char_boundary(ClientId::MAX_LEN)])
 }
 
 /// Whether a packet is no larger than the client takes (MQTT 5.0, section 3.1.2.11.4).

@@ -13,7 +13,7 @@ use jam_wire::packet::{
 };
 
 use super::receipts::Receipts;
-use super::{Connection, OUTPUT_ENOUGH, Phase, Progress};
+use super::{Connection, End, OUTPUT_ENOUGH, Phase, Progress};
 use crate::link::Link;
 use crate::output::Output;
 use crate::policy::{self, MAX_TOPIC_BYTES, Stop, refusals};
@@ -295,7 +295,7 @@ impl Connection {
         };
         self.phase = Phase::Established(established);
         if let Err(Fatal(reason)) = handled {
-            self.disconnect(reason, now);
+            self.disconnect(reason, End::ProtocolError(reason), now);
         }
         Progress::Ready
     }
@@ -366,13 +366,14 @@ impl Connection {
         if established.ends_with_connection && asked.is_some_and(|secs| secs > 0) {
             // MQTT 5.0, section 3.14.2.2.2.
             self.phase = Phase::Established(established);
-            self.disconnect(ReasonCode::ProtocolError, now);
+            let reason = ReasonCode::ProtocolError;
+            self.disconnect(reason, End::ProtocolError(reason), now);
             return Progress::Ready;
         }
         let maximum = self.router.rules().session_expiry;
         let expiry = asked.map(|secs| maximum.min(Duration::from_secs(secs.into())));
         self.phase = Phase::Established(established);
-        self.leave(disconnect.reason == ReasonCode::Success, expiry, now);
+        self.leave(End::Disconnect(disconnect.reason), expiry, now);
         Progress::Ready
     }
 }

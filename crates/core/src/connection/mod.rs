@@ -15,6 +15,7 @@
 
 mod accept;
 mod answers;
+mod ended;
 mod inbound;
 mod outbound;
 mod receipts;
@@ -29,11 +30,13 @@ use jam_wire::decode::DecodeError;
 use jam_wire::packet::{Connect, Disconnect, Packet, Publish, Version};
 
 use crate::directory::Question;
+use crate::ids::ClientId;
 use crate::link::{Eviction, Left};
 use crate::output::Output;
 use crate::policy::{self, refusals};
 use crate::router::Router;
 use crate::time::Time;
+pub use ended::{End, Ended};
 use inbound::Established;
 
 /// Bytes of a packet before the CONNECT has been accepted.
@@ -76,8 +79,8 @@ enum Phase {
     Established(Box<Established>),
     /// A publish waits for a fact.
     Authorizing(Box<Established>, Box<(Publish, Question)>),
-    /// What is in the output is the last.
-    Closing,
+    /// What is in the output is the last. Why it is, until that has been asked.
+    Closing(Option<Box<Ended>>),
 }
 
 /// A client that has not been let in.
@@ -138,7 +141,7 @@ impl Connection {
             Phase::Established(established) | Phase::Authorizing(established, ..) => {
                 established.work >= TURN_WORK
             }
-            Phase::Fresh(_) | Phase::Authenticating(..) | Phase::Closing => false,
+            Phase::Fresh(_) | Phase::Authenticating(..) | Phase::Closing(_) => false,
         }
     }
 
@@ -147,13 +150,13 @@ impl Connection {
             Phase::Established(established) | Phase::Authorizing(established, ..) => {
                 Some(established)
             }
-            Phase::Fresh(_) | Phase::Authenticating(..) | Phase::Closing => None,
+            Phase::Fresh(_) | Phase::Authenticating(..) | Phase::Closing(_) => None,
         }
     }
 
     fn dispatch(&mut self, packet: Packet, now: Time) -> Progress {
         let awake = self.awake(now);
-        match std::mem::replace(&mut self.phase, Phase::Closing) {
+        match std::mem::replace(&mut self.phase, Phase::Closing(None)) {
             Phase::Fresh(newcomer) => match packet {
                 Packet::Connect(connect) => self.handle_connect(newcomer, connect, now),
                 _ => Progress::Ready,
@@ -170,13 +173,16 @@ impl Connection {
                 self.phase = waiting;
                 Progress::Ready
             }
-            Phase::Closing => Progress::Ready,
+            closing @ Phase::Closing(_) => {
+                self.phase = closing;
+                Progress::Ready
+            }
         }
     }
 
     /// Goes on after [`Progress::Ask`]: the directory has loaded the fact, or could not.
     pub fn resume(&mut self, loaded: Result<(), Unavailable>, now: Time) -> Progress {
-        match std::mem::replace(&mut self.phase, Phase::Closing) {
+        match std::mem::replace(&mut self.phase, Phase::Closing(None)) {
             Phase::Authenticating(newcomer, connect) => match loaded {
                 Ok(()) => self.handle_connect(newcomer, connect, now),
                 Err(Unavailable) => {
@@ -219,10 +225,12 @@ impl Connection {
         match &self.phase {
             Phase::Fresh(_) => {
                 self.refuse_malformed(error, version);
-                self.phase = Phase::Closing;
+                self.end(None, End::Malformed(*error));
             }
-            Phase::Established(_) => self.disconnect(error.reason(), now),
-            Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing => {}
+            Phase::Established(_) => {
+                self.disconnect(error.reason(), End::Malformed(*error), now);
+            }
+            Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => {}
         }
     }
 
@@ -271,11 +279,15 @@ impl Connection {
             return;
         }
         match &self.phase {
-            Phase::Fresh(_) | Phase::Authenticating(..) => self.phase = Phase::Closing,
-            Phase::Established(_) | Phase::Authorizing(..) => {
-                self.disconnect(ReasonCode::KeepAliveTimeout, now);
+            Phase::Fresh(_) => self.end(None, End::NoConnect),
+            Phase::Authenticating(_, connect) => {
+                let client = accept::shortened(&connect.client_id);
+                self.end(Some(client), End::NoConnect);
             }
-            Phase::Closing => {}
+            Phase::Established(_) | Phase::Authorizing(..) => {
+                self.disconnect(ReasonCode::KeepAliveTimeout, End::KeepAlive, now);
+            }
+            Phase::Closing(_) => {}
         }
     }
 
@@ -287,14 +299,33 @@ impl Connection {
             Phase::Established(established) | Phase::Authorizing(established, _) => {
                 established.deadline()
             }
-            Phase::Closing => None,
+            Phase::Closing(_) => None,
         };
         awake.map(|awake| awake + self.router.adjustments().skipped())
     }
 
     /// The socket has ended, without a DISCONNECT if none was handed in before.
     pub fn handle_closed(&mut self, now: Time) {
-        self.leave(false, None, now);
+        self.leave(End::Lost, None, now);
+    }
+
+    /// Who has been let in and is still there.
+    #[must_use]
+    pub fn client(&self) -> Option<&ClientId> {
+        match &self.phase {
+            Phase::Established(established) | Phase::Authorizing(established, ..) => {
+                Some(established.link.identity().client())
+            }
+            Phase::Fresh(_) | Phase::Authenticating(..) | Phase::Closing(_) => None,
+        }
+    }
+
+    /// Why it has ended, once it has; told once.
+    pub fn take_ended(&mut self) -> Option<Box<Ended>> {
+        match &mut self.phase {
+            Phase::Closing(ended) => ended.take(),
+            _ => None,
+        }
     }
 
     /// The server stops.
@@ -314,7 +345,7 @@ impl Connection {
         match &self.phase {
             Phase::Fresh(_) => room,
             Phase::Established(established) => room && established.has_room(&self.router),
-            Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing => false,
+            Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => false,
         }
     }
 
@@ -327,7 +358,7 @@ impl Connection {
     /// Whether the output is the last that is to be written.
     #[must_use]
     pub fn closing(&self) -> bool {
-        matches!(self.phase, Phase::Closing)
+        matches!(self.phase, Phase::Closing(_))
     }
 
     /// Bytes that a packet of this client may have, its fixed header included.
@@ -337,7 +368,7 @@ impl Connection {
             Phase::Fresh(_) | Phase::Authenticating(..) => {
                 MAX_CONNECT.min(self.router.rules().packet)
             }
-            Phase::Established(_) | Phase::Authorizing(..) | Phase::Closing => {
+            Phase::Established(_) | Phase::Authorizing(..) | Phase::Closing(_) => {
                 self.router.rules().packet
             }
         }
@@ -358,11 +389,11 @@ impl Connection {
             Eviction::NotAuthorized => ReasonCode::NotAuthorized,
             Eviction::ShuttingDown => ReasonCode::ServerShuttingDown,
         };
-        self.disconnect(reason, now);
+        self.disconnect(reason, End::Evicted(why), now);
     }
 
     /// Ends the connection, with a DISCONNECT for a 5.0 client. Its will is due.
-    fn disconnect(&mut self, reason: ReasonCode, now: Time) {
+    fn disconnect(&mut self, reason: ReasonCode, why: End, now: Time) {
         if let Phase::Established(established) | Phase::Authorizing(established, ..) =
             &mut self.phase
             && established.version == Version::V5
@@ -370,17 +401,26 @@ impl Connection {
             let disconnect = Packet::Disconnect(Box::new(Disconnect::with_reason(reason)));
             established.push(&disconnect, &mut self.output);
         }
-        self.leave(false, None, now);
+        self.leave(why, None, now);
     }
 
     /// Leaves the router; what is in the output is the last. `expiry` is the session's, if that changes.
-    fn leave(&mut self, goodbye: bool, expiry: Option<Duration>, now: Time) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Closing);
-        if let Phase::Established(established) | Phase::Authorizing(established, ..) = phase {
-            let user = established.link.user();
+    fn leave(&mut self, why: End, expiry: Option<Duration>, now: Time) {
+        if let Phase::Established(established) | Phase::Authorizing(established, ..) = &self.phase {
+            let link = &established.link;
+            let goodbye = why == End::Disconnect(ReasonCode::Success);
             self.router
-                .detach(user, established.link.id(), goodbye, expiry, now);
+                .detach(link.user(), link.id(), goodbye, expiry, now);
+            let client = link.identity().client().clone();
+            self.end(Some(client), why);
+        } else if !self.closing() {
+            self.end(None, why);
         }
+    }
+
+    /// What is in the output is the last. The first reason counts.
+    fn end(&mut self, client: Option<ClientId>, why: End) {
+        self.phase = Phase::Closing(Some(Box::new(Ended { client, why })));
     }
 }
 

@@ -45,6 +45,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         router,
         directory,
         coalescing: Coalescing::default(),
+        client_log: ClientLog::new(Duration::from_secs(600)),
     })
 }
 

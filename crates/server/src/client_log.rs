@@ -1,0 +1,286 @@
+//! What the log says of single clients, on the target `jam_mqtt::clients`.
+//!
+//! Failed logins and lockouts are warnings, for a person or fail2ban to act on; packets that are none, protocol errors and
+//! logouts are told at `info`, everything else at `debug`. A client's own text gets into a line shortened and without
+//! any character that could end it, or move a terminal's cursor; a token or a payload never does.
+//!
+//! Invariant: warnings and infos are bounded, [`LINES_OF_SOURCE`] and [`LINES`] a minute, whatever clients do, and so is
+//! the memory for that (`tests::a_flood_is_summed_up`). How many lines were not written is said each minute.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use jam_core::connection::{End, Ended};
+use jam_core::ids::ClientId;
+use jam_core::link::Eviction;
+use jam_core::policy::{Refusal, refusals};
+use jam_core::source::Source;
+use jam_wire::decode::DecodeError;
+use tokio::sync::watch;
+
+use crate::connection::Shared;
+use crate::housekeeping::{next, ticks};
+
+/// Lines about one source, in a [`MINUTE`].
+const LINES_OF_SOURCE: u32 = 10;
+
+/// Lines about all sources, in a [`MINUTE`]. As many sources are remembered at most.
+const LINES: u32 = 300;
+
+/// For so long lines are counted together.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether the minute is over.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Sources whose lockout has been told; beyond, all are forgotten, and a lockout may be told once more.
+const LOCKOUTS: usize = 4096;
+
+/// Characters of a client id that are shown.
+const SHOWN_CHARS: usize = 64;
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct ClientLog {
+    /// How long a lockout is one.
+    window: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    since: Instant,
+    lines: u32,
+    of_source: HashMap<Source, u32, RandomState>,
+    /// Lines that were not written.
+    unsaid: u64,
+    lockouts: HashMap<Source, Instant, RandomState>,
+}
+
+impl ClientLog {
+    /// `window`: `limits.failed_auth_window`.
+    pub(crate) fn new(window: Duration) -> Self {
+        Self {
+            window,
+            state: Mutex::new(State {
+                since: Instant::now(),
+                lines: 0,
+                of_source: HashMap::default(),
+                unsaid: 0,
+                lockouts: HashMap::default(),
+            }),
+        }
+    }
+
+    /// A client has been let in.
+    pub(crate) fn connected(&self, client: &ClientId, address: IpAddr) {
+        let client = Shown(client.as_str());
+        tracing::debug!(target: "jam_mqtt::clients", %address, %client, "connected");
+    }
+
+    /// A connection has ended.
+    pub(crate) fn ended(&self, ended: &Ended, address: IpAddr) {
+        let Ended { client, why } = ended;
+        let client = Shown(client.as_ref().map_or("", ClientId::as_str));
+        if let End::Refused(refusal) = why {
+            self.refused(refusal, client, address);
+        } else if let Some((message, reason)) = at_info(why) {
+            if self.may_say(address) {
+                tracing::info!(target: "jam_mqtt::clients", %address, %client, reason, "{message}");
+            }
+        } else {
+            let reason = at_debug(why);
+            tracing::debug!(target: "jam_mqtt::clients", %address, %client, reason, "disconnected");
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal, client: Shown<'_>, address: IpAddr) {
+        let reason = slug(refusal);
+        if *refusal == refusals::CONNECT_WITHOUT_DIRECTORY {
+            // No fault of the client's; the accounts database's watch says what is wrong.
+            tracing::debug!(target: "jam_mqtt::clients", %address, %client, reason, "connection refused");
+        } else if *refusal == refusals::SPAM {
+            if self.is_new_lockout(address, Instant::now()) && self.may_say(address) {
+                tracing::warn!(target: "jam_mqtt::clients", %address, %client, reason, "locked out");
+            }
+        } else if self.may_say(address) {
+            tracing::warn!(target: "jam_mqtt::clients", %address, %client, reason, "failed login");
+        }
+    }
+
+    fn is_new_lockout(&self, address: IpAddr, now: Instant) -> bool {
+        let mut state = self.lock();
+        let source = Source::of(address);
+        if let Some(told) = state.lockouts.get(&source)
+            && now.duration_since(*told) < self.window
+        {
+            return false;
+        }
+        if state.lockouts.len() >= LOCKOUTS {
+            state.lockouts.clear();
+        }
+        state.lockouts.insert(source, now);
+        true
+    }
+
+    /// Whether a line about this address may be written now; if not, it is counted.
+    fn may_say(&self, address: IpAddr) -> bool {
+        let mut state = self.lock();
+        if state.lines >= LINES {
+            state.unsaid += 1;
+            return false;
+        }
+        let of_source = state.of_source.entry(Source::of(address)).or_insert(0);
+        if *of_source >= LINES_OF_SOURCE {
+            state.unsaid += 1;
+            return false;
+        }
+        *of_source += 1;
+        state.lines += 1;
+        true
+    }
+
+    /// Begins a new minute if the last one is over. Returns how many lines were not written in it.
+    fn begin_minute(&self, now: Instant) -> u64 {
+        let mut state = self.lock();
+        if now.duration_since(state.since) < MINUTE {
+            return 0;
+        }
+        state.since = now;
+        state.lines = 0;
+        state.of_source = HashMap::default();
+        std::mem::take(&mut state.unsaid)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says each minute how many lines were not written, until the server stops.
+pub(crate) async fn sum_up(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = ticks(TICK);
+    while next(&mut ticks, &mut stop).await {
+        let lines = shared.client_log.begin_minute(Instant::now());
+        if lines > 0 {
+            tracing::warn!(target: "jam_mqtt::clients", lines, "too much happened: lines about clients were not written");
+        }
+    }
+}
+
+/// The word for a refusal in metrics and logs.
+fn slug(refusal: &Refusal) -> &'static str {
+    let slugs = [
+        (&refusals::SPAM, "spam"),
+        (&refusals::ID_MISMATCH, "id"),
+        (&refusals::TOKEN_FORMAT, "token_format"),
+        (&refusals::UNKNOWN_USER, "unknown_user"),
+        (&refusals::WRONG_TOKEN, "wrong_token"),
+        (&refusals::CONNECT_WITHOUT_DIRECTORY, "database"),
+    ];
+    let found = slugs.into_iter().find(|(row, _)| *row == refusal);
+    found.map_or(refusal.message, |(_, slug)| slug)
+}
+
+/// What is told at `info`: the message, and why if that does not say it.
+fn at_info(why: &End) -> Option<(&'static str, Option<String>)> {
+    Some(match why {
+        End::Denied(reason) => ("connection refused", Some(reason.to_string())),
+        End::Malformed(
+            error @ (DecodeError::Malformed(_) | DecodeError::UnsupportedVersion(_)),
+        ) => ("malformed packet", Some(error.to_string())),
+        End::Malformed(error) => ("protocol error", Some(error.to_string())),
+        End::ProtocolError(reason) => ("protocol error", Some(reason.to_string())),
+        End::Evicted(Eviction::Logout) => ("logged out: another device has connected", None),
+        End::Evicted(Eviction::NotAuthorized) => ("logged out: the token is no longer valid", None),
+        _ => return None,
+    })
+}
+
+fn at_debug(why: &End) -> &'static str {
+    match why {
+        End::Disconnect(_) => "client",
+        End::Lost => "lost",
+        End::NoConnect => "timeout",
+        End::NoRoomForConnAck => "too_large",
+        End::KeepAlive => "keepalive",
+        End::Evicted(Eviction::TakenOver) => "takeover",
+        End::Evicted(_) => "shutdown",
+        End::Refused(_) | End::Denied(_) | End::Malformed(_) | End::ProtocolError(_) => "refused",
+    }
+}
+
+/// A text of the client's: letters, digits and what ids are made of; at most [`SHOWN_CHARS`].
+#[derive(Clone, Copy)]
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        let mut chars = self.0.chars();
+        for char in chars.by_ref().take(SHOWN_CHARS) {
+            let harmless = char.is_alphanumeric() || ".:_-@/+".contains(char);
+            f.write_char(if harmless { char } else { '?' })?;
+        }
+        if chars.next().is_some() {
+            f.write_str("...")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u32) -> IpAddr {
+        IpAddr::from(n.to_be_bytes())
+    }
+
+    #[test]
+    fn a_flood_is_summed_up() {
+        let log = ClientLog::new(MINUTE);
+        let said = |n: u32, times: u32| (0..times).filter(|_| log.may_say(address(n))).count();
+        assert_eq!(said(1, 1000), LINES_OF_SOURCE as usize);
+        assert_eq!(said(2, 1), 1, "others are still heard");
+        let all: usize = (3..10_000).map(|n| said(n, 2)).sum();
+        assert_eq!(all, (LINES - LINES_OF_SOURCE - 1) as usize);
+        assert!(log.lock().of_source.len() <= LINES as usize);
+
+        let now = log.lock().since;
+        assert_eq!(log.begin_minute(now), 0, "not over yet");
+        let unsaid = log.begin_minute(now + MINUTE);
+        assert_eq!(unsaid, 1001 + 2 * 9997 - u64::from(LINES));
+        assert_eq!(said(1, 1), 1);
+    }
+
+    #[test]
+    fn a_lockout_is_told_once_in_a_window() {
+        let log = ClientLog::new(MINUTE);
+        let began = Instant::now();
+        let tells = |after, n| log.is_new_lockout(address(n), began + after);
+        assert!(tells(Duration::ZERO, 1));
+        assert!(!tells(MINUTE / 2, 1) && tells(MINUTE / 2, 2));
+        assert!(tells(MINUTE, 1));
+        for n in 0..2 * u32::try_from(LOCKOUTS).unwrap() {
+            tells(MINUTE, n);
+        }
+        assert!(log.lock().lockouts.len() <= LOCKOUTS);
+    }
+
+    #[test]
+    fn a_clients_text_ends_no_line() {
+        let shown = |text: &str| Shown(text).to_string();
+        assert_eq!(shown("1:phone-2_b"), "1:phone-2_b");
+        assert_eq!(shown("1:Téléphone"), "1:Téléphone");
+        assert_eq!(shown("a\nb\r\u{1b}[2J\u{202e}\" =c"), "a?b???2J????c");
+        assert_eq!(
+            shown(&"x".repeat(1000)),
+            format!("{}...", "x".repeat(SHOWN_CHARS))
+        );
+    }
+}
