@@ -9,7 +9,8 @@
 //! - *Kept*: an inbox message of QoS 1 or 2 leaves only when every device that was to get it has
 //!   acknowledged it (at least one has), or when it expires.
 //! - *Ephemeral*: a QoS 0 message leaves with the connection of the last device that was to get it.
-//! - *Counted*: `kept` and `ephemeral` are the number and size of the entries that are and are not kept.
+//! - *Counted*: `kept` and `ephemeral` are the number and size of the entries that are and are not kept, `senders` those
+//!   of each sender that are.
 //! - *Small*: at most `MAX_ENTRY_BYTES` for each entry, the log's spare room included.
 
 use std::collections::VecDeque;
@@ -18,12 +19,16 @@ use std::time::Duration;
 
 use jam_wire::packet::QoS;
 
+use crate::ids::UserId;
 use crate::message::Message;
 use crate::store::{Append, RecoveredEntry, Seq};
 use crate::time::Time;
 
+mod senders;
 #[cfg(test)]
 mod tests;
+
+use senders::{Number, Senders};
 
 /// Memory of a message that waits, its content being in the store.
 #[cfg(test)]
@@ -110,6 +115,8 @@ pub(crate) struct Entry {
     size: u32,
     /// Seconds since the UNIX epoch, rounded up.
     expires_secs: u32,
+    /// Who sent it, if it is kept.
+    sender: Number,
     pub(crate) kind: Kind,
     pub(crate) qos: QoS,
     pub(crate) place: Place,
@@ -216,6 +223,7 @@ pub(crate) struct Mailbox {
     entries: VecDeque<Entry>,
     kept: Load,
     ephemeral: Load,
+    senders: Senders,
 }
 
 impl Mailbox {
@@ -231,30 +239,34 @@ impl Mailbox {
     ) {
         let stored = matches!(place, Place::Storing | Place::Store);
         debug_assert!(self.last() < seq);
-        self.push(Entry {
+        let sender = message.sender.clone();
+        let entry = Entry {
             seq,
             waits_for,
             sent_to: Slots::default(),
             size: u32::try_from(message.weight()).expect("a packet has at most 2^28 bytes"),
             expires_secs: secs(message.expires_at.min(message.received_at + max_age)),
+            sender: 0,
             kind,
             qos: message.qos,
             place,
             acknowledged: false,
             receipted: false,
             message: (!stored).then_some(message),
-        });
+        };
+        self.push(entry, &sender);
     }
 
     /// Puts in what a store has found, in any order; [`Self::restored`] is due when all of it is here.
     pub(crate) fn restore(&mut self, found: &RecoveredEntry, max_age: Duration) {
-        self.push(Entry {
+        let entry = Entry {
             seq: found.seq,
             message: None,
             waits_for: Slots::from_bits(found.waits_for),
             sent_to: Slots::default(),
             size: found.size,
             expires_secs: secs(found.expires_at.min(found.received_at + max_age)),
+            sender: 0,
             kind: match (found.inbox, found.retained) {
                 (true, _) => Kind::Inbox,
                 (false, true) => Kind::Retained,
@@ -264,7 +276,8 @@ impl Mailbox {
             place: Place::Store,
             acknowledged: found.acknowledged,
             receipted: found.acknowledged,
-        });
+        };
+        self.push(entry, &found.sender);
     }
 
     /// Everything that a store has found is here. Slots that no session had at a message's number are not
@@ -278,10 +291,13 @@ impl Mailbox {
         self.entries.shrink_to_fit();
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, mut entry: Entry, sender: &UserId) {
         if self.entries.len() == self.entries.capacity() {
             // By an eighth, not to twice the size: most of what waits for long waits in long logs.
             self.entries.reserve_exact(self.entries.len() / 8 + 4);
+        }
+        if entry.is_kept() {
+            entry.sender = self.senders.add(sender, entry.size());
         }
         self.load_of(&entry).add(entry.size());
         self.entries.push_back(entry);
@@ -289,6 +305,24 @@ impl Mailbox {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Whether there is room to keep a message of this sender: in the mailbox, and in the half of it that one sender may
+    /// take. One message of each may be larger than that.
+    pub(crate) fn has_room(
+        &self,
+        sender: &UserId,
+        bytes: u64,
+        max_messages: usize,
+        max_bytes: u64,
+    ) -> bool {
+        let (half_messages, half_bytes) = (max_messages / 2, max_bytes / 2);
+        if self.kept.has_room(bytes, half_messages, half_bytes) {
+            return true;
+        }
+        let own = self.senders.load(sender);
+        self.kept.has_room(bytes, max_messages, max_bytes)
+            && (own.messages == 0 || own.has_room(bytes, half_messages, half_bytes))
     }
 
     /// What is kept.
@@ -461,9 +495,17 @@ impl Mailbox {
         self.entries.iter().filter(expires).count()
     }
 
-    /// What waits in the inbox leaves, up to and with a number.
-    pub(crate) fn purge(&mut self, up_to: Seq, gone: &mut Vec<Gone>) {
-        self.retain(gone, |entry| entry.seq > up_to || entry.kind != Kind::Inbox);
+    /// What waits in the inbox leaves, up to and with a number; of one sender only, if there is `from`.
+    pub(crate) fn purge(&mut self, up_to: Seq, from: Option<&UserId>, gone: &mut Vec<Gone>) {
+        let number = match from.map(|from| self.senders.find(from)) {
+            Some(None) => return,
+            Some(number) => number,
+            None => None,
+        };
+        self.retain(gone, |entry| {
+            let is_meant = number.is_none_or(|number| entry.is_kept() && entry.sender == number);
+            entry.seq > up_to || entry.kind != Kind::Inbox || !is_meant
+        });
     }
 
     /// What a store has found and nobody is left to get leaves.
@@ -473,10 +515,12 @@ impl Mailbox {
 
     fn retain(&mut self, gone: &mut Vec<Gone>, which: impl Fn(&Entry) -> bool) {
         let (kept, ephemeral) = (&mut self.kept, &mut self.ephemeral);
+        let senders = &mut self.senders;
         self.entries.retain(|entry| {
             let stays = which(entry);
             if !stays {
                 let load = if entry.is_kept() {
+                    senders.subtract(entry.sender, entry.size());
                     &mut *kept
                 } else {
                     &mut *ephemeral
@@ -498,6 +542,9 @@ impl Mailbox {
             .entries
             .remove(index)
             .expect("the index was looked up a moment ago");
+        if entry.is_kept() {
+            self.senders.subtract(entry.sender, entry.size());
+        }
         self.load_of(&entry).subtract(entry.size());
         self.give_back();
         Gone {
@@ -513,12 +560,15 @@ impl Mailbox {
         if capacity > 64 && len < capacity / 4 {
             self.entries.shrink_to(len * 2);
         }
+        if len == 0 {
+            self.senders.give_back();
+        }
     }
 
     /// What the store is to keep of an entry.
     pub(crate) fn to_append(
         seq: Seq,
-        user: &crate::ids::UserId,
+        user: &UserId,
         message: Arc<Message>,
         kind: Kind,
         waits_for: Slots,

@@ -201,6 +201,8 @@ pub struct RecoveredEntry {
     pub seq: Seq,
     /// Whose log it is in.
     pub user: UserId,
+    /// Who sent it.
+    pub sender: UserId,
     /// Whether it is in the inbox.
     pub inbox: bool,
     /// Whether it is a retained message, for one who has subscribed.

@@ -420,6 +420,49 @@ fn a_message_weighs_its_topic_and_its_properties_too() {
 }
 
 #[test]
+fn one_sender_takes_at_most_half_of_a_mailbox() {
+    // In messages, and in bytes.
+    for (messages, bytes, most) in [(20, u64::MAX, 10), (usize::MAX, 20_000, 9)] {
+        let bench = Bench::on_disk(|rules| {
+            rules.user.max_messages = messages;
+            rules.user.max_bytes = bytes;
+        });
+        let fill = |user: &str| {
+            let client = bench.client(&format!("{user}:phone"), V5);
+            client.connect();
+            let mut taken = 0;
+            loop {
+                let payload = packets::message(user, &large(1000));
+                client.publish("/2/inbox", payload, AtLeastOnce);
+                bench.pass(Duration::from_millis(100));
+                while bench.disk().is_some_and(|disk| disk.flush()) {}
+                bench.run();
+                match client.next() {
+                    Some(Packet::PubAck(_)) => taken += 1,
+                    Some(Packet::Publish(_)) => return taken,
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        bench.directory().befriend("3", "2");
+        assert_eq!(fill("1"), most);
+        bench.crash();
+        assert_eq!(fill("1"), 0, "it is known after a crash too");
+        assert_eq!(fill("3"), most);
+        // What one of them has there is removed.
+        let (receiver, sender) = (user("2"), user("1"));
+        bench.router().purge(&receiver, u64::MAX, Some(&sender));
+        assert_eq!((fill("3"), fill("1")), (0, most));
+        bench.router().purge(&receiver, u64::MAX, Some(&user("9")));
+        assert_eq!((fill("3"), fill("1")), (0, 0));
+    }
+}
+
+fn user(id: &str) -> jam_core::ids::UserId {
+    jam_core::ids::UserId::parse(id).unwrap()
+}
+
+#[test]
 fn qos_0_that_waits_weighs_its_properties_and_holds_no_buffer() {
     let bench = Bench::new();
     let (one, two) = (bench.client("1:phone", V5), bench.at_inbox("2:phone", V5));

@@ -430,7 +430,7 @@ fn qos_0_goes_to_who_is_there_and_is_not_kept() {
 #[test]
 fn an_inbox_that_is_full_refuses_and_drops_nothing() {
     for version in VERSIONS {
-        let bench = Bench::with(|rules| rules.user.max_messages = 3);
+        let bench = Bench::with(|rules| rules.user.max_messages = 6);
         let one = bench.client("1:phone", version);
         one.connect();
         for n in 0..3 {
@@ -456,7 +456,7 @@ fn an_inbox_that_is_full_refuses_and_drops_nothing() {
 #[test]
 fn an_inbox_is_full_in_bytes_too() {
     let size = (packets::message("1", &"x".repeat(100)).len() + "/2/inbox".len()) as u64;
-    let bench = Bench::with(|rules| rules.user.max_bytes = 2 * size);
+    let bench = Bench::with(|rules| rules.user.max_bytes = 4 * size);
     let one = bench.client("1:phone", V5);
     one.connect();
     one.write("2", &"x".repeat(100), AtLeastOnce);

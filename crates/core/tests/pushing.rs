@@ -686,7 +686,7 @@ fn what_is_gone_is_not_told() {
     let writer = writer(&bench);
     writer.write("2", "hello", AtLeastOnce);
     let user = jam_core::ids::UserId::parse("2").unwrap();
-    bench.router().purge(&user, u64::MAX);
+    bench.router().purge(&user, u64::MAX, None);
     expect_none(&bench);
     // Nothing is remembered of it either.
     writer.write("2", "hello", AtLeastOnce);

@@ -543,7 +543,7 @@ fn a_message_that_is_gone_has_no_receipt() {
     write(&one, "a", AtLeastOnce);
     let publish = two.expect_message("1", "a");
     let user = jam_core::ids::UserId::parse("2").unwrap();
-    bench.router().purge(&user, u64::MAX);
+    bench.router().purge(&user, u64::MAX, None);
     bench.run();
     two.ack(&publish);
     one.expect_nothing();

@@ -381,9 +381,9 @@ fn open_mailbox(
         clock::say(change, &router, clock.now());
     }
     let this = Arc::downgrade(&router);
-    mailbox.on_purge(move |user, up_to| {
+    mailbox.on_purge(move |user, up_to, from| {
         if let Some(router) = this.upgrade() {
-            router.purge(&user, up_to);
+            router.purge(&user, up_to, from.as_ref());
         }
     });
     let this = Arc::downgrade(&router);

@@ -277,10 +277,11 @@ impl File {
             RecoveredEntry {
                 seq: append.seq,
                 user: append.user.clone(),
+                sender: append.message.sender().clone(),
                 inbox: append.inbox,
                 retained: append.retained,
                 qos: stored.qos,
-                size: u32::try_from(stored.payload.len()).expect("a packet's payload"),
+                size: u32::try_from(append.message.weight()).expect("a packet's weight"),
                 waits_for: append.waits_for,
                 acknowledged: *acknowledged,
                 expires_at: append.message.expires_at(),

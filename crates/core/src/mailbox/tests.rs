@@ -378,7 +378,7 @@ fn a_message_that_waits_is_small() {
         }
     }
     let mut gone = Vec::new();
-    mailbox.purge(10_000, &mut gone);
+    mailbox.purge(10_000, None, &mut gone);
     assert!(mailbox.memory() <= 64 * MAX_ENTRY_BYTES);
 }
 
@@ -405,4 +405,34 @@ fn content_is_here_only_as_long_as_nobody_else_has_it() {
         MAX_AGE,
     );
     assert!(mailbox.get(2).unwrap().message.is_none());
+}
+
+#[test]
+fn senders_are_counted_however_many_they_are() {
+    let mut senders = Senders::default();
+    let id = |n: u32| UserId::parse(n.to_string()).unwrap();
+    for round in 0..3 {
+        let numbers: Vec<_> = (0..100)
+            .map(|n| senders.add(&id(n + round * 50), 10))
+            .collect();
+        assert!(numbers.iter().all(|number| *number < 200));
+        assert_eq!(senders.add(&id(round * 50), 5), numbers[0]);
+        let load = senders.load(&id(round * 50));
+        assert_eq!((load.messages, load.bytes), (2, 15));
+        assert_eq!(senders.find(&id(round * 50)), Some(numbers[0]));
+        senders.subtract(numbers[0], 5);
+        numbers
+            .iter()
+            .for_each(|number| senders.subtract(*number, 10));
+        for n in 0..300 {
+            assert_eq!(senders.load(&id(n)), Load::default());
+            assert_eq!(senders.find(&id(n)), None);
+        }
+    }
+    // As many as are told apart, and one more.
+    for n in 0..=u32::from(u16::MAX) {
+        senders.add(&id(n), 1);
+    }
+    let one_more = senders.load(&id(u32::from(u16::MAX)));
+    assert_eq!((one_more.messages, one_more.bytes), (1, 1));
 }

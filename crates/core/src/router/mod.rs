@@ -296,9 +296,10 @@ impl Router {
         result.map(|()| done)
     }
 
-    /// Removes what waits in a user's inbox up to and with a number, as its owner or operator asks.
-    pub fn purge(&self, user: &UserId, up_to: Seq) {
-        self.with_user(user, |user, effects| user.purge(up_to, effects));
+    /// Removes what waits in a user's inbox up to and with a number, of one sender if there is `from`, as its owner or
+    /// operator asks.
+    pub fn purge(&self, user: &UserId, up_to: Seq, from: Option<&UserId>) {
+        self.with_user(user, |user, effects| user.purge(up_to, from, effects));
     }
 
     /// Takes over a message that a store has found: before [`Self::restore`], in any order, from any

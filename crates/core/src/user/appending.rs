@@ -6,6 +6,7 @@ use jam_wire::packet::{PacketId, QoS};
 use smallvec::SmallVec;
 
 use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, User, UserLimits};
+use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::mailbox::{Kind, Mailbox, Place, Slots};
 use crate::message::{ENTRY_BYTES, Message};
@@ -130,9 +131,8 @@ impl User {
         effects: &mut Effects,
     ) -> bool {
         let fits = |mailbox: &Mailbox| {
-            mailbox
-                .kept()
-                .has_room(message.weight(), limits.max_messages, limits.max_bytes)
+            let (messages, bytes) = (limits.max_messages, limits.max_bytes);
+            mailbox.has_room(&message.sender, message.weight(), messages, bytes)
         };
         if !fits(&self.mailbox) {
             let mut gone = Vec::new();
@@ -263,10 +263,10 @@ impl User {
             .extend(devices.filter_map(|device| device.link.clone()));
     }
 
-    /// What waits in the inbox leaves, but for what comes after a number.
-    pub(crate) fn purge(&mut self, up_to: Seq, effects: &mut Effects) {
+    /// What waits in the inbox leaves, of one sender if there is `from`, but for what comes after a number.
+    pub(crate) fn purge(&mut self, up_to: Seq, from: Option<&UserId>, effects: &mut Effects) {
         let mut gone = Vec::new();
-        self.mailbox.purge(up_to, &mut gone);
+        self.mailbox.purge(up_to, from, &mut gone);
         for entry in &gone {
             for device in &mut self.devices {
                 if let Some((packet_id, _)) = device.session.flight_of(entry.seq) {

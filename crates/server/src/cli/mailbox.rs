@@ -27,7 +27,7 @@ const PURGE_POLL: Duration = Duration::from_millis(50);
 /// Ranges of numbers that are printed; `--json` has all.
 const SHOWN_RANGES: usize = 10;
 
-const PURGE_HELP: &str = "Example: jam-mqtt mailbox purge 2\n\n\
+const PURGE_HELP: &str = "Example: jam-mqtt mailbox purge 2 --from 7\n\n\
     Messages only: sessions, subscriptions and retained messages stay. What arrives meanwhile stays \
     too. With a server running, the server does it.";
 
@@ -40,9 +40,15 @@ pub(super) enum MailboxCommand {
     /// Show how much waits for a user, and what is on its way to each device
     #[command(after_help = "Example: jam-mqtt mailbox show 2")]
     Show(OfUser),
-    /// Remove all messages that wait for a user
+    /// Remove the messages that wait for a user: all of them, or those of one sender
     #[command(after_help = PURGE_HELP)]
-    Purge(OfUser),
+    Purge {
+        #[command(flatten)]
+        of: OfUser,
+        /// Only what this user sent
+        #[arg(long, value_name = "SENDER", value_parser = user_id, allow_negative_numbers = true)]
+        from: Option<UserId>,
+    },
     /// Save what can be read of a damaged mailbox, and the directory, into a new data directory
     #[command(after_help = SALVAGE_HELP)]
     Salvage {
@@ -66,7 +72,10 @@ pub(super) struct OfUser {
 impl MailboxCommand {
     pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
         let (Self::Show(OfUser { common, .. })
-        | Self::Purge(OfUser { common, .. })
+        | Self::Purge {
+            of: OfUser { common, .. },
+            ..
+        }
         | Self::Salvage { common, .. }) = &self;
         let settings = common.store.settings()?;
         self.run_with(&settings, output)
@@ -83,7 +92,10 @@ impl MailboxCommand {
                     output.text(&overview_text(&id, &overview))
                 }
             }
-            Self::Purge(OfUser { id, common }) => purge(&id, settings, common.json, output),
+            Self::Purge {
+                of: OfUser { id, common },
+                from,
+            } => purge(&id, from.as_ref(), settings, common.json, output),
             Self::Salvage { dir, common } => {
                 let new = NewData::make(&dir)?;
                 let report = salvage::salvage(&settings.mailbox_dir(), &new.mailbox()?)?;
@@ -117,14 +129,23 @@ fn overview(settings: &Settings, id: &UserId) -> Result<Overview, CliError> {
     Ok(overview)
 }
 
-fn purge(id: &UserId, settings: &Settings, json: bool, output: &Output) -> Result<(), CliError> {
+fn purge(
+    id: &UserId,
+    from: Option<&UserId>,
+    settings: &Settings,
+    json: bool,
+    output: &Output,
+) -> Result<(), CliError> {
     let dir = settings.mailbox_dir();
-    let before = overview(settings, id)?.messages;
-    let (removed, by) = match admin::purge(&dir, id)? {
+    let mut before = overview(settings, id)?.messages;
+    if let Some(from) = from {
+        before = admin::count(&dir, id, Some(from))?;
+    }
+    let (removed, by) = match admin::purge(&dir, id, from)? {
         Purged::Removed(removed) => (removed, "command"),
         Purged::Asked => {
             let asked = Instant::now();
-            while admin::is_purge_due(&dir, id)? {
+            while admin::is_purge_due(&dir, id, from)? {
                 if asked.elapsed() > PURGE_TIMEOUT {
                     return Err(CliError::Failed(format!(
                         "the server has been asked to remove the messages of user {id}, and has not \
@@ -137,10 +158,18 @@ fn purge(id: &UserId, settings: &Settings, json: bool, output: &Output) -> Resul
         }
     };
     if json {
-        return output.json(&json!({ "user": id.as_str(), "removed": removed, "by": by }));
+        let mut said = json!({ "user": id.as_str(), "removed": removed, "by": by });
+        if let Some(from) = from {
+            said["from"] = from.as_str().into();
+        }
+        return output.json(&said);
     }
     let by = if by == "server" { " by the server" } else { "" };
-    output.line(&format!("{} of user {id} removed{by}", messages(removed)))
+    let of = from.map_or(String::new(), |from| format!(" from user {from}"));
+    output.line(&format!(
+        "{}{of} of user {id} removed{by}",
+        messages(removed)
+    ))
 }
 
 fn messages(count: u64) -> String {

@@ -126,11 +126,32 @@ fn sessions(connection: &Connection, user: &UserId) -> rusqlite::Result<Vec<Sess
     select.query_map([user.as_str()], row)?.collect()
 }
 
-/// Removes the messages that wait for `user` in the mailbox in `dir`.
+/// How many messages wait for `user`, of one sender if there is `from`.
+///
+/// # Errors
+/// If there is no mailbox, or it cannot be read.
+pub fn count(dir: &Path, user: &UserId, from: Option<&UserId>) -> Result<u64, OpenError> {
+    let files = Files::of(dir);
+    schema::prepare_existing(&files)?;
+    let look = || -> rusqlite::Result<u64> {
+        let connection = schema::open_to_read(&files.db)?;
+        let sql = "SELECT count(*) FROM message WHERE user = ?1 AND ?2 IN ('', sender)";
+        let count = connection.query_row(sql, (user.as_str(), name(from)), |row| row.get(0))?;
+        rec::from_number(count)
+    };
+    look().map_err(|error| OpenError::sqlite(&files.db, &error))
+}
+
+/// In `purge.sender`.
+fn name(from: Option<&UserId>) -> &str {
+    from.map_or("", UserId::as_str)
+}
+
+/// Removes the messages that wait for `user` in the mailbox in `dir`, those of one sender if there is `from`.
 ///
 /// # Errors
 /// If there is no mailbox, or it cannot be changed.
-pub fn purge(dir: &Path, user: &UserId) -> Result<Purged, OpenError> {
+pub fn purge(dir: &Path, user: &UserId, from: Option<&UserId>) -> Result<Purged, OpenError> {
     let files = Files::of(dir);
     // A lock is not made where there is no mailbox.
     schema::prepare_existing(&files)?;
@@ -139,15 +160,17 @@ pub fn purge(dir: &Path, user: &UserId) -> Result<Purged, OpenError> {
         Ok(_lock) => {
             let closed = schema::prepare_existing(&files)?;
             let connection = schema::open(&files, closed)?;
-            let sql = "DELETE FROM message WHERE user = ?1";
-            let removed = connection.execute(sql, [user.as_str()]).map_err(sqlite)?;
+            let sql = "DELETE FROM message WHERE user = ?1 AND ?2 IN ('', sender)";
+            let removed = connection.execute(sql, (user.as_str(), name(from)));
+            let removed = removed.map_err(sqlite)?;
             Ok(Purged::Removed(removed as u64))
         }
         Err(OpenError::InUse(_)) => {
             let connection = schema::open_to_write(&files.db).map_err(sqlite)?;
-            let sql = "INSERT OR REPLACE INTO purge (user, up_to)
-                 SELECT ?1, coalesce(max(id), 0) FROM message";
-            connection.execute(sql, [user.as_str()]).map_err(sqlite)?;
+            let sql = "INSERT OR REPLACE INTO purge (user, sender, up_to)
+                 SELECT ?1, ?2, coalesce(max(id), 0) FROM message";
+            let asked = connection.execute(sql, (user.as_str(), name(from)));
+            asked.map_err(sqlite)?;
             Ok(Purged::Asked)
         }
         Err(error) => Err(error),
@@ -158,12 +181,13 @@ pub fn purge(dir: &Path, user: &UserId) -> Result<Purged, OpenError> {
 ///
 /// # Errors
 /// If the mailbox cannot be read.
-pub fn is_purge_due(dir: &Path, user: &UserId) -> Result<bool, OpenError> {
+pub fn is_purge_due(dir: &Path, user: &UserId, from: Option<&UserId>) -> Result<bool, OpenError> {
     let path = Files::of(dir).db;
     let look = || -> rusqlite::Result<bool> {
         let connection = schema::open_to_read(&path)?;
-        let sql = "SELECT count(*) FROM purge WHERE user = ?1";
-        Ok(connection.query_row(sql, [user.as_str()], |row| row.get::<_, i64>(0))? > 0)
+        let sql = "SELECT count(*) FROM purge WHERE user = ?1 AND sender = ?2";
+        let key = (user.as_str(), name(from));
+        Ok(connection.query_row(sql, key, |row| row.get::<_, i64>(0))? > 0)
     };
     look().map_err(|error| OpenError::sqlite(&path, &error))
 }

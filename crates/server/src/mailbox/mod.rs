@@ -134,11 +134,11 @@ impl SqliteMailbox {
         self.shared.flush(timeout)
     }
 
-    /// What is done when another process asks for a user's messages up to a number to be removed: the
-    /// router is to remove those that are still there. Called on the writer's thread, without a lock.
+    /// What is done when another process asks for a user's messages up to a number to be removed, of one sender if it
+    /// names one: the router is to remove those that are still there. Called on the writer's thread, without a lock.
     /// Can be set once; without it, such requests wait for the next start.
-    pub fn on_purge(&self, then: impl Fn(UserId, Seq) + Send + Sync + 'static) {
-        let hook = Box::new(move |(user, up_to)| then(user, up_to));
+    pub fn on_purge(&self, then: impl Fn(UserId, Seq, Option<UserId>) + Send + Sync + 'static) {
+        let hook = Box::new(move |(user, up_to, from)| then(user, up_to, from));
         drop(self.shared.on_purge.set(Hook(hook)));
     }
 

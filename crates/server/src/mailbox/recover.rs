@@ -46,7 +46,8 @@ pub(super) struct Found {
 pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Error> {
     // What somebody asked for while no server ran.
     let sql = "DELETE FROM message WHERE EXISTS
-         (SELECT 1 FROM purge WHERE purge.user = message.user AND message.id <= purge.up_to)";
+         (SELECT 1 FROM purge WHERE purge.user = message.user AND message.id <= purge.up_to
+          AND purge.sender IN ('', message.sender))";
     let asked: i64 = connection.query_row("SELECT count(*) FROM purge", [], |row| row.get(0))?;
     if asked > 0 {
         connection.execute(sql, [])?;
@@ -303,7 +304,7 @@ fn entries(
     take: &impl Fn(RecoveredEntry),
 ) -> Result<Part<usize>, Error> {
     let mut select = connection.prepare(
-        "SELECT id, user, flags, waits_for, acknowledged, received_at, expires_at, size
+        "SELECT id, user, flags, waits_for, acknowledged, received_at, expires_at, size, sender
          FROM message WHERE id >= ?1 ORDER BY id",
     )?;
     let mut count = 0;
@@ -330,6 +331,7 @@ fn entry(row: &Row<'_>) -> Result<RecoveredEntry, Error> {
     Ok(RecoveredEntry {
         seq: rec::from_number(row.get(0)?)?,
         user: rec::user(row.get_ref(1)?.as_str()?)?,
+        sender: rec::user(row.get_ref(8)?.as_str()?)?,
         inbox: flags.inbox,
         retained: flags.retained,
         qos: flags.qos,

@@ -104,7 +104,19 @@ pub(super) const MIGRATIONS: [&str; 4] = [
         UNION ALL SELECT max(ends_at - expiry) FROM session WHERE ends_at < 9223372036854775807
     ) HAVING max(at) >= 0;
     ALTER TABLE session ADD COLUMN token BLOB;
-    ALTER TABLE will ADD COLUMN token BLOB;",
+    ALTER TABLE will ADD COLUMN token BLOB;
+
+    UPDATE message SET size = length(body) WHERE length(body) > size + 1024;
+
+    ALTER TABLE purge RENAME TO purge_of_3;
+    CREATE TABLE purge (
+        user TEXT NOT NULL,
+        sender TEXT NOT NULL DEFAULT '',
+        up_to INTEGER NOT NULL,
+        PRIMARY KEY (user, sender)
+    ) WITHOUT ROWID;
+    INSERT INTO purge (user, up_to) SELECT user, up_to FROM purge_of_3;
+    DROP TABLE purge_of_3;",
 ];
 
 /// How long a statement waits for another process that has the file locked.

@@ -72,7 +72,7 @@ pub(super) struct Shared {
     crowded: AtomicBool,
     early: AtomicUsize,
     ending: AtomicBool,
-    pub(super) on_purge: OnceLock<Hook<(UserId, Seq)>>,
+    pub(super) on_purge: OnceLock<Hook<(UserId, Seq, Option<UserId>)>>,
     pub(super) on_failing: OnceLock<Hook<()>>,
     /// Pages that the file may have; 0 for any number.
     #[cfg(test)]

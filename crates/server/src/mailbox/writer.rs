@@ -277,8 +277,14 @@ impl Writer {
             }
             let mut select = self
                 .connection
-                .prepare_cached("SELECT user, up_to FROM purge")?;
-            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
+                .prepare_cached("SELECT user, up_to, sender FROM purge")?;
+            let row = |row: &rusqlite::Row<'_>| {
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get(1)?,
+                    row.get::<_, String>(2)?,
+                ))
+            };
             let purges = select.query_map([], row)?.collect::<Result<Vec<_>, _>>()?;
             Ok((version, purges))
         };
@@ -286,9 +292,13 @@ impl Writer {
         let Ok((version, purges)) = look() else {
             return;
         };
-        for (user, up_to) in &purges {
-            if let (Ok(user), Ok(up_to)) = (records::user(user), records::from_number(*up_to)) {
-                on_purge.0((user, up_to));
+        for (user, up_to, sender) in &purges {
+            let (user, up_to) = (records::user(user), records::from_number(*up_to));
+            let from = records::user(sender).ok();
+            if let (Ok(user), Ok(up_to)) = (user, up_to)
+                && from.is_some() != sender.is_empty()
+            {
+                on_purge.0((user, up_to, from));
             }
         }
         if !purges.is_empty() {
@@ -298,9 +308,10 @@ impl Writer {
                 return;
             }
         }
-        for (user, up_to) in &purges {
-            let sql = "DELETE FROM purge WHERE user = ?1 AND up_to = ?2";
-            if self.connection.execute(sql, (user, up_to)).is_err() {
+        for purge in &purges {
+            let sql = "DELETE FROM purge WHERE user = ?1 AND up_to = ?2 AND sender = ?3";
+            let (user, up_to, sender) = purge;
+            if self.connection.execute(sql, (user, up_to, sender)).is_err() {
                 return;
             }
         }

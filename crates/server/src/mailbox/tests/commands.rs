@@ -50,19 +50,19 @@ fn a_server_is_asked_to_purge() {
     let (to, asked) = sync_channel(10);
     setting
         .mailbox()
-        .on_purge(move |user, up_to| to.send((user, up_to)).unwrap());
+        .on_purge(move |user, up_to, from| to.send((user, up_to, from)).unwrap());
     setting.write([append(1), append_of(2, "2", "x"), append(3)]);
     setting.flush();
     assert_eq!(
-        admin::purge(setting.path(), &user("1")).unwrap(),
+        admin::purge(setting.path(), &user("1"), None).unwrap(),
         Purged::Asked
     );
-    assert_eq!(asked.recv_timeout(PATIENCE).unwrap(), (user("1"), 3));
+    assert_eq!(asked.recv_timeout(PATIENCE).unwrap(), (user("1"), 3, None));
     // The router has them removed; here nobody does.
     assert_eq!(setting.reopen().entries.len(), 3);
     setting.close();
     assert_eq!(
-        admin::purge(setting.path(), &user("1")).unwrap(),
+        admin::purge(setting.path(), &user("1"), None).unwrap(),
         Purged::Removed(2)
     );
     let left: Vec<_> = setting
@@ -74,10 +74,34 @@ fn a_server_is_asked_to_purge() {
     assert_eq!(left, [2]);
     // Nobody listens: it is done at the next start.
     assert_eq!(
-        admin::purge(setting.path(), &user("2")).unwrap(),
+        admin::purge(setting.path(), &user("2"), None).unwrap(),
         Purged::Asked
     );
     assert!(setting.reopen().entries.is_empty());
+}
+
+#[test]
+fn one_sender_s_messages_are_purged() {
+    let mut setting = Setting::new();
+    setting.write([append(1), append(2), append_of(3, "2", "x")]);
+    setting.flush();
+    let (receiver, sender, other) = (user("1"), user("7"), user("8"));
+    let count = |from| admin::count(setting.path(), &receiver, from).unwrap();
+    assert_eq!(
+        (count(None), count(Some(&sender)), count(Some(&other))),
+        (2, 2, 0)
+    );
+    // Nobody listens: it is done at the next start.
+    for from in [&other, &sender] {
+        let asked = admin::purge(setting.path(), &receiver, Some(from)).unwrap();
+        assert_eq!(asked, Purged::Asked);
+        assert!(admin::is_purge_due(setting.path(), &receiver, Some(from)).unwrap());
+    }
+    assert_eq!(setting.reopen().entries.len(), 1);
+    setting.close();
+    let stopped = |from| admin::purge(setting.path(), &user("2"), Some(from)).unwrap();
+    assert_eq!(stopped(&other), Purged::Removed(0));
+    assert_eq!(stopped(&sender), Purged::Removed(1));
 }
 
 #[test]

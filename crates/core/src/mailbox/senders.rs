@@ -1,0 +1,144 @@
+//! How much waits in a mailbox of each sender, so that no one of them closes it to the others (PROTOCOL.md, section 7.7).
+//!
+//! Invariants: a number stands for one sender as long as something of theirs waits; senders of whom nothing waits
+//! leave their place to new ones, so there are never more places than messages have waited at once.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::Load;
+use crate::ids::UserId;
+
+/// A sender in the entries of one mailbox.
+pub(super) type Number = u16;
+
+/// Senders that are told apart; messages of more than these count together.
+const MAX_SENDERS: usize = Number::MAX as usize;
+/// All others.
+const OTHERS: Number = Number::MAX;
+/// So many senders are looked through; more are found by their hash.
+const SCANNED: usize = 8;
+
+/// What waits, by sender.
+#[derive(Debug, Default)]
+pub(super) struct Senders(Option<Box<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    tallies: Vec<Tally>,
+    /// Places in `tallies`, when there are more than [`SCANNED`].
+    places: HashMap<UserId, Number, RandomState>,
+    /// Places of whose senders nothing waited when they came here.
+    free: Vec<Number>,
+    others: Load,
+}
+
+#[derive(Debug)]
+struct Tally {
+    sender: UserId,
+    load: Load,
+    /// Whether its place is among the free ones.
+    is_free: bool,
+}
+
+impl Senders {
+    /// Counts a message.
+    pub(super) fn add(&mut self, sender: &UserId, bytes: u64) -> Number {
+        let table = self.0.get_or_insert_default();
+        let number = table.find(sender).unwrap_or_else(|| table.insert(sender));
+        table.load_mut(number).add(bytes);
+        number
+    }
+
+    /// A message has left.
+    pub(super) fn subtract(&mut self, number: Number, bytes: u64) {
+        let Some(table) = &mut self.0 else { return };
+        table.load_mut(number).subtract(bytes);
+        if let Some(tally) = table.tallies.get_mut(usize::from(number))
+            && tally.load.messages == 0
+            && !tally.is_free
+        {
+            tally.is_free = true;
+            table.free.push(number);
+        }
+    }
+
+    /// The number of a sender of whom something waits.
+    pub(super) fn find(&self, sender: &UserId) -> Option<Number> {
+        let table = self.0.as_ref()?;
+        let number = table.find(sender)?;
+        (table.tallies[usize::from(number)].load.messages > 0).then_some(number)
+    }
+
+    /// How much waits of a sender, or of all who are not told apart.
+    pub(super) fn load(&self, sender: &UserId) -> Load {
+        let Some(table) = &self.0 else {
+            return Load::default();
+        };
+        match table.find(sender) {
+            Some(number) => table.tallies[usize::from(number)].load,
+            None => table.others,
+        }
+    }
+
+    /// Nothing waits any more: gives the memory of many senders back.
+    pub(super) fn give_back(&mut self) {
+        if self.0.as_ref().is_some_and(|it| it.tallies.len() > SCANNED) {
+            self.0 = None;
+        }
+    }
+}
+
+impl Table {
+    fn find(&self, sender: &UserId) -> Option<Number> {
+        if self.tallies.len() > SCANNED {
+            return self.places.get(sender).copied();
+        }
+        let mut tallies = self.tallies.iter();
+        let place = tallies.position(|tally| tally.sender == *sender)?;
+        Number::try_from(place).ok()
+    }
+
+    fn insert(&mut self, sender: &UserId) -> Number {
+        let tally = Tally {
+            sender: sender.clone(),
+            load: Load::default(),
+            is_free: false,
+        };
+        while let Some(number) = self.free.pop() {
+            let old = &mut self.tallies[usize::from(number)];
+            old.is_free = false;
+            if old.load.messages == 0 {
+                let old = std::mem::replace(old, tally);
+                if self.tallies.len() > SCANNED {
+                    self.places.remove(&old.sender);
+                    self.places.insert(sender.clone(), number);
+                }
+                return number;
+            }
+        }
+        if self.tallies.len() >= MAX_SENDERS {
+            return OTHERS;
+        }
+        self.tallies.push(tally);
+        let len = self.tallies.len();
+        let new = match len {
+            0..=SCANNED => len,
+            _ if self.places.is_empty() => 0,
+            _ => len - 1,
+        };
+        for (place, tally) in self.tallies.iter().enumerate().skip(new) {
+            let number = Number::try_from(place).unwrap_or(OTHERS);
+            self.places.insert(tally.sender.clone(), number);
+        }
+        Number::try_from(len - 1).unwrap_or(OTHERS)
+    }
+
+    fn load_mut(&mut self, number: Number) -> &mut Load {
+        match self.tallies.get_mut(usize::from(number)) {
+            Some(tally) => &mut tally.load,
+            None => &mut self.others,
+        }
+    }
+}
