@@ -117,9 +117,10 @@ def test_a_block_does_not_take_back_what_was_accepted(server, version):
 
 @pytest.mark.parametrize("limit", ["messages", "bytes"])
 def test_a_full_mailbox_refuses(start, version, limit):
+    """One sender fills half of it."""
     settings = {
-        "messages": {"mailbox.max_messages": 3},
-        "bytes": {"mailbox.max_bytes": "3500B", "limits.packet": "2000B"},
+        "messages": {"mailbox.max_messages": 6},
+        "bytes": {"mailbox.max_bytes": "7000B", "limits.packet": "2000B"},
     }
     server = start(settings=settings[limit])
     me, friend = server.friends()
@@ -132,6 +133,18 @@ def test_a_full_mailbox_refuses(start, version, limit):
                 assert reader.message().payload == me.message(f"{n}" * 900)
             reader.quiet()
         assert writer.deliver(friend.inbox, me.message("room again")) == 0
+
+
+def test_one_sender_leaves_room_for_the_others(start, version):
+    server = start(settings={"mailbox.max_messages": 6})
+    me, friend = server.friends()
+    other = server.directory.user()
+    server.directory.befriend(other, friend)
+    for writer in (me, other):
+        with server.connect(writer, version) as client:
+            for n in range(3):
+                assert client.deliver(friend.inbox, writer.message(n)) == 0
+            refused(client, friend.inbox, writer.message("x"), QUOTA)
 
 
 def test_more_than_a_window(server, version):

@@ -20,6 +20,7 @@ pub mod connection;
 pub mod directory;
 pub mod ids;
 pub mod link;
+pub mod loads;
 mod mailbox;
 pub mod message;
 pub mod output;

@@ -53,15 +53,19 @@ impl Established {
             return false;
         }
         let mut is_awaited = false;
-        let room = Room {
+        let mut holds_loaded = false;
+        let mut room = Room {
             window: self.window.into(),
             count: BATCH,
+            bytes: 0,
             can_store: router.can_store(),
             max_packet: self.max_packet,
         };
         while output.len() < OUTPUT_ENOUGH {
+            room.bytes = (OUTPUT_ENOUGH - output.len()) as u64;
             let mut fetched = Fetched::default();
             router.fetch(self.link.user(), link, room, now, &mut fetched);
+            holds_loaded = fetched.holds_loaded;
             let is_last = fetched.is_all || fetched.deliveries.is_empty();
             // If something is held back, the acknowledgement that opens the window asks again.
             self.has_mail = !is_last || fetched.held_back;
@@ -86,6 +90,10 @@ impl Established {
             if is_last {
                 break;
             }
+        }
+        if holds_loaded && output.len() >= OUTPUT_ENOUGH {
+            // It would be held for as long as the client does not read.
+            router.unload(self.link.user(), link);
         }
         is_awaited
     }

@@ -74,6 +74,7 @@ impl Router {
         session_expiry: Option<Duration>,
         now: Time,
     ) {
+        self.loads.forget(link);
         self.with_user(user, |user, effects| {
             let next_id = &|| self.next_seq();
             let allowance = Self::allowance_of(user, link);
@@ -172,6 +173,13 @@ impl Router {
             };
             user.fetch(link, room, now, effects, receipt, fetched);
         });
+        self.start_loads();
+    }
+
+    /// Gives back what was read for a connection that cannot take it.
+    pub(crate) fn unload(&self, user: &UserId, link: LinkId) {
+        self.with_user(user, |user, _| user.unload(link));
+        self.start_loads();
     }
 
     pub(crate) fn pub_ack(

@@ -32,6 +32,7 @@ use crate::attempts::Attempts;
 use crate::directory::{Account, Directory, Lookup, Question, Token};
 use crate::ids::{ClientId, UserId};
 use crate::link::{Eviction, LinkId};
+use crate::loads::Loads;
 use crate::message::Message;
 use crate::policy::{self, Facts, Identity, Permit, Refusal, Stop, refusals};
 use crate::source::Source;
@@ -104,6 +105,7 @@ pub struct Router {
     push_pairs: AtomicUsize,
     listening: Listening,
     presence: Presence,
+    loads: Loads,
     /// Connections whose sessions are new, and when the store is to be told of those at the latest.
     new_sessions: Mutex<VecDeque<(Time, UserId, LinkId)>>,
     adjustments: Arc<Adjustments>,
@@ -137,6 +139,7 @@ impl Router {
             push_pairs: AtomicUsize::new(0),
             listening: Listening::default(),
             presence: Presence::default(),
+            loads: Loads::default(),
             new_sessions: Mutex::default(),
             adjustments: Arc::default(),
             this: this.clone(),
@@ -294,6 +297,12 @@ impl Router {
         });
         kept_already.into_iter().for_each(Receipt::stored);
         result.map(|()| done)
+    }
+
+    /// Bytes of content that is being read from the store, or was and waits to be sent: see [`crate::loads`].
+    #[must_use]
+    pub fn loaded_bytes(&self) -> u64 {
+        self.loads.granted()
     }
 
     /// Removes what waits in a user's inbox up to and with a number, of one sender if there is `from`, as its owner or

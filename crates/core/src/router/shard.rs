@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::ids::UserId;
 use crate::link::LinkId;
+use crate::loads::{Load, LoadPermit};
 use crate::store::{Origin, Receipt, Seq};
 use crate::time::Time;
 use crate::user::{Effects, Seldom, User};
@@ -234,17 +235,8 @@ impl Router {
         if let Some(link) = effects.displaced {
             drop(link.receiving());
         }
-        if let Some((link, seqs)) = effects.load {
-            let (this, id, asked) = (self.this.clone(), id.clone(), seqs.clone());
-            let then = Box::new(move |found| {
-                if let Some(router) = this.upgrade() {
-                    let loaded = |user: &mut User, effects: &mut Effects| {
-                        user.loaded(link, &asked, found, effects);
-                    };
-                    router.with_user(&id, loaded);
-                }
-            });
-            self.store.load(seqs, then);
+        if let Some(load) = effects.load {
+            self.start(self.loads.ask(load));
         }
         if !effects.unset.is_empty() || !effects.set.is_empty() {
             let mut timers = lock(&self.timers);
@@ -293,9 +285,37 @@ impl Router {
         }
     }
 
+    /// Reads what was granted.
+    fn start(&self, granted: Option<(Load, LoadPermit)>) {
+        let Some((load, permit)) = granted else {
+            return;
+        };
+        let Load {
+            user, link, seqs, ..
+        } = load;
+        let (this, asked) = (self.this.clone(), seqs.clone());
+        let then = Box::new(move |found| {
+            if let Some(router) = this.upgrade() {
+                let loaded = |user: &mut User, effects: &mut Effects| {
+                    user.loaded(link, &asked, found, permit, effects);
+                };
+                router.with_user(&user, loaded);
+            }
+        });
+        self.store.load(seqs, then);
+    }
+
+    /// Reads what has waited, as far as there is room for it by now.
+    pub(super) fn start_loads(&self) {
+        while let Some(granted) = self.loads.next() {
+            self.start(Some(granted));
+        }
+    }
+
     /// Hands to the store what has been in its grace for long enough: messages, and sessions that are new.
     /// To be called every few milliseconds; [`Time::NEVER`] hands over everything.
     pub fn hand_over(&self, now: Time) {
+        self.start_loads();
         while let Some((user, link)) = self.take_new_session(now) {
             self.keep_session(&user, link);
         }

@@ -10,7 +10,9 @@ use super::{Alarm, Device, Effects, Listening, User, UserLimits};
 use crate::directory::Mark;
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
+use crate::loads::LoadPermit;
 use crate::mailbox::Slots;
+use crate::message::Message;
 use crate::session::{Due, Received, Session};
 use crate::store::{Flight, Flights, Seq, SessionId, SessionRecord, Write};
 use crate::time::Time;
@@ -193,7 +195,7 @@ impl User {
             maybe_sent: 0,
             horizon: 0,
             horizon_is_kept: false,
-            loaded: Vec::new(),
+            loaded: None,
             loading: false,
         });
         Some(self.devices.len() - 1)
@@ -237,7 +239,7 @@ impl User {
             maybe_sent: record.maybe_sent,
             horizon: 0,
             horizon_is_kept: false,
-            loaded: Vec::new(),
+            loaded: None,
             loading: false,
         };
         device.listen(&self.id, effects);
@@ -352,7 +354,7 @@ impl User {
     fn disconnected(&mut self, index: usize, effects: &mut Effects) {
         let device = &mut self.devices[index];
         device.session.disconnected();
-        device.loaded = Vec::new();
+        device.loaded = None;
         device.loading = false;
         let mut gone = Vec::new();
         self.mailbox.disconnected(device.slot, &mut gone);
@@ -449,7 +451,8 @@ impl User {
         &mut self,
         link: LinkId,
         asked: &[Seq],
-        found: Vec<(Seq, Arc<crate::message::Message>)>,
+        found: Vec<(Seq, Arc<Message>)>,
+        permit: LoadPermit,
         effects: &mut Effects,
     ) {
         let missing = asked
@@ -461,7 +464,7 @@ impl User {
             .iter_mut()
             .find(|device| device.is_linked(link))
         {
-            device.loaded.extend(found);
+            device.load(found, permit);
             device.loading = false;
             effects.wake.extend(device.link.clone());
         }

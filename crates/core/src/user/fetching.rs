@@ -7,8 +7,10 @@ use jam_wire::packet::{Packet, PacketId, QoS, Version};
 use smallvec::SmallVec;
 
 use super::{Device, Effects, Reads, User};
+use crate::connection::OUTPUT_ENOUGH;
 use crate::ids::UserId;
 use crate::link::LinkId;
+use crate::loads::Load;
 use crate::mailbox::{Acked, Entry, Kind, Mailbox, Place};
 use crate::message::{Message, Terms};
 use crate::session::{Due, Received, WrongAck};
@@ -17,8 +19,8 @@ use crate::time::Time;
 
 /// Messages that are read from the store at once for one device.
 const LOAD_MESSAGES: usize = 64;
-/// Bytes of those, but for the last.
-const LOAD_BYTES: u64 = 1024 * 1024;
+/// Bytes of those, or one message: no more than goes into an output at once.
+const LOAD_BYTES: u64 = OUTPUT_ENOUGH as u64;
 
 /// One thing to send to a device.
 #[derive(Debug)]
@@ -35,6 +37,10 @@ pub(crate) struct Fetched {
     pub(crate) held_back: bool,
     /// There is no more at the moment; whatever comes wakes the connection.
     pub(crate) is_all: bool,
+    /// Bytes of the deliveries, as they weigh.
+    bytes: u64,
+    /// Something that was read from the store for the device waits to be sent.
+    pub(crate) holds_loaded: bool,
 }
 
 /// What limits a fetch.
@@ -44,10 +50,19 @@ pub(crate) struct Room {
     pub(crate) window: usize,
     /// Deliveries.
     pub(crate) count: usize,
+    /// Bytes of those, but for the last.
+    pub(crate) bytes: u64,
     /// Whether the store can keep anything at the moment.
     pub(crate) can_store: bool,
     /// Bytes of a packet that a client of 5.0 takes, if it said so.
     pub(crate) max_packet: Option<u32>,
+}
+
+impl Fetched {
+    fn publish(&mut self, message: Arc<Message>, terms: Terms) {
+        self.bytes += message.weight();
+        self.deliveries.push(Delivery::Publish(message, terms));
+    }
 }
 
 impl Room {
@@ -67,6 +82,10 @@ impl Room {
 enum Halt {
     /// It is in the store: it has to be read first.
     Load,
+    /// The window is closed.
+    Window,
+    /// There is enough for now.
+    Enough,
     /// Whatever is missing will wake the connection, or an acknowledgement will.
     Wait,
 }
@@ -98,11 +117,23 @@ impl User {
             let user = &self.id;
             send_new(user, device, mailbox, room, now, effects, &receipt, fetched)
         });
-        if let Err(Halt::Load) = halt
-            && !device.loading
-        {
-            device.loading = true;
-            effects.seldom().load = Some((link, to_load(device, mailbox)));
+        match halt {
+            Err(Halt::Load) if !device.loading => {
+                device.loading = true;
+                effects.seldom().load = Some(to_load(&self.id, link, device, mailbox, room));
+            }
+            // Whoever acknowledges nothing holds nothing but its log.
+            Err(Halt::Window) => device.loaded = None,
+            _ => {}
+        }
+        fetched.holds_loaded = device.loaded.is_some();
+    }
+
+    /// A connection cannot take what was read for it: it is read again when it can.
+    pub(crate) fn unload(&mut self, link: LinkId) {
+        let mut devices = self.devices.iter_mut();
+        if let Some(device) = devices.find(|device| device.is_linked(link)) {
+            device.loaded = None;
         }
     }
 
@@ -310,9 +341,13 @@ fn send_due(
         if halt.is_some() {
             continue;
         }
+        if fetched.bytes >= room.bytes {
+            halt = Some(Halt::Enough);
+            continue;
+        }
         if !it.in_window && device.session.on_the_way() >= room.window {
             fetched.held_back = true;
-            halt = Some(Halt::Wait);
+            halt = Some(Halt::Window);
             continue;
         }
         let entry = mailbox
@@ -330,7 +365,7 @@ fn send_due(
         device.unload(seq);
         if room.takes(&message, terms, now) {
             device.session.sent(it.packet_id);
-            fetched.deliveries.push(Delivery::Publish(message, terms));
+            fetched.publish(message, terms);
         } else {
             device.session.park(it.packet_id);
         }
@@ -359,7 +394,7 @@ fn send_new(
     fetched: &mut Fetched,
 ) -> Result<(), Halt> {
     let mut held_up = device.session.is_held_up();
-    while fetched.deliveries.len() < room.count {
+    while fetched.deliveries.len() < room.count && fetched.bytes < room.bytes {
         let next = mailbox.unsent(device.slot, device.session.cursor).next();
         let Some(entry) = next else {
             // What others are to get is not looked at again at each fetch.
@@ -375,7 +410,15 @@ fn send_new(
             give_up(device, mailbox, seq, effects);
             continue;
         }
-        let message = content(device, entry).ok_or(Halt::Load)?;
+        let is_open =
+            device.session.on_the_way() < room.window && device.session.has_free_packet_id();
+        let Some(message) = content(device, entry) else {
+            if is_open || entry.qos == QoS::AtMostOnce {
+                return Err(Halt::Load);
+            }
+            fetched.held_back = true;
+            return Err(Halt::Window);
+        };
         // The entry knows the second only in which it expires.
         let reads = device.reads(&message.topic);
         let Some(reads) = reads.filter(|_| message.expires_at > now) else {
@@ -398,11 +441,9 @@ fn send_new(
         if held_up && !stores_first {
             return Err(Halt::Wait);
         }
-        let has_room =
-            device.session.on_the_way() < room.window && device.session.has_free_packet_id();
-        if terms.qos != QoS::AtMostOnce && !has_room {
+        if terms.qos != QoS::AtMostOnce && !is_open {
             fetched.held_back = true;
-            return Err(Halt::Wait);
+            return Err(Halt::Window);
         }
         let is_seen = seq <= device.horizon && device.horizon_is_kept;
         if terms.qos == QoS::AtLeastOnce
@@ -418,7 +459,7 @@ fn send_new(
         if terms.qos == QoS::AtMostOnce {
             // It cannot be acknowledged: to be sent is all that it can hope for.
             give_up(device, mailbox, seq, effects);
-            fetched.deliveries.push(Delivery::Publish(message, terms));
+            fetched.publish(message, terms);
             continue;
         }
         let due = if stores_first {
@@ -440,14 +481,12 @@ fn send_new(
         if stores_first {
             held_up = true;
             // It is needed again when the store has the packet id.
-            if !device.loaded.iter().any(|(loaded, _)| *loaded == seq) {
-                device.loaded.push((seq, message));
-            }
+            device.keep(seq, message);
             continue;
         }
         device.unload(seq);
         terms.packet_id = Some(packet_id);
-        fetched.deliveries.push(Delivery::Publish(message, terms));
+        fetched.publish(message, terms);
     }
     Ok(())
 }
@@ -462,31 +501,38 @@ fn give_up(device: &mut Device, mailbox: &mut Mailbox, seq: Seq, effects: &mut E
 
 /// The content of an entry, if it is in memory.
 fn content(device: &Device, entry: &Entry) -> Option<Arc<Message>> {
-    entry.message.clone().or_else(|| {
-        let loaded = device.loaded.iter().find(|(seq, _)| *seq == entry.seq);
-        loaded.map(|(_, message)| message.clone())
-    })
+    let message = entry.message.as_ref();
+    message.or_else(|| device.loaded(entry.seq)).cloned()
 }
 
-/// What a device will need of the store next.
-fn to_load(device: &Device, mailbox: &Mailbox) -> Vec<Seq> {
+/// What a device will need of the store next: no more than its window is open for.
+fn to_load(user: &UserId, link: LinkId, device: &Device, mailbox: &Mailbox, room: Room) -> Load {
+    let open = room.window.saturating_sub(device.session.on_the_way());
     let due = device.session.due().filter_map(|it| match it.flight {
         Flight::AwaitsPubAck(seq) | Flight::AwaitsPubRec(seq) => mailbox.get(seq),
         Flight::AwaitsPubComp => None,
     });
     let new = mailbox.unsent(device.slot, device.session.cursor);
     let new = new.take_while(|entry| entry.place != Place::Storing);
-    let mut bytes = 0;
-    due.chain(new)
-        .filter(|entry| entry.message.is_none())
-        .take(LOAD_MESSAGES)
-        .take_while(|entry| {
-            let first = bytes == 0;
-            bytes += entry.size().max(1);
-            first || bytes <= LOAD_BYTES
-        })
-        .map(|entry| entry.seq)
-        .collect()
+    let mut load = Load {
+        user: user.clone(),
+        link,
+        seqs: Vec::new(),
+        bytes: 0,
+    };
+    let missing = |entry: &&Entry| entry.message.is_none() && device.loaded(entry.seq).is_none();
+    for entry in due
+        .chain(new)
+        .filter(missing)
+        .take(open.clamp(1, LOAD_MESSAGES))
+    {
+        if load.bytes > 0 && load.bytes + entry.size() > LOAD_BYTES {
+            break;
+        }
+        load.seqs.push(entry.seq);
+        load.bytes += entry.size().max(1);
+    }
+    load
 }
 
 /// How a message goes to a device: RETAIN says that it is a retained one, or what its publisher said to

@@ -11,6 +11,7 @@ mod appending;
 mod devices;
 mod fetching;
 mod listening;
+mod loading;
 mod outlook;
 mod presence;
 mod pushing;
@@ -27,6 +28,7 @@ use smallvec::SmallVec;
 use crate::directory::Mark;
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId};
+use crate::loads::Load;
 use crate::mailbox::{Gone, Mailbox, Slot, Slots};
 use crate::message::{ENTRY_BYTES, Message, will_weight};
 use crate::push::{DuePush, PushRules};
@@ -41,6 +43,7 @@ pub(crate) use devices::{Attach, Attached};
 pub(crate) use fetching::{Delivery, Fetched, Room};
 use listening::Listening;
 pub(crate) use listening::{Listeners, PRESENCE, RECEIPTS};
+use loading::Loaded;
 pub use presence::AWAY;
 use presence::Presence;
 pub(crate) use presence::Telling;
@@ -126,7 +129,7 @@ pub(crate) struct Seldom {
     pub(crate) displaced: Option<Arc<Link>>,
     pub(crate) wills: Vec<DueWill>,
     /// Messages that a connection needs before it can go on.
-    pub(crate) load: Option<(LinkId, Vec<Seq>)>,
+    pub(crate) load: Option<Load>,
     /// Timers that are no longer wanted, and new ones.
     pub(crate) unset: Vec<(Time, Alarm)>,
     pub(crate) set: Vec<(Time, Alarm)>,
@@ -229,8 +232,8 @@ struct Device {
     horizon: Seq,
     /// Whether the store has that: after a crash it is known what may have been sent.
     horizon_is_kept: bool,
-    /// What was read from the store for this device, in the order in which it will be sent.
-    loaded: Vec<(Seq, Arc<Message>)>,
+    /// What was read from the store for this device; `None` if there is nothing.
+    loaded: Option<Box<Loaded>>,
     /// Whether the store is reading for this device.
     loading: bool,
 }
@@ -257,13 +260,6 @@ impl Device {
         }
         let is_own = self.link.is_some() && self.client.is_device_channel(topic);
         is_own.then_some(Reads::default())
-    }
-
-    /// What was read from the store of this message is not needed any more.
-    fn unload(&mut self, seq: Seq) {
-        if !self.loaded.is_empty() {
-            self.loaded.retain(|(loaded, _)| *loaded != seq);
-        }
     }
 
     /// Whether this device is to get what comes to the user's inbox.
