@@ -14,6 +14,7 @@ use jam_core::time::Time;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::connection::{self, Shared, Transport};
 use crate::http::Http;
@@ -30,6 +31,12 @@ const DEAD_PEER_PROBE: Duration = Duration::from_secs(15 * 60);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// See [`FIRST_PAUSE`].
 const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// While accepting fails, that is logged at most once in this time.
+const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Accepting works again when a connection was accepted and no error came for so long; more than [`LAST_PAUSE`].
+const ACCEPT_CALM: Duration = Duration::from_secs(2);
 
 /// Refusals of an address are logged at most once in this time.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -98,10 +105,16 @@ impl Listener {
     async fn accept_all(&self) {
         let mut pause = FIRST_PAUSE;
         let mut last_refusal = None;
+        let mut trouble = AcceptTrouble::default();
         loop {
-            match self.socket.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                () = trouble.over() => continue,
+            };
+            match accepted {
                 Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
+                    trouble.works = true;
                     let permit = self.slots.permit().await;
                     let address = peer.ip().to_canonical();
                     let Ok(slot) = self.slots.take(permit, address.into()) else {
@@ -115,7 +128,7 @@ impl Listener {
                     if is_for_want_of_descriptors(&error) {
                         self.slots.make_room();
                     }
-                    tracing::error!(%error, ?pause, "cannot accept connections");
+                    trouble.met(&error, Instant::now());
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LAST_PAUSE);
                 }
@@ -139,7 +152,7 @@ impl Listener {
             (None, serves) => served.spawn(stream, serves.clone()),
             (Some(tls), serves) => {
                 let handshake = Box::pin(tls.acceptor().accept(stream));
-                let deadline = tokio::time::Instant::now() + self.handshake_timeout;
+                let deadline = Instant::now() + self.handshake_timeout;
                 let serves = serves.clone();
                 tokio::spawn(async move {
                     tokio::select! {
@@ -205,11 +218,50 @@ fn is_for_want_of_descriptors(error: &io::Error) -> bool {
     )
 }
 
-fn log_refusal(address: IpAddr, last: &mut Option<tokio::time::Instant>) {
-    let now = tokio::time::Instant::now();
+fn log_refusal(address: IpAddr, last: &mut Option<Instant>) {
+    let now = Instant::now();
     if last.is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL) {
         *last = Some(now);
         tracing::warn!(%address, "refused: limits.connections_per_address reached");
+    }
+}
+
+/// What is said of accept errors: that they begin, once in [`ACCEPT_LOG_INTERVAL`] that they go on, and that they
+/// are over. One connection that is accepted between two errors is not the end of them.
+#[derive(Debug, Default)]
+struct AcceptTrouble {
+    /// When it was last said that there are errors; `None`: there are none.
+    said: Option<Instant>,
+    last: Option<Instant>,
+    /// Errors that have not been said.
+    errors: u64,
+    /// Whether a connection has been accepted since the last.
+    works: bool,
+}
+
+impl AcceptTrouble {
+    fn met(&mut self, error: &io::Error, now: Instant) {
+        self.errors += 1;
+        self.last = Some(now);
+        self.works = false;
+        if self
+            .said
+            .is_none_or(|said| now - said >= ACCEPT_LOG_INTERVAL)
+        {
+            let errors = std::mem::take(&mut self.errors);
+            tracing::error!(%error, errors, "cannot accept connections");
+            self.said = Some(now);
+        }
+    }
+
+    /// Ready when accepting works again, which has been said then.
+    async fn over(&mut self) {
+        match self.last {
+            Some(last) if self.works => tokio::time::sleep_until(last + ACCEPT_CALM).await,
+            _ => std::future::pending().await,
+        }
+        tracing::info!("connections are accepted again");
+        *self = Self::default();
     }
 }
 
@@ -225,6 +277,25 @@ mod tests {
             assert!(listener.local_addr().unwrap().ip().is_loopback());
         }
         assert!(bind("no-such-host.invalid:0").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn accept_errors_are_told_once_a_minute() {
+        let mut trouble = AcceptTrouble::default();
+        let error = io::Error::from_raw_os_error(24);
+        let Some(began) = Instant::now().checked_sub(Duration::from_secs(100)) else {
+            return; // the machine has just started
+        };
+        for n in 0..90 {
+            trouble.met(&error, began + Duration::from_secs(n));
+        }
+        // Told at 0 and 60 s.
+        assert_eq!(trouble.errors, 29);
+        let over = tokio::time::timeout(Duration::from_millis(50), trouble.over()).await;
+        assert!(over.is_err(), "nothing has been accepted yet");
+        trouble.works = true;
+        trouble.over().await;
+        assert!(trouble.said.is_none() && trouble.errors == 0);
     }
 
     #[tokio::test]
