@@ -41,14 +41,14 @@ export class Server {
   }
 
   // `tls`: mqtt, mqtts and wss; without it mqtt and ws.
-  async start (tls) {
+  async start (tls, mqtt = anyPort) {
     this.logFile = join(this.folder, 'server.log')
-    const log = openSync(this.logFile, 'a')
+    const log = openSync(this.logFile, 'w')
     const certificate = tls
       ? { JAM_MQTT_TLS__CERT: join(this.folder, 'server.pem'), JAM_MQTT_TLS__KEY: join(this.folder, 'server.key') }
       : {}
     this.process = spawn(binary, [
-      'serve', '--data', join(this.folder, 'data'), '--mqtt', anyPort, '--mqtts', tls ? anyPort : '',
+      'serve', '--data', join(this.folder, 'data'), '--mqtt', mqtt, '--mqtts', tls ? anyPort : '',
       '--http', anyPort, '--admin', '', '--directory', `sqlite:${this.database}`
     ], {
       stdio: ['ignore', log, log],
@@ -67,16 +67,27 @@ export class Server {
   }
 
   async stop () {
+    await this.end()
+    rmSync(this.folder, { recursive: true })
+  }
+
+  // To be started again.
+  async end () {
     if (this.process.exitCode !== null) throw new Error(`the server ended by itself:\n${readFileSync(this.logFile)}`)
     this.process.kill('SIGTERM')
     const code = await Promise.race([this.ended, sleep(stopMs).then(() => 'late')])
     if (code === 'late') this.process.kill('SIGKILL')
     if (code !== 0) throw new Error(`exit status ${code}:\n${readFileSync(this.logFile)}`)
-    rmSync(this.folder, { recursive: true })
   }
 
   sql (text) {
     return execFileSync('sqlite3', ['-bail', '-cmd', '.timeout 10000', this.database], { input: text, encoding: 'utf8' })
+  }
+
+  // A message from user 2 by the command line.
+  tell (to, content) {
+    const [port, token] = [this.ports.tcp, 'token-of-2']
+    execFileSync(binary, ['send', '--server', `127.0.0.1:${port}`, '--user', '2', '--token', token, '--to', to, content])
   }
 
   user () {
