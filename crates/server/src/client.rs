@@ -81,7 +81,7 @@ impl fmt::Display for ClientError {
             }) => {
                 write!(f, "refused: {message} ({handler}, {category})")
             }
-            Self::Reason(what, reason) => write!(f, "{what}: {reason:?}"),
+            Self::Reason(what, reason) => write!(f, "{what}: {reason}"),
             Self::Io(error) => write!(f, "connection lost: {error}"),
             Self::Unexpected(what) => f.write_str(what),
         }
@@ -320,7 +320,7 @@ fn connected(ack: &ConnAck) -> Result<(), ClientError> {
         ConnectCode::V5(reason) => reason,
         ConnectCode::V3(code) => {
             return Err(ClientError::Unexpected(format!(
-                "no MQTT 5.0 there: {code:?}"
+                "no MQTT 5.0 there: {code}"
             )));
         }
     };

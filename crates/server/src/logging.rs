@@ -16,9 +16,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use queue::Queue;
+use queue::{LossLine, Queue};
 
 /// How long a process that ends waits for what it has logged to be written.
 pub const END_PATIENCE: Duration = Duration::from_secs(1);
@@ -35,19 +36,47 @@ pub enum Usual {
     Warn,
 }
 
+/// What is to be logged: words such as `info`, or `TARGET=LEVEL`, separated by commas.
+///
+/// # Errors
+/// What is expected instead. A single word that is no level, which `EnvFilter` takes for a target and so mutes all
+/// others, is an error too, unless it is one of this program's own.
+pub fn filter(text: &str) -> Result<EnvFilter, String> {
+    let expected = || {
+        "expected error, warn (or warning), info, debug, trace or off, or TARGET=LEVEL such as jam_mqtt=debug, \
+         separated by commas"
+            .to_owned()
+    };
+    let mut directives = Vec::new();
+    for directive in text.split(',').map(str::trim).filter(|it| !it.is_empty()) {
+        let (target, level) = match directive.rsplit_once('=') {
+            Some((target, level)) => (Some(target), level),
+            None => (None, directive),
+        };
+        let level = if level.eq_ignore_ascii_case("warning") {
+            "warn"
+        } else {
+            level
+        };
+        let is_level = level.parse::<LevelFilter>().is_ok();
+        directives.push(match target {
+            Some(target) if is_level => format!("{target}={level}"),
+            None if is_level || level.starts_with("jam_") => level.to_owned(),
+            Some(_) | None => return Err(expected()),
+        });
+    }
+    EnvFilter::try_new(directives.join(",")).map_err(|_| expected())
+}
+
 /// Sets logging up for the whole process, panics included. The first call counts.
 ///
 /// # Errors
-/// If there can be no thread that writes.
-pub fn init(setting: Option<&str>, usual: Usual) -> io::Result<()> {
+/// If there can be no thread that writes, or the filter is none.
+pub fn init(setting: Option<&str>, usual: Usual) -> Result<(), String> {
     if QUEUE.get().is_some() {
         return Ok(());
     }
     let terminal = io::stderr().is_terminal();
-    // Of its own: whoever else writes to standard error holds a lock meanwhile.
-    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-    let queue = Queue::start(stderr, if terminal { loss_text } else { loss_json })?;
-    let queue = QUEUE.get_or_init(|| queue);
     let usual = match usual {
         Usual::Info => "info",
         Usual::Warn => "warn",
@@ -55,9 +84,15 @@ pub fn init(setting: Option<&str>, usual: Usual) -> io::Result<()> {
     let rust_log = std::env::var("RUST_LOG")
         .ok()
         .filter(|text| !text.is_empty());
-    let wanted = setting.map(str::to_owned).or(rust_log);
-    let filter = wanted.and_then(|text| EnvFilter::try_new(text).ok());
-    let filter = filter.unwrap_or_else(|| EnvFilter::new(usual));
+    let filter = match (setting, rust_log) {
+        (Some(setting), _) => filter(setting).map_err(|why| format!("log = {setting:?}: {why}"))?,
+        (None, Some(text)) => filter(&text)
+            .map_err(|why| format!("the environment variable RUST_LOG is {text:?}: {why}"))?,
+        (None, None) => EnvFilter::new(usual),
+    };
+    let queue = start_queue(if terminal { loss_text } else { loss_json });
+    let queue = queue.map_err(|error| format!("cannot start the log's thread: {error}"))?;
+    let queue = QUEUE.get_or_init(|| queue);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false) // they would go to standard error, and panic if that fails
@@ -78,6 +113,12 @@ pub fn init(setting: Option<&str>, usual: Usual) -> io::Result<()> {
         queue.settle(END_PATIENCE);
     }));
     Ok(())
+}
+
+fn start_queue(loss_line: LossLine) -> io::Result<Arc<Queue>> {
+    // Of its own: whoever else writes to standard error holds a lock meanwhile.
+    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    Queue::start(stderr, loss_line)
 }
 
 /// Writes a line for people to standard error, after what has been logged.
@@ -132,5 +173,35 @@ impl Write for Line<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filter;
+
+    #[test]
+    fn no_filter_mutes_by_a_mistake() {
+        let taken = |text: &str| filter(text).unwrap().to_string();
+        assert_eq!(taken("warning"), "warn");
+        assert_eq!(taken("WARN"), "warn");
+        assert_eq!(
+            taken("info, jam_mqtt::clients=Warning"),
+            "jam_mqtt::clients=warn,info"
+        );
+        assert_eq!(taken("off"), "off");
+        assert_eq!(taken("jam_mqtt,hyper=debug"), "jam_mqtt=trace,hyper=debug");
+        for wrong in [
+            "warnings",
+            "inof",
+            "verbose",
+            "jam_mqtt=loud",
+            "hyper",
+            "info;debug",
+            "=",
+            "info,=x",
+        ] {
+            assert!(filter(wrong).unwrap_err().contains("warning"), "{wrong}");
+        }
     }
 }

@@ -301,17 +301,25 @@ impl<'p> Swarm<'p> {
             Packet::ConnAck(ack) => match ack.code {
                 ConnectCode::V3(ConnectReturnCode::Accepted) => self.handle_connected(at),
                 ConnectCode::V5(reason) if !reason.is_error() => self.handle_connected(at),
-                code => self.lose(at, &format!("the broker refused the login: {code:?}")),
+                ConnectCode::V3(code) => {
+                    self.lose(at, &format!("the broker refused the login: {code}"));
+                }
+                ConnectCode::V5(code) => {
+                    self.lose(at, &format!("the broker refused the login: {code}"));
+                }
             },
             Packet::SubAck(ack) => match ack.codes.first() {
                 Some(code) if !code.is_error() => self.handle_ready(at),
-                code => self.lose(
-                    at,
-                    &format!("the broker refused the subscription: {code:?}"),
-                ),
+                code => {
+                    let code = code.map_or_else(String::new, |code| format!(": {code}"));
+                    self.lose(at, &format!("the broker refused the subscription{code}"));
+                }
             },
             Packet::Disconnect(disconnect) => {
-                self.lose(at, &format!("the broker said {:?}", disconnect.reason));
+                self.lose(
+                    at,
+                    &format!("the broker ended the connection: {}", disconnect.reason),
+                );
             }
             _ => {}
         }

@@ -18,8 +18,9 @@ use crate::bench::{BenchError, Plan, Report, resolve};
 use crate::settings::Address;
 
 pub(super) const HELP: &str = "\
-Example: jam-mqtt bench prepare --directory sqlite:bench/jam.db --pairs 100
-         JAM_MQTT_LIMITS__PUBLISH_RATE=0 jam-mqtt serve --data bench &
+Example: mkdir -p /tmp/jam-bench
+         jam-mqtt bench prepare --directory sqlite:/tmp/jam-bench/jam.db --pairs 100
+         JAM_MQTT_LIMITS__PUBLISH_RATE=0 jam-mqtt serve --data /tmp/jam-bench &
          jam-mqtt bench pairs --pairs 100
 
 Against another broker: jam-mqtt bench pairs --broker 127.0.0.1:1884. Users are 1, 2, 3 … with the \
@@ -42,7 +43,7 @@ impl From<BenchError> for CliError {
 pub(super) enum BenchCommand {
     /// Make a directory with pairs of friends
     #[command(
-        after_help = "Example: jam-mqtt bench prepare --directory sqlite:bench/jam.db --pairs 100"
+        after_help = "Example: jam-mqtt bench prepare --directory sqlite:/tmp/jam-bench/jam.db --pairs 100"
     )]
     Prepare {
         /// Where: sqlite:PATH; there must be no account in it
@@ -296,6 +297,6 @@ fn count(number: u64) -> usize {
 fn sqlite_path(url: &str) -> Result<PathBuf, String> {
     match url.strip_prefix(SQLITE) {
         Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-        _ => Err("expected sqlite:PATH, such as sqlite:bench/jam.db".to_owned()),
+        _ => Err("expected sqlite:PATH, such as sqlite:/tmp/jam-bench/jam.db".to_owned()),
     }
 }

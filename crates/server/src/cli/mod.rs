@@ -160,7 +160,7 @@ impl From<DirectoryError> for CliError {
 #[must_use]
 pub fn main() -> ExitCode {
     permissions::keep_new_files_private();
-    let output = Output;
+    let output = Output::of_this_process();
     let result = match Cli::try_parse() {
         Ok(cli) => run(cli.command, &output),
         Err(error) => explain(&error),
@@ -278,8 +278,7 @@ fn serve(settings: Settings) -> Result<(), CliError> {
 }
 
 fn init_logging(setting: Option<&str>, usual: Usual) -> Result<(), CliError> {
-    let set_up = logging::init(setting, usual);
-    set_up.map_err(|error| CliError::Failed(format!("cannot start the log's thread: {error}")))
+    logging::init(setting, usual).map_err(CliError::Usage)
 }
 
 /// Runs a client: one task, no threads.

@@ -9,9 +9,19 @@ use crate::logging;
 
 /// The process's two streams.
 #[derive(Debug, Default)]
-pub(super) struct Output;
+pub(super) struct Output {
+    /// Errors are JSON too.
+    json: bool,
+}
 
 impl Output {
+    /// With JSON for errors if `--json` is among the arguments, whatever else is wrong with them.
+    pub(super) fn of_this_process() -> Self {
+        let options = std::env::args_os().skip(1).take_while(|it| it != "--");
+        let json = options.into_iter().any(|it| it == "--json");
+        Self { json }
+    }
+
     /// Text as it is.
     pub(super) fn text(&self, text: &str) -> Result<(), CliError> {
         self.bytes(text.as_bytes())
@@ -35,14 +45,18 @@ impl Output {
         written.map_err(|error| print_error(&error))
     }
 
-    /// An error, in one line.
+    /// An error, in one line: `{"error":"…"}` when JSON is wanted.
     pub(super) fn error(&self, message: &str) {
-        logging::write_line(&format!("jam-mqtt: {message}"));
+        if self.json {
+            logging::write_line(&serde_json::json!({ "error": message }).to_string());
+        } else {
+            self.note(message);
+        }
     }
 
     /// Something to know that is not what was asked for.
     pub(super) fn note(&self, message: &str) {
-        self.error(message);
+        logging::write_line(&format!("jam-mqtt: {message}"));
     }
 }
 

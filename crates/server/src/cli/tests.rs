@@ -171,8 +171,8 @@ fn run_on(data: &Path, line: &str) -> Result<(), CliError> {
     })
     .unwrap();
     match parse(&format!("jam-mqtt {line}")).unwrap() {
-        Command::Mailbox(command) => command.run_with(&settings, &Output),
-        Command::Backup(command) => command.run_with(&settings, &Output),
+        Command::Mailbox(command) => command.run_with(&settings, &Output::default()),
+        Command::Backup(command) => command.run_with(&settings, &Output::default()),
         other => panic!("{other:?}"),
     }
 }
@@ -304,7 +304,7 @@ fn check_changes_nothing() {
             ..Sources::default()
         })
         .unwrap();
-        check::run(&settings, true, &Output)
+        check::run(&settings, true, &Output::default())
     };
     check(vec![set("data", &data)]).unwrap();
     assert!(!data.exists());

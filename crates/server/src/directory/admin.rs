@@ -478,7 +478,9 @@ fn text_of(id: Value) -> String {
     match id {
         Value::Integer(number) => number.to_string(),
         Value::Text(text) => text,
-        other => format!("{other:?}"),
+        Value::Real(number) => number.to_string(),
+        Value::Null => "NULL".to_owned(),
+        Value::Blob(bytes) => format!("a value of {} bytes that is no text", bytes.len()),
     }
 }
 

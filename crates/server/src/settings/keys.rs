@@ -74,7 +74,7 @@ pub(super) const KEYS: &[Key] = &[
         "log",
         "",
         Kind::Text,
-        r#"what is logged, such as "info" or "jam_mqtt=debug"; "" = RUST_LOG, or info"#,
+        r#"what is logged: error, warn, info, debug, trace or off, or "info,jam_mqtt=debug"; "" = RUST_LOG, or info"#,
     ),
     key(
         "listen.mqtt",

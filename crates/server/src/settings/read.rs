@@ -13,6 +13,7 @@ use super::layers::Values;
 use super::{
     Address, DirectorySettings, Identity, InvalidAddress, Limits, Mailbox, SettingsError, Webhook,
 };
+use crate::logging;
 
 /// Reads values of the table by their names.
 pub(super) struct Reader<'a>(&'a Values);
@@ -118,9 +119,9 @@ impl<'a> Reader<'a> {
         if text.is_empty() {
             return Ok(None);
         }
-        match tracing_subscriber::EnvFilter::try_new(text) {
+        match logging::filter(text) {
             Ok(_) => Ok(Some(text.to_owned())),
-            Err(_) => Err(self.error("log", r#"expected "info", "jam_mqtt=debug" or the like"#)),
+            Err(why) => Err(self.error("log", &why)),
         }
     }
 

@@ -274,6 +274,7 @@ fn wrong_values_name_key_value_place_and_what_is_expected() {
             &["push.webhook_url", "push.fcm_key is set too", "choose"],
         ),
         ("log = \"jam_mqtt=loud\"", &["log = \"jam_mqtt=loud\""]),
+        ("log = \"inof\"", &["log = \"inof\"", "warn (or warning)"]),
         ("data = \"\"", &["data = \"\"", "a path"]),
         (
             "[listen]\nmqtts = \"h:1\"",

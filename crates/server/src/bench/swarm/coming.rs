@@ -32,10 +32,10 @@ impl Swarm<'_> {
             }
             if begun.elapsed() > self.plan.patience {
                 return Err(BenchError::new(format!(
-                    "{} of {} clients have no answer after {:?}; is this an MQTT broker?",
+                    "{} of {} clients have no answer after {}; is this an MQTT broker?",
                     self.opening,
                     who.len(),
-                    self.plan.patience
+                    humantime::format_duration(self.plan.patience)
                 )));
             }
             self.turn(IDLE);

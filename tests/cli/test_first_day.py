@@ -1,0 +1,96 @@
+"""What a newcomer does on the first day, word by word as the documentation has it."""
+
+import json
+import re
+import subprocess
+
+import pytest
+from harness import run_cli
+from harness.process import BINARY, ROOT, environment
+
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+
+
+@pytest.mark.parametrize("level", ["warning", "WARN", "warn", "info", "jam_mqtt=debug"])
+def test_log_levels_that_people_write(tmp_path, level):
+    """Something is wrong at the start, and is said: no word mutes everything."""
+    (tmp_path / "settings.toml").write_text(f'log = "{level}"\n[tls]\ncert = "/nowhere"\nkey = "/nowhere"\n')
+    done = run_cli("serve", "--print-config", "--config", tmp_path / "settings.toml")
+    assert done.returncode == 0 and f'log = "{level}"' in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("wrong", ["warnings", "inof", "verbose", "jam_mqtt=loud"])
+def test_a_log_level_that_is_none(tmp_path, wrong):
+    done = run_cli("serve", "--data", tmp_path, settings={"log": wrong})
+    assert done.returncode == 2
+    assert wrong in done.stderr and "warn (or warning)" in done.stderr
+    done = run_cli("serve", "--data", tmp_path, "--mqtt", "127.0.0.1:0", "--http", "", env={"RUST_LOG": wrong})
+    assert done.returncode == 2 and "RUST_LOG" in done.stderr
+    shown = run_cli("serve", "--print-config", settings={"log": wrong})
+    assert shown.returncode == 2 and "warn (or warning)" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    "command, status",
+    [
+        (["user", "show", "7", "--json", "--data", "."], 1),
+        (["user", "list", "--json", "--data", "/nowhere"], 1),
+        (["user", "add", "--json"], 2),
+        (["mailbox", "show", "7", "--json", "--data", "."], 1),
+        (["check", "--json", "--mqtt", "nonsense"], 2),
+        (["send", "--json", "--user", "1", "--to", "2", "--token", "t", "--server", "127.0.0.1:1", "hello"], 1),
+        (["backup", "/proc/nowhere", "--json", "--data", "."], 1),
+    ],
+)
+def test_errors_of_json_commands_are_json(tmp_path, command, status):
+    done = run_cli(*command, cwd=tmp_path)
+    assert done.returncode == status and done.stdout == ""
+    assert list(json.loads(done.stderr)) == ["error"]
+
+
+def cron_line(tmp_path):
+    line = re.search(r"^15 3 \* \* \*  (.*)$", OPERATIONS, re.MULTILINE)[1]
+    (tmp_path / "jam.toml").write_text(f'data = "{tmp_path}/data"\n')
+    return (
+        line.replace(r"\%", "%")
+        .replace("/usr/local/bin/jam-mqtt", str(BINARY))
+        .replace("/var/backups/jam", f"{tmp_path}/backups")
+        .replace("/etc/jam-mqtt.toml", f"{tmp_path}/jam.toml")
+    )
+
+
+def cron(command):
+    """As cron runs it: /bin/sh, few directories in PATH; what is printed becomes mail."""
+    return subprocess.run(["/bin/sh", "-c", command], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=60)
+
+
+def test_the_nightly_backup_of_the_documentation(tmp_path):
+    run_cli("user", "add", "1", "--data", tmp_path / "data")
+    command = cron_line(tmp_path)
+    (tmp_path / "backups").mkdir()
+    for _ in range(2):
+        done = cron(command)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    [backup] = (tmp_path / "backups").iterdir()
+    assert "1" in run_cli("user", "list", "--data", backup).stdout
+
+    # One that fails leaves the last one, says why and is noticed.
+    (tmp_path / "data").rename(tmp_path / "away")
+    done = cron(command)
+    assert done.returncode != 0 and done.stderr
+    assert (backup / "jam.db").exists()
+    done = cron(command.replace(str(BINARY), "/nowhere/jam-mqtt"))
+    assert done.returncode != 0 and done.stderr
+    assert (backup / "jam.db").exists()
+
+
+def test_no_rust_in_messages():
+    """A `{:?}` in a text for people prints what only the source explains."""
+    allowed = {"settings/read.rs", "cli/runtime.rs", "directory/admin.rs", "logging.rs"}  # quoted texts
+    for file in sorted((ROOT / "crates/server/src").rglob("*.rs")):
+        name = str(file.relative_to(ROOT / "crates/server/src"))
+        code = file.read_text().split("#[cfg(test)]")[0]
+        if "tests" in name or name in allowed:
+            continue
+        for text in re.findall(r'"(?:[^"\\]|\\.)*\{\w*:\?\}(?:[^"\\]|\\.)*"', code):
+            assert text.startswith('"Look('), f"{name}: {text}"
