@@ -568,6 +568,24 @@ fn one_device_of_several_is_enough() {
     expect_push(&bench);
 }
 
+/// With a deadline that is longer than the window.
+#[test]
+fn a_push_tells_of_everything_that_is_there() {
+    let bench = with_tokens(Bench::with(|rules| {
+        served(rules);
+        (rules.user.push.deadline, rules.user.push.collapse) = (SECOND * 40, SECOND * 10);
+    }));
+    let (writer, _silent) = (writer(&bench), reader(&bench));
+    for text in ["one", "two", "three"] {
+        writer.write("2", text, AtLeastOnce);
+        bench.advance(SECOND * 7);
+    }
+    bench.advance(SECOND * 19);
+    expect_push(&bench);
+    bench.advance(SECOND * 100);
+    expect_none(&bench);
+}
+
 // The connection ends.
 
 #[test]
@@ -666,6 +684,15 @@ fn who_comes_before_the_push_has_gone_out_has_a_deadline_again() {
     writer.write("2", "two", AtLeastOnce);
     bench.advance(DEADLINE);
     assert!(reader.is_open());
+    expect_push(&bench);
+}
+
+/// What is not kept is not there for who comes: only the push tells of it.
+#[test]
+fn who_comes_before_the_push_of_what_is_not_kept_is_told_all_the_same() {
+    let bench = bench();
+    writer(&bench).write("2", "one", AtMostOnce);
+    let _reader = reader(&bench);
     expect_push(&bench);
 }
 

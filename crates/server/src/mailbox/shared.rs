@@ -77,6 +77,9 @@ pub(super) struct Shared {
     /// Pages that the file may have; 0 for any number.
     #[cfg(test)]
     pub(super) max_pages: AtomicUsize,
+    /// `PRAGMA synchronous` of the connection at the last commit.
+    #[cfg(test)]
+    pub(super) synchronous: std::sync::atomic::AtomicI64,
 }
 
 /// What the owner of the mailbox wants to be called for.
@@ -122,6 +125,8 @@ impl Shared {
             on_failing: OnceLock::new(),
             #[cfg(test)]
             max_pages: AtomicUsize::new(0),
+            #[cfg(test)]
+            synchronous: std::sync::atomic::AtomicI64::new(-1),
         }
     }
 

@@ -318,8 +318,13 @@ impl Writer {
         self.seen = version;
     }
 
+    /// Says how the connection commits, and how large the file may become.
     #[cfg(test)]
     fn limit_pages(&self) -> Result<(), Error> {
+        let synchronous = schema::pragma(&self.connection, "synchronous")?;
+        self.shared
+            .synchronous
+            .store(synchronous, Ordering::Relaxed);
         let pages = self.shared.max_pages.load(Ordering::Relaxed);
         let pages = if pages == 0 { 4_294_967_294 } else { pages };
         self.connection

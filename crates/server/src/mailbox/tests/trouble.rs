@@ -69,6 +69,39 @@ fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room()
     assert_eq!(recovered.sessions[0].1, [id(6)]);
 }
 
+/// A kill does not show what a loss of power would lose, so the connection is asked: each commit waits for the disk
+/// (`synchronous` FULL), also on a connection that has taken the place of one that failed.
+#[test]
+fn each_commit_waits_for_the_disk() {
+    let setting = Setting::new();
+    let shared = &setting.mailbox().shared;
+    let synchronous = || shared.synchronous.swap(-1, Ordering::Relaxed);
+    setting.ask(1, [append_of(1, "1", "small")]);
+    assert_eq!(setting.answer(), (1, Ok(())));
+    assert_eq!(synchronous(), 2);
+    // Somebody takes the table away: no want of room, so the connection is replaced.
+    let path = setting.path().join("mailbox.db");
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.busy_timeout(PATIENCE).unwrap();
+    other
+        .execute_batch("ALTER TABLE message RENAME TO away")
+        .unwrap();
+    setting.ask(2, [append_of(2, "1", "small")]);
+    assert_eq!(setting.answer(), (2, Err(refusals::STORE)));
+    other
+        .execute_batch("ALTER TABLE away RENAME TO message")
+        .unwrap();
+    wait_until(|| setting.mailbox().accepts());
+    synchronous();
+    setting.ask(3, [append_of(3, "1", "small")]);
+    assert_eq!(setting.answer(), (3, Ok(())));
+    assert_eq!(synchronous(), 2);
+    let mode: String = other
+        .query_row("PRAGMA journal_mode", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, "wal");
+}
+
 /// Set in a process that has a small file system for itself: where that is.
 const SMALL: &str = "JAM_TEST_SMALL_FILE_SYSTEM";
 
