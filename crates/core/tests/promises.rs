@@ -42,14 +42,17 @@ fn arrived(client: &Client) -> Vec<(String, bool)> {
     let packets = std::iter::from_fn(|| client.next());
     packets
         .filter_map(|packet| match packet {
-            Packet::Publish(it) => Some((String::from_utf8(it.payload.to_vec()).unwrap(), it.dup)),
+            Packet::Publish(it) => Some((
+                String::from_utf8(it.payload.to_vec()).expect("text"),
+                it.dup,
+            )),
             _ => None,
         })
         .collect()
 }
 
 fn text(content: &str) -> String {
-    String::from_utf8(packets::message("1", content).to_vec()).unwrap()
+    String::from_utf8(packets::message("1", content).to_vec()).expect("text")
 }
 
 /// Whatever QoS the reader asked for: a message that might be published again after a crash, and be delivered again
