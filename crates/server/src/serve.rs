@@ -17,7 +17,7 @@ use jam_core::UserLimits;
 use jam_core::link::Eviction;
 use jam_core::push::{PushRules, Reach};
 use jam_core::router::{Router, Rules};
-use jam_core::store::MailboxStore;
+use jam_core::store::{MailboxStore, Recovered};
 use jam_core::time::Time;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -35,7 +35,7 @@ use crate::health::Health;
 use crate::housekeeping;
 use crate::http::Http;
 use crate::listener::{Listener, Serves, bind};
-use crate::mailbox::SqliteMailbox;
+use crate::mailbox::{self, SqliteMailbox};
 use crate::permissions;
 use crate::presence;
 use crate::push::{self, Notifier, dispatcher};
@@ -107,9 +107,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
 
     let tls = open_tls(&settings)?;
     let notifier = push::open(&settings.push).map_err(ServeError::Push)?;
-    let directory = open_directory(&settings)?;
+    let (directory, mailbox, found) = open_stores(&settings)?;
     let rules = rules(&settings, push::reach(&settings.push, notifier.as_deref()));
-    let (mailbox, router, clock) = open_mailbox(&settings, rules, &directory)?;
+    let router = Router::new(rules, directory.clone(), mailbox.clone());
+    let clock = restore(&mailbox, found, &router)?;
     let shared = Arc::new(Shared {
         clock,
         router,
@@ -361,39 +362,59 @@ fn open_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, ServeError> {
     Ok(tls.map(Arc::new))
 }
 
-/// Opens the mailbox and tells the router what is in it.
-fn open_mailbox(
-    settings: &Settings,
-    rules: Rules,
-    directory: &Arc<SqliteDirectory>,
-) -> Result<(Arc<SqliteMailbox>, Arc<Router>, Clock), ServeError> {
+type Stores = (Arc<SqliteDirectory>, Arc<SqliteMailbox>, Recovered);
+
+/// Opens the accounts database, then the mailbox; the other way round on a full disk, where the mailbox has a reserve to
+/// give up.
+fn open_stores(settings: &Settings) -> Result<Stores, ServeError> {
+    match open_directory(settings) {
+        Ok(directory) => {
+            let (mailbox, found) = open_mailbox(settings)?;
+            Ok((directory, mailbox, found))
+        }
+        Err(_) if mailbox::admin::room(&settings.mailbox_dir()).is_err() => {
+            let (mailbox, found) = open_mailbox(settings)?;
+            Ok((open_directory(settings)?, mailbox, found))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn open_mailbox(settings: &Settings) -> Result<(Arc<SqliteMailbox>, Recovered), ServeError> {
     let path = settings.mailbox_dir();
     // A slow disk may take its time: whoever waits shall see for what.
     tracing::info!(path = %path.display(), "opening the mailbox");
-    let (mailbox, found) = SqliteMailbox::open(&path).map_err(ServeError::Mailbox)?;
-    let router = Router::new(rules, directory.clone(), mailbox.clone());
+    SqliteMailbox::open(&path).map_err(ServeError::Mailbox)
+}
+
+/// Tells the router what is in the mailbox.
+fn restore(
+    mailbox: &SqliteMailbox,
+    found: Recovered,
+    router: &Arc<Router>,
+) -> Result<Clock, ServeError> {
     let messages = mailbox
         .recover_entries(|entry| router.restore_entry(&entry))
         .map_err(ServeError::Mailbox)?;
     let (clock, change) = Clock::start(router.adjustments().clone(), mailbox.clock());
     router.restore(found, clock.now());
     if let Some(change) = change {
-        clock::say(change, &router, clock.now());
+        clock::say(change, router, clock.now());
     }
-    let this = Arc::downgrade(&router);
+    let this = Arc::downgrade(router);
     mailbox.on_purge(move |user, up_to, from| {
         if let Some(router) = this.upgrade() {
             router.purge(&user, up_to, from.as_ref());
         }
     });
-    let this = Arc::downgrade(&router);
+    let this = Arc::downgrade(router);
     mailbox.on_failing(move || {
         if let Some(router) = this.upgrade() {
             router.wake_all();
         }
     });
     tracing::info!(messages, "the mailbox is open");
-    Ok((mailbox, router, clock))
+    Ok(clock)
 }
 
 fn open_directory(settings: &Settings) -> Result<Arc<SqliteDirectory>, ServeError> {

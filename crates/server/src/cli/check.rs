@@ -42,6 +42,7 @@ pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<()
         Finding::of("data", data(&settings.data)),
         Finding::of("directory", directory(settings)),
         Finding::of("mailbox", mailbox(&settings.mailbox_dir())),
+        Finding::of("disk", admin::room(&settings.mailbox_dir())),
     ];
     let tls = TlsFiles::of(&settings.tls);
     let threads = runtime::threads(tls.is_some());

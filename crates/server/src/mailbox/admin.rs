@@ -15,6 +15,7 @@ use crate::clock;
 use super::error::OpenError;
 use super::records as rec;
 use super::recover;
+use super::reserve::{self, LEAST_BYTES};
 use super::schema::{self, Files};
 
 /// A user's mailbox in numbers.
@@ -190,6 +191,30 @@ pub fn is_purge_due(dir: &Path, user: &UserId, from: Option<&UserId>) -> Result<
         Ok(connection.query_row(sql, key, |row| row.get::<_, i64>(0))? > 0)
     };
     look().map_err(|error| OpenError::sqlite(&path, &error))
+}
+
+/// How much room there is for the mailbox in `dir`, be it there or not.
+///
+/// # Errors
+/// In words: there is not enough.
+pub fn room(dir: &Path) -> Result<String, String> {
+    let files = Files::of(dir);
+    let Some(bytes) = reserve::room_beside(&files.db) else {
+        return Ok("the file system does not say how much is free".to_owned());
+    };
+    let free = format!("{} free", bytesize::ByteSize::b(bytes));
+    if bytes >= LEAST_BYTES {
+        return Ok(free);
+    }
+    let then = if files.reserve().exists() {
+        "what waits is delivered, and messages are refused until there is"
+    } else {
+        "nothing can be served"
+    };
+    Err(format!(
+        "the disk of {} is full, {free}; make room: {then}",
+        dir.display()
+    ))
 }
 
 /// Copies the mailbox in `dir`, as it is at one moment, into the new file `to`. A server may go on.

@@ -28,6 +28,8 @@ pub enum OpenError {
     },
     /// Another program's file.
     NotOurs(PathBuf),
+    /// There is no room on its disk, and none in reserve.
+    Full(PathBuf),
     /// The operating system or SQLite says no.
     Io {
         /// The file or directory.
@@ -54,7 +56,9 @@ impl OpenError {
 
     /// Sorts an error of SQLite: what cannot be read as a database is damage, the rest may pass.
     pub(super) fn sqlite(path: &Path, error: &rusqlite::Error) -> Self {
-        if is_damage(error) {
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+            Self::Full(path.to_owned())
+        } else if is_damage(error) {
             Self::damaged(path, error.to_string())
         } else {
             Self::io(path, error)
@@ -112,6 +116,11 @@ impl fmt::Display for OpenError {
                 f,
                 "{} is an SQLite file of another program, not a mailbox: move it away, or give the \
                  server another data directory",
+                path.display()
+            ),
+            Self::Full(path) => write!(
+                f,
+                "the mailbox {} cannot be opened: the disk is full; make room, 2 MiB at least",
                 path.display()
             ),
             Self::Io { path, what } => write!(

@@ -32,12 +32,14 @@ mod writer;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use jam_core::ids::UserId;
 use jam_core::store::{MailboxStore, OnLoaded, Receipt, Recovered, RecoveredEntry, Seq, Writes};
 use jam_core::timekeeping::ClockRecord;
+use rusqlite::Connection;
 
 pub use error::OpenError;
 use pending::Answer;
@@ -67,21 +69,27 @@ impl SqliteMailbox {
     /// # Errors
     /// [`OpenError`]; the mailbox is then as it was.
     pub fn open(dir: &Path) -> Result<(Arc<Self>, Recovered), OpenError> {
-        schema::create_dir(dir)?;
         let files = schema::Files::of(dir);
-        let lock = files.lock()?;
-        let closed = schema::prepare(&files)?;
-        let connection = schema::open(&files, closed)?;
-        let sqlite = |error| OpenError::sqlite(&files.db, &error);
-        let found = recover::recover(&files.db, &connection).map_err(sqlite)?;
-        let reading = schema::open_to_read(&files.db).map_err(sqlite)?;
+        let with_room = |error| match error {
+            OpenError::Io { path, .. } if reserve::is_full(&files.db) => OpenError::Full(path),
+            other => other,
+        };
+        schema::create_dir(dir).map_err(with_room)?;
+        let lock = files.lock().map_err(with_room)?;
+        let (opened, given_up) = open_in_what_room_there_is(&files).map_err(with_room)?;
+        let Opened {
+            connection,
+            found,
+            reading,
+        } = opened;
         let shared = Arc::new(Shared::new(files.clone(), found.kept));
         let applier = apply::Applier::new(found.reserved, found.position);
+        shared.trouble.store(given_up.is_some(), Ordering::Relaxed);
         let writer = writer::Writer::new(
             Arc::clone(&shared),
             connection,
             applier,
-            Reserve::at(files.reserve()),
+            given_up.unwrap_or_else(|| Reserve::at(files.reserve())),
             found.clock,
         );
         let reader = reader::Reader::new(Arc::clone(&shared), reading);
@@ -190,6 +198,56 @@ impl Drop for SqliteMailbox {
             }
         }
     }
+}
+
+/// A mailbox's file.
+struct Opened {
+    connection: Connection,
+    found: recover::Found,
+    reading: Connection,
+}
+
+fn open_files(files: &schema::Files) -> Result<Opened, OpenError> {
+    let closed = schema::prepare(files)?;
+    let connection = schema::open(files, closed)?;
+    let sqlite = |error| OpenError::sqlite(&files.db, &error);
+    let found = recover::recover(&files.db, &connection).map_err(sqlite)?;
+    let reading = schema::open_to_read(&files.db).map_err(sqlite)?;
+    Ok(Opened {
+        connection,
+        found,
+        reading,
+    })
+}
+
+/// Even to read a mailbox takes some room: on a full disk, the reserve is given up for that.
+fn open_in_what_room_there_is(
+    files: &schema::Files,
+) -> Result<(Opened, Option<Reserve>), OpenError> {
+    let mut given_up = None;
+    if reserve::is_full(&files.db) && files.exist() {
+        given_up = Reserve::given_up(files.reserve());
+    }
+    let mut opened = open_files(files);
+    if let Err(OpenError::Io { .. } | OpenError::Full(_)) = opened
+        && given_up.is_none()
+        && files.exist()
+    {
+        // A quota may be full when the disk is not.
+        given_up = Reserve::given_up(files.reserve());
+        if given_up.is_some() {
+            opened = open_files(files);
+        }
+    }
+    let opened = opened?;
+    if given_up.is_some() {
+        let path = files.db.display();
+        tracing::error!(
+            "the mailbox {path} cannot be written: the disk is full; make room on the disk. Until then messages are \
+             refused, what is there is delivered, and the file is tried again each second"
+        );
+    }
+    Ok((opened, given_up))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {

@@ -3,13 +3,14 @@
 //! Deliveries at QoS 2 and acknowledgements write, if only a little: that they go on, so that mailboxes become
 //! empty, must not depend on a disk with room. So a file of [`RESERVE_BYTES`] stands beside the database, or a smaller
 //! one where there is no room for that. It is given up when the disk is full, and taken again, before messages
-//! are accepted again, when there is room. On a file system that cannot reserve room there is none.
+//! are accepted again, when there is room. On a file system that cannot reserve room there is none. A mailbox that cannot
+//! be opened for want of room is opened in it.
 //!
 //! Invariant: it has room for the whole log to be moved into the database ([`Reserve::log_pages`]).
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
@@ -20,6 +21,9 @@ pub const RESERVE_BYTES: u64 = 40 << 20;
 
 /// Less than this is no room; and so much more there has to be before the reserve is taken again.
 pub(super) const LEAST_BYTES: u64 = 1 << 20;
+
+/// A disk with less than this is full: opening a mailbox takes files and pages too.
+const FULL_BYTES: u64 = 256 << 10;
 
 /// What is left for small changes when the log has been moved.
 const CHANGES_BYTES: u64 = 8 << 20;
@@ -54,6 +58,18 @@ impl Reserve {
             tracing::warn!("no room can be reserved at {path} for when the disk is full");
         }
         reserve
+    }
+
+    /// Gives up what there is at the start, for want of room to open the mailbox in. `None` if there is nothing.
+    pub(super) fn given_up(path: PathBuf) -> Option<Self> {
+        let held = fs::metadata(&path).ok()?.len();
+        fs::remove_file(&path).ok()?;
+        Some(Self {
+            path,
+            held: 0,
+            had: held.max(LEAST_BYTES),
+            is_possible: true,
+        })
     }
 
     /// Pages that the log may have, so that there is room for them; where no room can be reserved, as many as ever.
@@ -110,11 +126,7 @@ impl Reserve {
     }
 
     fn room(&self) -> u64 {
-        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let found = statvfs(dir.unwrap_or(".".as_ref()));
-        found.map_or(u64::MAX >> 1, |it| {
-            it.f_bavail.saturating_mul(it.f_frsize) & (u64::MAX >> 1)
-        })
+        room_beside(&self.path).unwrap_or(u64::MAX >> 1)
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
@@ -124,4 +136,24 @@ impl Reserve {
         fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
         Ok(())
     }
+}
+
+/// Bytes that may still be written to the file system of the nearest directory above `path` that exists. `None`: it does
+/// not say.
+pub(super) fn room_beside(path: &Path) -> Option<u64> {
+    let mut above = path.ancestors().skip(1);
+    let found = above.find_map(|dir| {
+        let dir = if dir.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            dir
+        };
+        statvfs(dir).ok()
+    })?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize) & (u64::MAX >> 1))
+}
+
+/// Whether there is too little room to open a mailbox in.
+pub(super) fn is_full(path: &Path) -> bool {
+    room_beside(path).is_some_and(|room| room < FULL_BYTES)
 }

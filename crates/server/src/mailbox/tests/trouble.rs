@@ -15,7 +15,7 @@ use jam_core::store::{Flight, MailboxStore, Write};
 
 use super::setting::{PATIENCE, Setting, append_of, id, open, record};
 use crate::mailbox::pending::Answer;
-use crate::mailbox::{RESERVE_BYTES, SqliteMailbox};
+use crate::mailbox::{OpenError, PROBE_INTERVAL, RESERVE_BYTES, SqliteMailbox};
 
 const LARGE: usize = 100_000;
 
@@ -183,34 +183,106 @@ fn fill(path: &Path) {
     }
 }
 
+/// The same for a server that is started when the disk is full.
+#[test]
+fn starts_on_a_full_file_system() {
+    let Ok(dir) = std::env::var(SMALL) else {
+        return;
+    };
+    let dir = Path::new(&dir);
+    let (filler, reserve) = (dir.join("filler"), dir.join("mailbox.reserve"));
+    let first = dir.join("first");
+    for was_killed in [false, true] {
+        let (mailbox, _) = open(dir).unwrap();
+        let (to, answers) = sync_channel(1000);
+        let ask = |mailbox: &SqliteMailbox, number: u64, write: Write| {
+            let answer = Some(Answer::Test(to.clone(), number));
+            mailbox.shared.push([write].into_iter().collect(), answer);
+            let (answered, outcome) = answers.recv_timeout(PATIENCE).unwrap();
+            assert_eq!(answered, number);
+            outcome
+        };
+        let held = fs::metadata(&reserve).unwrap().len();
+        assert_eq!(held, RESERVE_BYTES);
+        ask(&mailbox, 1, Write::Session(record(1))).unwrap();
+        for seq in 2..=20 {
+            ask(&mailbox, seq, append_of(seq, "1", vec![0; LARGE])).unwrap();
+        }
+        if was_killed {
+            // Its log stays, and has to be moved.
+            std::mem::forget(mailbox);
+            fs::remove_file(dir.join("mailbox.lock")).unwrap();
+        } else {
+            drop(mailbox);
+        }
+        fill(&filler);
+
+        let (mailbox, found) = open(dir).unwrap();
+        assert!(!reserve.exists());
+        assert!(mailbox.is_writable() && !mailbox.accepts());
+        assert_eq!((found.entries.len(), found.sessions.len()), (19, 1));
+        let (to_read, read) = sync_channel(1);
+        mailbox.load(vec![2], Box::new(move |found| to_read.send(found.len()).unwrap()));
+        assert_eq!(read.recv_timeout(PATIENCE).unwrap(), 1);
+        for number in 1..200 {
+            let flight = Write::InFlight(1, id(1), Flight::AwaitsPubRec(2));
+            ask(&mailbox, number, flight).unwrap();
+        }
+        thread::sleep(PROBE_INTERVAL * 2);
+        assert!(!mailbox.accepts());
+        // It stops and starts again on the same disk.
+        drop(mailbox);
+        let (mailbox, _) = open(dir).unwrap();
+        ask(&mailbox, 1, Write::InFlight(1, id(2), Flight::AwaitsPubRec(2))).unwrap();
+        fs::remove_file(&filler).unwrap();
+        wait_until(|| mailbox.accepts());
+        ask(&mailbox, 30, append_of(30, "1", vec![0; LARGE])).unwrap();
+        for seq in (2..=20).chain([30]) {
+            ask(&mailbox, seq, Write::Remove(seq)).unwrap();
+        }
+        drop(mailbox);
+    }
+    // A first start has nothing to give up.
+    fs::remove_file(&reserve).unwrap();
+    fill(&filler);
+    let refused = open(&first).unwrap_err();
+    assert!(matches!(refused, OpenError::Full(_)), "{refused}");
+    assert!(!first.join("mailbox.db").exists());
+    fs::remove_file(&filler).unwrap();
+    open(&first).unwrap();
+}
+
 #[test]
 fn a_full_file_system_keeps_nothing_from_being_delivered() {
+    in_a_small_file_system("fills_a_small_file_system");
+}
+
+#[test]
+fn a_full_file_system_keeps_no_server_from_starting() {
+    in_a_small_file_system("starts_on_a_full_file_system");
+}
+
+fn in_a_small_file_system(name: &str) {
     let dir = tempfile::tempdir().unwrap();
     // In a name space of its own, which needs no privilege where that is allowed to users.
     let own =
         "mount -t tmpfs -o size=160m none \"$JAM_TEST_SMALL_FILE_SYSTEM\" && exec \"$0\" \"$@\"";
     let test = std::env::current_exe().unwrap();
-    let try_with = |flags: &[&str]| {
-        Command::new("unshare")
-            .args(flags)
-            .args(["bash", "-c", own])
-            .arg(&test)
-            .args([
-                "--exact",
-                "mailbox::tests::trouble::fills_a_small_file_system",
-            ])
-            .env(SMALL, dir.path())
-            .status()
-            .unwrap()
-            .success()
-    };
     let is_root = fs::metadata(dir.path()).unwrap().uid() == 0;
     let flags: &[&str] = if is_root {
         &["--mount"]
     } else {
         &["--user", "--map-root-user", "--mount"]
     };
-    assert!(try_with(flags));
+    let status = Command::new("unshare")
+        .args(flags)
+        .args(["bash", "-c", own])
+        .arg(&test)
+        .args(["--exact", &format!("mailbox::tests::trouble::{name}")])
+        .env(SMALL, dir.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
 }
 
 /// Set in a process whose files may not grow: the directory of its mailbox.
