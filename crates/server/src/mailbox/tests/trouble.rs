@@ -222,7 +222,10 @@ fn starts_on_a_full_file_system() {
         assert!(mailbox.is_writable() && !mailbox.accepts());
         assert_eq!((found.entries.len(), found.sessions.len()), (19, 1));
         let (to_read, read) = sync_channel(1);
-        mailbox.load(vec![2], Box::new(move |found| to_read.send(found.len()).unwrap()));
+        mailbox.load(
+            vec![2],
+            Box::new(move |found| to_read.send(found.len()).unwrap()),
+        );
         assert_eq!(read.recv_timeout(PATIENCE).unwrap(), 1);
         for number in 1..200 {
             let flight = Write::InFlight(1, id(1), Flight::AwaitsPubRec(2));
@@ -233,7 +236,12 @@ fn starts_on_a_full_file_system() {
         // It stops and starts again on the same disk.
         drop(mailbox);
         let (mailbox, _) = open(dir).unwrap();
-        ask(&mailbox, 1, Write::InFlight(1, id(2), Flight::AwaitsPubRec(2))).unwrap();
+        ask(
+            &mailbox,
+            1,
+            Write::InFlight(1, id(2), Flight::AwaitsPubRec(2)),
+        )
+        .unwrap();
         fs::remove_file(&filler).unwrap();
         wait_until(|| mailbox.accepts());
         ask(&mailbox, 30, append_of(30, "1", vec![0; LARGE])).unwrap();
@@ -245,7 +253,7 @@ fn starts_on_a_full_file_system() {
     // A first start has nothing to give up.
     fs::remove_file(&reserve).unwrap();
     fill(&filler);
-    let refused = open(&first).unwrap_err();
+    let refused = open(&first).map(drop).unwrap_err();
     assert!(matches!(refused, OpenError::Full(_)), "{refused}");
     assert!(!first.join("mailbox.db").exists());
     fs::remove_file(&filler).unwrap();
