@@ -7,7 +7,8 @@
 //! receipt is resolved when no lock of the router is held.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use jam_wire::packet::{PacketId, QoS, Will};
@@ -71,6 +72,9 @@ pub enum Write {
     Push(Box<PushRecord>),
     /// Nothing is known any more of pushes to the first user from the second.
     EndPush(UserId, UserId),
+    /// Whoever waits for this message to be kept is not answered before this call is, even if the message leaves
+    /// before that and need not be kept.
+    AnswerAfter(Seq),
 }
 
 impl Write {
@@ -228,7 +232,7 @@ pub struct Receipt(Waiting);
 #[derive(Debug)]
 enum Waiting {
     /// A client waits for the answer to a packet.
-    Client(Arc<Link>, Ticket),
+    Client(Client),
     /// A packet to a device waits, or all that are to come.
     Device {
         router: Weak<Router>,
@@ -241,9 +245,62 @@ enum Waiting {
         router: Weak<Router>,
         user: UserId,
         seq: Seq,
-        client: Option<(Arc<Link>, Ticket)>,
+        client: Option<Client>,
         origin: Origin,
     },
+}
+
+/// A client that waits for the answer to a packet.
+#[derive(Debug)]
+enum Client {
+    /// For one thing.
+    Alone(Arc<Link>, Ticket),
+    /// For two.
+    Half(Arc<Halves>),
+    /// For two, of which this one may be refused: it is not what the client has asked for.
+    LesserHalf(Arc<Halves>),
+}
+
+/// A client that waits for two things.
+#[derive(Debug)]
+struct Halves {
+    client: Mutex<Option<(Arc<Link>, Ticket)>>,
+    left: AtomicU8,
+}
+
+impl Client {
+    fn stored(self) {
+        match self {
+            Self::Alone(link, ticket) => link.resolve(ticket, Ok(())),
+            Self::Half(halves) | Self::LesserHalf(halves) => {
+                if halves.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    halves.resolve(Ok(()));
+                }
+            }
+        }
+    }
+
+    fn refused(self, refusal: Refusal) {
+        match self {
+            Self::Alone(link, ticket) => link.resolve(ticket, Err(refusal)),
+            Self::Half(halves) => halves.resolve(Err(refusal)),
+            half @ Self::LesserHalf(_) => half.stored(),
+        }
+    }
+}
+
+impl Halves {
+    /// Only the first time.
+    fn resolve(&self, outcome: Result<(), Refusal>) {
+        let client = self
+            .client
+            .lock()
+            .expect("nothing panics under this lock")
+            .take();
+        if let Some((link, ticket)) = client {
+            link.resolve(ticket, outcome);
+        }
+    }
 }
 
 /// Which session of a user: by its number, or, of one that ends with its connection, by that.
@@ -262,6 +319,8 @@ pub(crate) enum Origin {
     Received(UserId, SessionId, PacketId),
     /// It is a will, which is due again.
     Will(DueWill),
+    /// It says that this message, which is with the store, has arrived.
+    ReceiptOf(Seq),
 }
 
 impl Origin {
@@ -270,13 +329,14 @@ impl Origin {
             Self::Plain => None,
             Self::Received(_, session, packet_id) => Some(Write::Received(*session, *packet_id)),
             Self::Will(due) => due.id.map(Write::EndWill),
+            Self::ReceiptOf(seq) => Some(Write::AnswerAfter(*seq)),
         }
     }
 }
 
 impl Receipt {
     pub(crate) fn for_client(link: Arc<Link>, ticket: Ticket) -> Self {
-        Self(Waiting::Client(link, ticket))
+        Self(Waiting::Client(Client::Alone(link, ticket)))
     }
 
     pub(crate) fn for_device(
@@ -293,6 +353,20 @@ impl Receipt {
         })
     }
 
+    /// Whoever waits for this waits for something else as well, which is not what they have asked for: this, and
+    /// what to resolve for that. Of the receipt of a client only.
+    pub(crate) fn and_also(self) -> (Self, Option<Self>) {
+        let Waiting::Client(Client::Alone(link, ticket)) = self.0 else {
+            return (self, None);
+        };
+        let halves = Arc::new(Halves {
+            client: Mutex::new(Some((link, ticket))),
+            left: AtomicU8::new(2),
+        });
+        let lesser = Self(Waiting::Client(Client::LesserHalf(halves.clone())));
+        (Self(Waiting::Client(Client::Half(halves))), Some(lesser))
+    }
+
     /// Takes the place of the sender's own receipt, if there is one.
     pub(crate) fn for_message(
         router: Weak<Router>,
@@ -302,7 +376,7 @@ impl Receipt {
         origin: Origin,
     ) -> Self {
         let client = sender.and_then(|sender| match sender.0 {
-            Waiting::Client(link, ticket) => Some((link, ticket)),
+            Waiting::Client(client) => Some(client),
             Waiting::Device { .. } | Waiting::Message { .. } => None,
         });
         Self(Waiting::Message {
@@ -317,7 +391,7 @@ impl Receipt {
     /// The writes are kept, or nobody needs them any more.
     pub fn stored(self) {
         match self.0 {
-            Waiting::Client(link, ticket) => link.resolve(ticket, Ok(())),
+            Waiting::Client(client) => client.stored(),
             Waiting::Device {
                 router,
                 user,
@@ -335,8 +409,8 @@ impl Receipt {
                 client,
                 origin: _,
             } => {
-                if let Some((link, ticket)) = client {
-                    link.resolve(ticket, Ok(()));
+                if let Some(client) = client {
+                    client.stored();
                 }
                 if let Some(router) = router.upgrade() {
                     router.message_stored(&user, seq);
@@ -348,7 +422,7 @@ impl Receipt {
     /// An append could not be kept: the message leaves its log and its sender is told why.
     pub fn refused(self, refusal: Refusal) {
         match self.0 {
-            Waiting::Client(link, ticket) => link.resolve(ticket, Err(refusal)),
+            Waiting::Client(client) => client.refused(refusal),
             Waiting::Message {
                 router,
                 user,
@@ -359,15 +433,15 @@ impl Receipt {
                 if let Some(router) = router.upgrade() {
                     router.message_refused(&user, seq);
                     match origin {
-                        Origin::Plain => {}
+                        Origin::Plain | Origin::ReceiptOf(_) => {}
                         Origin::Received(sender, session, packet_id) => {
                             router.publish_refused(&sender, session, packet_id);
                         }
                         Origin::Will(due) => router.put_back_will(due),
                     }
                 }
-                if let Some((link, ticket)) = client {
-                    link.resolve(ticket, Err(refusal));
+                if let Some(client) = client {
+                    client.refused(refusal);
                 }
             }
             Waiting::Device { .. } => {}

@@ -4,7 +4,8 @@
 //! when receipts are resolved (in any order), and when messages are read.
 //!
 //! Invariants: the file is what some prefix of the calls has left; no receipt is resolved before its call
-//! is committed, but for an append that is removed before it was.
+//! is committed, but for an append that is removed before it was; that is, if no other call has to be committed first
+//! ([`Write::AnswerAfter`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -35,6 +36,8 @@ struct State {
     loads: VecDeque<(Vec<Seq>, OnLoaded)>,
     /// Whether every call is committed and answered as soon as no lock is held.
     at_once: bool,
+    /// Messages whose calls are not answered before the file has what was written up to now.
+    answered_after: BTreeSet<Seq>,
 }
 
 impl std::fmt::Debug for State {
@@ -160,6 +163,7 @@ impl CrashingStore {
         state.calls.clear();
         state.kept.clear();
         state.loads.clear();
+        state.answered_after.clear();
         state.file.recover()
     }
 
@@ -190,7 +194,11 @@ impl State {
             return false;
         };
         let (_, receipt) = self.calls.remove(index).expect("it was found there");
-        self.kept.extend(receipt);
+        if self.answered_after.remove(&seq) {
+            self.calls.push_back((Writes::new(), receipt));
+        } else {
+            self.kept.extend(receipt);
+        }
         true
     }
 }
@@ -265,6 +273,7 @@ impl File {
             Write::EndPush(receiver, sender) => {
                 self.pushes.remove(&(receiver, sender));
             }
+            Write::AnswerAfter(_) => {}
         }
     }
 
@@ -303,6 +312,11 @@ impl File {
 impl MailboxStore for CrashingStore {
     fn write(&self, mut writes: Writes, receipt: Option<Receipt>) {
         let mut state = self.state();
+        for write in &writes {
+            if let Write::AnswerAfter(seq) = write {
+                state.answered_after.insert(*seq);
+            }
+        }
         writes.retain(|write| !matches!(write, Write::Remove(seq) if state.spare(*seq)));
         if !writes.is_empty() || receipt.is_some() {
             state.calls.push_back((writes, receipt));

@@ -75,15 +75,6 @@ pub struct Rules {
     pub failed_auth_window: Duration,
 }
 
-/// What came of a message that was appended.
-#[derive(Debug, Clone, Copy, Default)]
-struct Done {
-    /// It has gone to the store.
-    stored: bool,
-    /// Connections that were woken for it.
-    woken: usize,
-}
-
 /// Every user's state.
 pub struct Router {
     rules: Rules,
@@ -231,8 +222,7 @@ impl Router {
             may_wait: matches!(origin, Origin::Plain) && self.may_wait(),
             may_push,
         };
-        self.append(&receiver, new, receipt, origin, now)
-            .map(|done| done.woken)
+        self.append(&receiver, new, &mut { receipt }, origin, now)
     }
 
     /// Whether there is room for a message in its grace.
@@ -240,22 +230,21 @@ impl Router {
         self.graced_bytes.load(Ordering::Relaxed) < GRACE_BYTES
     }
 
-    /// As [`Self::publish`].
+    /// As [`Self::publish`]; when it is refused, the receipt is still there.
     fn append(
         &self,
         receiver: &UserId,
         new: New,
-        receipt: Option<Receipt>,
+        receipt: &mut Option<Receipt>,
         origin: Origin,
         now: Time,
-    ) -> Result<Done, Refusal> {
+    ) -> Result<usize, Refusal> {
         if new.message.qos != QoS::AtMostOnce && !self.store.accepts() {
             return Err(refusals::STORE);
         }
         let beside = origin.write();
-        let mut receipt = receipt;
         let mut kept_already = None;
-        let mut done = Done::default();
+        let mut woken = 0;
         let result = self.with_shard(receiver, |user, graced, effects| {
             // Taken under the lock: a log's numbers ascend, or a reader's cursor would pass one by.
             let seq = self.next_seq();
@@ -282,7 +271,6 @@ impl Router {
                     });
                 }
                 Appended::Store(append, more) => {
-                    done.stored = true;
                     self.end_graces(user, graced, effects);
                     let (this, user) = (self.this.clone(), append.user.clone());
                     let receipt = Receipt::for_message(this, user, seq, receipt.take(), origin);
@@ -292,11 +280,11 @@ impl Router {
                     effects.writes.push((writes, Some(receipt)));
                 }
             }
-            done.woken = effects.wake.len();
+            woken = effects.wake.len();
             Ok(())
         });
         kept_already.into_iter().for_each(Receipt::stored);
-        result.map(|()| done)
+        result.map(|()| woken)
     }
 
     /// Bytes of content that is being read from the store, or was and waits to be sent: see [`crate::loads`].

@@ -1,20 +1,20 @@
 //! Receipts: telling the sender of a message that a device of its receiver has it (PROTOCOL.md, section 10).
 //!
 //! Invariants: what nobody subscribes to costs one look at a number; a receipt is handed to the store, if
-//! its message was, before the acknowledgement is: after a crash there may be two, never none
-//! (`tests/receipts.rs`).
+//! its message was, before the acknowledgement is, and whoever published the message is told that it is kept when the
+//! receipt is kept too, or acknowledged: after a crash there may be two, never none (`tests/receipts.rs`).
 
 use bytes::Bytes;
 use jam_wire::packet::{PacketId, Publish, QoS};
 
 use super::Router;
-use super::shard::lock;
+use super::shard::{Graced, lock};
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::message::Message;
 use crate::payload;
 use crate::policy::Permit;
-use crate::store::Origin;
+use crate::store::{Origin, Receipt};
 use crate::time::{Stamp, Time};
 use crate::user::{New, RECEIPTS, User};
 
@@ -71,8 +71,12 @@ impl Router {
         owed: &Owed,
         now: Time,
     ) {
-        let claim = |user: &mut User| user.claim_receipt(link, packet_id, qos);
-        let Some(is_stored) = self.with_user(receiver, |user, _| claim(user)) else {
+        let claimed = self.with_shard(receiver, |user, graced, _| {
+            let (seq, is_stored) = user.claim_receipt(link, packet_id, qos)?;
+            let waiting = graced.iter_mut().find(|it| it.seq == seq);
+            Some((seq, is_stored, waiting.and_then(Graced::wait_for_more)))
+        });
+        let Some((seq, is_stored, mut publisher)) = claimed else {
             return;
         };
         let permit = Permit::for_server(&owed.sender);
@@ -91,17 +95,22 @@ impl Router {
             message: Message::new(publish, sender, now),
             destination,
             origin: None,
-            // The message leaves the store with its acknowledgement.
+            // A message that is in memory only has a publisher who is answered after this, wherever it is; one that the
+            // store has leaves it with the acknowledgement, and this must be there before.
             may_wait: !is_stored && self.may_wait(),
             may_push: false,
         };
+        let origin = if is_stored {
+            Origin::ReceiptOf(seq)
+        } else {
+            Origin::Plain
+        };
         // A mailbox without room drops a receipt, which nobody waits for.
-        let kept = self.append(&owner, new, None, Origin::Plain, now);
-        if kept.is_ok_and(|done| done.stored) && !is_stored {
-            // Its publisher is told that it has arrived when the receipt is kept, not before.
-            self.with_shard(receiver, |user, graced, effects| {
-                self.end_graces(user, graced, effects);
-            });
+        if self
+            .append(&owner, new, &mut publisher, origin, now)
+            .is_err()
+        {
+            publisher.into_iter().for_each(Receipt::stored);
         }
     }
 }

@@ -53,6 +53,15 @@ pub(super) struct Graced {
     pub(super) over: bool,
 }
 
+impl Graced {
+    /// Its publisher waits for something else as well: what to resolve for that, if there is a publisher who waits.
+    pub(super) fn wait_for_more(&mut self) -> Option<Receipt> {
+        let (own, other) = self.receipt.take()?.and_also();
+        self.receipt = Some(own);
+        other
+    }
+}
+
 impl Shard {
     pub(super) fn find(&self, id: &UserId, hash: u64) -> Option<&User> {
         self.users

@@ -181,7 +181,7 @@ impl Applier {
     /// Everything but appends and removals.
     fn other(&mut self, connection: &Connection, write: &Write) -> Result<(), Error> {
         match write {
-            Write::Append(_) | Write::Remove(_) => Ok(()),
+            Write::Append(_) | Write::Remove(_) | Write::AnswerAfter(_) => Ok(()),
             Write::Acknowledged { seq, waits_for } => {
                 let sql = "UPDATE message SET waits_for = ?2, acknowledged = 1 WHERE id = ?1";
                 execute(connection, sql, params![rec::number(*seq), waits_for])

@@ -341,6 +341,22 @@ impl Pending {
                 let key = (receiver.clone(), sender.clone());
                 self.pushed(key, write, call);
             }
+            Write::AnswerAfter(seq) => self.answer_after(seq),
+        }
+    }
+
+    /// The call of an append is answered with this batch, even if the message is removed: this batch has what is to
+    /// be kept before.
+    fn answer_after(&mut self, seq: Seq) {
+        let op = self.by_seq.get(&seq).map(|&at| &self.ops[at as usize]);
+        if let Some(Op {
+            write: Some(Write::Append(_)),
+            call,
+            ..
+        }) = op
+            && let Some(call) = self.calls.get_mut(*call as usize)
+        {
+            call.lone = false;
         }
     }
 

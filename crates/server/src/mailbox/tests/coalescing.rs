@@ -62,6 +62,22 @@ fn an_append_that_belongs_to_more_waits_for_the_commit() {
     assert_eq!((due, wait), (vec![], vec![1, 2]));
 }
 
+/// A receipt says that the message has arrived: its publisher is not told before that is kept.
+#[test]
+fn an_append_that_another_call_stands_for_waits_for_that() {
+    let receipt = vec![Write::AnswerAfter(1), append(2)];
+    let (left, due, wait) = push(
+        &Kept::default(),
+        vec![vec![append(1)], receipt.clone(), vec![Write::Remove(1)]],
+    );
+    assert_eq!(left, ["append 2 for 1"]);
+    assert_eq!((due, wait), (vec![], vec![1, 2, 3]));
+    // Of a message that is not here any more, there is nobody to answer.
+    let (left, due, wait) = push(&Kept::default(), vec![receipt, vec![Write::Remove(1)]]);
+    assert_eq!(left, ["append 2 for 1", "Remove(1)"]);
+    assert_eq!((due, wait), (vec![], vec![1, 2]));
+}
+
 #[test]
 fn an_acknowledgement_changes_the_append() {
     let acknowledged = Write::Acknowledged {
