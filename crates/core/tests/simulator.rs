@@ -9,8 +9,10 @@ use jam_testkit::simulator;
 const STEPS: usize = 1000;
 /// Runs of each kind without crashes.
 const RUNS: u64 = 150;
-/// Runs of each kind with crashes: a million operations. `JAM_SIMULATOR_RUNS` asks for another number.
-const RUNS_WITH_CRASHES: u64 = 500;
+/// Runs of each kind with crashes, and in the world, where there are crashes too: a million operations together.
+/// `JAM_SIMULATOR_RUNS` asks for another number of each.
+const RUNS_WITH_CRASHES: u64 = 300;
+const RUNS_IN_THE_WORLD: u64 = 200;
 /// Seeds that failed once.
 const PAST: &[(u64, bool)] = &[];
 
@@ -59,16 +61,15 @@ fn a_fuzzer_s_bytes() {
     }
 }
 
-fn runs_with_crashes() -> u64 {
+/// So many, unless another number is asked for.
+fn runs(usual: u64) -> u64 {
     let asked = std::env::var("JAM_SIMULATOR_RUNS").ok();
-    asked
-        .and_then(|runs| runs.parse().ok())
-        .unwrap_or(RUNS_WITH_CRASHES)
+    asked.and_then(|runs| runs.parse().ok()).unwrap_or(usual)
 }
 
 #[test]
 fn crashes_with_one_device_at_a_time() {
-    for seed in 0..runs_with_crashes() {
+    for seed in 0..runs(RUNS_WITH_CRASHES) {
         let _seed = Seed(seed, false);
         simulator::run_with_crashes(&mut Random::new(seed), false, STEPS);
     }
@@ -76,8 +77,25 @@ fn crashes_with_one_device_at_a_time() {
 
 #[test]
 fn crashes_with_many_devices() {
-    for seed in 0..runs_with_crashes() {
+    for seed in 0..runs(RUNS_WITH_CRASHES) {
         let _seed = Seed(seed, true);
         simulator::run_with_crashes(&mut Random::new(seed), true, STEPS);
     }
+}
+
+fn in_the_world(many: bool) {
+    for seed in 0..runs(RUNS_IN_THE_WORLD) {
+        let _seed = Seed(seed, many);
+        simulator::run_in_the_world(&mut Random::new(seed), many, STEPS);
+    }
+}
+
+#[test]
+fn the_world_with_one_device_at_a_time() {
+    in_the_world(false);
+}
+
+#[test]
+fn the_world_with_many_devices() {
+    in_the_world(true);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jam_core::router::Router;
 use jam_core::time::Time;
-use jam_core::timekeeping::{ClockRecord, Reading, Timekeeper};
+use jam_core::timekeeping::{ClockRecord, Reading, Timekeeper, UNSEEN_MAX};
 
 /// All clocks of a machine that is never switched off.
 pub(crate) struct Clocks {
@@ -12,6 +12,11 @@ pub(crate) struct Clocks {
     keeper: Timekeeper,
     /// What the server remembers when it is killed.
     record: ClockRecord,
+    /// The server's time when it was started for the first time.
+    start: Time,
+    /// What has really passed since, and what may have passed as far as anybody can know who sees the wall clock step.
+    truth: Duration,
+    unseen: Duration,
 }
 
 impl Clocks {
@@ -28,7 +33,10 @@ impl Clocks {
         Self {
             reading,
             record: keeper.record(),
+            start: keeper.now(),
             keeper,
+            truth: Duration::ZERO,
+            unseen: Duration::ZERO,
         }
     }
 
@@ -39,11 +47,14 @@ impl Clocks {
 
     /// All but the clock that stops then.
     pub(crate) fn sleep(&mut self, by: Duration) {
+        self.truth += by;
         self.reading.since_boot += by;
         self.reading.wall = self.reading.wall + by;
     }
 
     pub(crate) fn step(&mut self, by_millis: i64) {
+        let forward = Duration::from_millis(u64::try_from(by_millis).unwrap_or(0));
+        self.unseen += forward.min(UNSEEN_MAX);
         let wall = self.reading.wall.as_millis();
         self.reading.wall = Time::from_millis(wall.saturating_add_signed(by_millis));
     }
@@ -56,10 +67,20 @@ impl Clocks {
     }
 
     /// The server's time, after a look at the clocks.
+    ///
+    /// # Panics
+    /// If less has been counted than has passed, or more than can have.
     pub(crate) fn now(&mut self, router: &Router) -> Time {
         self.keeper.look(self.reading);
         self.keeper.publish(router.adjustments());
         self.record = self.keeper.record();
-        self.keeper.now()
+        let (now, counted) = (self.keeper.now(), self.keeper.now().since(self.start));
+        assert!(
+            self.truth <= counted && counted <= self.truth + self.unseen,
+            "{counted:?} are counted, {:?} have passed, and at most {:?} unseen",
+            self.truth,
+            self.unseen
+        );
+        now
     }
 }

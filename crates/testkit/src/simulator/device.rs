@@ -49,6 +49,8 @@ pub(super) struct Device {
     ends_late: Option<Time>,
     /// A server that has crashed may not know that the session was taken up again: when it ends at least.
     ends_early: Option<Time>,
+    /// What the next connection asks for, and then what this one has asked for, if it could.
+    pub(super) receive_maximum: Option<u16>,
     /// The store may fail: what is allowed may be refused all the same.
     pub(super) fallible: bool,
     /// The server has crashed since the session began.
@@ -93,6 +95,7 @@ impl Device {
             doubtful: false,
             ends_late: None,
             ends_early: None,
+            receive_maximum: Some(RECEIVE_MAXIMUM),
             fallible: false,
             crashed: false,
             session: None,
@@ -143,7 +146,7 @@ impl Device {
             }
             connect.clean_start = clean;
             if connect.version == Version::V5 {
-                connect.properties.receive_maximum = NonZeroU16::new(RECEIVE_MAXIMUM);
+                connect.properties.receive_maximum = self.receive_maximum.and_then(NonZeroU16::new);
             }
         });
         let mut present = self.session.is_some() && !clean;
@@ -521,7 +524,7 @@ impl Device {
     fn take_id(&mut self, id: PacketId, publish: &Publish, number: Option<usize>) {
         assert!(self.window.insert(id), "packet id {id} is on its way twice");
         let window = if self.version == Version::V5 {
-            RECEIVE_MAXIMUM.into()
+            self.receive_maximum.map_or(WINDOW, usize::from)
         } else {
             WINDOW
         };

@@ -37,6 +37,13 @@ const DEVICES: &[(&str, Version)] = &[
 const USERS: [&str; 3] = ["1", "2", "3"];
 /// How long a lasting session outlives its connection.
 const SESSION: Duration = Duration::from_secs(24 * 3600);
+/// In the world: a message's age, and how far the wall clock steps when it is far off.
+const MAX_AGE: Duration = Duration::from_secs(100 * 24 * 3600);
+const FAR_MILLIS: i64 = 150 * 24 * 3_600_000;
+/// So many operations are between two of the clocks', on average.
+const WORLD_ONCE_IN: usize = 40;
+/// The largest window of a device in the world.
+const MOST_IN_WINDOW: usize = 8;
 /// Messages on their way from a device, below the server's limit.
 const OUTGOING: usize = 8;
 
@@ -72,6 +79,9 @@ struct Simulator<'a> {
     many: bool,
     /// Whether the store fails now and then.
     fails: bool,
+    /// Whether the machine's clocks do what clocks do, windows change from connection to connection, and, if the store
+    /// fails now and then, so does the directory.
+    worldly: bool,
     devices: Vec<Device>,
     messages: Messages,
     pushes: Pushes,
@@ -102,6 +112,26 @@ pub fn run_with_crashes(source: &mut dyn Source, many: bool, steps: usize) {
     run_on(bench, source, many, fails, steps);
 }
 
+/// As [`run_with_crashes`], on a machine that sleeps and whose wall clock is wrong and steps, also while the server is
+/// down; with clients whose windows change, and with a directory that does not answer now and then.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn run_in_the_world(source: &mut dyn Source, many: bool, steps: usize) {
+    let bench = Bench::on_disk(|rules| {
+        set(rules, many);
+        // More than can pass in a run, and less than the wall clock steps by.
+        rules.user.max_age = MAX_AGE;
+    });
+    if source.below(2) == Some(0) {
+        bench.be_graceful();
+    }
+    let fails = source.below(2) == Some(0);
+    let mut simulator = Simulator::new(bench, source, many, fails);
+    simulator.worldly = true;
+    simulator.run(steps);
+}
+
 fn set(rules: &mut Rules, many: bool) {
     rules.user.many_devices = many;
     rules.user.max_messages = usize::MAX;
@@ -111,38 +141,55 @@ fn set(rules: &mut Rules, many: bool) {
 }
 
 fn run_on(bench: Bench, source: &mut dyn Source, many: bool, fails: bool, steps: usize) {
-    bench.directory().befriend("1", "3");
-    let devices = DEVICES
-        .iter()
-        .map(|(id, version)| match bench.disk() {
-            // 3.1 has no word for whether a session is there, which a crash may make doubtful.
-            Some(_) => Device::new(&bench, id, (*version).max(Version::V4)),
-            None => Device::new(&bench, id, *version),
-        })
-        .collect();
-    let mut simulator = Simulator {
-        bench,
-        many,
-        fails,
-        devices,
-        messages: Vec::new(),
-        pushes: Pushes::new(rules().user.push.collapse),
-        source,
-    };
-    for device in &mut simulator.devices {
-        device.fallible = fails;
-    }
-    for _ in 0..steps {
-        if simulator.step().is_none() {
-            break;
+    Simulator::new(bench, source, many, fails).run(steps);
+}
+
+impl<'a> Simulator<'a> {
+    fn new(bench: Bench, source: &'a mut dyn Source, many: bool, fails: bool) -> Self {
+        bench.directory().befriend("1", "3");
+        let devices = DEVICES
+            .iter()
+            .map(|(id, version)| match bench.disk() {
+                // 3.1 has no word for whether a session is there, which a crash may make doubtful.
+                Some(_) => Device::new(&bench, id, (*version).max(Version::V4)),
+                None => Device::new(&bench, id, *version),
+            })
+            .collect();
+        let mut simulator = Self {
+            bench,
+            many,
+            fails,
+            worldly: false,
+            devices,
+            messages: Vec::new(),
+            pushes: Pushes::new(rules().user.push.collapse),
+            source,
+        };
+        for device in &mut simulator.devices {
+            device.fallible = fails;
         }
+        simulator
     }
-    simulator.finish();
+
+    fn run(mut self, steps: usize) {
+        for _ in 0..steps {
+            if self.step().is_none() {
+                break;
+            }
+        }
+        self.finish();
+    }
 }
 
 impl Simulator<'_> {
     /// One operation; `None` if there are no more decisions.
     fn step(&mut self) -> Option<()> {
+        if self.worldly && self.source.below(WORLD_ONCE_IN)? == 0 {
+            match self.source.below(4)? {
+                0 if self.fails => self.lose_directory(),
+                _ => self.clocks()?,
+            }
+        }
         let which = self.source.below(self.devices.len())?;
         let operation = self.source.below(32)?;
         match operation {
@@ -225,6 +272,11 @@ impl Simulator<'_> {
     }
 
     fn let_in(&mut self, which: usize, lasting: bool, clean: bool) {
+        self.bench.directory().fail(false);
+        if self.worldly {
+            let most = self.source.below(MOST_IN_WINDOW);
+            self.devices[which].receive_maximum = most.and_then(|it| u16::try_from(it + 1).ok());
+        }
         // The CONNACK of a connection that ends a session waits for the store, and this client for it.
         if let Some(disk) = self.bench.disk() {
             disk.at_once(true);
@@ -340,6 +392,48 @@ impl Simulator<'_> {
         Some(())
     }
 
+    /// The directory does not answer any more, and what was known of it is not believed: until somebody comes.
+    fn lose_directory(&mut self) {
+        self.bench.directory().forget();
+        self.bench.directory().fail(true);
+    }
+
+    /// The machine's clocks do something that is not the server's doing.
+    fn clocks(&mut self) -> Option<()> {
+        let (what, hours) = (self.source.below(6)?, self.source.below(24)?);
+        let is_killed = self.source.below(4)? == 0;
+        let millis = i64::try_from(hours).ok()? * 3_600_000;
+        let far = millis * 24 + FAR_MILLIS;
+        // When a connection has ended is not forgotten after so long.
+        self.flush();
+        self.drain();
+        match what {
+            0 => self.bench.sleep(Duration::from_secs(hours as u64 * 60)),
+            1 => self.bench.step_wall_clock(millis / 24),
+            2 => self.bench.step_wall_clock(-millis),
+            3 => self.bench.step_wall_clock(far),
+            _ => self.bench.step_wall_clock(-far),
+        }
+        if is_killed {
+            self.crash();
+        } else {
+            self.bench.pass(GRACE);
+        }
+        self.flush();
+        let now = self.bench.now();
+        self.devices
+            .iter_mut()
+            .for_each(|device| device.expire(now));
+        Some(())
+    }
+
+    fn crash(&mut self) {
+        self.bench.crash();
+        let now = self.bench.now();
+        self.devices.iter_mut().for_each(|device| device.crash(now));
+        self.pushes.crash();
+    }
+
     fn release(&mut self) -> Option<()> {
         let held = self.bench.store().held();
         if self.source.below(2)? == 0 {
@@ -357,16 +451,15 @@ impl Simulator<'_> {
     fn disk(&mut self, operation: usize) -> Option<()> {
         let choice = self.source.below(8)?;
         let some = self.source.below(8)?;
+        if let (27, 0..2) = (operation, choice) {
+            self.crash();
+            self.bench.run();
+            return Some(());
+        }
         let Some(disk) = self.bench.disk() else {
             return Some(());
         };
         match (operation, choice) {
-            (27, 0..2) => {
-                self.bench.crash();
-                let now = self.bench.now();
-                self.devices.iter_mut().for_each(|device| device.crash(now));
-                self.pushes.crash();
-            }
             (27, 2) if self.fails => disk.fail(some),
             (27, _) => {
                 let _ = disk.read();
@@ -418,6 +511,7 @@ impl Simulator<'_> {
     }
 
     fn finish(&mut self) {
+        self.bench.directory().fail(false);
         self.push_all();
         for which in 0..self.devices.len() {
             let device = &self.devices[which];
