@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use jam_core::store::Write;
 use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
 use rusqlite::Connection;
 
-use super::setting::{Setting, append, append_of, record};
+use super::setting::{Setting, append};
 use crate::mailbox::schema;
 
 fn clock(time: u64) -> ClockRecord {
@@ -98,42 +97,33 @@ fn an_idle_writer_writes_news_and_no_more() {
 
 #[test]
 fn a_file_of_before_was_left_at_the_latest_time_in_it() {
-    let mut setting = Setting::new();
-    let mut session = record(9);
-    session.expiry = Duration::from_secs(60);
-    session.ends_at = Some(Time::from_millis(90_000));
-    let mut for_ever = record(10);
-    for_ever.expiry = Duration::MAX;
-    for_ever.ends_at = Some(Time::NEVER);
-    setting.write([append_of(1, "1", "x"), append_of(2, "1", "y")]);
-    setting.write([Write::Session(session), Write::Session(for_ever)]);
-    setting.close();
-    let set = |sql: &str| {
-        let file = Connection::open(setting.path().join("mailbox.db")).unwrap();
-        file.execute_batch(&format!(
-            "{sql}; DELETE FROM meta WHERE name <> 'last_seq'; PRAGMA user_version = 3"
-        ))
-        .unwrap();
-    };
-    set("UPDATE message SET received_at = id * 10000");
-    setting.reopen();
-    let found = setting.mailbox().clock().unwrap();
-    assert_eq!(found.time, Time::from_millis(30_000));
-    assert_eq!(
-        (found.boot, found.offset_millis, found.proved_offset_millis),
-        (0, 0, None)
-    );
-    setting.close();
-    let file = Connection::open(setting.path().join("mailbox.db")).unwrap();
-    file.execute_batch(
-        "UPDATE message SET received_at = id * 50000;
-         DELETE FROM meta WHERE name <> 'last_seq'; PRAGMA user_version = 3",
-    )
-    .unwrap();
-    drop(file);
-    setting.reopen();
-    assert_eq!(
-        setting.mailbox().clock().unwrap().time,
-        Time::from_millis(100_000)
-    );
+    let message = "INSERT INTO message VALUES (1, '1', '2', 5, 0, 0, 20000, NULL, 1, x'00'),
+        (2, '1', '2', 5, 0, 0, 10000, NULL, 1, x'00');";
+    let session =
+        "INSERT INTO session VALUES (9, '1', '1:a', 0, 60000, 90000, NULL, NULL, NULL, x'', 0),
+        (10, '1', '1:b', 1, 9223372036854775807, 9223372036854775807, NULL, NULL, NULL, x'', 0),
+        (11, '1', '1:c', 2, 60000, NULL, NULL, NULL, NULL, x'', 0);";
+    let push = "INSERT INTO push VALUES ('1', '2', 0, 1, 25000);";
+    for (rows, expected) in [
+        (String::new(), None),
+        (message.to_owned(), Some(20_000)),
+        (format!("{message}{push}"), Some(25_000)),
+        (format!("{message}{push}{session}"), Some(30_000)),
+    ] {
+        let mut file = Connection::open_in_memory().unwrap();
+        for step in &schema::MIGRATIONS[..3] {
+            file.execute_batch(step).unwrap();
+        }
+        file.execute_batch(&rows).unwrap();
+        schema::migrate(&mut file, 3).unwrap();
+        let found = crate::mailbox::clock::read(&file).unwrap();
+        let expected = expected.map(|time| ClockRecord {
+            time: Time::from_millis(time),
+            offset_millis: 0,
+            boot: 0,
+            since_boot: Duration::ZERO,
+            proved_offset_millis: None,
+        });
+        assert_eq!(found, expected, "{rows}");
+    }
 }

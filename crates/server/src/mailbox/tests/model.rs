@@ -74,6 +74,7 @@ impl Model {
             Write::EndPush(receiver, sender) => {
                 self.pushes.remove(&(receiver.clone(), sender.clone()));
             }
+            Write::AnswerAfter(_) => {}
         }
     }
 
@@ -132,6 +133,7 @@ fn write() -> impl Strategy<Value = Write> {
         6 => Just(append_of(0, "1", "x")),
         2 => (0_u64..8, any::<u32>()).prop_map(|(seq, waits_for)| Write::Acknowledged { seq, waits_for }),
         4 => (0_u64..8).prop_map(Write::Remove),
+        1 => (0_u64..8).prop_map(Write::AnswerAfter),
         2 => (1_u64..4, any::<u8>()).prop_map(|(id, slot)| {
             let mut record = record(id);
             record.slot = slot;
@@ -187,7 +189,10 @@ impl Numbers {
                 self.last += 1;
                 due.id = self.last;
             }
-            Write::Acknowledged { seq, .. } | Write::Remove(seq) | Write::EndWill(seq) => {
+            Write::Acknowledged { seq, .. }
+            | Write::Remove(seq)
+            | Write::EndWill(seq)
+            | Write::AnswerAfter(seq) => {
                 *seq = self.last.saturating_sub(*seq);
             }
             Write::Session(record) => record.id = self.session(record.id),
