@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use jam_wire::packet::{PacketId, QoS, Will};
@@ -290,13 +290,13 @@ impl Client {
 }
 
 impl Halves {
+    fn client(&self) -> MutexGuard<'_, Option<(Arc<Link>, Ticket)>> {
+        self.client.lock().expect("nothing panics under this lock")
+    }
+
     /// Only the first time.
     fn resolve(&self, outcome: Result<(), Refusal>) {
-        let client = self
-            .client
-            .lock()
-            .expect("nothing panics under this lock")
-            .take();
+        let client = self.client().take();
         if let Some((link, ticket)) = client {
             link.resolve(ticket, outcome);
         }
@@ -365,6 +365,15 @@ impl Receipt {
         });
         let lesser = Self(Waiting::Client(Client::LesserHalf(halves.clone())));
         (Self(Waiting::Client(Client::Half(halves))), Some(lesser))
+    }
+
+    /// The connection of the client that waits for two things, as long as it does.
+    pub(crate) fn client(&self) -> Option<LinkId> {
+        let Waiting::Client(Client::LesserHalf(halves)) = &self.0 else {
+            return None;
+        };
+        let client = halves.client();
+        client.as_ref().map(|(link, _)| link.id())
     }
 
     /// Takes the place of the sender's own receipt, if there is one.

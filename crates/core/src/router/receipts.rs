@@ -2,7 +2,8 @@
 //!
 //! Invariants: what nobody subscribes to costs one look at a number; a receipt is handed to the store, if
 //! its message was, before the acknowledgement is, and whoever published the message is told that it is kept when the
-//! receipt is kept too, or acknowledged: after a crash there may be two, never none (`tests/receipts.rs`).
+//! receipt is kept too, or acknowledged, or goes out with that answer: after a crash there may be two, never none
+//! (`tests/receipts.rs`).
 
 use bytes::Bytes;
 use jam_wire::packet::{PacketId, Publish, QoS};
@@ -105,12 +106,19 @@ impl Router {
         } else {
             Origin::Plain
         };
+        // The same write has both then, the answer first.
+        let goes_out = publisher.as_ref().and_then(Receipt::client);
+        let goes_out = goes_out.is_some_and(|link| self.takes_receipts_at_once(&owner, link));
+        let mut waits = publisher.take_if(|_| !goes_out);
         // A mailbox without room drops a receipt, which nobody waits for.
-        if self
-            .append(&owner, new, &mut publisher, origin, now)
-            .is_err()
-        {
-            publisher.into_iter().for_each(Receipt::stored);
-        }
+        drop(self.append(&owner, new, &mut waits, origin, now));
+        waits.or(publisher).into_iter().for_each(Receipt::stored);
+    }
+
+    fn takes_receipts_at_once(&self, user: &UserId, link: LinkId) -> bool {
+        let hash = self.hash(user);
+        lock(self.shard(hash))
+            .find(user, hash)
+            .is_some_and(|user| user.takes_receipts_at_once(link))
     }
 }

@@ -80,7 +80,7 @@ impl User {
         // What was too large for the last connection may not be for this one.
         device.session.cursor = 0;
         device.will = new.will;
-        device.horizon = 0;
+        (device.horizon, device.has_room) = (0, false);
         device.session_expiry = new.session_expiry;
         if device.id().is_none() && !new.session_expiry.is_zero() {
             device.number = NonZeroU64::new(next_id());
@@ -195,6 +195,7 @@ impl User {
             maybe_sent: 0,
             horizon: 0,
             horizon_is_kept: false,
+            has_room: false,
             loaded: None,
             loading: false,
         });
@@ -239,6 +240,7 @@ impl User {
             maybe_sent: record.maybe_sent,
             horizon: 0,
             horizon_is_kept: false,
+            has_room: false,
             loaded: None,
             loading: false,
         };

@@ -117,6 +117,7 @@ impl User {
             let user = &self.id;
             send_new(user, device, mailbox, room, now, effects, &receipt, fetched)
         });
+        device.has_room = device.session.on_the_way() < room.window;
         match halt {
             Err(Halt::Load) if !device.loading => {
                 device.loading = true;

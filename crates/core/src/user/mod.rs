@@ -232,6 +232,8 @@ struct Device {
     horizon: Seq,
     /// Whether the store has that: after a crash it is known what may have been sent.
     horizon_is_kept: bool,
+    /// Whether the window of this connection was open when it last fetched.
+    has_room: bool,
     /// What was read from the store for this device; `None` if there is nothing.
     loaded: Option<Box<Loaded>>,
     /// Whether the store is reading for this device.

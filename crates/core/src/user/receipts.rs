@@ -13,6 +13,27 @@ impl User {
         self.devices.iter().any(|device| device.listening.receipts)
     }
 
+    /// Whether a receipt goes out at once on a connection, and to nobody else: its own device is the only one that wants
+    /// any, its window is open, and nothing waits for it.
+    pub(crate) fn takes_receipts_at_once(&self, link: LinkId) -> bool {
+        let mut devices = self
+            .devices
+            .iter()
+            .filter(|device| device.listening.receipts);
+        let Some(device) = devices.next().filter(|device| device.is_linked(link)) else {
+            return false;
+        };
+        let session = &device.session;
+        devices.next().is_none()
+            && device.has_room
+            && !session.has_due()
+            && self
+                .mailbox
+                .unsent(device.slot, session.cursor)
+                .next()
+                .is_none()
+    }
+
     /// A device is about to acknowledge what is on its way under a packet id, by PUBACK or by PUBREC: which message, and
     /// whether it is in the store, if it is one whose sender has not been told yet. From now on he has.
     pub(crate) fn claim_receipt(
