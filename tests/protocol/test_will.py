@@ -72,7 +72,7 @@ def test_disconnect_with_will(server):
         assert reader.message().payload == me.message()
 
 
-@pytest.mark.parametrize("how", ["garbage", "keep alive", "takeover", "logout", "new token"])
+@pytest.mark.parametrize("how", ["garbage", "keep alive", "takeover", "logout"])
 def test_every_other_end_sends_it(server, version, how):
     me, friend = server.friends()
     will = Will(friend.inbox, me.message("gone"), 1)
@@ -85,9 +85,18 @@ def test_every_other_end_sends_it(server, version, how):
                 server.connect(me, version).leave()
             case "logout":
                 server.connect(me, version, device="new").leave()
-            case "new token":
-                server.directory.set_token(me, "changed")
         assert reader.message().payload == me.message("gone")
+        reader.quiet()
+
+
+def test_a_will_of_an_old_token_is_not_sent(server, version):
+    """A session belongs to the token it was made with, and its will does too."""
+    me, friend = server.friends()
+    will = Will(friend.inbox, me.message("gone"), 1)
+    with server.listener(friend, version) as reader:
+        server.connect(me, version, will=will)
+        server.directory.set_token(me, "changed")
+        time.sleep(1.2)
         reader.quiet()
 
 

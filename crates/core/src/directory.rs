@@ -107,6 +107,39 @@ impl fmt::Debug for Token {
 pub struct Account {
     /// `None` when the token is NULL or empty: nobody gets in.
     pub token: Option<Token>,
+    /// Which of the accounts that have had this id.
+    pub life: Life,
+}
+
+/// Tells an account from one that has its id after it, by what a new token does not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Life {
+    /// Of the e-mail address, if there is one.
+    pub email: Option<Mark>,
+    /// Of the user name, if there is one.
+    pub name: Option<Mark>,
+    /// Whether the address is one that was made up for this account and means nothing: it never changes.
+    pub made_up: bool,
+}
+
+impl Life {
+    /// Whether `now` is the same account, some time later: it has kept its address or its name. Where that cannot be told,
+    /// because there is neither, or only one that may have been changed, it is.
+    #[must_use]
+    pub fn goes_on_as(&self, now: &Self) -> bool {
+        if now.made_up {
+            return self.made_up && self.email == now.email;
+        }
+        let kept = |a: Option<Mark>, b| a.is_some() && a == b;
+        if kept(self.email, now.email) || kept(self.name, now.name) {
+            return true;
+        }
+        let has = |life: &Self| (life.email.is_some(), life.name.is_some());
+        match (has(self), has(now)) {
+            ((false, false), _) | (_, (false, false)) => true,
+            (before, after) => before == after && before != (true, true),
+        }
+    }
 }
 
 impl Account {
@@ -121,8 +154,8 @@ impl Account {
 /// Whether a sender may write to a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Friendship {
-    /// Row (receiver, sender) exists with `blocked = 0` and `been_blocked = 0`.
-    Friends,
+    /// Row (receiver, sender) exists with `blocked = 0` and `been_blocked = 0`. With the receiver's life.
+    Friends(Life),
     /// Anything else.
     NotFriends,
 }

@@ -37,4 +37,7 @@ pub mod timekeeping;
 mod user;
 
 pub use session::MAX_SUBSCRIPTIONS;
-pub use user::{AWAY, DueWill, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, UserLimits};
+pub use user::{
+    AWAY, DueWill, Ended, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, UserLimits,
+    VANISHED_KEPT,
+};

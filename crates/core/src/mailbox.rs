@@ -508,6 +508,11 @@ impl Mailbox {
         });
     }
 
+    /// Everything leaves.
+    pub(crate) fn clear(&mut self, gone: &mut Vec<Gone>) {
+        self.retain(gone, |_| false);
+    }
+
     /// What a store has found and nobody is left to get leaves.
     pub(crate) fn drop_leavers(&mut self, gone: &mut Vec<Gone>) {
         self.retain(gone, |entry| !entry.may_leave());

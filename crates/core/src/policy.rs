@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use jam_wire::packet::PublishProperties;
 use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 
-use crate::directory::{Directory, Friendship, Lookup, NotificationToken, Question, Token};
+use crate::directory::{Directory, Friendship, Life, Lookup, NotificationToken, Question, Token};
 use crate::ids::{ClientId, UserId};
 use crate::payload::{self, PayloadError};
 use crate::push::Reach;
@@ -155,7 +155,7 @@ pub fn pre_connect(too_many_failures: bool) -> Result<(), Refusal> {
     }
 }
 
-/// `authenticate`: who a client is (section 3, the other rows).
+/// `authenticate`: who a client is, and of which account (section 3, the other rows).
 ///
 /// # Errors
 /// The first row that applies, or the account as a question.
@@ -164,7 +164,7 @@ pub fn authenticate(
     user_name: Option<&ByteString>,
     password: Option<&[u8]>,
     directory: &dyn Directory,
-) -> Result<Identity, Stop> {
+) -> Result<(Identity, Life), Stop> {
     let user_name = user_name
         .filter(|name| !name.is_empty() && name.as_ref() as &str == client.user_part())
         .filter(|_| client.as_str().len() <= ClientId::MAX_LEN)
@@ -177,11 +177,13 @@ pub fn authenticate(
         .ok_or(refusals::UNKNOWN_USER)?;
     let expected = account.token.filter(|expected| expected.is(password));
     let token = expected.ok_or(refusals::WRONG_TOKEN)?;
-    Ok(Identity {
+    let client = client.clone();
+    let identity = Identity {
         user,
-        client: client.clone(),
+        client,
         token,
-    })
+    };
+    Ok((identity, account.life))
 }
 
 /// Where a permitted message goes.
@@ -200,6 +202,8 @@ pub struct Permit {
     receiver: UserId,
     destination: Destination,
     may_push: bool,
+    /// Of the receiver's account, if that is not the sender's.
+    life: Option<Life>,
 }
 
 impl Permit {
@@ -210,6 +214,7 @@ impl Permit {
             receiver: user.clone(),
             destination: Destination::OwnChannel,
             may_push: false,
+            life: None,
         }
     }
 
@@ -229,6 +234,11 @@ impl Permit {
         self.destination
     }
 
+    /// The account that the receiver's id stands for, if the directory was asked.
+    pub(crate) fn life(&self) -> Option<Life> {
+        self.life
+    }
+
     /// Whether the receiver may be told of it by a push, as far as is known.
     #[must_use]
     pub(crate) fn may_push(&self) -> bool {
@@ -246,6 +256,8 @@ pub struct PublishAttempt<'a> {
     target: Target,
     /// The receiver is away and has no notification token.
     no_token: bool,
+    /// Of the receiver's account, once it is known.
+    life: Option<Life>,
 }
 
 /// What the rules ask others for.
@@ -321,6 +333,7 @@ pub fn authorize_publish(
         facts,
         target,
         no_token: false,
+        life: None,
     };
     for rule in PUBLISH_RULES {
         rule(&mut attempt)?;
@@ -336,6 +349,7 @@ pub fn authorize_publish(
         receiver,
         destination,
         may_push,
+        life: attempt.life,
     })
 }
 
@@ -403,7 +417,10 @@ fn sender_is_a_friend(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
         }
     })?;
     match friendship {
-        Friendship::Friends => Ok(()),
+        Friendship::Friends(life) => {
+            attempt.life = Some(life);
+            Ok(())
+        }
         Friendship::NotFriends => Err(refusals::NOT_FRIENDS.into()),
     }
 }

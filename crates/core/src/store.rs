@@ -15,7 +15,7 @@ use jam_wire::packet::{PacketId, QoS, Will};
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
-use crate::directory::Mark;
+use crate::directory::{Life, Mark};
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId, Ticket};
 use crate::message::{Message, will_weight};
@@ -75,6 +75,10 @@ pub enum Write {
     /// Whoever waits for this message to be kept is not answered before this call is, even if the message leaves
     /// before that and need not be kept.
     AnswerAfter(Seq),
+    /// Whose everything is that is kept of a user id; takes the place of what was there.
+    Owner(Box<OwnerRecord>),
+    /// Nothing is kept of a user id any more.
+    EndOwner(UserId),
 }
 
 impl Write {
@@ -167,6 +171,17 @@ pub struct WillRecord {
     pub token: Option<Mark>,
 }
 
+/// Whose everything is that is kept of a user id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerRecord {
+    /// The user id.
+    pub user: UserId,
+    /// The account that it belonged to.
+    pub life: Life,
+    /// Since when there is no such account, if it was not seen how it went.
+    pub gone_since: Option<Time>,
+}
+
 /// A subscription to one topic, by its exact name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
@@ -194,6 +209,8 @@ pub struct Recovered {
     pub wills: Vec<WillRecord>,
     /// Pushes owed or sent.
     pub pushes: Vec<PushRecord>,
+    /// Whose all of this is, as far as it is known.
+    pub owners: Vec<OwnerRecord>,
     /// The highest number ever used, or higher.
     pub last_seq: Seq,
 }

@@ -5,11 +5,11 @@
 //! second: PROTOCOL.md, section 6), and the TLS files. Each ends when the server stops.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jam_core::DueWill;
 use jam_core::ids::UserId;
 use jam_core::router::SHARDS;
+use jam_core::{DueWill, Ended};
 use tokio::sync::watch;
 use tokio::task::coop;
 use tokio::time::MissedTickBehavior;
@@ -34,6 +34,9 @@ const ACCOUNTS_AT_ONCE: usize = 256;
 
 /// From how many users on the others are gone through at a later tick, if they are not connected.
 const SWEPT_AT_ONCE: usize = 1024;
+
+/// At the latest after this time everybody is gone through again: what is hidden does not stay for ever.
+const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Tells the rules the time and publishes the wills that have come due.
 pub(crate) async fn keep_time(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
@@ -114,28 +117,56 @@ async fn check_directory(
     sweep: &mut Sweep,
 ) -> Result<(), DirectoryError> {
     let generation = shared.directory.look().await?;
+    sweep.look(shared.directory.replacements());
     if *checked != Some(generation) {
-        recheck(shared).await?;
+        recheck(shared, sweep.may_come_back()).await?;
         // The generation is of before the check: what changes meanwhile is seen the next time.
         *checked = Some(generation);
     }
-    sweep.go_on(shared, generation).await
+    sweep.go_on(shared, generation).await?;
+    say_what_ended(shared);
+    Ok(())
 }
 
 /// Goes through everybody of whom anything is remembered, connected or not, some at each tick: what is theirs ends with
-/// their token. Whatever it has not come to yet is checked when it is used.
+/// their token and their account. Whatever it has not come to yet is checked when it is used.
+///
+/// Who is missing after a start, or after another file has taken the place of the accounts' one, may be so by a mistake
+/// that will be put right: until everybody has been gone through once, they are hidden, and nothing of theirs is removed.
 #[derive(Debug, Default)]
 struct Sweep {
     /// As of the beginning of the last one.
     generation: Option<u64>,
+    began: Option<Instant>,
     /// Where it is; `None` when it is over.
     part: Option<usize>,
+    /// How often the accounts had been replaced when it began.
+    replacements: u64,
+    /// The number of replacements after which everybody has been gone through.
+    known: Option<u64>,
 }
 
 impl Sweep {
+    /// After a replacement everything is gone through anew.
+    fn look(&mut self, replacements: u64) {
+        if replacements != self.replacements {
+            self.replacements = replacements;
+            (self.generation, self.part) = (None, None);
+        }
+    }
+
+    fn may_come_back(&self) -> bool {
+        self.known != Some(self.replacements)
+    }
+
     async fn go_on(&mut self, shared: &Shared, generation: u64) -> Result<(), DirectoryError> {
-        if self.part.is_none() && self.generation != Some(generation) {
+        let is_due = self.generation != Some(generation)
+            || self
+                .began
+                .is_none_or(|began| began.elapsed() >= SWEEP_PERIOD);
+        if self.part.is_none() && is_due {
             (self.generation, self.part) = (Some(generation), Some(0));
+            self.began = Some(Instant::now());
         }
         let mut looked_at = 0;
         while let Some(part) = self.part
@@ -143,30 +174,59 @@ impl Sweep {
         {
             let users = shared.router.users_of(part);
             looked_at += users.len();
-            recheck_some(shared, &users).await?;
+            recheck_some(shared, &users, self.may_come_back()).await?;
             self.part = Some(part + 1).filter(|part| *part < SHARDS);
+            if self.part.is_none() {
+                self.known = Some(self.replacements);
+            }
         }
         Ok(())
     }
 }
 
-async fn recheck(shared: &Shared) -> Result<(), DirectoryError> {
+fn say_what_ended(shared: &Shared) {
+    let Ended {
+        lives,
+        messages,
+        retained,
+        sessions,
+    } = shared.router.take_ended();
+    if lives > 0 {
+        tracing::info!(
+            accounts = lives,
+            messages,
+            retained,
+            sessions,
+            "accounts are gone, and what was kept for them"
+        );
+    }
+}
+
+async fn recheck(shared: &Shared, may_come_back: bool) -> Result<(), DirectoryError> {
     let mut users = Vec::new();
     for some in shared.router.connected_users() {
         users.extend(some);
         if users.len() >= ACCOUNTS_AT_ONCE {
-            recheck_some(shared, &users).await?;
+            recheck_some(shared, &users, may_come_back).await?;
             users.clear();
         }
     }
-    recheck_some(shared, &users).await
+    recheck_some(shared, &users, may_come_back).await
 }
 
-async fn recheck_some(shared: &Shared, users: &[UserId]) -> Result<(), DirectoryError> {
+async fn recheck_some(
+    shared: &Shared,
+    users: &[UserId],
+    may_come_back: bool,
+) -> Result<(), DirectoryError> {
     let accounts = shared.directory.accounts(users).await?;
+    let now = shared.clock.now();
     for (user, account) in users.iter().zip(&accounts) {
         let mut tries = LOADS_PER_PACKET;
-        while let Err(question) = shared.router.recheck(user, account.as_ref()) {
+        while let Err(question) = shared
+            .router
+            .recheck(user, account.as_ref(), may_come_back, now)
+        {
             shared.directory.load(question).await?;
             tries -= 1;
             if tries == 0 {

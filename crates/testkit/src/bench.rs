@@ -334,10 +334,17 @@ impl Bench {
 
     /// Looks at the account of everybody again of whom anything is remembered, as the server does when the directory changes.
     pub fn recheck(&self) {
+        self.recheck_that(false);
+    }
+
+    /// The same; accounts that are gone `may_come_back`, as after the directory has been replaced.
+    pub fn recheck_that(&self, may_come_back: bool) {
         let router = self.router();
         for user in (0..SHARDS).flat_map(|part| router.users_of(part)) {
             let account = self.0.directory.account_now(&user);
-            while let Err(question) = router.recheck(&user, account.as_ref()) {
+            while let Err(question) =
+                router.recheck(&user, account.as_ref(), may_come_back, self.now())
+            {
                 if self.0.directory.load(question).is_err() {
                     break;
                 }

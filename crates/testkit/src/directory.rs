@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use jam_core::connection::Unavailable;
 use jam_core::directory::{
-    Account, Directory, Friendship, Lookup, Mark, NotificationToken, Question, Token,
+    Account, Directory, Friendship, Life, Lookup, Mark, NotificationToken, Question, Token,
 };
 use jam_core::ids::UserId;
 
@@ -21,6 +21,10 @@ pub struct FakeDirectory {
 #[derive(Debug, Default)]
 struct Facts {
     accounts: HashMap<String, Option<String>>,
+    /// Those that are there and are not seen.
+    hidden: HashSet<String>,
+    /// How often each has begun.
+    lives: HashMap<String, u64>,
     /// (receiver, sender)
     friends: HashSet<(String, String)>,
     /// (who, whom), besides what [`FakeDirectory::forbid`] says
@@ -36,12 +40,25 @@ impl FakeDirectory {
     /// An account with a token; `None` is one that has logged out.
     pub fn set_account(&self, user: &str, token: Option<&str>) {
         let token = token.map(str::to_string);
-        self.facts().accounts.insert(user.into(), token);
+        let mut facts = self.facts();
+        if facts.accounts.insert(user.into(), token).is_none() {
+            *facts.lives.entry(user.into()).or_default() += 1;
+        }
     }
 
     /// No such account.
     pub fn remove_account(&self, user: &str) {
         self.facts().accounts.remove(user);
+    }
+
+    /// The account is there, but is not seen: another file stands in the place of its own.
+    pub fn hide_account(&self, user: &str, hidden: bool) {
+        let mut facts = self.facts();
+        if hidden {
+            facts.hidden.insert(user.into());
+        } else {
+            facts.hidden.remove(user);
+        }
     }
 
     /// Each may write to the other.
@@ -144,11 +161,15 @@ impl FakeDirectory {
     /// The account as the directory has it, loaded or not.
     pub fn account_now(&self, user: &UserId) -> Option<Account> {
         let facts = self.facts();
-        let token = facts.accounts.get(user.as_str())?;
+        let accounts = &facts.accounts;
+        let token = accounts
+            .get(user.as_str())
+            .filter(|_| !facts.hidden.contains(user.as_str()))?;
         let token = token
             .as_ref()
             .map(|token| Token::new(token.as_bytes(), mark(token)));
-        Some(Account { token })
+        let life = facts.life(user.as_str());
+        Some(Account { token, life })
     }
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
@@ -161,6 +182,17 @@ impl FakeDirectory {
             .loaded
             .as_ref()
             .is_none_or(|loaded| loaded.contains(question))
+    }
+}
+
+impl Facts {
+    fn life(&self, user: &str) -> Life {
+        let life = self.lives.get(user);
+        Life {
+            email: life.map(|life| mark(&format!("{user} {life}"))),
+            name: life.map(|life| mark(&format!("{life} {user}"))),
+            made_up: false,
+        }
     }
 }
 
@@ -194,7 +226,7 @@ impl Directory for FakeDirectory {
         let facts = self.facts();
         let blocked = facts.blocks.contains(&pair) || facts.blocks.contains(&back);
         Lookup::Known(match facts.friends.contains(&pair) && !blocked {
-            true => Friendship::Friends,
+            true => Friendship::Friends(facts.life(receiver.as_str())),
             false => Friendship::NotFriends,
         })
     }

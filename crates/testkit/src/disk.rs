@@ -16,8 +16,8 @@ use jam_core::message::Message;
 use jam_core::policy::refusals;
 use jam_core::push::PushRecord;
 use jam_core::store::{
-    Append, Flights, MailboxStore, OnLoaded, Receipt, Recovered, RecoveredEntry, Seq, SessionId,
-    SessionRecord, WillId, WillRecord, Write, Writes,
+    Append, Flights, MailboxStore, OnLoaded, OwnerRecord, Receipt, Recovered, RecoveredEntry, Seq,
+    SessionId, SessionRecord, WillId, WillRecord, Write, Writes,
 };
 use jam_wire::packet::PacketId;
 
@@ -56,6 +56,7 @@ struct File {
     wills: BTreeMap<WillId, WillRecord>,
     /// By receiver and sender.
     pushes: BTreeMap<(UserId, UserId), PushRecord>,
+    owners: BTreeMap<UserId, OwnerRecord>,
     last: u64,
 }
 
@@ -79,6 +80,11 @@ impl CrashingStore {
     pub fn at_once(&self, at_once: bool) {
         self.state().at_once = at_once;
         self.settle();
+    }
+
+    /// Whose the things in the file are.
+    pub fn owners(&self) -> Vec<OwnerRecord> {
+        self.state().file.owners.values().cloned().collect()
     }
 
     /// Pushes in the file, owed or sent.
@@ -274,6 +280,12 @@ impl File {
                 self.pushes.remove(&(receiver, sender));
             }
             Write::AnswerAfter(_) => {}
+            Write::Owner(owner) => {
+                self.owners.insert(owner.user.clone(), *owner);
+            }
+            Write::EndOwner(user) => {
+                self.owners.remove(&user);
+            }
         }
     }
 
@@ -303,6 +315,7 @@ impl File {
             retained: self.retained.values().cloned().collect(),
             wills: self.wills.values().cloned().collect(),
             pushes: self.pushes.values().cloned().collect(),
+            owners: self.owners.values().cloned().collect(),
             last_seq: self.last,
         };
         (entries, rest)

@@ -11,6 +11,7 @@ use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 
 use super::inbound::{Established, TOPIC_ALIAS_MAXIMUM};
 use super::{Connection, End, Newcomer, Phase, Progress};
+use crate::directory::Life;
 use crate::ids::ClientId;
 use crate::message::detach_will;
 use crate::policy::{Identity, Refusal, Stop};
@@ -52,8 +53,8 @@ impl Connection {
             .router
             .authenticate(&client, &connect, newcomer.address.into(), now);
         match verdict {
-            Ok(identity) => {
-                self.accept(identity, &connect, newcomer.waker, now);
+            Ok((identity, life)) => {
+                self.accept(identity, life, &connect, newcomer.waker, now);
                 Progress::Ready
             }
             Err(Stop::Refused(refusal)) => {
@@ -67,7 +68,14 @@ impl Connection {
         }
     }
 
-    fn accept(&mut self, identity: Identity, connect: &Connect, waker: Waker, now: Time) {
+    fn accept(
+        &mut self,
+        identity: Identity,
+        life: Life,
+        connect: &Connect,
+        waker: Waker,
+        now: Time,
+    ) {
         let code = match connect.version {
             Version::V5 => ConnectCode::V5(ReasonCode::Success),
             Version::V3 | Version::V4 => ConnectCode::V3(ConnectReturnCode::Accepted),
@@ -84,6 +92,7 @@ impl Connection {
             clean_start: connect.clean_start,
             session_expiry,
             will,
+            life,
         };
         let Some((link, attached)) = self.router.attach(identity, waker, options, now) else {
             self.deny(

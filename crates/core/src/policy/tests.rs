@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::directory::{Account, Mark};
+use crate::directory::{Account, Life, Mark};
 use crate::push::Reach;
 
 /// What the directory knows of one question; what is missing is not in memory.
@@ -20,6 +20,7 @@ impl Directory for Memory {
                 let token = |token: &str| Token::new(token.as_bytes(), Mark::new([0; Mark::LEN]));
                 Lookup::Known(account.map(|account| Account {
                     token: account.map(token),
+                    life: Life::default(),
                 }))
             })
     }
@@ -46,7 +47,7 @@ fn connect(client: &'static str, name: &'static str, password: &'static [u8]) ->
     memory.accounts.insert("3", None);
     let client = ClientId::new(ByteString::from_static(client));
     let name = ByteString::from_static(name);
-    let identity = authenticate(&client, Some(&name), Some(password), &memory)?;
+    let (identity, _) = authenticate(&client, Some(&name), Some(password), &memory)?;
     assert_eq!(
         (identity.client(), identity.user().as_str()),
         (&client, client.user_part())
@@ -121,7 +122,9 @@ const OK: &str = r#"{"from":"1"}"#;
 #[test]
 fn a_permit_says_where_to() {
     let mut memory = Memory::default();
-    memory.friends.insert(("1", "2"), Friendship::Friends);
+    memory
+        .friends
+        .insert(("1", "2"), Friendship::Friends(Life::default()));
     for (topic, receiver, destination) in [
         ("/2/inbox", "2", Destination::Inbox),
         ("/1/inbox", "1", Destination::Inbox),
@@ -159,7 +162,9 @@ fn a_rule_asks_for_nothing_that_an_earlier_one_makes_needless() {
 #[test]
 fn the_notification_token_is_asked_for_only_when_a_push_is_due() {
     let mut memory = Memory::default();
-    memory.friends.insert(("1", "2"), Friendship::Friends);
+    memory
+        .friends
+        .insert(("1", "2"), Friendship::Friends(Life::default()));
     memory.friends.insert(("1", "3"), Friendship::NotFriends);
     let asks = Stop::Ask(Question::NotificationToken(user("2")));
     assert_eq!(
@@ -238,7 +243,9 @@ fn who_subscribes() {
 #[test]
 fn a_topic_has_at_most_1024_bytes() {
     let mut memory = Memory::default();
-    memory.friends.insert(("1", "2"), Friendship::Friends);
+    memory
+        .friends
+        .insert(("1", "2"), Friendship::Friends(Life::default()));
     let of = |len: usize, start: &str, fill: &str| -> &'static str {
         let mut topic = start.to_owned();
         while topic.len() < len {
@@ -280,7 +287,9 @@ fn a_topic_has_at_most_1024_bytes() {
 #[test]
 fn properties_are_few() {
     let mut memory = Memory::default();
-    memory.friends.insert(("1", "2"), Friendship::Friends);
+    memory
+        .friends
+        .insert(("1", "2"), Friendship::Friends(Life::default()));
     let facts = Facts {
         directory: &memory,
         reach: Reach::Off,

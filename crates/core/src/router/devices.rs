@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use jam_wire::packet::{PacketId, RetainHandling};
 
+use crate::directory::Life;
 use crate::ids::UserId;
 use crate::link::{Link, LinkId};
 use crate::policy::Identity;
@@ -25,6 +26,8 @@ pub(crate) struct AttachOptions {
     pub(crate) clean_start: bool,
     pub(crate) session_expiry: Duration,
     pub(crate) will: Option<Box<jam_wire::packet::Will>>,
+    /// Of the account that lets it in.
+    pub(crate) life: Life,
 }
 
 impl Router {
@@ -45,6 +48,7 @@ impl Router {
                 clean_start: options.clean_start,
                 session_expiry: options.session_expiry,
                 will: options.will,
+                life: options.life,
             };
             let limits = &self.rules.user;
             let next_id = &|| self.next_seq();

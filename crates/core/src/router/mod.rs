@@ -11,6 +11,7 @@
 
 mod devices;
 mod listening;
+mod lives;
 mod outlook;
 mod presence;
 mod pushes;
@@ -29,7 +30,7 @@ use foldhash::fast::RandomState;
 use jam_wire::packet::{Connect, Publish, QoS};
 
 use crate::attempts::Attempts;
-use crate::directory::{Account, Directory, Lookup, Question, Token};
+use crate::directory::{Directory, Life};
 use crate::ids::{ClientId, UserId};
 use crate::link::{Eviction, LinkId};
 use crate::loads::Loads;
@@ -38,7 +39,7 @@ use crate::policy::{self, Facts, Identity, Permit, Refusal, Stop, refusals};
 use crate::source::Source;
 use crate::store::{MailboxStore, Origin, Receipt, Recovered, RecoveredEntry, Seq, Write, Writes};
 use crate::time::{Adjustments, Time};
-use crate::user::{Alarm, Appended, New, User, UserLimits};
+use crate::user::{Alarm, Appended, Ended, New, User, UserLimits};
 
 pub(crate) use devices::AttachOptions;
 use listening::Listening;
@@ -89,6 +90,8 @@ pub struct Router {
     /// When a user has something due.
     timers: Mutex<BTreeSet<(Time, UserId, Alarm)>>,
     wills: Mutex<Wills>,
+    /// What has ended with accounts since it was last asked.
+    ended: Mutex<Ended>,
     /// Bytes of messages in their grace.
     graced_bytes: AtomicU64,
     pushes: Mutex<Pushes>,
@@ -125,6 +128,7 @@ impl Router {
             used_up: Mutex::default(),
             timers: Mutex::default(),
             wills: Mutex::default(),
+            ended: Mutex::default(),
             graced_bytes: AtomicU64::new(0),
             pushes: Mutex::default(),
             push_pairs: AtomicUsize::new(0),
@@ -167,7 +171,7 @@ impl Router {
         connect: &Connect,
         source: Source,
         now: Time,
-    ) -> Result<Identity, Stop> {
+    ) -> Result<(Identity, Life), Stop> {
         let verdict = policy::authenticate(
             client,
             connect.user_name.as_ref(),
@@ -214,6 +218,7 @@ impl Router {
     ) -> Result<usize, Refusal> {
         let destination = permit.destination();
         let may_push = permit.may_push() && self.push_rules().is_some();
+        let life = permit.life();
         let (sender, receiver) = permit.into_users();
         let new = New {
             message: Message::new(publish, sender, now),
@@ -221,6 +226,7 @@ impl Router {
             origin: link,
             may_wait: matches!(origin, Origin::Plain) && self.may_wait(),
             may_push,
+            life,
         };
         self.append(&receiver, new, &mut { receipt }, origin, now)
     }
@@ -249,6 +255,9 @@ impl Router {
             // Taken under the lock: a log's numbers ascend, or a reader's cursor would pass one by.
             let seq = self.next_seq();
             let limits = &self.rules.user;
+            if let Some(life) = &new.life {
+                user.live(life, effects, &|| self.next_seq());
+            }
             match user.append(seq, new, limits, effects)? {
                 Appended::NotKept(None) if beside.is_none() => {
                     kept_already = receipt.take();
@@ -317,6 +326,9 @@ impl Router {
                 user.restore_session(record, received, flights, now, effects);
             });
         }
+        for owner in found.owners {
+            self.with_stored(&owner.user, |user| user.restore_owner(&owner));
+        }
         for (id, message) in found.retained {
             self.with_stored(&id, |user| user.restore_retained(message));
         }
@@ -378,13 +390,6 @@ impl Router {
         })
     }
 
-    /// Everybody of whom anything is remembered, connected or not, some at a time: of one in [`SHARDS`] parts.
-    #[must_use]
-    pub fn users_of(&self, part: usize) -> Vec<UserId> {
-        let shard = lock(&self.shards[part]);
-        shard.users.iter().map(|user| user.id().clone()).collect()
-    }
-
     /// How many users anything is remembered of: devices, mail or retained messages.
     #[must_use]
     pub fn known_users(&self) -> usize {
@@ -399,30 +404,6 @@ impl Router {
     #[must_use]
     pub fn pending_timers(&self) -> usize {
         lock(&self.timers).len()
-    }
-
-    /// Ends what was made with what is no longer a user's token: connections, sessions, their wills (PROTOCOL.md,
-    /// section 6); all of them if the account is gone. `account` is what was read a moment ago.
-    ///
-    /// # Errors
-    /// The account has to be loaded before anything ends: who has just come in may have been let in by what is newer.
-    pub fn recheck(&self, user: &UserId, account: Option<&Account>) -> Result<(), Question> {
-        let mark = |account: Option<&Account>| account?.token.as_ref().map(Token::mark);
-        let hash = self.hash(user);
-        let is_in_order = lock(self.shard(hash))
-            .find(user, hash)
-            .is_none_or(|user| user.belongs_to(mark(account)));
-        if is_in_order {
-            return Ok(());
-        }
-        let Lookup::Known(now) = self.directory.account(user) else {
-            return Err(Question::Account(user.clone()));
-        };
-        self.with_user(user, |user, effects| {
-            let next_id = &|| self.next_seq();
-            user.end_sessions_of_other_tokens(mark(now.as_ref()), effects, next_id);
-        });
-        Ok(())
     }
 
     /// Ends every connection.

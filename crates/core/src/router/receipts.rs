@@ -100,6 +100,7 @@ impl Router {
             // store has leaves it with the acknowledgement, and this must be there before.
             may_wait: !is_stored && self.may_wait(),
             may_push: false,
+            life: None,
         };
         let origin = if is_stored {
             Origin::ReceiptOf(seq)

@@ -165,7 +165,7 @@ impl Router {
         let user = self.entry(&mut shard.users, id, hash);
         let pairs = user.push_pairs();
         let result = what(user, &mut shard.graced, &mut effects);
-        let is_idle = self.note(user, pairs, &effects);
+        let is_idle = self.note(user, pairs, &mut effects);
         self.leave(id, hash, guard, is_idle, &mut effects);
         result
     }
@@ -181,11 +181,12 @@ impl Router {
 
     /// Counts what has changed with a user; whether nothing is left that has to be remembered of him.
     #[inline(never)]
-    fn note(&self, user: &User, pairs_before: usize, effects: &Effects) -> bool {
+    fn note(&self, user: &mut User, pairs_before: usize, effects: &mut Effects) -> bool {
         self.count_push_pairs(pairs_before, user.push_pairs());
         if let Some(seldom) = &effects.seldom {
             self.listening.change(seldom.listeners);
         }
+        user.keep_owner(effects);
         user.is_idle()
     }
 
@@ -257,6 +258,9 @@ impl Router {
         }
         if !effects.pushes.is_empty() {
             self.push_soon(effects.pushes);
+        }
+        if let Some(ended) = effects.ended {
+            self.has_ended(id, ended);
         }
         if effects.look {
             self.look_at_presence(id);
@@ -351,7 +355,8 @@ impl Router {
                 let pairs = user.push_pairs();
                 let writes = user.hand_over(graced.seq, self.push_rules(), &mut effects);
                 self.count_push_pairs(pairs, user.push_pairs());
-                if let Some(writes) = writes {
+                if let Some(mut writes) = writes {
+                    writes.extend(user.owner_write());
                     let (this, user) = (self.this.clone(), graced.user.clone());
                     let receipt =
                         Receipt::for_message(this, user, graced.seq, graced.receipt, Origin::Plain);

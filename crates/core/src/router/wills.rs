@@ -10,7 +10,8 @@ use jam_wire::packet::{Publish, QoS};
 
 use super::Router;
 use super::shard::lock;
-use crate::directory::{Lookup, Question};
+use crate::directory::{Account, Lookup, Question};
+use crate::ids::UserId;
 use crate::policy::{Stop, refusals};
 use crate::store::{Origin, WillRecord, Write};
 use crate::time::Time;
@@ -45,6 +46,16 @@ impl Wills {
         self.bytes -= due.bytes();
         Some(due)
     }
+
+    fn take_all_of(&mut self, user: &UserId) -> Vec<DueWill> {
+        let is_its = |due: &DueWill| due.user == *user;
+        let indexes = (0..self.queue.len()).rev();
+        let indexes: Vec<_> = indexes
+            .filter(|index| is_its(&self.queue[*index]))
+            .collect();
+        let wills = indexes.into_iter().filter_map(|index| self.take(index));
+        wills.collect()
+    }
 }
 
 impl Router {
@@ -69,7 +80,9 @@ impl Router {
         let Lookup::Known(account) = self.directory.account(&due.user) else {
             return Err(Question::Account(due.user.clone()));
         };
-        if !account.is_some_and(|account| account.is_behind(due.token)) {
+        let is_behind =
+            |account: Account| account.is_behind(due.token) && !self.live(&due.user, &account.life);
+        if !account.is_some_and(is_behind) {
             self.drop_will(due);
             return Ok(());
         }
@@ -126,6 +139,12 @@ impl Router {
             will: record.will,
             token: record.token,
         }));
+    }
+
+    /// Nothing more is said in the name of an account that is gone.
+    pub(super) fn drop_wills_of(&self, user: &UserId) {
+        let dropped = lock(&self.wills).take_all_of(user);
+        dropped.iter().for_each(|due| self.drop_will(due));
     }
 
     fn drop_will(&self, due: &DueWill) {

@@ -6,6 +6,7 @@ use jam_wire::packet::{PacketId, QoS};
 use smallvec::SmallVec;
 
 use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, User, UserLimits};
+use crate::directory::Life;
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::mailbox::{Kind, Mailbox, Place, Slots};
@@ -29,6 +30,8 @@ pub(crate) struct New {
     pub(crate) may_wait: bool,
     /// Whether the receiver is to be told if he does not get it soon.
     pub(crate) may_push: bool,
+    /// Of the receiver's account, if the directory was asked.
+    pub(crate) life: Option<Life>,
 }
 
 /// What became of a message.
@@ -58,6 +61,7 @@ impl User {
             origin,
             may_wait,
             may_push,
+            life: _,
         } = new;
         let now = message.received_at;
         let kept = message.qos != QoS::AtMostOnce;

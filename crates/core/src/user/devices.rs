@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jam_wire::packet::{PacketId, Will};
 
-use super::{Alarm, Device, Effects, Listening, User, UserLimits};
-use crate::directory::Mark;
+use super::{Alarm, Device, Effects, Listening, User, UserLimits, millis};
+use crate::directory::{Life, Mark};
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::loads::LoadPermit;
@@ -23,6 +23,7 @@ pub(crate) struct Attach {
     pub(crate) clean_start: bool,
     pub(crate) session_expiry: Duration,
     pub(crate) will: Option<Box<Will>>,
+    pub(crate) life: Life,
 }
 
 /// What a connection finds when it has been let in.
@@ -53,6 +54,7 @@ impl User {
     ) -> Option<Attached> {
         let client = new.link.identity().client();
         let token = new.link.identity().token().mark();
+        self.live(&new.life, effects, next_id);
         self.end_sessions_of_other_tokens(Some(token), effects, next_id);
         if !limits.many_devices {
             while let Some(other) = self
@@ -81,7 +83,7 @@ impl User {
         device.session.cursor = 0;
         device.will = new.will;
         (device.horizon, device.has_room) = (0, false);
-        device.session_expiry = new.session_expiry;
+        device.set_session_expiry(new.session_expiry);
         if device.id().is_none() && !new.session_expiry.is_zero() {
             device.number = NonZeroU64::new(next_id());
         }
@@ -139,7 +141,7 @@ impl User {
         let device = &mut self.devices[index];
         effects.seldom().unset.extend(device.timer());
         (device.will_at, device.ends_at) = (Time::NEVER, Time::NEVER);
-        if clean || (device.link.is_some() && device.session_expiry.is_zero()) {
+        if clean || (device.link.is_some() && device.session_expiry().is_zero()) {
             self.end_session(index, Some(Eviction::TakenOver), effects, next_id);
             return None;
         }
@@ -187,7 +189,7 @@ impl User {
             session: Session::default(),
             number: None,
             recorded: false,
-            session_expiry: Duration::ZERO,
+            expiry_millis: 0,
             link: None,
             will: None,
             will_at: Time::NEVER,
@@ -229,7 +231,7 @@ impl User {
             session,
             number: NonZeroU64::new(record.id),
             recorded: true,
-            session_expiry: record.expiry,
+            expiry_millis: millis(record.expiry),
             link: None,
             will: record.will,
             will_at: record
@@ -283,7 +285,7 @@ impl User {
     }
 
     /// Whether every session was made with this token.
-    pub(crate) fn belongs_to(&self, token: Option<Mark>) -> bool {
+    pub(super) fn belongs_to(&self, token: Option<Mark>) -> bool {
         let mut devices = self.devices.iter();
         devices.all(|device| device.token.is_some() && device.token == token)
     }
@@ -314,7 +316,7 @@ impl User {
     }
 
     /// A device's session ends; so does its connection, if it has one.
-    fn end_session(
+    pub(super) fn end_session(
         &mut self,
         index: usize,
         why: Option<Eviction>,
@@ -382,15 +384,17 @@ impl User {
         };
         let device = &mut self.devices[index];
         (device.link, device.horizon) = (None, 0);
-        device.session_expiry = session_expiry.unwrap_or(device.session_expiry);
+        if let Some(session_expiry) = session_expiry {
+            device.set_session_expiry(session_expiry);
+        }
         if goodbye {
             device.will = None;
         }
-        if device.session_expiry.is_zero() {
+        if device.session_expiry().is_zero() {
             self.end_session(index, None, effects, next_id);
             return;
         }
-        device.ends_at = now + device.session_expiry;
+        device.ends_at = now + device.session_expiry();
         if let Some(will) = &device.will {
             device.will_at = now + Duration::from_secs(will.delay_secs.unwrap_or(0).into());
             if device.will_at <= now {

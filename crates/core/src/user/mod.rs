@@ -11,6 +11,7 @@ mod appending;
 mod devices;
 mod fetching;
 mod listening;
+mod lives;
 mod loading;
 mod outlook;
 mod presence;
@@ -43,6 +44,8 @@ pub(crate) use devices::{Attach, Attached};
 pub(crate) use fetching::{Delivery, Fetched, Room};
 use listening::Listening;
 pub(crate) use listening::{Listeners, PRESENCE, RECEIPTS};
+use lives::Owner;
+pub use lives::{Ended, VANISHED_KEPT};
 use loading::Loaded;
 pub use presence::AWAY;
 use presence::Presence;
@@ -137,6 +140,8 @@ pub(crate) struct Seldom {
     pub(crate) pushes: Vec<DuePush>,
     /// Whether there is something to tell about the user's presence, or to him.
     pub(crate) look: bool,
+    /// What has ended with an account.
+    pub(crate) ended: Option<Ended>,
     /// Devices that subscribe to what the server writes, more than before.
     pub(crate) listeners: Listeners,
 }
@@ -219,7 +224,8 @@ struct Device {
     number: Option<NonZeroU64>,
     /// Whether the store has been told of that session.
     recorded: bool,
-    session_expiry: Duration,
+    /// How long the session outlives its connection.
+    expiry_millis: u64,
     link: Option<Arc<Link>>,
     will: Option<Box<Will>>,
     /// When the will is due and when the session ends, of a device without a connection.
@@ -280,9 +286,17 @@ impl Device {
         }
     }
 
+    fn session_expiry(&self) -> Duration {
+        Duration::from_millis(self.expiry_millis)
+    }
+
+    fn set_session_expiry(&mut self, expiry: Duration) {
+        self.expiry_millis = millis(expiry);
+    }
+
     /// Of a device without a connection.
     fn away_since(&self) -> Time {
-        self.ends_at - self.session_expiry
+        self.ends_at - self.session_expiry()
     }
 
     fn timer(&self) -> Option<(Time, Alarm)> {
@@ -299,7 +313,7 @@ impl Device {
             user: user.clone(),
             client: self.client.clone(),
             slot: self.slot,
-            expiry: self.session_expiry,
+            expiry: self.session_expiry(),
             ends_at: some(self.ends_at),
             will: self.will.clone(),
             will_at: some(self.will_at),
@@ -309,6 +323,10 @@ impl Device {
         };
         Some(Write::Session(Box::new(record)))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How a device gets what comes under a topic: as its subscription says, if there is one.
@@ -337,6 +355,8 @@ impl Default for Reads {
 pub(crate) struct User {
     id: UserId,
     mailbox: Mailbox,
+    /// Whose all of this is, once it is known.
+    owner: Option<Box<Owner>>,
     retained: Vec<Arc<Message>>,
     devices: SmallVec<[Device; 1]>,
     /// `None` if nothing is known of any sender.
@@ -349,6 +369,7 @@ impl User {
         Self {
             id,
             mailbox: Mailbox::default(),
+            owner: None,
             retained: Vec::new(),
             devices: SmallVec::new(),
             pushes: None,

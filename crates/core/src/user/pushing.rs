@@ -490,6 +490,17 @@ impl User {
         pushes.by_sender.insert(found.sender, pair);
     }
 
+    /// Nothing is owed to an account that is gone.
+    pub(super) fn end_pushes(&mut self, effects: &mut Effects) {
+        let Some(mut pushes) = self.pushes.take() else {
+            return;
+        };
+        pushes.ring_at(Time::NEVER, effects);
+        for sender in pushes.by_sender.into_keys() {
+            effects.write(Write::EndPush(self.id.clone(), sender));
+        }
+    }
+
     fn forget_idle_pairs(&mut self, effects: &mut Effects) {
         let Some(pushes) = self.pushes.as_mut() else {
             return;

@@ -384,15 +384,20 @@ fn insert_account(
         columns.push("username");
         values.push(Box::new(id.text()));
     }
-    // Neither is an address or a hash, so the database's own login lets nobody in by them.
-    for (column, filler) in [
-        ("user_email", format!("{id}@jam.invalid")),
-        ("user_password_hash", "!".to_owned()),
-    ] {
-        if demanded.iter().any(|demanded| demanded == column) {
-            columns.push(column);
-            values.push(Box::new(filler));
-        }
+    // Neither is an address or a hash, so the database's own login lets nobody in by them. The address tells this account
+    // from one that has its id, and perhaps its name, after it.
+    if schema::columns_of(tx, "accounts")?
+        .iter()
+        .any(|column| column == "user_email")
+    {
+        columns.push("user_email");
+        let mut random = random_token()?;
+        random.truncate(schema::MADE_UP_CHARACTERS);
+        values.push(Box::new(random + schema::MADE_UP));
+    }
+    if demanded.iter().any(|column| column == "user_password_hash") {
+        columns.push("user_password_hash");
+        values.push(Box::new("!".to_owned()));
     }
     let places: Vec<String> = (1..=columns.len()).map(|n| format!("?{n}")).collect();
     let sql = format!(

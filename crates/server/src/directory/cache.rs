@@ -240,11 +240,13 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use jam_core::directory::Life;
+
     use super::*;
 
     fn friends(fact: &Fact) -> Option<bool> {
         match fact {
-            Fact::Friendship(friendship) => Some(*friendship == Friendship::Friends),
+            Fact::Friendship(friendship) => Some(*friendship != Friendship::NotFriends),
             _ => None,
         }
     }
@@ -253,7 +255,12 @@ mod tests {
         sender: 1,
         receiver: 2,
     };
-    const YES: Fact = Fact::Friendship(Friendship::Friends);
+    const YES: Fact = Fact::Friendship(Friendship::Friends(LIFE));
+    const LIFE: Life = Life {
+        email: None,
+        name: None,
+        made_up: false,
+    };
 
     #[test]
     fn a_late_fact_is_not_believed() {

@@ -4,6 +4,7 @@
 //! file once, reads the answers and puts them into the cache before it says that they are there.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -240,6 +241,7 @@ impl Loader {
         });
         let opened = opened.map_err(LookError::Failed)?;
         if was_replaced {
+            self.shared.replacements.fetch_add(1, Ordering::AcqRel);
             tracing::info!(%path, "the directory's file was replaced");
         } else if !self.suspect {
             tracing::info!(%path, "the log of the directory's file is another one; both were opened anew");

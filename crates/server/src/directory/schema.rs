@@ -9,11 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jam_core::directory::{Account, Friendship, Mark, NotificationToken, Token};
+use jam_core::directory::{Account, Friendship, Life, Mark, NotificationToken, Token};
 use ring::digest;
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, Row, params};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::cache::{Fact, Key};
@@ -308,17 +308,51 @@ pub(super) fn read(connection: &Connection, key: &Key) -> rusqlite::Result<Fact>
     })
 }
 
+/// Every column: not all databases have those that tell an account's life.
+const ACCOUNT: &str = "SELECT * FROM accounts WHERE user_id = ?1";
+
 /// Reads an account.
 pub(super) fn read_account(connection: &Connection, id: i64) -> rusqlite::Result<Option<Account>> {
-    let mut statement =
-        connection.prepare_cached("SELECT user_api_token FROM accounts WHERE user_id = ?1")?;
+    let mut statement = connection.prepare_cached(ACCOUNT)?;
     let mut rows = statement.query([id])?;
-    match rows.next()? {
-        Some(row) => Ok(Some(Account {
-            token: api_token(id, row.get_ref(0)?),
-        })),
-        None => Ok(None),
-    }
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    Ok(Some(Account {
+        token: api_token(id, row.get_ref("user_api_token")?),
+        life: life(row)?,
+    }))
+}
+
+/// Reads which account an id stands for.
+fn read_life(connection: &Connection, id: i64) -> rusqlite::Result<Life> {
+    let mut statement = connection.prepare_cached(ACCOUNT)?;
+    let mut rows = statement.query([id])?;
+    rows.next()?.map_or(Ok(Life::default()), life)
+}
+
+/// The addresses that [`super::admin`] makes up: one for each account.
+pub(super) const MADE_UP: &str = "@jam.invalid";
+/// Characters before that.
+pub(super) const MADE_UP_CHARACTERS: usize = 32;
+
+fn life(row: &Row<'_>) -> rusqlite::Result<Life> {
+    let value = |column: &str| match row.as_ref().column_index(column) {
+        Ok(index) => row.get_ref(index).map(token),
+        Err(_) => Ok(None),
+    };
+    let (email, name) = (value("user_email")?, value("username")?);
+    let is_made_up = |email: &[u8]| {
+        let random = email.strip_suffix(MADE_UP.as_bytes());
+        random.is_some_and(|it| {
+            it.len() == MADE_UP_CHARACTERS && it.iter().all(u8::is_ascii_hexdigit)
+        })
+    };
+    Ok(Life {
+        made_up: email.as_deref().is_some_and(is_made_up),
+        email: email.map(|email| mark(&[b"user_email", &email])),
+        name: name.map(|name| mark(&[b"username", &name])),
+    })
 }
 
 /// The receiver's id as ?1 and ?2, the sender's as ?3 and ?4.
@@ -346,14 +380,17 @@ pub(super) fn read_friendship(
         sender,
         sender.to_string()
     ])?;
-    let mut verdict = Friendship::NotFriends;
+    let mut are_friends = false;
     while let Some(row) = rows.next()? {
         if !is_false(row.get_ref(0)?) || !is_false(row.get_ref(1)?) {
             return Ok(Friendship::NotFriends);
         }
-        verdict = Friendship::Friends;
+        are_friends = true;
     }
-    Ok(verdict)
+    if !are_friends {
+        return Ok(Friendship::NotFriends);
+    }
+    Ok(Friendship::Friends(read_life(connection, receiver)?))
 }
 
 /// Reads whether a push to a user could be addressed.
@@ -390,7 +427,7 @@ pub(super) fn read_push_address(
     sender: i64,
     receiver: i64,
 ) -> rusqlite::Result<Option<PushAddress>> {
-    if read_friendship(connection, sender, receiver)? != Friendship::Friends {
+    if read_friendship(connection, sender, receiver)? == Friendship::NotFriends {
         return Ok(None);
     }
     let read = || -> rusqlite::Result<Option<SecretString>> {

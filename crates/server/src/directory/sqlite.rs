@@ -87,6 +87,8 @@ pub(super) struct Shared {
     silent: AtomicBool,
     /// Whether the file was in WAL mode then.
     in_wal: AtomicBool,
+    /// How often another file was found at the path.
+    pub(super) replacements: AtomicU64,
     epoch: Instant,
 }
 
@@ -131,6 +133,7 @@ impl SqliteDirectory {
             heard: AtomicU64::new(0),
             silent: AtomicBool::new(false),
             in_wal: AtomicBool::new(true),
+            replacements: AtomicU64::new(0),
             epoch: Instant::now(),
         });
         let opened = shared.open_connections()?;
@@ -209,6 +212,13 @@ impl SqliteDirectory {
             Err(_) => {}
         }
         looked
+    }
+
+    /// How often another file has been found in the place of the one that was open: whoever is missing in it may be there
+    /// again once the right one is back. Counts before [`Self::look`] tells of it.
+    #[must_use]
+    pub fn replacements(&self) -> u64 {
+        self.shared.replacements.load(Ordering::Acquire)
     }
 
     /// Where a push from `sender` to `receiver` goes, read from the file now. `None`: he may not write to

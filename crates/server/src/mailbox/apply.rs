@@ -277,6 +277,22 @@ impl Applier {
                 let sql = "DELETE FROM push WHERE user = ?1 AND sender = ?2";
                 execute(connection, sql, params![user.as_str(), sender.as_str()])
             }
+            Write::Owner(owner) => {
+                let row = params![
+                    owner.user.as_str(),
+                    owner.life.email.as_ref().map(Mark::bytes),
+                    owner.life.name.as_ref().map(Mark::bytes),
+                    owner.life.made_up,
+                    rec::optional_time(owner.gone_since),
+                ];
+                let sql = "INSERT OR REPLACE INTO owner (user, email, name, made_up, gone_since)
+                     VALUES (?1, ?2, ?3, ?4, ?5)";
+                execute(connection, sql, row)
+            }
+            Write::EndOwner(user) => {
+                let sql = "DELETE FROM owner WHERE user = ?1";
+                execute(connection, sql, params![user.as_str()])
+            }
             Write::Unretain(user, topic) => {
                 let sql = "DELETE FROM retained WHERE user = ?1 AND topic = ?2";
                 execute(

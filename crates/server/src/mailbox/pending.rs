@@ -93,6 +93,7 @@ pub(super) struct Pending {
     by_will: Map<WillId, u32>,
     by_topic: Map<(UserId, ByteString), u32>,
     by_push: Map<(UserId, UserId), u32>,
+    by_owner: Map<UserId, u32>,
     bytes: usize,
     highest: u64,
     /// Ends of sessions.
@@ -269,6 +270,7 @@ impl Pending {
         self.by_will.clear();
         self.by_topic.clear();
         self.by_push.clear();
+        self.by_owner.clear();
         self.live = 0;
         self.bytes = 0;
         self.highest = 0;
@@ -342,6 +344,14 @@ impl Pending {
                 self.pushed(key, write, call);
             }
             Write::AnswerAfter(seq) => self.answer_after(seq),
+            Write::Owner(ref owner) => {
+                let user = owner.user.clone();
+                self.owner(user, write, call);
+            }
+            Write::EndOwner(ref user) => {
+                let user = user.clone();
+                self.owner(user, write, call);
+            }
         }
     }
 
@@ -476,6 +486,13 @@ impl Pending {
     fn pushed(&mut self, key: (UserId, UserId), write: Write, call: u32) {
         let at = self.next();
         let before = self.by_push.insert(key, at);
+        self.supersede(before);
+        self.add(write, call);
+    }
+
+    fn owner(&mut self, user: UserId, write: Write, call: u32) {
+        let at = self.next();
+        let before = self.by_owner.insert(user, at);
         self.supersede(before);
         self.add(write, call);
     }

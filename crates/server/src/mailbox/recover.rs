@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use jam_core::directory::Life;
 use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::push::PushRecord;
 use jam_core::store::{
-    Flight, Flights, Recovered, RecoveredEntry, SessionId, SessionRecord, WillRecord,
+    Flight, Flights, OwnerRecord, Recovered, RecoveredEntry, SessionId, SessionRecord, WillRecord,
 };
 use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
@@ -68,11 +69,13 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     let last_will = wills.last().map_or(0, |due| due.id);
     let retained = retained(connection)?;
     let pushes = pushes(connection)?;
+    let owners = owners(connection)?;
     let recovered = Recovered {
         sessions,
         retained,
         wills,
         pushes,
+        owners,
         last_seq: reserved.max(last_session).max(last_message).max(last_will),
     };
     Ok(Found {
@@ -343,6 +346,24 @@ fn entry(row: &Row<'_>) -> Result<RecoveredEntry, Error> {
     })
 }
 
+fn owners(connection: &Connection) -> Result<Vec<OwnerRecord>, Error> {
+    let mut select =
+        connection.prepare("SELECT user, email, name, made_up, gone_since FROM owner")?;
+    select.query_map([], owner)?.collect()
+}
+
+pub(super) fn owner(row: &Row<'_>) -> Result<OwnerRecord, Error> {
+    Ok(OwnerRecord {
+        user: rec::user(row.get_ref(0)?.as_str()?)?,
+        life: Life {
+            email: rec::mark(row.get_ref(1)?.as_blob_or_null()?)?,
+            name: rec::mark(row.get_ref(2)?.as_blob_or_null()?)?,
+            made_up: row.get(3)?,
+        },
+        gone_since: rec::time(row.get(4)?)?,
+    })
+}
+
 fn pushes(connection: &Connection) -> Result<Vec<PushRecord>, Error> {
     let mut select = connection.prepare("SELECT user, sender, message, sent, at FROM push")?;
     let rows = select.query_map([], push)?;
@@ -380,6 +401,7 @@ pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
     in_flight(connection, &mut sessions, &mut Kept::default())?;
     entries(connection, i64::MIN, i64::MAX, &drop)?;
     wills(connection)?;
+    owners(connection)?;
     retained(connection)?;
     pushes(connection)?;
     let mut select =

@@ -116,7 +116,15 @@ pub(super) const MIGRATIONS: [&str; 4] = [
         PRIMARY KEY (user, sender)
     ) WITHOUT ROWID;
     INSERT INTO purge (user, up_to) SELECT user, up_to FROM purge_of_3;
-    DROP TABLE purge_of_3;",
+    DROP TABLE purge_of_3;
+
+    CREATE TABLE owner (
+        user TEXT PRIMARY KEY,
+        email BLOB,
+        name BLOB,
+        made_up INTEGER NOT NULL,
+        gone_since INTEGER
+    ) WITHOUT ROWID;",
 ];
 
 /// How long a statement waits for another process that has the file locked.

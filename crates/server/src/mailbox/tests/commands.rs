@@ -241,6 +241,7 @@ fn the_schema_is_made_by_its_migrations() {
         .execute_batch(
             "DROP TABLE message; DROP TABLE session; DROP TABLE received; DROP TABLE in_flight;
              DROP TABLE retained; DROP TABLE will; DROP TABLE push; DROP TABLE purge; DROP TABLE meta;
+             DROP TABLE owner;
              PRAGMA user_version = 0;",
         )
         .unwrap();

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use jam_core::directory::{Life, Mark};
 use jam_core::ids::UserId;
 use jam_core::push::PushRecord;
-use jam_core::store::{Append, Flight, Write};
+use jam_core::store::{Append, Flight, OwnerRecord, Write};
 use jam_core::time::Time;
 use proptest::prelude::*;
 
@@ -29,6 +30,7 @@ struct Model {
     retained: BTreeMap<String, Vec<u8>>,
     wills: BTreeMap<u64, String>,
     pushes: BTreeMap<(UserId, UserId), PushRecord>,
+    owners: BTreeMap<UserId, OwnerRecord>,
 }
 
 impl Model {
@@ -75,6 +77,10 @@ impl Model {
                 self.pushes.remove(&(receiver.clone(), sender.clone()));
             }
             Write::AnswerAfter(_) => {}
+            Write::Owner(owner) => {
+                self.owners.insert(owner.user.clone(), (**owner).clone());
+            }
+            Write::EndOwner(user) => drop(self.owners.remove(user)),
         }
     }
 
@@ -105,6 +111,9 @@ impl Model {
         for push in &recovered.pushes {
             let key = (push.receiver.clone(), push.sender.clone());
             model.pushes.insert(key, push.clone());
+        }
+        for owner in &recovered.owners {
+            model.owners.insert(owner.user.clone(), owner.clone());
         }
         model
     }
@@ -159,6 +168,18 @@ fn write() -> impl Strategy<Value = Write> {
         1 => (1_u8..4).prop_map(|sender| Write::EndPush(user("1"), user(&sender.to_string()))),
         1 => (0_u8..3).prop_map(|topic| Write::Will(Box::new(will(&format!("/1/{topic}"))))),
         1 => (0_u64..8).prop_map(Write::EndWill),
+        2 => (1_u8..3, any::<Option<u8>>(), any::<bool>(), any::<Option<u32>>()).prop_map(
+            |(of, name, made_up, gone)| Write::Owner(Box::new(OwnerRecord {
+                user: user(&of.to_string()),
+                life: Life {
+                    email: Some(Mark::new([7; Mark::LEN])),
+                    name: name.map(|name| Mark::new([name; Mark::LEN])),
+                    made_up,
+                },
+                gone_since: gone.map(|at| Time::from_millis(at.into())),
+            }))
+        ),
+        1 => (1_u8..3).prop_map(|of| Write::EndOwner(user(&of.to_string()))),
         1 => (0_u8..3).prop_map(|topic| Write::Unretain(user("1"), format!("/1/{topic}").into())),
     ]
 }
@@ -205,7 +226,12 @@ impl Numbers {
             | Write::Released(session, _)
             | Write::InFlight(session, ..)
             | Write::Landed(session, _) => *session = self.session(*session),
-            Write::Retain(..) | Write::Unretain(..) | Write::Push(_) | Write::EndPush(..) => {}
+            Write::Retain(..)
+            | Write::Unretain(..)
+            | Write::Push(_)
+            | Write::EndPush(..)
+            | Write::Owner(_)
+            | Write::EndOwner(_) => {}
         }
     }
 

@@ -1,0 +1,84 @@
+//! Which account an id stands for.
+
+use jam_core::directory::Life;
+
+use super::*;
+
+async fn life(directory: &SqliteDirectory, user: &str) -> Life {
+    account(directory, user).await.expect("an account").life
+}
+
+#[tokio::test]
+async fn an_account_is_told_by_its_address_and_its_name() {
+    let jam = Jam::new("delete");
+    jam.run("UPDATE accounts SET user_email = 'a@x', username = 'ann' WHERE user_id = 1");
+    let directory = jam.open();
+    for (change, same) in [
+        (
+            "user_api_token = 'new', user_notification_token = 'new', user_password_hash = 'new'",
+            true,
+        ),
+        ("user_email = 'other@x'", true),
+        ("username = 'other'", true),
+        ("username = 'anne', public_key = 'x', inactive = 1", true),
+        ("user_email = 'new@x', username = 'new'", false),
+        // An address is not a name.
+        ("user_email = 'new', username = 'new@x'", false),
+        ("user_email = NULL", true),
+        ("username = 'back'", true),
+        ("username = NULL, user_email = 'new@x'", false),
+    ] {
+        let before = life(&directory, "1").await;
+        jam.run(&format!("UPDATE accounts SET {change} WHERE user_id = 1"));
+        std::thread::sleep(AGE);
+        let after = life(&directory, "1").await;
+        assert_eq!(before.goes_on_as(&after), same, "{change}");
+        let sender = Friendship::Friends(after);
+        let known = directory.load(Question::Friendship {
+            sender: id("2"),
+            receiver: id("1"),
+        });
+        known.await.unwrap();
+        assert_eq!(
+            directory.friendship(&id("2"), &id("1")),
+            Lookup::Known(sender)
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_commands_make_a_new_account_each_time() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("jam.db");
+    let directory = SqliteDirectory::open_or_create(&path).unwrap();
+    let mut admin = Administration::open(&path).unwrap();
+    for name in [None, Some("Ann")] {
+        let mut lives = Vec::new();
+        for _ in 0..2 {
+            admin.add_user("1", name, Some("the same")).unwrap();
+            std::thread::sleep(AGE);
+            lives.push(life(&directory, "1").await);
+            admin.set_token("1", None).unwrap();
+            std::thread::sleep(AGE);
+            assert!(
+                lives
+                    .last()
+                    .unwrap()
+                    .goes_on_as(&life(&directory, "1").await)
+            );
+            admin.remove_user("1").unwrap();
+        }
+        assert!(!lives[0].goes_on_as(&lives[1]), "{name:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_without_addresses_and_names_is_served() {
+    let jam = Jam::with(
+        "delete",
+        "CREATE TABLE accounts (user_id INTEGER PRIMARY KEY, user_api_token TEXT);
+         CREATE TABLE user_friends (user_id, friend_id, blocked, been_blocked);
+         INSERT INTO accounts VALUES (1, 'one');",
+    );
+    assert_eq!(life(&jam.open(), "1").await, Life::default());
+}
