@@ -9,13 +9,15 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use jam_wire::packet::{PacketId, QoS};
-use smallvec::SmallVec;
 
 use crate::store::{Flight, Flights, Seq, Subscription};
 use crate::time::Time;
 
+mod subscriptions;
 #[cfg(test)]
 mod tests;
+
+use subscriptions::Subscriptions;
 
 /// Subscriptions of one session.
 pub const MAX_SUBSCRIPTIONS: usize = jam_wire::decode::MAX_FILTERS;
@@ -69,8 +71,7 @@ pub(crate) struct WrongAck;
 /// The session of one device.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
-    /// Most have one for ever, to the inbox.
-    pub(crate) subscriptions: SmallVec<[Subscription; 1]>,
+    subscriptions: Subscriptions,
     /// `None` until there is one, and again from a connection that ends without any.
     packets: Option<Box<Packets>>,
     last_packet_id: u16,
@@ -106,6 +107,10 @@ impl Session {
         received: Vec<PacketId>,
         flights: Flights,
     ) -> Self {
+        let mut known = Subscriptions::default();
+        for subscription in subscriptions {
+            known.insert(subscription);
+        }
         let last_packet_id = flights.last().map_or(0, |(packet_id, _)| packet_id.get());
         let mut packets = Packets {
             received: received.into_iter().collect(),
@@ -120,7 +125,7 @@ impl Session {
             });
         }
         Self {
-            subscriptions: subscriptions.into(),
+            subscriptions: known,
             packets: (!packets.is_empty()).then(|| Box::new(packets)),
             last_packet_id,
             cursor: 0,
@@ -136,34 +141,17 @@ impl Session {
     }
 
     pub(crate) fn subscription(&self, topic: &str) -> Option<&Subscription> {
-        self.subscriptions
-            .iter()
-            .find(|subscription| subscription.topic == topic)
+        self.subscriptions.get(topic)
     }
 
     /// Adds or replaces a subscription; whether it is new. `None` if there is no room for a new one.
     pub(crate) fn subscribe(&mut self, new: Subscription) -> Option<bool> {
-        if let Some(old) = self
-            .subscriptions
-            .iter_mut()
-            .find(|old| old.topic == new.topic)
-        {
-            *old = new;
-            return Some(false);
-        }
-        if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
-            return None;
-        }
-        self.subscriptions.push(new);
-        Some(true)
+        self.subscriptions.insert(new)
     }
 
     /// Whether there was a subscription.
     pub(crate) fn unsubscribe(&mut self, topic: &str) -> bool {
-        let before = self.subscriptions.len();
-        self.subscriptions
-            .retain(|subscription| subscription.topic != topic);
-        self.subscriptions.len() < before
+        self.subscriptions.remove(topic)
     }
 
     /// How many packet ids count against the device's Receive Maximum.

@@ -48,10 +48,14 @@ pub enum Write {
     },
     /// A message leaves the log.
     Remove(Seq),
-    /// A session begins or changes; takes the place of what was there, but for its packet ids.
+    /// A session begins or changes; takes the place of what was there, but for its subscriptions and packet ids.
     Session(Box<SessionRecord>),
-    /// A session ends, and with it its packet ids.
+    /// A session ends, and with it its subscriptions and packet ids.
     EndSession(SessionId),
+    /// A session has this subscription; takes the place of another one to the same topic.
+    Subscribe(SessionId, Box<Subscription>),
+    /// A session no longer subscribes to a topic.
+    Unsubscribe(SessionId, SmolStr),
     /// A QoS 2 PUBLISH was received.
     Received(SessionId, PacketId),
     /// Its PUBREL was received.
@@ -89,9 +93,10 @@ impl Write {
             Self::Append(Append { message, .. }) | Self::Retain(_, message) => message.weight(),
             Self::Session(record) => {
                 let will = record.will.as_deref().map_or(0, will_weight);
-                let topics = record.subscriptions.iter().map(|it| it.topic.len());
-                will + (topics.sum::<usize>() + record.client.as_str().len()) as u64
+                will + record.client.as_str().len() as u64
             }
+            Self::Subscribe(_, subscription) => subscription.topic.len() as u64,
+            Self::Unsubscribe(_, topic) => topic.len() as u64,
             Self::Will(due) => will_weight(&due.will),
             Self::Unretain(_, topic) => topic.len() as u64,
             _ => 0,
@@ -152,7 +157,7 @@ pub struct SessionRecord {
     /// Up to this number, a message of QoS 1 may have been sent without its [`Write::InFlight`] having
     /// been kept: the client is connected, or the server was killed when it was.
     pub maybe_sent: Seq,
-    /// In the order in which they were made.
+    /// Its subscriptions, when a store has found it; otherwise empty: [`Write::Subscribe`] says each by itself.
     pub subscriptions: Vec<Subscription>,
     /// Of the token that it was made with; `None` if that was not kept yet when it was written.
     pub token: Option<Mark>,

@@ -224,17 +224,30 @@ impl File {
             Write::Remove(seq) => {
                 self.entries.remove(&seq);
             }
-            Write::Session(record) => {
+            Write::Session(mut record) => {
                 self.last = self.last.max(record.id);
                 let id = record.id;
-                let (_, received, flights) = self
+                let (before, received, flights) = self
                     .sessions
                     .remove(&id)
                     .unwrap_or_else(|| ((*record).clone(), BTreeSet::new(), Flights::new()));
+                record.subscriptions = before.subscriptions;
                 self.sessions.insert(id, (*record, received, flights));
             }
             Write::EndSession(id) => {
                 self.sessions.remove(&id);
+            }
+            Write::Subscribe(id, subscription) => {
+                if let Some((record, ..)) = self.sessions.get_mut(&id) {
+                    let subscriptions = &mut record.subscriptions;
+                    subscriptions.retain(|other| other.topic != subscription.topic);
+                    subscriptions.push(*subscription);
+                }
+            }
+            Write::Unsubscribe(id, topic) => {
+                if let Some((record, ..)) = self.sessions.get_mut(&id) {
+                    record.subscriptions.retain(|other| other.topic != topic);
+                }
             }
             Write::Received(id, packet_id) => {
                 if let Some((_, received, _)) = self.sessions.get_mut(&id) {

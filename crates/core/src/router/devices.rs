@@ -126,8 +126,10 @@ impl Router {
         let accepts = self.store.accepts();
         let (outcomes, receipt) = self.with_shard(user, |user, graced, effects| {
             let mut outcomes = Vec::with_capacity(subscriptions.len());
+            let mut changes = Writes::new();
             for (subscription, handling) in subscriptions {
-                let (outcome, retained) = user.subscribe(link, subscription, handling, now);
+                let (outcome, retained) =
+                    user.subscribe(link, subscription, handling, now, &mut changes);
                 outcomes.push(outcome);
                 let Some(message) = retained else { continue };
                 let seq = self.next_seq();
@@ -140,7 +142,8 @@ impl Router {
                     effects.writes.push((writes, Some(receipt)));
                 }
             }
-            (outcomes, user.keep_subscriptions(link, receipt, effects))
+            let receipt = user.keep_subscriptions(link, changes, receipt, effects);
+            (outcomes, receipt)
         });
         receipt.into_iter().for_each(Receipt::stored);
         outcomes
@@ -155,9 +158,12 @@ impl Router {
         receipt: Receipt,
     ) -> Vec<bool> {
         let (existed, receipt) = self.with_user(user, |user, effects| {
-            let unsubscribe = |topic: &ByteString| user.unsubscribe(link, topic, effects);
+            let mut changes = Writes::new();
+            let unsubscribe =
+                |topic: &ByteString| user.unsubscribe(link, topic, effects, &mut changes);
             let existed = topics.iter().map(unsubscribe).collect();
-            (existed, user.keep_subscriptions(link, receipt, effects))
+            let receipt = user.keep_subscriptions(link, changes, receipt, effects);
+            (existed, receipt)
         });
         receipt.into_iter().for_each(Receipt::stored);
         existed

@@ -123,3 +123,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_subscription_is_found_as_others_come_and_go() {
+    let mut session = Session::default();
+    let mut topics = std::collections::BTreeSet::new();
+    for n in 0..5000_u32 {
+        let topic = format!("/1/{}", n.wrapping_mul(0x9E37_79B9) % 60);
+        if n % 3 == 0 || topics.len() >= 40 {
+            assert_eq!(session.unsubscribe(&topic), topics.remove(&topic));
+        } else {
+            assert_eq!(
+                session.subscribe(subscription(&topic)),
+                Some(topics.insert(topic))
+            );
+        }
+        if n % 100 == 0 {
+            for n in 0..60 {
+                let topic = format!("/1/{n}");
+                let found = session.subscription(&topic);
+                assert_eq!(found.is_some(), topics.contains(&topic));
+                assert!(found.is_none_or(|found| found.topic == topic));
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@
 use super::{Device, Effects, User};
 use crate::ids::UserId;
 use crate::link::LinkId;
-use crate::store::Subscription;
+use crate::session::Session;
 
 /// `/<user id>/receipts`.
 pub(crate) const RECEIPTS: &str = "receipts";
@@ -28,10 +28,10 @@ pub(crate) struct Listeners {
 }
 
 impl Listening {
-    pub(super) fn of(user: &UserId, subscriptions: &[Subscription]) -> Self {
+    pub(super) fn of(user: &UserId, session: &Session) -> Self {
         let has = |channel| {
-            let mut topics = subscriptions.iter().map(|it| user.own_channel(&it.topic));
-            topics.any(|topic| topic == Some(channel))
+            let topic = format!("/{user}/{channel}");
+            session.subscription(&topic).is_some()
         };
         Self {
             receipts: has(RECEIPTS),
@@ -50,7 +50,7 @@ impl Listeners {
 impl Device {
     /// The subscriptions are others than before.
     pub(super) fn listen(&mut self, user: &UserId, effects: &mut Effects) {
-        let now = Listening::of(user, &self.session.subscriptions);
+        let now = Listening::of(user, &self.session);
         effects.seldom().listeners.change(self.listening, now);
         self.listening = now;
     }

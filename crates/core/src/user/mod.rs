@@ -272,8 +272,7 @@ impl Device {
 
     /// Whether this device is to get what comes to the user's inbox.
     fn reads_inbox(&self, user: &UserId) -> bool {
-        let mut subscriptions = self.session.subscriptions.iter();
-        subscriptions.any(|subscription| user.is_inbox(&subscription.topic))
+        self.session.subscription(&user.inbox()).is_some()
     }
 
     /// The will is due; the session has it no more.
@@ -318,7 +317,7 @@ impl Device {
             will: self.will.clone(),
             will_at: some(self.will_at),
             maybe_sent: self.maybe_sent.max(self.horizon),
-            subscriptions: self.session.subscriptions.to_vec(),
+            subscriptions: Vec::new(),
             token: self.token,
         };
         Some(Write::Session(Box::new(record)))

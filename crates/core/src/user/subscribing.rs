@@ -8,28 +8,34 @@ use super::{Effects, PRESENCE, User};
 use crate::link::LinkId;
 use crate::mailbox::{Kind, Mailbox, Place, Slots};
 use crate::message::Message;
-use crate::store::{Append, Receipt, Seq, Subscription};
+use crate::store::{Append, Receipt, Seq, Subscription, Write, Writes};
 use crate::time::Time;
 use crate::user::UserLimits;
 
 impl User {
     /// Subscribes a connected device. Whether there was room, `None` if the connection is no longer the
-    /// device's; and the retained message that is to be sent to it.
+    /// device's; and the retained message that is to be sent to it. What is to be kept of it is added to `changes`.
     pub(crate) fn subscribe(
         &mut self,
         link: LinkId,
         subscription: Subscription,
         retain_handling: RetainHandling,
         now: Time,
+        changes: &mut Writes,
     ) -> (Option<bool>, Option<Arc<Message>>) {
         let mut devices = self.devices.iter_mut();
         let Some(device) = devices.find(|device| device.is_linked(link)) else {
             return (None, None);
         };
         let topic = subscription.topic.clone();
+        let before = device.session.subscription(&topic);
+        let change = (before != Some(&subscription)).then(|| subscription.clone());
         let Some(is_new) = device.session.subscribe(subscription) else {
             return (Some(false), None);
         };
+        if let (Some(id), Some(change)) = (device.id(), change) {
+            changes.push(Write::Subscribe(id, Box::new(change)));
+        }
         let slot = device.slot;
         device.awaits_presence |= self.id.own_channel(&topic) == Some(PRESENCE);
         if self.id.is_inbox(&topic) {
@@ -76,8 +82,14 @@ impl User {
         (place != Place::Ephemeral).then(|| Mailbox::to_append(seq, &self.id, message, kind, slot))
     }
 
-    /// Whether there was such a subscription.
-    pub(crate) fn unsubscribe(&mut self, link: LinkId, topic: &str, effects: &mut Effects) -> bool {
+    /// Whether there was such a subscription. What is to be kept of that is added to `changes`.
+    pub(crate) fn unsubscribe(
+        &mut self,
+        link: LinkId,
+        topic: &str,
+        effects: &mut Effects,
+        changes: &mut Writes,
+    ) -> bool {
         let Some(device) = self
             .devices
             .iter_mut()
@@ -86,6 +98,9 @@ impl User {
             return false;
         };
         let existed = device.session.unsubscribe(topic);
+        if existed && let Some(id) = device.id() {
+            changes.push(Write::Unsubscribe(id, topic.into()));
+        }
         if existed && self.id.is_inbox(topic) {
             let mut gone = Vec::new();
             self.mailbox.disclaim(device.slot, &mut gone);
@@ -95,11 +110,12 @@ impl User {
         existed
     }
 
-    /// Has the store keep the subscriptions as they are now; the receipt is resolved when it has them,
+    /// Has the store keep what has changed of the subscriptions; the receipt is resolved when it has that,
     /// and given back if the session ends with its connection.
     pub(crate) fn keep_subscriptions(
         &mut self,
         link: LinkId,
+        changes: Writes,
         receipt: Receipt,
         effects: &mut Effects,
     ) -> Option<Receipt> {
@@ -107,12 +123,15 @@ impl User {
         self.ask_for_presence(effects);
         let mut devices = self.devices.iter_mut();
         let device = devices.find(|device| device.is_linked(link));
-        let Some(record) = device.and_then(|device| device.record(&self.id)) else {
+        let Some(device) = device.filter(|device| device.id().is_some()) else {
             return Some(receipt);
         };
-        effects
-            .writes
-            .push((smallvec::SmallVec::from_iter([record]), Some(receipt)));
+        let mut writes = Writes::new();
+        if !device.recorded {
+            writes.extend(device.record(&self.id));
+        }
+        writes.extend(changes);
+        effects.writes.push((writes, Some(receipt)));
         None
     }
 }

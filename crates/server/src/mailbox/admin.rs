@@ -110,7 +110,8 @@ fn time_of(connection: &Connection) -> rusqlite::Result<Time> {
 
 fn sessions(connection: &Connection, user: &UserId) -> rusqlite::Result<Vec<SessionOverview>> {
     let mut select = connection.prepare(
-        "SELECT client, ends_at, subscriptions,
+        "SELECT client, ends_at,
+             (SELECT count(*) FROM subscription WHERE subscription.session = session.id),
              (SELECT count(*) FROM received WHERE received.session = session.id),
              (SELECT count(*) FROM in_flight WHERE in_flight.session = session.id)
          FROM session WHERE user = ?1 ORDER BY id",
@@ -119,7 +120,7 @@ fn sessions(connection: &Connection, user: &UserId) -> rusqlite::Result<Vec<Sess
         Ok(SessionOverview {
             client: row.get(0)?,
             ends_at: rec::time(row.get(1)?)?,
-            subscriptions: rec::decode_subscriptions(row.get_ref(2)?.as_blob()?)?.len(),
+            subscriptions: row.get::<_, u16>(2)?.into(),
             received: rec::from_number(row.get(3)?)?,
             in_flight: rec::from_number(row.get(4)?)?,
         })

@@ -189,17 +189,24 @@ impl Applier {
             Write::Session(record) => session(connection, record),
             Write::EndSession(session) => {
                 let session = params![rec::number(*session)];
-                execute(connection, "DELETE FROM session WHERE id = ?1", session)?;
-                execute(
-                    connection,
+                for sql in [
+                    "DELETE FROM session WHERE id = ?1",
+                    "DELETE FROM subscription WHERE session = ?1",
                     "DELETE FROM received WHERE session = ?1",
-                    session,
-                )?;
-                execute(
-                    connection,
                     "DELETE FROM in_flight WHERE session = ?1",
-                    session,
-                )
+                ] {
+                    execute(connection, sql, session)?;
+                }
+                Ok(())
+            }
+            Write::Subscribe(session, subscription) => {
+                let row = rec::subscription_row(subscription);
+                put_subscription(connection, rec::number(*session), row)
+            }
+            Write::Unsubscribe(session, topic) => {
+                let sql = "DELETE FROM subscription WHERE session = ?1 AND topic = ?2";
+                let row = params![rec::number(*session), topic.as_str()];
+                execute(connection, sql, row)
             }
             Write::Received(session, id) => {
                 let sql = "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?1, ?2)";
@@ -310,6 +317,16 @@ pub(super) fn put_meta(connection: &Connection, name: &str, value: i64) -> Resul
     execute(connection, sql, params![name, value])
 }
 
+pub(super) fn put_subscription(
+    connection: &Connection,
+    session: i64,
+    (topic, options, id): (&str, u8, Option<u32>),
+) -> Result<(), Error> {
+    let sql = "INSERT OR REPLACE INTO subscription (session, topic, options, id)
+         VALUES (?1, ?2, ?3, ?4)";
+    execute(connection, sql, params![session, topic, options, id])
+}
+
 fn session(connection: &Connection, record: &SessionRecord) -> Result<(), Error> {
     let will = record
         .will
@@ -327,13 +344,11 @@ fn session(connection: &Connection, record: &SessionRecord) -> Result<(), Error>
         will,
         record.will.as_ref().and_then(|will| will.delay_secs),
         rec::optional_time(record.will_at),
-        rec::encode_subscriptions(&record.subscriptions).map_err(unwritable)?,
         rec::number(record.maybe_sent),
         record.token.as_ref().map(Mark::bytes),
     ];
     let sql = "INSERT OR REPLACE INTO session (id, user, client, slot, expiry, ends_at, will,
-         will_delay, will_at, subscriptions, maybe_sent, token) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
-         ?10, ?11, ?12)";
+         will_delay, will_at, maybe_sent, token) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     execute(connection, sql, row)
 }
 

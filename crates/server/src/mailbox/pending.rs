@@ -91,6 +91,7 @@ pub(super) struct Pending {
     by_packet: Map<PacketKey, u32>,
     by_session: Map<SessionId, u32>,
     by_will: Map<WillId, u32>,
+    by_subscription: Map<(SessionId, Box<str>), u32>,
     by_topic: Map<(UserId, ByteString), u32>,
     by_push: Map<(UserId, UserId), u32>,
     by_owner: Map<UserId, u32>,
@@ -268,6 +269,7 @@ impl Pending {
         self.by_packet.clear();
         self.by_session.clear();
         self.by_will.clear();
+        self.by_subscription.clear();
         self.by_topic.clear();
         self.by_push.clear();
         self.by_owner.clear();
@@ -308,6 +310,12 @@ impl Pending {
                 self.add(Write::Session(record), call);
             }
             Write::EndSession(session) => self.end_session(kept, session, call),
+            Write::Subscribe(session, ref subscription) => {
+                self.subscription((session, subscription.topic.as_str().into()), write, call);
+            }
+            Write::Unsubscribe(session, ref topic) => {
+                self.subscription((session, topic.as_str().into()), write, call);
+            }
             Write::Received(session, id) => {
                 self.packet(PacketKey::received(session, id), write, call);
             }
@@ -449,7 +457,12 @@ impl Pending {
         let all = self.ops.len() <= SCAN_OPS;
         if all {
             for at in 0..self.ops.len() {
-                if let Some(Write::InFlight(of, ..) | Write::Received(of, _)) = self.ops[at].write
+                if let Some(
+                    Write::InFlight(of, ..)
+                    | Write::Received(of, _)
+                    | Write::Subscribe(of, _)
+                    | Write::Unsubscribe(of, _),
+                ) = self.ops[at].write
                     && of == session
                 {
                     self.supersede(Some(index(at)));
@@ -474,6 +487,13 @@ impl Pending {
             return;
         }
         self.add(Write::EndWill(id), call);
+    }
+
+    fn subscription(&mut self, key: (SessionId, Box<str>), write: Write, call: u32) {
+        let at = self.next();
+        let before = self.by_subscription.insert(key, at);
+        self.supersede(before);
+        self.add(write, call);
     }
 
     fn retained(&mut self, key: (UserId, ByteString), write: Write, call: u32) {

@@ -13,11 +13,8 @@ use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::store::{Append, Subscription};
 use jam_core::time::Time;
-use jam_wire::packet::{
-    Filter, Packet, PacketId, Publish, QoS, RetainHandling, Subscribe, UserProperties, Version,
-    Will,
-};
-use jam_wire::{Decoder, EncodeError, encode, encode_publish_header};
+use jam_wire::packet::{Packet, PacketId, Publish, QoS, Version, Will};
+use jam_wire::{Decoder, EncodeError, encode_publish_header};
 use rusqlite::Error;
 use rusqlite::types::Type;
 
@@ -208,32 +205,35 @@ pub(super) fn decode_will(body: &[u8], delay_secs: Option<u32>) -> Result<Will, 
     })
 }
 
-/// One SUBSCRIBE after another, as a packet has one Subscription Identifier for all its filters.
-pub(super) fn encode_subscriptions(subscriptions: &[Subscription]) -> Result<Vec<u8>, EncodeError> {
-    let mut buf = BytesMut::new();
-    for same_id in subscriptions.chunk_by(|a, b| a.id == b.id) {
-        let filters = same_id.iter().map(|subscription| Filter {
-            filter: subscription.topic.as_str().into(),
-            qos: subscription.qos,
-            no_local: subscription.no_local,
-            retain_as_published: subscription.retain_as_published,
-            retain_handling: RetainHandling::Send,
-        });
-        let subscribe = Subscribe {
-            packet_id: PacketId::MIN,
-            subscription_id: same_id[0].id,
-            user: UserProperties::default(),
-            filters: filters.collect(),
-        };
-        encode(
-            &Packet::Subscribe(Box::new(subscribe)),
-            Version::V5,
-            &mut buf,
-        )?;
-    }
-    Ok(buf.into())
+/// The bits of `subscription.options`, as a SUBSCRIBE of 5.0 has them: QoS in the two lowest.
+const NO_LOCAL: u8 = 0b0100;
+const RETAIN_AS_PUBLISHED: u8 = 0b1000;
+
+/// Topic, options and Subscription Identifier.
+pub(super) fn subscription_row(subscription: &Subscription) -> (&str, u8, Option<u32>) {
+    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+    let options = subscription.qos as u8
+        | bit(subscription.no_local, NO_LOCAL)
+        | bit(subscription.retain_as_published, RETAIN_AS_PUBLISHED);
+    (&subscription.topic, options, subscription.id)
 }
 
+pub(super) fn subscription(
+    topic: &str,
+    options: u8,
+    id: Option<u32>,
+) -> Result<Subscription, Error> {
+    let qos = QoS::from_bits(options & 0b11).filter(|_| options < 0b1_0000);
+    Ok(Subscription {
+        topic: topic.into(),
+        qos: qos.ok_or_else(|| wrong("the options of a subscription"))?,
+        no_local: options & NO_LOCAL != 0,
+        retain_as_published: options & RETAIN_AS_PUBLISHED != 0,
+        id,
+    })
+}
+
+/// What `session.subscriptions` was before version 4: one SUBSCRIBE after another.
 pub(super) fn decode_subscriptions(bytes: &[u8]) -> Result<Vec<Subscription>, Error> {
     let mut buf = BytesMut::from(bytes);
     let mut decoder = Decoder::client(Version::V5, usize::MAX);

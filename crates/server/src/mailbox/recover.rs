@@ -13,7 +13,8 @@ use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::push::PushRecord;
 use jam_core::store::{
-    Flight, Flights, OwnerRecord, Recovered, RecoveredEntry, SessionId, SessionRecord, WillRecord,
+    Flight, Flights, OwnerRecord, Recovered, RecoveredEntry, SessionId, SessionRecord,
+    Subscription, WillRecord,
 };
 use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
@@ -60,6 +61,7 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     parts.for_each(|part| sessions.extend(part));
     let mut kept = Kept::default();
     kept.sessions(sessions.iter().map(|(record, ..)| record.id));
+    subscriptions(connection, &mut sessions)?;
     received(connection, &mut sessions, &mut kept)?;
     let position = in_flight(connection, &mut sessions, &mut kept)?;
     let last_session = sessions.last().map_or(0, |(record, ..)| record.id);
@@ -102,8 +104,8 @@ fn reserved(connection: &Connection) -> Result<u64, Error> {
 
 fn sessions(connection: &Connection, first: i64, last: i64) -> Result<Part<Sessions>, Error> {
     let mut select = connection.prepare(
-        "SELECT id, user, client, slot, expiry, ends_at, will, will_delay, will_at, subscriptions,
-             maybe_sent, token
+        "SELECT id, user, client, slot, expiry, ends_at, will, will_delay, will_at, maybe_sent,
+             token
          FROM session WHERE id >= ?1 ORDER BY id",
     )?;
     let mut sessions = Sessions::new();
@@ -133,9 +135,9 @@ pub(super) fn session(row: &Row<'_>) -> Result<SessionRecord, Error> {
         ends_at: rec::time(row.get(5)?)?,
         will,
         will_at: rec::time(row.get(8)?)?,
-        subscriptions: rec::decode_subscriptions(row.get_ref(9)?.as_blob()?)?,
-        maybe_sent: rec::from_number(row.get(10)?)?,
-        token: rec::mark(row.get_ref(11)?.as_blob_or_null()?)?,
+        subscriptions: Vec::new(),
+        maybe_sent: rec::from_number(row.get(9)?)?,
+        token: rec::mark(row.get_ref(10)?.as_blob_or_null()?)?,
     })
 }
 
@@ -151,6 +153,25 @@ pub(super) fn will(row: &Row<'_>) -> Result<WillRecord, Error> {
         will: Box::new(rec::decode_will(row.get_ref(2)?.as_blob()?, None)?),
         token: rec::mark(row.get_ref(3)?.as_blob_or_null()?)?,
     })
+}
+
+fn subscriptions(connection: &Connection, sessions: &mut Sessions) -> Result<(), Error> {
+    let sql = "SELECT session, topic, options, id FROM subscription ORDER BY session, topic";
+    let mut select = connection.prepare(sql)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let (session, subscription) = subscription(row)?;
+        if let Some((record, ..)) = find(sessions, session) {
+            record.subscriptions.push(subscription);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn subscription(row: &Row<'_>) -> Result<(SessionId, Subscription), Error> {
+    let (topic, options) = (row.get_ref(1)?.as_str()?, row.get(2)?);
+    let subscription = rec::subscription(topic, options, row.get(3)?)?;
+    Ok((rec::from_number(row.get(0)?)?, subscription))
 }
 
 fn received(
@@ -397,6 +418,7 @@ pub(super) fn retained_message(row: &Row<'_>) -> Result<(UserId, Arc<Message>), 
 /// Reads everything there is, contents too, and keeps nothing of it but the number of messages.
 pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
     let mut sessions = sessions(connection, i64::MIN, i64::MAX)?.found;
+    subscriptions(connection, &mut sessions)?;
     received(connection, &mut sessions, &mut Kept::default())?;
     in_flight(connection, &mut sessions, &mut Kept::default())?;
     entries(connection, i64::MIN, i64::MAX, &drop)?;

@@ -132,10 +132,14 @@ fn save(from: &Connection, into: &Connection, report: &mut Report) -> Result<(),
             }
         };
     }
-    let columns = "id, user, client, slot, expiry, ends_at, will, will_delay, will_at,
-         subscriptions, maybe_sent, token";
+    let columns = "id, user, client, slot, expiry, ends_at, will, will_delay, will_at, maybe_sent,
+         token";
     let valid = |row: &Row<'_>| recover::session(row).is_ok();
     report.sessions = copy_table(from, into, ("session", columns, "id"), valid, report)?;
+    let valid = |row: &Row<'_>| recover::subscription(row).is_ok();
+    let columns = "session, topic, options, id";
+    let table = ("subscription", columns, "session, topic");
+    copy_table(from, into, table, valid, report)?;
     let valid = |row: &Row<'_>| {
         row.get(0).and_then(rec::from_number).is_ok() && row.get(1).and_then(rec::packet_id).is_ok()
     };

@@ -13,6 +13,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::OpenError;
+use super::{apply, records};
 
 /// "JAM2": stands in the header of each mailbox.
 pub(super) const APPLICATION_ID: i64 = 0x4A41_4D32;
@@ -124,6 +125,14 @@ pub(super) const MIGRATIONS: [&str; 4] = [
         name BLOB,
         made_up INTEGER NOT NULL,
         gone_since INTEGER
+    ) WITHOUT ROWID;
+
+    CREATE TABLE subscription (
+        session INTEGER NOT NULL,
+        topic TEXT NOT NULL,
+        options INTEGER NOT NULL,
+        id INTEGER,
+        PRIMARY KEY (session, topic)
     ) WITHOUT ROWID;",
 ];
 
@@ -349,8 +358,22 @@ pub(super) fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Resul
     for step in MIGRATIONS.iter().skip(usize::try_from(from).unwrap_or(0)) {
         transaction.execute_batch(step)?;
     }
+    move_subscriptions(&transaction)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
+}
+
+/// Before version 4, a session's subscriptions were one value, which each SUBSCRIBE wrote anew.
+fn move_subscriptions(transaction: &Connection) -> rusqlite::Result<()> {
+    let mut select = transaction.prepare("SELECT id, subscriptions FROM session")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        for subscription in records::decode_subscriptions(row.get_ref(1)?.as_blob()?)? {
+            let row_of = records::subscription_row(&subscription);
+            apply::put_subscription(transaction, row.get(0)?, row_of)?;
+        }
+    }
+    transaction.execute_batch("ALTER TABLE session DROP COLUMN subscriptions")
 }
 
 /// Opens the file that [`prepare`] has let through, checks it and brings it up to date.

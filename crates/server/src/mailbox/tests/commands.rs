@@ -9,7 +9,7 @@ use jam_core::store::{Flight, Write};
 use jam_core::time::Time;
 use rusqlite::Connection;
 
-use super::setting::{PATIENCE, Setting, append, append_of, id, open, record, user};
+use super::setting::{PATIENCE, Setting, append, append_of, id, open, record, subscription, user};
 use crate::mailbox::admin::{self, Purged};
 use crate::mailbox::salvage::salvage;
 use crate::mailbox::{OpenError, schema};
@@ -24,6 +24,7 @@ fn an_overview_counts_and_shows_nothing() {
     ]);
     setting.write([
         Write::Session(record(4)),
+        Write::Subscribe(4, Box::new(subscription("/1/inbox"))),
         Write::InFlight(4, id(1), Flight::AwaitsPubAck(1)),
     ]);
     setting.flush();
@@ -242,6 +243,7 @@ fn the_schema_is_made_by_its_migrations() {
             "DROP TABLE message; DROP TABLE session; DROP TABLE received; DROP TABLE in_flight;
              DROP TABLE retained; DROP TABLE will; DROP TABLE push; DROP TABLE purge; DROP TABLE meta;
              DROP TABLE owner;
+             DROP TABLE subscription;
              PRAGMA user_version = 0;",
         )
         .unwrap();
@@ -277,6 +279,55 @@ fn a_mailbox_of_the_first_version_is_brought_up_to_date() {
     assert_eq!((record.client.as_str(), record.maybe_sent), ("1:phone", 0));
     setting.write([Write::Session(record.clone().into())]);
     assert_eq!(setting.reopen().sessions.len(), 1);
+}
+
+/// One SUBSCRIBE for each Subscription Identifier stood in the session; messages weighed their payload.
+#[test]
+fn what_version_3_kept_of_subscriptions_and_weights_is_kept() {
+    let mut setting = of_the_first_version();
+    let connection = Connection::open(setting.path().join("mailbox.db")).unwrap();
+    let subscriptions =
+        b"\x82\x13\0\x01\0\0\x08/1/inbox\x01\0\x02/1\x0A\x82\x0C\0\x01\x02\x0B\x09\0\x04/1/x\x04";
+    let sql = "UPDATE session SET subscriptions = ?1";
+    connection.execute(sql, [&subscriptions[..]]).unwrap();
+    let mut body = b"\x32\x00\x00\x08/1/inbox\x00\x01\x00{}".to_vec();
+    body[1] = u8::try_from(body.len() - 2).unwrap();
+    let large = [
+        &b"\x32\x9D\x0F\x00\x08/1/inbox\x00\x01\x8D\x0F\x09\x07\x8A"[..],
+        &[1; 1930],
+        b"{}",
+    ]
+    .concat();
+    for (id, body) in [(1, body), (2, large)] {
+        let sql = "INSERT INTO message VALUES (?1, '1', '7', 5, 0, 0, 5, NULL, 2, ?2)";
+        connection.execute(sql, (id, body)).unwrap();
+    }
+    drop(connection);
+    let found = setting.reopen();
+    let topics = |found: &super::setting::Found| -> Vec<_> {
+        let (record, _, _) = &found.sessions[0];
+        let subscriptions = record.subscriptions.iter();
+        subscriptions
+            .map(|it| {
+                (
+                    it.topic.to_string(),
+                    it.qos as u8,
+                    it.no_local,
+                    it.retain_as_published,
+                    it.id,
+                )
+            })
+            .collect()
+    };
+    let expected = [
+        ("/1".to_owned(), 2, false, true, None),
+        ("/1/inbox".to_owned(), 1, false, false, None),
+        ("/1/x".to_owned(), 0, true, false, Some(9)),
+    ];
+    assert_eq!(topics(&found), expected);
+    let sizes: Vec<_> = found.entries.iter().map(|entry| entry.size).collect();
+    assert_eq!(sizes, [2, 1952]);
+    assert_eq!(topics(&setting.reopen()), expected);
 }
 
 #[test]

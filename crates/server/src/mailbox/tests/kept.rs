@@ -7,7 +7,9 @@ use jam_core::time::Time;
 use jam_wire::packet::{PublishProperties, QoS, Will};
 use rusqlite::Connection;
 
-use super::setting::{Setting, append, append_of, id, message, message_under, record, user};
+use super::setting::{
+    Setting, append, append_of, id, message, message_under, record, subscription, user,
+};
 
 #[test]
 fn messages_come_back_with_what_is_known_of_them() {
@@ -98,9 +100,7 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
         retain_as_published: false,
         id,
     };
-    first
-        .subscriptions
-        .extend([other(None), other(Some(9)), other(None)]);
+    let subscriptions = [other(None), other(Some(9)), subscription("/1/inbox")];
     first.will = Some(Box::new(Will {
         topic: "willtopic".into(),
         payload: "bye".into(),
@@ -131,8 +131,18 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
     setting.flush();
     setting.write([Write::InFlight(3, id(7), Flight::AwaitsPubComp)]);
     setting.write([Write::Released(3, id(9)), Write::EndSession(5)]);
+    for it in &subscriptions {
+        for session in [3, 4] {
+            setting.write([Write::Subscribe(session, Box::new(it.clone()))]);
+        }
+        // What is said of the session says nothing of its subscriptions.
+        setting.write([Write::Session(first.clone())]);
+    }
+    setting.write([Write::Unsubscribe(3, "/1/Some(9)".into())]);
     let recovered = setting.reopen();
     assert_eq!(recovered.sessions.len(), 2);
+    first.subscriptions = vec![subscriptions[0].clone(), subscriptions[2].clone()];
+    assert_eq!(recovered.sessions[1].0.subscriptions.len(), 3);
     let (found, received, flights) = &recovered.sessions[0];
     assert_eq!(format!("{found:?}"), format!("{first:?}"));
     assert_eq!(found.will, first.will);
@@ -145,8 +155,10 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
     assert_eq!(flights, &expected);
     setting.write([Write::InFlight(3, id(1), Flight::AwaitsPubAck(53))]);
     setting.write([Write::Landed(3, id(8)), Write::EndSession(4)]);
+    setting.write([Write::Unsubscribe(3, "/1/None".into())]);
     let recovered = setting.reopen();
     assert_eq!(recovered.sessions.len(), 1);
+    assert_eq!(recovered.sessions[0].0.subscriptions, subscriptions[2..]);
     let ids: Vec<_> = recovered.sessions[0]
         .2
         .iter()

@@ -7,11 +7,11 @@ use std::time::Duration;
 use jam_core::directory::{Life, Mark};
 use jam_core::ids::UserId;
 use jam_core::push::PushRecord;
-use jam_core::store::{Append, Flight, OwnerRecord, Write};
+use jam_core::store::{Append, Flight, OwnerRecord, Subscription, Write};
 use jam_core::time::Time;
 use proptest::prelude::*;
 
-use super::setting::{Found, Setting, append_of, message, record, user, will};
+use super::setting::{Found, Setting, append_of, message, record, subscription, user, will};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -25,6 +25,7 @@ enum Step {
 struct Model {
     messages: BTreeMap<u64, (u32, bool)>,
     sessions: BTreeMap<u64, u8>,
+    subscriptions: BTreeMap<(u64, String), Option<u32>>,
     received: BTreeMap<(u64, u16), ()>,
     flights: Vec<(u64, u16, Flight)>,
     retained: BTreeMap<String, Vec<u8>>,
@@ -48,8 +49,16 @@ impl Model {
             Write::Session(record) => drop(self.sessions.insert(record.id, record.slot)),
             Write::EndSession(session) => {
                 self.sessions.remove(session);
+                self.subscriptions.retain(|(of, _), _| of != session);
                 self.received.retain(|(of, _), ()| of != session);
                 self.flights.retain(|(of, ..)| of != session);
+            }
+            Write::Subscribe(session, it) => {
+                let key = (*session, it.topic.to_string());
+                self.subscriptions.insert(key, it.id);
+            }
+            Write::Unsubscribe(session, topic) => {
+                self.subscriptions.remove(&(*session, topic.to_string()));
             }
             Write::Received(session, id) => drop(self.received.insert((*session, id.get()), ())),
             Write::Released(session, id) => drop(self.received.remove(&(*session, id.get()))),
@@ -93,6 +102,10 @@ impl Model {
         }
         for (record, received, flights) in &recovered.sessions {
             model.sessions.insert(record.id, record.slot);
+            let subscriptions = record.subscriptions.iter();
+            model
+                .subscriptions
+                .extend(subscriptions.map(|it| ((record.id, it.topic.to_string()), it.id)));
             model
                 .received
                 .extend(received.iter().map(|id| ((record.id, id.get()), ())));
@@ -149,6 +162,14 @@ fn write() -> impl Strategy<Value = Write> {
             Write::Session(record)
         }),
         1 => (1_u64..4).prop_map(Write::EndSession),
+        2 => (1_u64..4, 0_u8..3, any::<Option<u16>>()).prop_map(|(session, topic, id)| {
+            let id = id.map(u32::from);
+            let subscription = Subscription { id, ..subscription(&format!("/1/{topic}")) };
+            Write::Subscribe(session, Box::new(subscription))
+        }),
+        1 => (1_u64..4, 0_u8..3).prop_map(|(session, topic)| {
+            Write::Unsubscribe(session, format!("/1/{topic}").into())
+        }),
         2 => ids().prop_map(|(session, id)| Write::Received(session, id)),
         2 => ids().prop_map(|(session, id)| Write::Released(session, id)),
         4 => (ids(), flight).prop_map(|((session, id), flight)| Write::InFlight(session, id, flight)),
@@ -222,7 +243,9 @@ impl Numbers {
                 *session = self.session(named);
                 self.sessions.remove(&named);
             }
-            Write::Received(session, _)
+            Write::Subscribe(session, _)
+            | Write::Unsubscribe(session, _)
+            | Write::Received(session, _)
             | Write::Released(session, _)
             | Write::InFlight(session, ..)
             | Write::Landed(session, _) => *session = self.session(*session),
@@ -258,8 +281,10 @@ proptest! {
                 Step::Write(mut writes) => {
                     for write in &mut writes {
                         numbers.assign(write);
-                        // Packet ids belong to a session that is known.
-                        if let Write::Received(session, _) | Write::InFlight(session, ..) = write
+                        // Packet ids and subscriptions belong to a session that is known.
+                        if let Write::Received(session, _)
+                        | Write::InFlight(session, ..)
+                        | Write::Subscribe(session, _) = write
                             && !model.sessions.contains_key(session)
                         {
                             let record = Write::Session(record(*session));

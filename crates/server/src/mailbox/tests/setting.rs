@@ -194,6 +194,16 @@ pub(super) fn will(topic: &str) -> WillRecord {
     }
 }
 
+pub(super) fn subscription(topic: &str) -> Subscription {
+    Subscription {
+        topic: topic.into(),
+        qos: QoS::AtLeastOnce,
+        no_local: false,
+        retain_as_published: true,
+        id: Some(9),
+    }
+}
+
 pub(super) fn record(id: u64) -> Box<SessionRecord> {
     Box::new(SessionRecord {
         id,
@@ -205,13 +215,7 @@ pub(super) fn record(id: u64) -> Box<SessionRecord> {
         will: None,
         will_at: None,
         maybe_sent: 0,
-        subscriptions: vec![Subscription {
-            topic: "/1/inbox".into(),
-            qos: QoS::AtLeastOnce,
-            no_local: false,
-            retain_as_published: true,
-            id: Some(9),
-        }],
+        subscriptions: Vec::new(),
         token: Some(Mark::new([2; Mark::LEN])),
     })
 }
