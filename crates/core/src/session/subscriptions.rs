@@ -19,6 +19,10 @@ const SCANNED: usize = 8;
 pub(crate) struct Subscriptions {
     /// Most have one for ever, to the inbox.
     list: SmallVec<[Subscription; 1]>,
+    #[expect(
+        clippy::box_collection,
+        reason = "nearly all sessions have none, and take a word for it"
+    )]
     places: Option<Box<HashMap<SmolStr, usize, RandomState>>>,
 }
 

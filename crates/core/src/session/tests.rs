@@ -127,7 +127,7 @@ proptest! {
 #[test]
 fn every_subscription_is_found_as_others_come_and_go() {
     let mut session = Session::default();
-    let mut topics = std::collections::BTreeSet::new();
+    let mut topics = BTreeSet::new();
     for n in 0..5000_u32 {
         let topic = format!("/1/{}", n.wrapping_mul(0x9E37_79B9) % 60);
         if n % 3 == 0 || topics.len() >= 40 {
