@@ -1,12 +1,18 @@
-//! A small MQTT 5.0 client over TCP, for the commands `send` and `listen`.
+//! A small MQTT 5.0 client over TCP, TLS and WebSocket, for the commands `send` and `listen`.
+//!
+//! [`url`] says where a server is, `transport` brings bytes there.
 //!
 //! One connection, one thing at a time; nothing is kept between connections: a clean start, and a
 //! session that ends with the connection. What the server writes to the device channel is told as an
 //! error, in the server's words.
 
+mod transport;
+pub mod url;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -18,9 +24,10 @@ use jam_wire::packet::{
 };
 use jam_wire::{Decoder, ReasonCode};
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use transport::Transport;
+pub use url::ServerUrl;
 
 /// How long the server may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +44,7 @@ const MAX_PACKET: usize = jam_wire::MAX_VARINT as usize + 5;
 /// A connection to a server, logged in.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    transport: Transport,
     decoder: Decoder,
     received: BytesMut,
     device_channel: ByteString,
@@ -97,28 +104,24 @@ impl From<io::Error> for ClientError {
 }
 
 impl Client {
-    /// Connects and logs in.
+    /// Connects and logs in. `ca` is the file of the authorities that may have signed the server's certificate; without
+    /// it, those that this machine knows.
     ///
     /// # Errors
-    /// If there is no server, or it refuses.
+    /// If there is no server, it cannot show who it is, or it refuses.
     pub async fn connect(
-        server: &str,
+        server: &ServerUrl,
+        ca: Option<&Path>,
         user: &UserId,
         device: &str,
         token: &str,
     ) -> Result<Self, ClientError> {
         let client_id = ClientId::new(format!("{user}:{device}"));
-        let stream = timeout(ANSWER_TIMEOUT, TcpStream::connect(server))
+        let transport = timeout(ANSWER_TIMEOUT, Transport::connect(server, ca))
             .await
-            .map_err(|_| ClientError::Unexpected(format!("{server} does not answer")))?
-            .map_err(|error| {
-                ClientError::Unexpected(format!(
-                    "cannot connect to {server}: {error}; is the server running there?"
-                ))
-            })?;
-        stream.set_nodelay(true)?;
+            .map_err(|_| ClientError::Unexpected(format!("{server} does not answer")))??;
         let mut client = Self {
-            stream,
+            transport,
             decoder: Decoder::client(Version::V5, MAX_PACKET),
             received: BytesMut::new(),
             device_channel: client_id.device_channel(),
@@ -128,7 +131,14 @@ impl Client {
         client
             .write(&connect_packet(&client_id, user, token))
             .await?;
-        match client.answer().await? {
+        let answer = client.answer().await.map_err(|error| match error {
+            ClientError::Refused(_) | ClientError::Reason(..) => error,
+            error if server.is_plain_mqtt() => ClientError::Unexpected(format!(
+                "{error}; is MQTT served on this port, and without TLS? With TLS it is mqtts://HOST:PORT"
+            )),
+            error => error,
+        })?;
+        match answer {
             Packet::ConnAck(ack) => connected(&ack)?,
             _ => {
                 return Err(ClientError::Unexpected(format!(
@@ -262,9 +272,13 @@ impl Client {
     pub async fn disconnect(mut self) -> Result<(), ClientError> {
         let goodbye = Disconnect::with_reason(ReasonCode::Success);
         self.write(&Packet::Disconnect(Box::new(goodbye))).await?;
-        self.stream.shutdown().await?;
-        let mut rest = [0; 4096];
-        let drain = async { while matches!(self.stream.read(&mut rest).await, Ok(1..)) {} };
+        self.transport.shutdown().await?;
+        let drain = async {
+            let mut rest = BytesMut::new();
+            while matches!(self.transport.read(&mut rest).await, Ok(1..)) {
+                rest.clear();
+            }
+        };
         // Whether the server closes at once or not: it has been told.
         let _ = timeout(ANSWER_TIMEOUT, drain).await;
         Ok(())
@@ -287,7 +301,7 @@ impl Client {
             if let Some(packet) = decoded.map_err(|e| ClientError::Unexpected(e.to_string()))? {
                 return Ok(packet);
             }
-            if self.stream.read_buf(&mut self.received).await? == 0 {
+            if self.transport.read(&mut self.received).await? == 0 {
                 let closed = "the server closed the connection".to_owned();
                 return Err(ClientError::Unexpected(closed));
             }
@@ -298,7 +312,7 @@ impl Client {
         let mut bytes = BytesMut::new();
         jam_wire::encode(packet, Version::V5, &mut bytes)
             .map_err(|error| ClientError::Unexpected(format!("this cannot be sent: {error}")))?;
-        Ok(self.stream.write_all(&bytes).await?)
+        Ok(self.transport.write(bytes.freeze()).await?)
     }
 }
 

@@ -3,6 +3,8 @@
 //! `listen` is always the same device of its user, so that a new one takes over from an old one.
 //! `send` is a new device each time, so that two that run at once are not taken for one.
 
+use std::io::Read;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -13,11 +15,12 @@ use serde_json::Value;
 
 use super::output::Output;
 use super::{CliError, block_on};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, ServerUrl};
 use crate::directory::admin::random_token;
 
 pub(super) const SEND_HELP: &str = "\
 Example: JAM_TOKEN=… jam-mqtt send --user 1 --to 2 'Hello'
+         date | JAM_TOKEN=… jam-mqtt send --server mqtts://jam.example.org --user 1 --to 2 -
 
 By default a user has one connected device: sending as a user logs the user's other device out. The \
 server's setting sessions.devices = \"many\" lets them be connected side by side.";
@@ -32,15 +35,21 @@ sessions.devices = \"many\" lets them be connected side by side.";
 /// The name of the device that `listen` is.
 const LISTEN_DEVICE: &str = "jam-mqtt-listen";
 
+/// Bytes of a text that is read from standard input.
+const MAX_TEXT_BYTES: u64 = 16 * 1024 * 1024;
+
 /// How much of a random token tells one `send` from another.
 const SEND_DEVICE_DIGITS: usize = 8;
 
 /// Who connects, and where.
 #[derive(Debug, Args)]
 struct Login {
-    /// HOST:PORT of MQTT over TCP
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1883")]
-    server: crate::settings::Address,
+    /// HOST:PORT, or mqtt://, mqtts://, ws:// or wss://HOST[:PORT]
+    #[arg(long, value_name = "URL", default_value = "127.0.0.1:1883")]
+    server: ServerUrl,
+    /// Certificates (PEM) of the authorities that may have signed the server's [default: the machine's]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The user id to log in as
     #[arg(long, value_name = "ID", value_parser = user_id, allow_hyphen_values = true)]
     user: UserId,
@@ -61,7 +70,7 @@ pub(super) struct Send {
     /// The user id to write to
     #[arg(long, value_name = "ID", value_parser = user_id, allow_hyphen_values = true)]
     to: UserId,
-    /// The text
+    /// The text; - reads it from standard input
     #[arg(allow_hyphen_values = true)]
     text: String,
     /// Print what was sent as JSON
@@ -102,8 +111,27 @@ impl From<ClientError> for CliError {
 
 impl Login {
     async fn connect(&self, device: &str) -> Result<Client, CliError> {
-        Ok(Client::connect(self.server.as_str(), &self.user, device, &self.token).await?)
+        let (server, ca) = (&self.server, self.ca.as_deref());
+        Ok(Client::connect(server, ca, &self.user, device, &self.token).await?)
     }
+}
+
+/// All of it, without the line feed at its end.
+fn read_text(from: impl Read) -> Result<String, CliError> {
+    let mut text = String::new();
+    from.take(MAX_TEXT_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| CliError::Failed(format!("cannot read the text: {error}")))?;
+    if text.len() as u64 > MAX_TEXT_BYTES {
+        let most = MAX_TEXT_BYTES;
+        return Err(CliError::Failed(format!(
+            "the text has more than {most} bytes; send less"
+        )));
+    }
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
 }
 
 /// The payload of a text message sent now.
@@ -120,11 +148,15 @@ pub(super) fn text_message(from: &str, content: &str) -> Result<String, CliError
 
 impl Send {
     pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
-        block_on(self.send(output))
+        let content = match &*self.text {
+            "-" => read_text(std::io::stdin().lock())?,
+            _ => self.text.clone(),
+        };
+        block_on(self.send(&content, output))
     }
 
-    async fn send(self, output: &Output) -> Result<(), CliError> {
-        let payload = text_message(self.login.user.as_str(), &self.text)?;
+    async fn send(self, content: &str, output: &Output) -> Result<(), CliError> {
+        let payload = text_message(self.login.user.as_str(), content)?;
         let device = format!("jam-mqtt-send-{}", &random_token()?[..SEND_DEVICE_DIGITS]);
         let mut client = self.login.connect(&device).await?;
         client
@@ -218,6 +250,14 @@ mod tests {
             message.ends_with(r#"Z","content":"a \"b\"\n","type":0}"#),
             "{message}"
         );
+    }
+
+    #[test]
+    fn a_text_from_standard_input_is_whole_and_bounded() {
+        assert_eq!(read_text(&b"one\ntwo\n"[..]).unwrap(), "one\ntwo");
+        assert_eq!(read_text(&b""[..]).unwrap(), "");
+        assert!(read_text(&b"\xff"[..]).is_err());
+        assert!(read_text(std::io::repeat(b'x')).is_err());
     }
 
     #[test]

@@ -204,8 +204,8 @@ impl Bench {
     }
 
     async fn connect(&self, user: &str, device: &str, token: &str) -> Result<Client, ClientError> {
-        let at = self.running.mqtt.unwrap().to_string();
-        Client::connect(&at, &UserId::parse(user).unwrap(), device, token).await
+        let at = self.running.mqtt.unwrap().to_string().parse().unwrap();
+        Client::connect(&at, None, &UserId::parse(user).unwrap(), device, token).await
     }
 }
 

@@ -75,8 +75,9 @@ impl House {
     }
 
     async fn client(&self, user: &str) -> Client {
-        let at = self.running.as_ref().unwrap().mqtt.unwrap().to_string();
-        Client::connect(&at, &super::user(user), "phone", &format!("t{user}"))
+        let at = self.running.as_ref().unwrap().mqtt.unwrap();
+        let at = at.to_string().parse().unwrap();
+        Client::connect(&at, None, &super::user(user), "phone", &format!("t{user}"))
             .await
             .unwrap()
     }
