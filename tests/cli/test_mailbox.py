@@ -176,7 +176,7 @@ def test_a_backup_that_cannot_be_leaves_nothing(own, tmp_path):
         jam(own, "backup", target, status=1)
     done = run_cli("backup", tmp_path / "none", "--data", tmp_path / "nowhere")
     assert done.returncode == 1
-    assert "there is no directory at" in done.stderr
+    assert "there is no accounts database at" in done.stderr
     assert not (tmp_path / "none").exists()
 
 

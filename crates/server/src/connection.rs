@@ -397,7 +397,7 @@ impl<S: Transport> Pump<S> {
             self.loading = None;
             let result = result.map_err(|error| {
                 // The directory's watch and its loader say so once; this would come with each packet.
-                tracing::debug!(%error, "the directory does not answer");
+                tracing::debug!(%error, "the accounts database does not answer");
                 Unavailable
             });
             let loaded = if times < LOADS_PER_PACKET {

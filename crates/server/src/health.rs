@@ -37,7 +37,7 @@ impl Health {
         if self.slots.stopping() {
             Some("stopping")
         } else if self.directory_fails.load(Ordering::Relaxed) {
-            Some("the directory does not answer")
+            Some("the accounts database does not answer")
         } else if !self.mailbox.accepts() {
             Some("the mailbox cannot be written")
         } else {
@@ -74,7 +74,10 @@ mod tests {
         assert_eq!(health.trouble(), None);
         assert!(health.set_directory_fails(true));
         assert!(!health.set_directory_fails(true));
-        assert_eq!(health.trouble(), Some("the directory does not answer"));
+        assert_eq!(
+            health.trouble(),
+            Some("the accounts database does not answer")
+        );
         assert!(health.set_directory_fails(false));
         disk.full.store(true, Ordering::Relaxed);
         assert_eq!(health.trouble(), Some("the mailbox cannot be written"));

@@ -75,7 +75,7 @@ async fn publish_will(shared: &Shared, will: DueWill) -> bool {
             Err(question) => {
                 if let Err(error) = shared.directory.load(question).await {
                     // The directory's watch says so once; this would come with each will.
-                    tracing::debug!(%error, "a will waits: the directory does not answer");
+                    tracing::debug!(%error, "a will waits: the accounts database does not answer");
                     break;
                 }
             }
@@ -101,9 +101,11 @@ pub(crate) async fn watch_directory(
             result = check_directory(&shared, &mut checked, &mut sweep) => result,
         };
         match result {
-            Ok(()) if health.set_directory_fails(false) => tracing::info!("the directory answers"),
+            Ok(()) if health.set_directory_fails(false) => {
+                tracing::info!("the accounts database answers");
+            }
             Err(error) if health.set_directory_fails(true) => {
-                tracing::error!(%error, "the directory does not answer");
+                tracing::error!(%error, "the accounts database does not answer");
             }
             Ok(()) | Err(_) => {}
         }
@@ -231,7 +233,7 @@ async fn recheck_some(
             tries -= 1;
             if tries == 0 {
                 return Err(DirectoryError::new(
-                    "the directory changes faster than it can be read",
+                    "the accounts database changes faster than it can be read",
                 ));
             }
         }

@@ -34,7 +34,7 @@ pub(crate) async fn tell_presence(shared: Arc<Shared>, mut stop: watch::Receiver
             };
             match &told {
                 Err(error) if !failing => {
-                    tracing::warn!(%error, "presence is not told: the directory does not answer");
+                    tracing::warn!(%error, "presence is not told: the accounts database does not answer");
                 }
                 Ok(()) if failing => tracing::info!("presence is told again"),
                 Ok(()) | Err(_) => {}

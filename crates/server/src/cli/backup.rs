@@ -17,7 +17,7 @@ use crate::mailbox::{OpenError, admin};
 use crate::settings::Settings;
 
 pub(super) const HELP: &str = "Example: jam-mqtt backup /var/backups/jam/today\n\n\
-    `jam-mqtt serve --data` on the copy starts. Wherever the directory is, its copy is jam.db there.";
+    `jam-mqtt serve --data` on the copy starts. Wherever the accounts database is, its copy is jam.db there.";
 
 /// What is to be copied, and where.
 #[derive(Debug, Args)]
@@ -55,10 +55,10 @@ impl Backup {
             }));
         }
         if with_mailbox {
-            output.line(&format!("directory and mailbox are in {shown}"))
+            output.line(&format!("accounts database and mailbox are in {shown}"))
         } else {
             output.line(&format!(
-                "the directory is in {shown}; there is no mailbox yet"
+                "the accounts database is in {shown}; there is no mailbox yet"
             ))
         }
     }

@@ -41,7 +41,7 @@ impl From<BenchError> for CliError {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
-    /// Make a directory with pairs of friends
+    /// Make an accounts database with pairs of friends
     #[command(
         after_help = "Example: jam-mqtt bench prepare --directory sqlite:/tmp/jam-bench/jam.db --pairs 100"
     )]

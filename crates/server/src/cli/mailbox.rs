@@ -49,7 +49,7 @@ pub(super) enum MailboxCommand {
         #[arg(long, value_name = "SENDER", value_parser = user_id, allow_negative_numbers = true)]
         from: Option<UserId>,
     },
-    /// Save what can be read of a damaged mailbox, and the directory, into a new data directory
+    /// Save what can be read of a damaged mailbox, and the accounts database, into a new data directory
     #[command(after_help = SALVAGE_HELP)]
     Salvage {
         /// The new data directory: one that is empty, or that is not there yet

@@ -89,7 +89,7 @@ enum Command {
     /// What waits for a user, never contents: show, purge; salvage what is damaged
     #[command(subcommand)]
     Mailbox(mailbox::MailboxCommand),
-    /// Copy directory and mailbox into a new data directory, while the server runs or not
+    /// Copy accounts database and mailbox into a new data directory, while the server runs or not
     #[command(after_help = backup::HELP)]
     Backup(backup::Backup),
     /// Send a message to a user's inbox

@@ -34,7 +34,7 @@ pub(super) fn threads(tls: bool) -> Result<usize, WrongThreads> {
     }
 }
 
-/// A thread for each core, but one for two cores: the mailbox's writer, the directory's reader and the kernel
+/// A thread for each core, but one for two cores: the mailbox's writer, the accounts database's reader and the kernel
 /// have work for the other, and to hand tasks over costs more than it brings. With TLS it is two, for
 /// everybody's messages would wait for the handshakes when many clients come back at once.
 fn threads_for(cores: usize, tls: bool) -> usize {

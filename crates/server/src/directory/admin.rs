@@ -505,8 +505,8 @@ fn is_constraint(error: &rusqlite::Error) -> bool {
 
 fn cannot_write(error: &rusqlite::Error) -> DirectoryError {
     DirectoryError::new(if is_busy(error) {
-        "another process is writing to the directory; try again".to_owned()
+        "another process is writing to the accounts database; try again".to_owned()
     } else {
-        format!("the directory cannot be changed: {error}")
+        format!("the accounts database cannot be changed: {error}")
     })
 }

@@ -201,7 +201,7 @@ impl Loader {
         let is_open = self.reader.is_some();
         let is_gone = now.db.is_none() && is_open;
         if is_gone && !self.missing {
-            tracing::warn!(path = %self.shared.path.display(), "the directory's file is gone; \
+            tracing::warn!(path = %self.shared.path.display(), "the accounts database's file is gone; \
                 going on with what it held");
         }
         self.missing = is_gone;
@@ -242,9 +242,9 @@ impl Loader {
         let opened = opened.map_err(LookError::Failed)?;
         if was_replaced {
             self.shared.replacements.fetch_add(1, Ordering::AcqRel);
-            tracing::info!(%path, "the directory's file was replaced");
+            tracing::info!(%path, "the accounts database's file was replaced");
         } else if !self.suspect {
-            tracing::info!(%path, "the log of the directory's file is another one; both were opened anew");
+            tracing::info!(%path, "the log of the accounts database's file is another one; both were opened anew");
         }
         self.reader = Some(opened.reader);
         self.names = opened.names;
@@ -300,11 +300,11 @@ impl Loader {
             Some(error) if is_busy(error) => {}
             Some(error) if !*unanswered => {
                 *unanswered = true;
-                tracing::error!(%error, asks, "the directory cannot be asked");
+                tracing::error!(%error, asks, "the accounts database cannot be asked");
             }
             None if *unanswered => {
                 *unanswered = false;
-                tracing::info!(asks, "the directory can be asked again");
+                tracing::info!(asks, "the accounts database can be asked again");
             }
             Some(_) | None => {}
         }
@@ -378,6 +378,6 @@ fn is_suspicious(error: &rusqlite::Error) -> bool {
 fn locked() -> DirectoryError {
     let secs = LOCK_PATIENCE.as_secs();
     DirectoryError::new(format!(
-        "another process has locked the directory for {secs} s"
+        "another process has locked the accounts database for {secs} s"
     ))
 }

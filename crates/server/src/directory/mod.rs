@@ -68,17 +68,17 @@ impl std::error::Error for DirectoryError {}
 impl From<rusqlite::Error> for DirectoryError {
     fn from(error: rusqlite::Error) -> Self {
         if is_busy(&error) {
-            return Self::new("the directory is locked by another process; try again");
+            return Self::new("the accounts database is locked by another process; try again");
         }
         if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) {
             return Self(format!(
-                "the directory's own rules forbid this change: {error}"
+                "the accounts database's own rules forbid this change: {error}"
             ));
         }
         if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) {
-            return Self(format!("the directory cannot be written: {error}"));
+            return Self(format!("the accounts database cannot be written: {error}"));
         }
-        Self(format!("the directory cannot be read: {error}"))
+        Self(format!("the accounts database cannot be read: {error}"))
     }
 }
 

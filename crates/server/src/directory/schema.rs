@@ -125,19 +125,19 @@ fn leave_checkpoints_to_owner(connection: &Connection) -> rusqlite::Result<()> {
 fn describe(path: &Path, error: &rusqlite::Error) -> DirectoryError {
     if !path.exists() {
         return DirectoryError::new(format!(
-            "there is no directory at {}; `jam-mqtt user add ID` makes one",
+            "there is no accounts database at {}; `jam-mqtt user add ID` makes one",
             path.display()
         ));
     }
     let path = path.display();
     DirectoryError::new(match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => {
-            format!("the directory {path} is not an SQLite database")
+            format!("the accounts database {path} is not an SQLite database")
         }
         Some(rusqlite::ErrorCode::DatabaseBusy) => {
-            format!("the directory {path} is locked by another process; try again")
+            format!("the accounts database {path} is locked by another process; try again")
         }
-        _ => format!("the directory {path} cannot be opened: {error}"),
+        _ => format!("the accounts database {path} cannot be opened: {error}"),
     })
 }
 
@@ -174,13 +174,13 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), Director
         let file = path.display();
         if present.is_empty() {
             return Err(DirectoryError::new(format!(
-                "the directory {file} has no table {table}; is it a jam database?"
+                "the accounts database {file} has no table {table}; is it a jam database?"
             )));
         }
         for column in *columns {
             if !present.iter().any(|name| name.eq_ignore_ascii_case(column)) {
                 return Err(DirectoryError::new(format!(
-                    "the directory {file} has no column {column} in its table {table}"
+                    "the accounts database {file} has no column {column} in its table {table}"
                 )));
             }
         }
@@ -213,7 +213,7 @@ pub(super) fn create_if_missing(path: &Path) -> Result<(), DirectoryError> {
     }
     let cannot = |why: &dyn std::fmt::Display| {
         DirectoryError::new(format!(
-            "the directory {} cannot be created: {why}",
+            "the accounts database {} cannot be created: {why}",
             path.display()
         ))
     };

@@ -139,7 +139,7 @@ impl SqliteDirectory {
         let opened = shared.open_connections()?;
         let (requests, queue) = mpsc::channel(QUEUE);
         Loader::start(Arc::clone(&shared), opened, queue).map_err(|error| {
-            DirectoryError::new(format!("no thread for the directory: {error}"))
+            DirectoryError::new(format!("no thread for the accounts database: {error}"))
         })?;
         Ok(Self { shared, requests })
     }
@@ -264,7 +264,7 @@ impl SqliteDirectory {
         });
         clear
             .await
-            .expect("writing to the directory does not panic")
+            .expect("writing to the accounts database does not panic")
     }
 
     /// Has everything that memory does not know read by the loader's thread.
@@ -310,7 +310,7 @@ impl SqliteDirectory {
         what: impl FnOnce(oneshot::Sender<Result<T, DirectoryError>>) -> What,
     ) -> Result<T, DirectoryError> {
         let (reply, answer) = oneshot::channel();
-        let gone = || DirectoryError::new("the directory's thread has ended");
+        let gone = || DirectoryError::new("the accounts database's thread has ended");
         let mut answered = pin!(async {
             let sent = self.requests.send(Request::new(what(reply))).await;
             sent.map_err(|_| gone())?;

@@ -718,7 +718,10 @@ fn what_is_missing_is_named() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("jam.db");
     let error = SqliteDirectory::open(&path).unwrap_err().to_string();
-    assert!(error.contains("there is no directory at"), "{error}");
+    assert!(
+        error.contains("there is no accounts database at"),
+        "{error}"
+    );
     assert!(!path.exists(), "opening creates nothing");
     std::fs::write(
         &path,

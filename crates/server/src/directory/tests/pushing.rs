@@ -164,7 +164,7 @@ async fn what_cannot_be_written_is_an_error() {
     let error = schema::clear_notification_token(&reader, 2, &token).unwrap_err();
     let error = DirectoryError::from(error).to_string();
     assert!(
-        error.starts_with("the directory cannot be written"),
+        error.starts_with("the accounts database cannot be written"),
         "{error}"
     );
 }
