@@ -84,7 +84,7 @@ class Server:
         before = len(self.log()) if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [*map(str, command), *self.arguments],
+                [*self.within(), *map(str, command), *self.arguments],
                 env=environment(self.settings) | {"TOKIO_WORKER_THREADS": str(threads)} | self.more(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -104,6 +104,10 @@ class Server:
     def more(self):
         """What else stands in the environment."""
         return {}
+
+    def within(self):
+        """What the command line begins with."""
+        return []
 
     def _ready(self):
         ca = self.certificate and self.certificate / "ca.pem"
