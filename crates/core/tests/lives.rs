@@ -122,6 +122,26 @@ fn an_account_that_gets_an_id_again_finds_nothing_of_the_one_before() {
     }
 }
 
+/// What the second account has must be known as its own after a crash, or the third one would find it.
+#[test]
+fn so_does_the_one_after_that_whenever_the_server_is_killed() {
+    let bench = lived();
+    remove(&bench);
+    add(&bench);
+    let second = bench.client("2:second", V5);
+    second.connect_with(lasting);
+    second.subscribe_inbox();
+    second.drop_connection();
+    let friend = bench.client("1:phone", V5);
+    friend.connect();
+    friend.write("2", "for the second", QoS::AtLeastOnce);
+    friend.disconnect();
+    bench.crash();
+    remove(&bench);
+    add(&bench);
+    expect_nothing_left(&bench, "third");
+}
+
 #[test]
 fn what_is_published_to_the_next_account_does_not_join_the_mail_of_the_one_before() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {

@@ -184,9 +184,14 @@ impl User {
             if self.owner.take().is_some_and(|owner| owner.recorded) {
                 effects.write(Write::EndOwner(self.id.clone()));
             }
-        } else if let Some((writes, _)) = effects.writes.first_mut()
+        } else if !effects.writes.is_empty()
             && let Some(write) = self.owner_write()
         {
+            // One that has ended in the same moment makes room for this one, and not after it.
+            for (writes, _) in &mut effects.writes {
+                writes.retain(|write| !matches!(write, Write::EndOwner(_)));
+            }
+            let (writes, _) = &mut effects.writes[0];
             let rest = std::mem::take(writes);
             *writes = Writes::from_iter([write].into_iter().chain(rest));
         }
