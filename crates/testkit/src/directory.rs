@@ -190,7 +190,7 @@ impl Facts {
         let life = self.lives.get(user);
         Life {
             email: life.map(|life| mark(&format!("{user} {life}"))),
-            name: life.map(|life| mark(&format!("{life} {user}"))),
+            name: life.map(|life| mark(&format!("n{life} {user}"))),
             made_up: false,
         }
     }

@@ -106,27 +106,29 @@ impl CrashingStore {
         }
     }
 
-    /// Fails to commit the first `count` calls: those with an append are refused, the others wait again.
+    /// Fails to commit the first `count` calls. Those with an append are refused: the message and what stands or falls with
+    /// it; whatever else they hold waits again, as the others do.
     pub fn fail(&self, count: usize) {
         let refused = {
             let mut state = self.state();
             let count = count.min(state.calls.len());
             let rest = state.calls.split_off(count);
-            let is_append = |(writes, _): &(Writes, _)| {
-                let mut writes = writes.iter();
-                writes.any(|write| matches!(write, Write::Append(_)))
-            };
-            let (refused, mut again): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.calls)
-                .into_iter()
-                .partition(is_append);
-            again.extend(rest);
-            state.calls = again;
+            let mut refused = Vec::new();
+            for (mut writes, mut receipt) in std::mem::take(&mut state.calls) {
+                let is_append = |write: &Write| matches!(write, Write::Append(_));
+                if writes.iter().any(is_append) {
+                    refused.extend(receipt.take());
+                    writes = writes.into_iter().filter_map(without_message).collect();
+                }
+                if !writes.is_empty() || receipt.is_some() {
+                    state.calls.push_back((writes, receipt));
+                }
+            }
+            state.calls.extend(rest);
             refused
         };
-        for (_, receipt) in refused {
-            if let Some(receipt) = receipt {
-                receipt.refused(refusals::STORE);
-            }
+        for receipt in refused {
+            receipt.refused(refusals::STORE);
         }
     }
 
@@ -206,6 +208,15 @@ impl State {
             self.kept.extend(receipt);
         }
         true
+    }
+}
+
+/// What is left of a write when the message in its call is refused.
+fn without_message(write: Write) -> Option<Write> {
+    match write {
+        Write::Append(_) | Write::EndWill(_) => None,
+        Write::Received(session, id) => Some(Write::Released(session, id)),
+        other => Some(other),
     }
 }
 

@@ -223,6 +223,26 @@ impl Device {
         self.crashed = true;
     }
 
+    /// The account has ended, and everything of it.
+    pub(super) fn end_life(&mut self) {
+        if self.connected {
+            assert!(
+                self.client.is_closed(),
+                "{} is still there",
+                self.client.id()
+            );
+            self.client.drop_connection();
+            self.lasting = false;
+            self.lose_connection(Time::NEVER);
+        }
+        self.end_session();
+    }
+
+    /// Whether a message is on its way to the server, or will be again.
+    pub(super) fn is_publishing(&self, number: usize) -> bool {
+        self.outgoing.iter().any(|it| it.number == number)
+    }
+
     pub(super) fn expire(&mut self, now: Time) {
         let until = self.ends_late.max(self.session);
         if !self.connected && until.is_some_and(|until| until <= now) {
@@ -467,7 +487,7 @@ impl Device {
         let message = &messages[number];
         let who = self.client.id();
         assert_eq!(message.receiver, self.user, "{who} got {message:?}");
-        assert!(message.allowed, "{who} got {message:?}");
+        assert!(message.allowed && !message.gone, "{who} got {message:?}");
         assert_eq!(publish.qos, message.qos);
         assert!(!publish.retain);
         // What waits for the store under its packet id already still comes (MQTT 5.0, section 3.10.4).

@@ -63,6 +63,10 @@ struct Message {
     acknowledged: bool,
     /// A device has got it at QoS 1 or 2; not noted of devices side by side.
     arrived: bool,
+    /// Its receiver's account has ended since: nothing is promised any more.
+    excused: bool,
+    /// And nobody may get it: its sender has had an answer and does not send it again.
+    gone: bool,
 }
 
 impl Message {
@@ -113,7 +117,8 @@ pub fn run_with_crashes(source: &mut dyn Source, many: bool, steps: usize) {
 }
 
 /// As [`run_with_crashes`], on a machine that sleeps and whose wall clock is wrong and steps, also while the server is
-/// down; with clients whose windows change, and with a directory that does not answer now and then.
+/// down; with clients whose windows change, accounts that end and begin anew, and a directory that does not answer now and
+/// then.
 ///
 /// # Panics
 /// If a promise is broken.
@@ -187,6 +192,7 @@ impl Simulator<'_> {
         if self.worldly && self.source.below(WORLD_ONCE_IN)? == 0 {
             match self.source.below(4)? {
                 0 if self.fails => self.lose_directory(),
+                1 => self.end_account()?,
                 _ => self.clocks()?,
             }
         }
@@ -233,6 +239,8 @@ impl Simulator<'_> {
             repeated: false,
             acknowledged: false,
             arrived: false,
+            excused: false,
+            gone: false,
         });
         let from = if forged { "9" } else { sender };
         let payload = packets::message(from, &number.to_string());
@@ -398,6 +406,34 @@ impl Simulator<'_> {
         self.bench.directory().fail(true);
     }
 
+    /// An account ends, and another one gets its id, and, as it happens, its token.
+    fn end_account(&mut self) -> Option<()> {
+        let user = USERS[self.source.below(USERS.len())?];
+        let is_seen_between = self.source.below(2)? == 0;
+        self.drain();
+        self.bench.directory().fail(false);
+        self.bench.directory().remove_account(user);
+        if is_seen_between {
+            self.bench.recheck();
+        }
+        let token = packets::token(user);
+        self.bench.directory().set_account(user, Some(&token));
+        self.bench.recheck();
+        self.drain_others(user);
+        for (number, message) in self.messages.iter_mut().enumerate() {
+            if message.receiver == user {
+                let is_sent_again = |device: &Device| device.is_publishing(number);
+                message.excused = true;
+                message.gone = !self.devices.iter().any(is_sent_again);
+            }
+        }
+        for device in self.devices.iter_mut().filter(|it| it.user == user) {
+            device.end_life();
+        }
+        self.pushes.end_life(user);
+        Some(())
+    }
+
     /// The machine's clocks do something that is not the server's doing.
     fn clocks(&mut self) -> Option<()> {
         let (what, hours) = (self.source.below(6)?, self.source.below(24)?);
@@ -504,8 +540,13 @@ impl Simulator<'_> {
 
     /// Everybody looks at what he was sent, until nobody was sent anything.
     fn drain(&mut self) {
+        self.drain_others("");
+    }
+
+    /// All but one user's devices.
+    fn drain_others(&mut self, user: &str) {
         let in_order = !self.many;
-        for device in &mut self.devices {
+        for device in self.devices.iter_mut().filter(|it| it.user != user) {
             device.drain(in_order, &mut self.messages);
         }
     }
@@ -546,7 +587,7 @@ impl Simulator<'_> {
             device.check_complete(&self.messages);
         }
         for (number, message) in self.messages.iter().enumerate() {
-            let promised = message.accepted && message.qos != QoS::AtMostOnce;
+            let promised = message.accepted && message.qos != QoS::AtMostOnce && !message.excused;
             assert!(
                 !promised || message.acknowledged,
                 "message {number} is lost: {message:?}"

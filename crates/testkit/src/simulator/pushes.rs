@@ -34,6 +34,12 @@ impl Pushes {
         self.window.retain(|(receiver, _), _| receiver != user);
     }
 
+    /// A user's account has ended: nothing is known of pushes to it, or for it.
+    pub(super) fn end_life(&mut self, user: &str) {
+        self.window
+            .retain(|(receiver, sender), _| receiver != user && sender != user);
+    }
+
     /// That a push has gone out may have been forgotten.
     pub(super) fn crash(&mut self) {
         self.window.clear();
@@ -64,7 +70,8 @@ impl Pushes {
     /// Somebody has been told of each message that nobody has acknowledged.
     pub(super) fn check_complete(&self, messages: &[Message]) {
         for (number, message) in messages.iter().enumerate() {
-            let waits = message.accepted && !message.acknowledged && message.is_kept();
+            let waits =
+                message.accepted && !message.acknowledged && message.is_kept() && !message.excused;
             if !waits || message.sender == message.receiver {
                 continue;
             }
