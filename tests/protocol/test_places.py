@@ -106,5 +106,6 @@ def test_descriptors_are_places(start, tmp_path, monkeypatch):
             assert phone.message().payload == friend.message()
         for stream in idle:
             stream.close()
+    server.stop()  # the log is written by a thread of its own, up to the end
     assert "cannot accept" not in server.log()
     assert "made room for others" in server.log()

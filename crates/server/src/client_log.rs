@@ -82,6 +82,14 @@ impl ClientLog {
         tracing::debug!(target: "jam_mqtt::clients", %address, %client, "connected");
     }
 
+    /// A client has authenticated and waits: the devices of its user log each other out in turn.
+    pub(crate) fn held_back(&self, client: &ClientId, address: IpAddr) {
+        if self.may_say(address) {
+            let client = Shown(client.as_str());
+            tracing::warn!(target: "jam_mqtt::clients", %address, %client, "held back: this user's devices log each other out in turn");
+        }
+    }
+
     /// A connection has ended.
     pub(crate) fn ended(&self, ended: &Ended, address: IpAddr) {
         let Ended { client, why } = ended;

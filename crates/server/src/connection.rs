@@ -294,7 +294,8 @@ impl<S: Transport> Pump<S> {
     fn poll_open(&mut self, cx: &mut Context<'_>, now: Time, at: Instant) -> Turn {
         let mut delivered = self.answer_bell(now);
         if self.connection.deadline().is_some_and(|due| due <= now) {
-            self.connection.handle_timeout(now);
+            let progress = self.connection.handle_timeout(now);
+            self.take_up(progress, 1);
         }
         loop {
             self.decode(now);
@@ -453,9 +454,15 @@ impl<S: Transport> Pump<S> {
         } else {
             self.decoder.set_max_packet(self.connection.max_packet());
         }
-        if self.slot.is_half_open() && self.connection.has_authenticated() {
-            self.slot.settle();
-            self.log_connected();
+        if self.slot.is_half_open() {
+            if self.connection.has_authenticated() {
+                self.slot.settle();
+                self.log_connected();
+            } else if let Some(client) = self.connection.held_back()
+                && let Some(address) = self.slot.bell().address()
+            {
+                self.shared.client_log.held_back(&client, address);
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use jam_core::UserLimits;
 use jam_core::link::Eviction;
 use jam_core::push::{PushRules, Reach};
-use jam_core::router::{Router, Rules};
+use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules};
 use jam_core::store::{MailboxStore, Recovered};
 use jam_core::time::Time;
 use tokio::net::TcpListener;
@@ -461,6 +461,7 @@ fn rules(settings: &Settings, reach: Reach) -> Rules {
         session_expiry: sessions.expiry,
         packet: limits.packet as usize,
         inflight: limits.inflight,
+        longest_rival_wait: LONGEST_RIVAL_WAIT,
         publish_rate: limits.publish_rate,
         connect_timeout: limits.connect_timeout,
         failed_auth: limits.failed_auth,

@@ -17,7 +17,7 @@ use jam_core::UserLimits;
 use jam_core::connection::{Connection, Progress};
 use jam_core::ids::UserId;
 use jam_core::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules, Reach};
-use jam_core::router::{Router, Rules, SHARDS};
+use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules, SHARDS};
 use jam_core::time::{Stamp, Time};
 use jam_wire::Decoder;
 use jam_wire::packet::Version;
@@ -102,6 +102,7 @@ pub fn rules() -> Rules {
         session_expiry: Duration::from_secs(24 * 3600),
         packet: 1024 * 1024,
         inflight: 10,
+        longest_rival_wait: LONGEST_RIVAL_WAIT,
         publish_rate: None,
         connect_timeout: Duration::from_secs(10),
         failed_auth: 10,
@@ -306,7 +307,10 @@ impl Bench {
                 if let Some(connection) = &mut end.connection
                     && connection.deadline().is_some_and(|due| due <= now)
                 {
-                    connection.handle_timeout(now);
+                    let mut progress = connection.handle_timeout(now);
+                    while let Progress::Ask(question) = progress {
+                        progress = connection.resume(self.0.directory.load(question), now);
+                    }
                 }
             }
             let timers = self.router().pending_timers();

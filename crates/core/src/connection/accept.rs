@@ -35,7 +35,7 @@ impl Connection {
 
     fn authenticate(
         &mut self,
-        newcomer: Box<Newcomer>,
+        mut newcomer: Box<Newcomer>,
         connect: Box<Connect>,
         now: Time,
     ) -> Progress {
@@ -53,6 +53,12 @@ impl Connection {
             .router
             .authenticate(&client, &connect, newcomer.address.into(), now);
         match verdict {
+            Ok((identity, _)) if let Some(wait) = self.router.holds_back(&identity, now) => {
+                newcomer.is_held_back = true;
+                newcomer.deadline = self.awake(now) + wait;
+                self.phase = Phase::Authenticating(newcomer, connect);
+                Progress::Ready
+            }
             Ok((identity, life)) => {
                 self.accept(identity, life, &connect, newcomer.waker, now);
                 Progress::Ready

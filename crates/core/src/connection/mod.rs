@@ -89,6 +89,8 @@ struct Newcomer {
     address: IpAddr,
     /// When it must have been, in the time without what is skipped.
     deadline: Time,
+    /// It has authenticated, and waits until then before it logs another device of its user out.
+    is_held_back: bool,
 }
 
 impl Connection {
@@ -101,6 +103,7 @@ impl Connection {
             waker,
             address,
             deadline,
+            is_held_back: false,
         };
         Self {
             router,
@@ -164,6 +167,11 @@ impl Connection {
             Phase::Established(mut established) => {
                 established.heard(awake);
                 self.handle_established(established, packet, now)
+            }
+            Phase::Authenticating(newcomer, connect) if newcomer.is_held_back => {
+                // What it sends before its CONNACK is not kept for it; it will connect again.
+                self.end(Some(accept::shortened(&connect.client_id)), End::Lost);
+                Progress::Ready
             }
             waiting @ (Phase::Authenticating(..) | Phase::Authorizing(..)) => {
                 debug_assert!(
@@ -230,6 +238,9 @@ impl Connection {
             Phase::Established(_) => {
                 self.disconnect(error.reason(), End::Malformed(*error), now);
             }
+            Phase::Authenticating(newcomer, _) if newcomer.is_held_back => {
+                self.end(None, End::Malformed(*error));
+            }
             Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => {}
         }
     }
@@ -274,9 +285,17 @@ impl Connection {
     }
 
     /// The time of [`Self::deadline`] has come.
-    pub fn handle_timeout(&mut self, now: Time) {
+    pub fn handle_timeout(&mut self, now: Time) -> Progress {
         if self.deadline().is_none_or(|deadline| deadline > now) {
-            return;
+            return Progress::Ready;
+        }
+        match std::mem::replace(&mut self.phase, Phase::Closing(None)) {
+            Phase::Authenticating(mut newcomer, connect) if newcomer.is_held_back => {
+                newcomer.is_held_back = false;
+                newcomer.deadline = self.awake(now) + self.router.rules().connect_timeout;
+                return self.handle_connect(newcomer, connect, now);
+            }
+            other => self.phase = other,
         }
         match &self.phase {
             Phase::Fresh(_) => self.end(None, End::NoConnect),
@@ -289,6 +308,7 @@ impl Connection {
             }
             Phase::Closing(_) => {}
         }
+        Progress::Ready
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -320,6 +340,17 @@ impl Connection {
         }
     }
 
+    /// Who has authenticated and waits, because the devices of its user log each other out in turn.
+    #[must_use]
+    pub fn held_back(&self) -> Option<ClientId> {
+        match &self.phase {
+            Phase::Authenticating(newcomer, connect) if newcomer.is_held_back => {
+                Some(accept::shortened(&connect.client_id))
+            }
+            _ => None,
+        }
+    }
+
     /// Why it has ended, once it has; told once.
     pub fn take_ended(&mut self) -> Option<Box<Ended>> {
         match &mut self.phase {
@@ -345,6 +376,8 @@ impl Connection {
         match &self.phase {
             Phase::Fresh(_) => room,
             Phase::Established(established) => room && established.has_room(&self.router),
+            // Nothing is expected but the end.
+            Phase::Authenticating(newcomer, _) if newcomer.is_held_back => room,
             Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => false,
         }
     }

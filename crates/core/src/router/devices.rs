@@ -43,6 +43,9 @@ impl Router {
         let user = identity.user().clone();
         let (link, attached) = self.with_user(&user, |user, effects| {
             let link = Arc::new(Link::new(id, identity, waker, self.allowance(user)));
+            if self.has_rival(user, link.identity().client()) {
+                self.count_logout(user.id(), now);
+            }
             let attach = Attach {
                 link: link.clone(),
                 clean_start: options.clean_start,

@@ -17,6 +17,7 @@ mod presence;
 mod pushes;
 mod rates;
 mod receipts;
+mod rivals;
 mod shard;
 mod wills;
 
@@ -49,6 +50,8 @@ use presence::Presence;
 use pushes::Pushes;
 use rates::UsedUp;
 pub(crate) use receipts::Owed;
+pub use rivals::LONGEST_RIVAL_WAIT;
+use rivals::Rivals;
 pub use shard::{GRACE, GRACE_BYTES, SHARDS};
 use shard::{Graced, Shard, lock};
 use wills::Wills;
@@ -66,6 +69,8 @@ pub struct Rules {
     pub packet: usize,
     /// QoS 1 and 2 messages on their way at once, in either direction.
     pub inflight: u16,
+    /// How long devices of one user that log each other out in turn wait at most; zero: not at all.
+    pub longest_rival_wait: Duration,
     /// Messages that a user may publish in a second, and ten times as many at once; `None` is unlimited.
     pub publish_rate: Option<NonZeroU32>,
     /// Between the first byte and the CONNECT.
@@ -87,6 +92,7 @@ pub struct Router {
     next_link: AtomicU64,
     attempts: Mutex<Attempts>,
     used_up: Mutex<UsedUp>,
+    rivals: Mutex<Rivals>,
     /// When a user has something due.
     timers: Mutex<BTreeSet<(Time, UserId, Alarm)>>,
     wills: Mutex<Wills>,
@@ -126,6 +132,7 @@ impl Router {
             next_link: AtomicU64::new(1),
             attempts: Mutex::new(attempts),
             used_up: Mutex::default(),
+            rivals: Mutex::default(),
             timers: Mutex::default(),
             wills: Mutex::default(),
             ended: Mutex::default(),

@@ -34,6 +34,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         session_expiry: Duration::from_secs(60),
         packet: 1024 * 1024,
         inflight: 8,
+        longest_rival_wait: Duration::ZERO,
         publish_rate: None,
         connect_timeout: Duration::from_secs(10),
         failed_auth: 10,

@@ -142,6 +142,7 @@ fn set(rules: &mut Rules, many: bool) {
     rules.user.max_messages = usize::MAX;
     rules.user.max_age = Duration::from_secs(u64::from(u32::MAX));
     rules.session_expiry = SESSION;
+    rules.longest_rival_wait = Duration::ZERO; // a client here is answered at once
     rules.user.push.reach = Reach::Everybody;
 }
 
