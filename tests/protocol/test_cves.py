@@ -10,7 +10,7 @@ import signal
 import time
 
 import pytest
-from harness import packets
+from harness import User, packets
 from harness.packets import CONNACK, DISCONNECT, PUBCOMP, PUBLISH, PUBREC, PUBREL, Will, packet, text
 from harness.raw import Closed
 
@@ -419,8 +419,10 @@ def test_mosquitto_2021_34434_a_block_counts_for_connections_that_are_open(serve
         reader.quiet()
 
 
-def test_mosquitto_2018_12546_retained_after_revocation(server, version):
-    """No friend ever leaves anything retained. A new token leaves the owner what is the owner's."""
+@pytest.mark.parametrize("change", ["token", "removed"])
+def test_mosquitto_2018_12546_retained_after_revocation(server, version, change):
+    """What an account that is gone has retained is gone, whoever gets its id. A new token leaves the owner what is the
+    owner's. And no friend ever leaves anything retained at all."""
     me, friend = server.friends()
     topic = f"/{me.id}/profile"
     with server.connect(me, version) as writer:
@@ -431,10 +433,22 @@ def test_mosquitto_2018_12546_retained_after_revocation(server, version):
     server.directory.block(friend, me)
     with server.listener(friend, version) as reader:
         reader.quiet()
-    me = server.directory.set_token(me, "another-token")
+    if change == "token":
+        me = server.directory.set_token(me, "another-token")
+        with server.connect(me, version) as owner:
+            owner.subscribe(topic)
+            owner.message(payload=b"a picture", retain=True)
+        return
+    server.directory.remove(me)
+    time.sleep(1.5)
+    server.directory.execute(
+        "INSERT INTO accounts (user_id, username, user_api_token, inactive) VALUES (?, ?, ?, 0)",
+        me.id, f"new-{me.id}", "new-owner",
+    )
+    me = User(me.id, "new-owner")
     with server.connect(me, version) as owner:
         owner.subscribe(topic)
-        owner.message(payload=b"a picture", retain=True)
+        owner.quiet()
 
 
 def test_mosquitto_2018_12543_dollar_topics(server, version, bystanders):

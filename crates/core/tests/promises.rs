@@ -10,7 +10,7 @@ use jam_testkit::client::lasting;
 use jam_testkit::disk::CrashingStore;
 use jam_testkit::{Bench, Client, packets};
 use jam_wire::ReasonCode;
-use jam_wire::packet::{Packet, QoS, Version};
+use jam_wire::packet::{Ack, Packet, QoS, Version};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -238,4 +238,87 @@ fn a_push_is_about_the_oldest_message_also_if_that_was_looked_at_last() {
     bench.settle_push(push, PushOutcome::Later(bench.now() + SECOND * 3));
     bench.advance(SECOND * 4);
     assert_eq!(bench.send_pushes(), [("2".into(), "1".into())]);
+}
+
+/// While the store can keep nothing, what may not come twice waits, for a session that outlives its connection.
+#[test]
+fn a_qos_2_message_to_a_lasting_session_waits_for_a_store_that_cannot_write() {
+    let bench = Bench::new();
+    let reader = bench.client("2:phone", V5);
+    reader.connect_with(lasting);
+    reader.subscribe("/2/inbox", ExactlyOnce);
+    let writer = writer(&bench);
+    let store = bench.store();
+    store.hold(true);
+    writer.publish("/2/inbox", packets::message("1", "once"), ExactlyOnce);
+    store.release(0); // the message, not its packet id
+    bench.run();
+    store.trouble(true);
+    writer.publish("/2/inbox", packets::message("1", "wakes"), AtMostOnce);
+    bench.advance(SECOND);
+    assert_eq!(arrived(&reader), []);
+    store.trouble(false);
+    store.hold(false);
+    store.release_all();
+    bench.run();
+    assert_eq!(arrived(&reader).first(), Some(&(text("once"), false)));
+}
+
+/// What was let go because the store could not write is not sent again when it can.
+#[test]
+fn a_pub_rel_that_did_not_wait_for_the_store_goes_out_once() {
+    let bench = Bench::new();
+    let reader = bench.client("2:phone", V5);
+    reader.connect();
+    reader.subscribe("/2/inbox", ExactlyOnce);
+    let writer = writer(&bench);
+    writer.write("2", "once", ExactlyOnce);
+    let publish = reader.expect_message("1", "once");
+    let store = bench.store();
+    store.hold(true);
+    let id = publish.packet_id.expect("QoS 2 has one");
+    reader.send(Packet::PubRec(Ack::success(id)));
+    reader.expect_nothing();
+    store.trouble(true);
+    writer.publish("/2/inbox", packets::message("1", "wakes"), AtMostOnce);
+    bench.advance(SECOND);
+    let rels = || {
+        let packets = std::iter::from_fn(|| reader.next());
+        packets.filter(|it| matches!(it, Packet::PubRel(_))).count()
+    };
+    assert_eq!(rels(), 1, "it does not wait");
+    store.trouble(false);
+    store.hold(false);
+    store.release_all();
+    bench.run();
+    bench.advance(SECOND);
+    assert_eq!(rels(), 0);
+}
+
+/// A late acknowledgement of what was sent before a crash is none of what is sent after it.
+#[test]
+fn packet_ids_of_before_a_crash_are_not_used_again_soon() {
+    let bench = bench();
+    let reader = bench.client("2:phone", V5);
+    reader.connect_with(lasting);
+    reader.subscribe("/2/inbox", AtLeastOnce);
+    let writer = writer(&bench);
+    let mut before = Vec::new();
+    for number in 0..20 {
+        writer.write("2", &number.to_string(), AtLeastOnce);
+        let publish = reader.expect_message("1", &number.to_string());
+        before.extend(publish.packet_id);
+        reader.acknowledge(&publish);
+    }
+    crash(&bench);
+    reader.drop_connection();
+    reader.connect_with(lasting);
+    writer.drop_connection();
+    writer.connect_with(lasting);
+    writer.write("2", "after", AtLeastOnce);
+    let after = reader.expect_message("1", "after").packet_id;
+    assert!(
+        !before.contains(&after.expect("QoS 1 has one")),
+        "{after:?}"
+    );
 }

@@ -434,6 +434,21 @@ fn another_that_has_not_expired_is_told() {
 }
 
 #[test]
+fn of_what_is_not_kept_the_last_to_expire_counts() {
+    let bench = bench();
+    let writer = writer(&bench);
+    write_expiring(&writer, AtMostOnce, 2);
+    write_expiring(&writer, AtMostOnce, 6);
+    let push = bench.next_push().unwrap();
+    bench.settle_push(push, PushOutcome::Later(bench.now() + SECOND * 4));
+    bench.advance(SECOND * 4);
+    let push = bench.next_push().unwrap();
+    bench.settle_push(push, PushOutcome::Later(bench.now() + SECOND * 4));
+    bench.advance(SECOND * 4);
+    expect_none(&bench);
+}
+
+#[test]
 fn what_is_older_than_the_mailbox_keeps_is_not_told() {
     let bench = with_tokens(Bench::with(|rules| {
         served(rules);
@@ -755,6 +770,43 @@ fn what_is_kept_is_told_not_before() {
     disk.flush();
     bench.run();
     writer.expect_accepted(AtLeastOnce, id);
+    expect_push(&bench);
+}
+
+/// The receiver has come and gone since the first push was due, which nobody has taken yet.
+#[test]
+fn what_is_kept_is_told_not_before_also_if_an_older_push_waits() {
+    let bench = with_tokens(Bench::on_disk(served));
+    let disk = bench.disk().unwrap();
+    disk.at_once(true);
+    reader(&bench).drop_connection();
+    let writer = writer(&bench);
+    writer.write("2", "one", AtLeastOnce);
+    come_read_and_go(&bench, "one");
+    bench.advance(SECOND);
+    disk.at_once(false);
+    writer.publish("/2/inbox", packets::message("1", "two"), AtLeastOnce);
+    assert_eq!(bench.next_push(), None);
+    disk.flush();
+    bench.run();
+    expect_push(&bench);
+    expect_none(&bench);
+}
+
+/// Two that came together, of which the store has kept the second only.
+#[test]
+fn a_message_that_is_refused_leaves_the_deadline_of_another() {
+    let bench = with_tokens(Bench::on_disk(served));
+    let disk = bench.disk().unwrap();
+    disk.at_once(true);
+    let (writer, _silent) = (writer(&bench), reader(&bench));
+    disk.at_once(false);
+    writer.publish("/2/inbox", packets::message("1", "one"), AtLeastOnce);
+    writer.publish("/2/inbox", packets::message("1", "two"), AtLeastOnce);
+    assert_eq!(disk.waiting(), 2);
+    disk.fail(1);
+    disk.at_once(true);
+    bench.advance(DEADLINE);
     expect_push(&bench);
 }
 
