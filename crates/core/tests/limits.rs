@@ -284,6 +284,22 @@ fn a_connect_has_a_limit_of_its_own() {
 }
 
 #[test]
+fn a_client_id_that_is_too_long_is_refused_and_is_no_guess() {
+    let bench = Bench::new();
+    for len in [257, 60_000] {
+        let id = format!("1:{}", large(len - 2));
+        for _ in 0..20 {
+            let client = bench.client(&id, V5);
+            let conn_ack = client.try_connect(|_| ());
+            let code = u8::from(ReasonCode::ClientIdentifierNotValid);
+            assert_eq!(u8::from(conn_ack.code), code);
+        }
+    }
+    let id = format!("1:{}", large(254));
+    bench.client(&id, V5).connect();
+}
+
+#[test]
 fn a_topic_that_is_too_long_is_refused_by_its_alias_too() {
     let bench = Bench::new();
     let client = bench.client("1:phone", V5);

@@ -41,7 +41,7 @@ use crate::slots::Slot;
 use crate::websocket::{CloseCode, FramingError, WebSocketStream};
 
 /// How many bytes one read takes at most, so that a flood on one connection lets the others in between.
-const READ_BYTES: usize = 16 * 1024;
+pub(crate) const READ_BYTES: usize = 16 * 1024;
 
 /// An unfinished packet that lacks so many bytes is read straight into its own buffer. Everything else
 /// goes through a buffer of the thread's, so that a connection that waits needs none of its own.

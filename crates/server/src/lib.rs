@@ -13,6 +13,7 @@
 //!   `client_log`: what they say of single clients.
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
 //! - [`push`]: telling the phones of those who are away.
+//! - [`limits`]: what anybody can make the server hold, write and do.
 //! - `bench`: a load generator for any MQTT broker.
 //! - [`settings`]: file, environment and flags into one checked [`settings::Settings`].
 
@@ -28,6 +29,7 @@ pub mod directory;
 mod health;
 mod housekeeping;
 mod http;
+pub mod limits;
 mod listener;
 pub mod logging;
 pub mod mailbox;

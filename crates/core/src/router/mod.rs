@@ -188,6 +188,8 @@ impl Router {
         let user = client.user_part();
         let counted = match &verdict {
             Ok(_) => lock(&self.attempts).succeed(user, source, now),
+            // Nothing was guessed, and a long name is not to be remembered.
+            Err(Stop::Refused(_)) if client.as_str().len() > ClientId::MAX_LEN => Ok(()),
             Err(Stop::Refused(_)) => lock(&self.attempts).fail(user, source, now),
             Err(Stop::Ask(_)) => Ok(()),
         };

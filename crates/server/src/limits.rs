@@ -1,0 +1,334 @@
+//! What one packet, connection, user, friend or address can make the server hold, write and do, computed from the
+//! settings and the constants; `docs/limits.md` is made of it.
+//!
+//! Invariants: a bound that is not in here is a defect; the figures of the documentation are those of the default
+//! settings (`tests::the_documentation_says_what_is_computed`), and memory stays within them
+//! (`tests/protocol/test_memory.py`).
+
+use jam_core::connection::{MAX_CONNECT, OUTPUT_ENOUGH, TURN_WORK};
+use jam_core::ids::{ClientId, UserId};
+use jam_core::loads::LOADED_BYTES;
+use jam_core::message::ENTRY_BYTES;
+use jam_core::policy::{MAX_PROPERTIES_BYTES, MAX_TOPIC_BYTES, MAX_USER_PROPERTIES};
+use jam_core::router::{GRACE_BYTES, MAX_DUE_WILL_BYTES};
+use jam_core::{MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, MAX_SUBSCRIPTIONS};
+use jam_wire::decode::MAX_FILTERS;
+
+use crate::connection::READ_BYTES;
+use crate::mailbox::{MAX_PENDING_BYTES, RESERVE_BYTES};
+use crate::settings::{Devices, Settings};
+
+/// Topic aliases of a connection.
+const ALIASES: u64 = 16;
+/// Sessions of a user.
+const SESSIONS: u64 = 32;
+/// Memory of a connection that does nothing, its session and its user included, without TLS.
+const IDLE_BYTES: u64 = 4 * 1024;
+/// Memory of a subscription besides its topic, which is in an index too.
+const SUBSCRIPTION_BYTES: u64 = 128;
+/// Memory of a message whose content is on the disk.
+const LOG_BYTES: u64 = 56;
+/// What a row costs on the disk besides content: names, numbers, and half a page that stays empty.
+const ROW_BYTES: u64 = 4096;
+
+/// One bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// Who or what is bounded.
+    pub of: &'static str,
+    /// What it is about.
+    pub what: &'static str,
+    /// Where the figure comes from: settings and constants by their names.
+    pub from: &'static str,
+    /// How much.
+    pub value: u64,
+    /// Whether that is bytes.
+    pub is_bytes: bool,
+}
+
+/// Every bound, with these settings.
+#[must_use]
+pub fn bounds(settings: &Settings) -> Vec<Bound> {
+    [
+        of_packet(settings),
+        of_connection(settings),
+        of_user(settings),
+        of_friend(settings),
+        of_address(settings),
+        of_server(settings),
+    ]
+    .concat()
+}
+
+/// Memory that a connection takes at its worst: what it is reading, what it is to write, its aliases.
+#[must_use]
+pub fn connection_bytes(settings: &Settings) -> u64 {
+    let packet = u64::from(settings.limits.packet);
+    let reading = packet + READ_BYTES as u64;
+    let writing = OUTPUT_ENOUGH as u64 + packet;
+    let aliases = ALIASES * MAX_TOPIC_BYTES as u64;
+    IDLE_BYTES + reading + writing + aliases
+}
+
+/// Memory that a user takes at their worst, besides connections.
+#[must_use]
+pub fn user_bytes(settings: &Settings) -> u64 {
+    let topic = MAX_TOPIC_BYTES as u64;
+    let session = MAX_SUBSCRIPTIONS as u64 * (2 * topic + SUBSCRIPTION_BYTES) + MAX_CONNECT as u64;
+    let ephemeral = MAX_EPHEMERAL_BYTES + MAX_EPHEMERAL as u64 * ENTRY_BYTES;
+    sessions(settings) * session
+        + ephemeral
+        + u64::from(settings.mailbox.max_messages) * LOG_BYTES
+        + settings.mailbox.max_bytes
+}
+
+/// Memory that all users share, whatever they do.
+#[must_use]
+pub fn shared_bytes() -> u64 {
+    GRACE_BYTES + MAX_PENDING_BYTES as u64 + LOADED_BYTES + MAX_DUE_WILL_BYTES
+}
+
+fn sessions(settings: &Settings) -> u64 {
+    match settings.sessions.devices {
+        Devices::One => 1,
+        Devices::Many => SESSIONS,
+    }
+}
+
+fn bytes(of: &'static str, what: &'static str, from: &'static str, value: u64) -> Bound {
+    Bound {
+        of,
+        what,
+        from,
+        value,
+        is_bytes: true,
+    }
+}
+
+fn count(of: &'static str, what: &'static str, from: &'static str, value: u64) -> Bound {
+    Bound {
+        is_bytes: false,
+        ..bytes(of, what, from, value)
+    }
+}
+
+fn of_packet(settings: &Settings) -> Vec<Bound> {
+    const OF: &str = "one packet";
+    let packet = u64::from(settings.limits.packet);
+    vec![
+        bytes(
+            OF,
+            "its bytes; decoded, it takes no more",
+            "`limits.packet`",
+            packet,
+        ),
+        bytes(
+            OF,
+            "its bytes before the CONNECT is accepted",
+            "`MAX_CONNECT`",
+            MAX_CONNECT as u64,
+        ),
+        bytes(
+            OF,
+            "a topic, a topic filter",
+            "`MAX_TOPIC_BYTES`",
+            MAX_TOPIC_BYTES as u64,
+        ),
+        bytes(
+            OF,
+            "a client id",
+            "`ClientId::MAX_LEN`",
+            ClientId::MAX_LEN as u64,
+        ),
+        bytes(OF, "a user id", "`UserId::MAX_LEN`", UserId::MAX_LEN as u64),
+        bytes(
+            OF,
+            "properties of a PUBLISH or a will",
+            "`MAX_PROPERTIES_BYTES`",
+            MAX_PROPERTIES_BYTES as u64,
+        ),
+        count(
+            OF,
+            "User Properties of a PUBLISH or a will",
+            "`MAX_USER_PROPERTIES`",
+            MAX_USER_PROPERTIES as u64,
+        ),
+        count(
+            OF,
+            "filters of a SUBSCRIBE or UNSUBSCRIBE",
+            "`MAX_FILTERS`",
+            MAX_FILTERS as u64,
+        ),
+        bytes(
+            OF,
+            "errors in answer to it, and one more",
+            "`OUTPUT_ENOUGH`",
+            OUTPUT_ENOUGH as u64,
+        ),
+    ]
+}
+
+fn of_connection(settings: &Settings) -> Vec<Bound> {
+    const OF: &str = "one connection";
+    vec![
+        bytes(
+            OF,
+            "memory",
+            "2 × `limits.packet` + `OUTPUT_ENOUGH` + `READ_BYTES` + 16 aliases + 4 KiB",
+            connection_bytes(settings),
+        ),
+        count(
+            OF,
+            "messages on their way, each way",
+            "`limits.inflight`",
+            settings.limits.inflight.into(),
+        ),
+        count(
+            OF,
+            "work before others have their turn, in microseconds or so",
+            "`TURN_WORK`",
+            TURN_WORK.into(),
+        ),
+    ]
+}
+
+fn of_user(settings: &Settings) -> Vec<Bound> {
+    const OF: &str = "one user";
+    let topic = MAX_TOPIC_BYTES as u64;
+    let kept = settings.mailbox.max_bytes;
+    let messages = u64::from(settings.mailbox.max_messages);
+    let rows = messages + MAX_RETAINED as u64;
+    let subscriptions =
+        sessions(settings) * MAX_SUBSCRIPTIONS as u64 * (topic + SUBSCRIPTION_BYTES);
+    let wills = sessions(settings) * MAX_CONNECT as u64;
+    vec![
+        count(OF, "sessions", "`sessions.devices`", sessions(settings)),
+        count(
+            OF,
+            "subscriptions of a session",
+            "`MAX_SUBSCRIPTIONS`",
+            MAX_SUBSCRIPTIONS as u64,
+        ),
+        bytes(
+            OF,
+            "memory, besides connections",
+            "sessions × (256 × 2 topics + will) + QoS 0 that waits + 56 bytes a message + retained",
+            user_bytes(settings),
+        ),
+        bytes(
+            OF,
+            "QoS 0 that waits",
+            "`MAX_EPHEMERAL_BYTES`",
+            MAX_EPHEMERAL_BYTES,
+        ),
+        bytes(OF, "what waits in the mailbox", "`mailbox.max_bytes`", kept),
+        count(
+            OF,
+            "messages in the mailbox",
+            "`mailbox.max_messages`",
+            messages,
+        ),
+        bytes(OF, "retained messages", "`mailbox.max_bytes`", kept),
+        bytes(
+            OF,
+            "disk",
+            "2 × `mailbox.max_bytes` + 4 KiB for each message and retained topic + sessions",
+            2 * kept + rows * ROW_BYTES + subscriptions + wills,
+        ),
+    ]
+}
+
+fn of_friend(settings: &Settings) -> Vec<Bound> {
+    const OF: &str = "one friend";
+    let mailbox = &settings.mailbox;
+    let rate = settings
+        .limits
+        .publish_rate
+        .map_or(0, |rate| rate.get().into());
+    vec![
+        bytes(
+            OF,
+            "what waits of them in a mailbox, or one message",
+            "half of `mailbox.max_bytes`",
+            mailbox.max_bytes / 2,
+        ),
+        count(
+            OF,
+            "messages that wait of them in a mailbox",
+            "half of `mailbox.max_messages`",
+            u64::from(mailbox.max_messages) / 2,
+        ),
+        count(
+            OF,
+            "messages a second, after a burst of ten times that; 0 is no limit",
+            "`limits.publish_rate`",
+            rate,
+        ),
+    ]
+}
+
+fn of_address(settings: &Settings) -> Vec<Bound> {
+    const OF: &str = "one address";
+    let connections = u64::from(settings.limits.connections_per_address);
+    vec![
+        count(
+            OF,
+            "connections; an IPv6 /64 is one address",
+            "`limits.connections_per_address`",
+            connections,
+        ),
+        bytes(
+            OF,
+            "memory before anybody has logged in",
+            "connections × (`MAX_CONNECT` + `READ_BYTES` + 4 KiB)",
+            connections * (MAX_CONNECT as u64 + READ_BYTES as u64 + IDLE_BYTES),
+        ),
+    ]
+}
+
+fn of_server(settings: &Settings) -> Vec<Bound> {
+    const OF: &str = "the server";
+    let connections = u64::from(settings.limits.connections);
+    vec![
+        count(OF, "connections", "`limits.connections`", connections),
+        bytes(
+            OF,
+            "messages that may be acknowledged before they are stored",
+            "`GRACE_BYTES`",
+            GRACE_BYTES,
+        ),
+        bytes(
+            OF,
+            "memory of what waits to be written",
+            "`MAX_PENDING_BYTES`",
+            MAX_PENDING_BYTES as u64,
+        ),
+        bytes(
+            OF,
+            "content that is read from the mailbox, or one message",
+            "`LOADED_BYTES`",
+            LOADED_BYTES,
+        ),
+        bytes(
+            OF,
+            "wills that are due",
+            "`MAX_DUE_WILL_BYTES`",
+            MAX_DUE_WILL_BYTES,
+        ),
+        bytes(
+            OF,
+            "memory for all of that",
+            "the sum of these",
+            shared_bytes(),
+        ),
+        bytes(
+            OF,
+            "room on the disk that is kept for when it is full",
+            "`RESERVE_BYTES`",
+            RESERVE_BYTES,
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests;
