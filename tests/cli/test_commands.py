@@ -14,7 +14,7 @@ from harness.refusals import FRIENDS, refused
 COMMANDS = [
     "serve", "demo", "user", "user add", "user list", "user show", "user token", "user remove",
     "friend", "friend add", "friend remove", "friend list", "block", "unblock", "send", "listen",
-    "mailbox", "mailbox show", "mailbox purge", "mailbox salvage", "backup", "check", "completions", "bench",
+    "mailbox", "mailbox show", "mailbox purge", "mailbox salvage", "backup", "restore", "check", "completions", "bench",
     "bench prepare", "bench pairs", "bench offline", "bench idle", "bench reconnect",
 ]  # fmt: skip
 

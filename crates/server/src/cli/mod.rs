@@ -19,6 +19,7 @@ mod demo;
 mod mailbox;
 mod messages;
 mod output;
+mod restore;
 mod runtime;
 mod settings_args;
 #[cfg(test)]
@@ -92,6 +93,9 @@ enum Command {
     /// Copy accounts database and mailbox into a new data directory, while the server runs or not
     #[command(after_help = backup::HELP)]
     Backup(backup::Backup),
+    /// Put a backup in the place of what is there
+    #[command(after_help = restore::HELP)]
+    Restore(restore::Restore),
     /// Send a message to a user's inbox
     #[command(after_help = messages::SEND_HELP)]
     Send(messages::Send),
@@ -235,6 +239,7 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
         Command::Unblock(pair) => pair.set_blocked(false, output),
         Command::Mailbox(command) => command.run(output),
         Command::Backup(backup) => backup.run(output),
+        Command::Restore(restore) => restore.run(output),
         Command::Send(send) => send.run(output),
         Command::Listen(listen) => listen.run(output),
         Command::Check { settings, json } => {

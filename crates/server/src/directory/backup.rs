@@ -1,16 +1,22 @@
-//! A copy of the directory's file as it is at one moment, while everybody goes on with it.
+//! A copy of the directory's file as it is at one moment, while everybody goes on with it; and back.
 //!
 //! Invariants: the copy is page for page what was copied, another program's tables included, and comes
 //! into being complete; nobody but the owner can read it, for tokens stand in it.
 
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::schema;
-use super::{DirectoryError, is_busy};
+use super::files::Names;
+use super::schema::{self, LOCK_PATIENCE};
+use super::{Administration, DirectoryError, is_busy};
+
+/// Between two tries of what a lock of another process is in the way of.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// Copies the directory at `path` into the new file `to`.
 ///
@@ -47,6 +53,53 @@ pub fn backup(path: &Path, to: &Path) -> Result<(), DirectoryError> {
     fs::File::open(parent)
         .and_then(|parent| parent.sync_all())
         .map_err(|error| cannot(&error))
+}
+
+/// Looks at a file that is to be restored, all of it, without a trace. How many accounts it has.
+///
+/// # Errors
+/// If it is missing or damaged, or is no jam database.
+pub fn check_backup(path: &Path) -> Result<i64, DirectoryError> {
+    let users = Administration::inspect(path)?.count_users()?;
+    let connection = schema::open_for_inspection(path)?;
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found != "ok" {
+        return Err(DirectoryError::new(format!(
+            "{} is damaged: {found}",
+            path.display()
+        )));
+    }
+    Ok(users)
+}
+
+/// Writes the backup `from` into the database `to`, as one transaction, so that whoever has it open goes on with it; or
+/// makes it, if it is not there.
+///
+/// # Errors
+/// If `to` cannot be written, or stays locked for 5 seconds; it is as it was then.
+pub fn restore(from: &Path, to: &Path) -> Result<(), DirectoryError> {
+    if !to.exists() {
+        Names::of(to).set_remains_aside()?;
+        return backup(from, to);
+    }
+    let source = schema::open_for_inspection(from)?;
+    let mut target = schema::open_for_writing(to)?;
+    let cannot = |error: rusqlite::Error| {
+        if is_busy(&error) {
+            return DirectoryError::from(error);
+        }
+        DirectoryError::new(format!("cannot write {}: {error}", to.display()))
+    };
+    let began = Instant::now();
+    let backup = Backup::new(&source, &mut target).map_err(cannot)?;
+    loop {
+        // All of it or nothing. A lock is not waited for by SQLite itself here.
+        match backup.step(-1).map_err(cannot)? {
+            StepResult::Done => return Ok(()),
+            _ if began.elapsed() >= LOCK_PATIENCE => return Err(cannot(busy())),
+            _ => thread::sleep(RETRY),
+        }
+    }
 }
 
 fn copy(from: &Connection, to: &Path) -> rusqlite::Result<()> {

@@ -66,8 +66,8 @@ impl Names {
             fs::remove_file(&self.shm).map_err(cannot)?;
         }
         if before.wal.is_some() && now.wal == before.wal {
+            self.rename_log().map_err(cannot)?;
             let aside = with_suffix(&self.wal, ".replaced");
-            fs::rename(&self.wal, &aside).map_err(cannot)?;
             tracing::warn!(
                 path = %self.db.display(), log = %aside.display(),
                 "the accounts database was replaced beside the log of the file before it; that log is set aside. \
@@ -75,6 +75,22 @@ impl Names {
             );
         }
         Ok(())
+    }
+}
+
+impl Names {
+    fn rename_log(&self) -> std::io::Result<()> {
+        fs::rename(&self.wal, with_suffix(&self.wal, ".replaced"))
+    }
+
+    /// Where there is no database, a log and its index belong to none, and not to the one that is about to be made.
+    pub(super) fn set_remains_aside(&self) -> Result<(), DirectoryError> {
+        let found = self.look();
+        let index = found.shm.map_or(Ok(()), |_| fs::remove_file(&self.shm));
+        let log = index.and_then(|()| found.wal.map_or(Ok(()), |_| self.rename_log()));
+        log.map_err(|error| {
+            DirectoryError::new(format!("cannot move {} away: {error}", self.wal.display()))
+        })
     }
 }
 

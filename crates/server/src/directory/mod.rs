@@ -36,7 +36,7 @@ use std::fmt;
 use secrecy::SecretString;
 
 pub use admin::Administration;
-pub use backup::backup;
+pub use backup::{backup, check_backup, restore};
 pub use friends::{Friends, Place, Who};
 pub use sqlite::SqliteDirectory;
 

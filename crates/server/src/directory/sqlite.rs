@@ -106,6 +106,8 @@ struct Look {
     connection: Connection,
     /// As of the last look; `None` before the first.
     version: Option<i64>,
+    /// Changes when a backup is restored into the file, and with its tables.
+    schema: Option<i64>,
     /// There is none that tells of commits, and it is not looked for again.
     had_no_wal_index: bool,
 }
@@ -499,6 +501,14 @@ impl Shared {
                 look.had_no_wal_index = index.is_none();
                 self.set_wal_index(index);
             }
+            let schema = look.pragma("PRAGMA schema_version")?;
+            if look
+                .schema
+                .replace(schema)
+                .is_some_and(|before| before != schema)
+            {
+                self.replacements.fetch_add(1, Ordering::AcqRel);
+            }
             look.version = Some(version);
             self.cache.invalidate();
         }
@@ -561,6 +571,7 @@ impl Look {
         Ok(Self {
             connection,
             version: None,
+            schema: None,
             had_no_wal_index: false,
         })
     }

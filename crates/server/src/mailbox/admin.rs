@@ -4,7 +4,7 @@
 //! what it has in memory would come back.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jam_core::ids::UserId;
 use jam_core::time::Time;
@@ -251,6 +251,77 @@ pub fn backup(dir: &Path, to: &Path) -> Result<(), OpenError> {
         .map_err(io)?;
     fs::rename(&draft, to).map_err(io)?;
     schema::sync_dir_of(to).map_err(io)
+}
+
+/// A mailbox that is about to take the place of another, which no server has meanwhile.
+#[derive(Debug)]
+pub struct Exchange {
+    dir: PathBuf,
+    /// Beside it, on the same disk.
+    new: PathBuf,
+    complete: bool,
+    _lock: Option<File>,
+}
+
+impl Exchange {
+    /// Copies the mailbox of a backup in `from` to where it is to take the place of the one in `dir`.
+    ///
+    /// # Errors
+    /// If there is none in `from`, or it is damaged; if a server has the one in `dir`; if there is no room.
+    pub fn prepare(from: &Path, dir: &Path) -> Result<Self, OpenError> {
+        check(from)?;
+        let lock = if dir.exists() {
+            Some(Files::of(dir).lock()?)
+        } else {
+            None
+        };
+        let new = free_name(dir, "restored");
+        schema::create_dir(&new)?;
+        let exchange = Self {
+            dir: dir.to_owned(),
+            new,
+            complete: false,
+            _lock: lock,
+        };
+        backup(from, &Files::of(&exchange.new).db)?;
+        Ok(exchange)
+    }
+
+    /// Puts it in place. Where the one that was there is now.
+    ///
+    /// # Errors
+    /// If the directories cannot be renamed.
+    pub fn complete(mut self) -> Result<Option<PathBuf>, OpenError> {
+        let before = self.dir.exists().then(|| free_name(&self.dir, "before"));
+        if let Some(before) = &before {
+            fs::rename(&self.dir, before).map_err(|error| OpenError::io(&self.dir, error))?;
+        }
+        fs::rename(&self.new, &self.dir).map_err(|error| OpenError::io(&self.dir, error))?;
+        self.complete = true;
+        schema::sync_dir_of(&self.dir).map_err(|error| OpenError::io(&self.dir, error))?;
+        Ok(before)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.complete {
+            drop(fs::remove_dir_all(&self.new));
+        }
+    }
+}
+
+/// A name beside `dir` that nothing has.
+fn free_name(dir: &Path, what: &str) -> PathBuf {
+    let named = |n: u32| {
+        let mut name = dir.as_os_str().to_owned();
+        name.push(format!(".{what}-{n}"));
+        PathBuf::from(name)
+    };
+    let mut names = (1..).map(named);
+    names
+        .find(|name| !name.exists())
+        .expect("there are more numbers than directories")
 }
 
 /// Reads all of the mailbox in `dir`, contents too, and looks at each page. A server may go on. Changes

@@ -1,0 +1,89 @@
+//! `restore`: puts a backup in the place of what is there.
+//!
+//! Invariants: everything is looked at before anything is changed; the accounts are written *into* the database as one
+//! transaction, so that no file is ever read with the log of another one, and whoever has it open sees all of it or
+//! nothing; a mailbox is exchanged whole, only while no server has it, and the one before is kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::CliError;
+use super::accounts::Common;
+use super::output::Output;
+use crate::directory;
+use crate::mailbox::admin;
+use crate::settings::Settings;
+
+pub(super) const HELP: &str = "Example: jam-mqtt restore /var/backups/jam/today\n\n\
+    Stop the server first, or restore the accounts only: those can be restored under a server, and under \
+    other programs that use them. The mailbox that was there is kept beside the new one.";
+
+/// What is put in place.
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// What `jam-mqtt backup` has made
+    dir: PathBuf,
+    /// The accounts database, and not the mailbox
+    #[arg(long)]
+    accounts_only: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Restore {
+    pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
+        let settings = self.common.store.settings()?;
+        self.run_with(&settings, output)
+    }
+
+    /// With settings from elsewhere than the process's environment.
+    pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
+        let accounts = self.dir.join("jam.db");
+        let users = directory::check_backup(&accounts)
+            .map_err(|error| CliError::Failed(format!("this is no backup: {error}")))?;
+        let mailbox = self.dir.join("mailbox");
+        let exchange = if self.accounts_only {
+            None
+        } else {
+            Some(admin::Exchange::prepare(&mailbox, &settings.mailbox_dir())?)
+        };
+        fs::create_dir_all(parent(&settings.directory.path)).map_err(|error| {
+            let shown = settings.directory.path.display();
+            CliError::Failed(format!("cannot write {shown}: {error}"))
+        })?;
+        directory::restore(&accounts, &settings.directory.path)?;
+        let before = exchange.map(admin::Exchange::complete).transpose()?;
+        let shown = self.dir.display();
+        if self.common.json {
+            return output.json(&json!({
+                "restored": self.dir.to_string_lossy(),
+                "accounts": users,
+                "mailbox": !self.accounts_only,
+                "before": before.flatten().map(|dir| dir.to_string_lossy().into_owned()),
+            }));
+        }
+        if self.accounts_only {
+            return output.line(&format!("{users} accounts are restored from {shown}"));
+        }
+        output.line(&format!(
+            "{users} accounts and the mailbox are restored from {shown}"
+        ))?;
+        if let Some(before) = before.flatten() {
+            let before = before.display();
+            output.note(&format!(
+                "the mailbox that was there is in {before}; remove it when all is well"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
