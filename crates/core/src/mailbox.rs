@@ -5,12 +5,18 @@
 //! A message in the inbox that no device is to get is *unclaimed*: it waits for the first device that
 //! subscribes (PROTOCOL.md, section 7.2).
 //!
+//! The retained message of a topic is an entry too, for as long as it is that: a device that subscribes waits for
+//! it as for any other, so its content is stored once, whoever gets it and how often (`retained`). `expiry` has what
+//! leaves by itself.
+//!
 //! Invariants, checked by `mailbox/tests.rs`:
 //! - *Kept*: an inbox message of QoS 1 or 2 leaves only when every device that was to get it has
 //!   acknowledged it (at least one has), or when it expires.
 //! - *Ephemeral*: a QoS 0 message leaves with the connection of the last device that was to get it.
 //! - *Counted*: `kept` and `ephemeral` are the number and size of the entries that are and are not kept, `senders` those
-//!   of each sender that are.
+//!   of each sender that are; `retained_bytes` is the size of those that are retained messages, or were and are on their
+//!   way, and count nowhere else.
+//! - *Retained*: such an entry leaves when another one, or none, has taken its place, and it is on its way to nobody.
 //! - *Small*: at most `MAX_ENTRY_BYTES` for each entry, the log's spare room included.
 
 use std::collections::VecDeque;
@@ -23,7 +29,10 @@ use crate::ids::UserId;
 use crate::message::Message;
 use crate::store::{Append, RecoveredEntry, Seq};
 use crate::time::Time;
+use expiry::Expiry;
 
+mod expiry;
+mod retained;
 mod senders;
 #[cfg(test)]
 mod tests;
@@ -44,10 +53,6 @@ pub(crate) type Slot = u8;
 impl Slots {
     /// Devices of one user with a session at a time.
     pub(crate) const MAX: usize = u32::BITS as usize;
-
-    pub(crate) fn one(slot: Slot) -> Self {
-        Self(1 << slot)
-    }
 
     pub(crate) fn from_bits(bits: u32) -> Self {
         Self(bits)
@@ -76,6 +81,11 @@ impl Slots {
     fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
+
+    /// Those that are not in `other`.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
 }
 
 /// Why a message is in the log, and so what becomes of it when nobody is left who is to get it.
@@ -85,8 +95,10 @@ pub(crate) enum Kind {
     Inbox,
     /// To an own channel, for who was subscribed then: leaves.
     Channel,
-    /// Retained, for one new subscription: leaves.
+    /// The retained message of its topic: stays until it is replaced.
     Retained,
+    /// It was that, and is on its way to somebody: leaves.
+    Replaced,
 }
 
 /// Who has the content of a message.
@@ -102,6 +114,11 @@ pub(crate) enum Place {
     Store,
 }
 
+/// Somebody has acknowledged the message.
+const ACKNOWLEDGED: u8 = 1;
+/// Its sender has been told of that, if that was wanted.
+const RECEIPTED: u8 = 1 << 1;
+
 /// One message of the log.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -113,23 +130,30 @@ pub(crate) struct Entry {
     /// To whom of those it has been sent.
     sent_to: Slots,
     size: u32,
-    /// Seconds since the UNIX epoch, rounded up.
-    expires_secs: u32,
-    /// Who sent it, if it is kept.
+    expires: Expiry,
+    /// Who sent it, if it is kept and not retained.
     sender: Number,
     pub(crate) kind: Kind,
     pub(crate) qos: QoS,
     pub(crate) place: Place,
-    /// Whether anybody has acknowledged it.
-    acknowledged: bool,
-    /// Whether its sender has been told of that, if he wanted to be.
-    receipted: bool,
+    /// [`ACKNOWLEDGED`] and [`RECEIPTED`].
+    flags: u8,
 }
 
 impl Entry {
-    /// Whether it counts against the limits of the mailbox.
+    /// Whether a crash does not end it.
     fn is_kept(&self) -> bool {
         self.place != Place::Ephemeral
+    }
+
+    /// Whether it counts against the limits of the mailbox.
+    fn is_counted(&self) -> bool {
+        self.is_kept() && !self.is_retained()
+    }
+
+    /// Whether it is a retained message, or was.
+    pub(crate) fn is_retained(&self) -> bool {
+        matches!(self.kind, Kind::Retained | Kind::Replaced)
     }
 
     /// Whether nothing but an acknowledgement, or its expiry, removes it.
@@ -144,7 +168,7 @@ impl Entry {
 
     /// Whether a device has acknowledged it.
     pub(crate) fn is_acknowledged(&self) -> bool {
-        self.acknowledged
+        self.flags & ACKNOWLEDGED != 0
     }
 
     pub(crate) fn waits_for(&self) -> Slots {
@@ -159,18 +183,11 @@ impl Entry {
         self.size.into()
     }
 
-    pub(crate) fn is_expired(&self, now: Time) -> bool {
-        Time::from_millis(u64::from(self.expires_secs) * 1000) <= now
-            || self
-                .message
-                .as_ref()
-                .is_some_and(|message| message.expires_at <= now)
-    }
-
     /// Whether it may leave, nobody being left who is to get it.
     fn may_leave(&self) -> bool {
         self.waits_for.is_empty()
-            && (self.acknowledged || self.kind != Kind::Inbox || !self.is_kept())
+            && self.kind != Kind::Retained
+            && (self.is_acknowledged() || self.kind != Kind::Inbox || !self.is_kept())
     }
 }
 
@@ -180,6 +197,18 @@ pub(crate) struct Gone {
     pub(crate) seq: Seq,
     pub(crate) place: Place,
     pub(crate) size: u64,
+    pub(crate) kind: Kind,
+}
+
+impl Gone {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            seq: entry.seq,
+            place: entry.place,
+            size: entry.size(),
+            kind: entry.kind,
+        }
+    }
 }
 
 /// What an acknowledgement has changed.
@@ -224,6 +253,9 @@ pub(crate) struct Mailbox {
     kept: Load,
     ephemeral: Load,
     senders: Senders,
+    retained_bytes: u64,
+    /// When something expires.
+    next: expiry::Next,
 }
 
 impl Mailbox {
@@ -244,14 +276,17 @@ impl Mailbox {
             seq,
             waits_for,
             sent_to: Slots::default(),
-            size: u32::try_from(message.weight()).expect("a packet has at most 2^28 bytes"),
-            expires_secs: secs(message.expires_at.min(message.received_at + max_age)),
+            size: size_of_message(&message),
+            // What is not kept goes with the connection.
+            expires: Expiry::at(match place {
+                Place::Ephemeral => message.expires_at,
+                _ => message.expires_at.min(message.received_at + max_age),
+            }),
             sender: 0,
             kind,
             qos: message.qos,
             place,
-            acknowledged: false,
-            receipted: false,
+            flags: 0,
             message: (!stored).then_some(message),
         };
         self.push(entry, &sender);
@@ -265,17 +300,25 @@ impl Mailbox {
             waits_for: Slots::from_bits(found.waits_for),
             sent_to: Slots::default(),
             size: found.size,
-            expires_secs: secs(found.expires_at.min(found.received_at + max_age)),
+            expires: Expiry::at(if found.retained {
+                found.expires_at
+            } else {
+                found.expires_at.min(found.received_at + max_age)
+            }),
             sender: 0,
             kind: match (found.inbox, found.retained) {
                 (true, _) => Kind::Inbox,
-                (false, true) => Kind::Retained,
+                // Until it is known to be one still.
+                (false, true) => Kind::Replaced,
                 (false, false) => Kind::Channel,
             },
             qos: found.qos,
             place: Place::Store,
-            acknowledged: found.acknowledged,
-            receipted: found.acknowledged,
+            flags: if found.acknowledged {
+                ACKNOWLEDGED | RECEIPTED
+            } else {
+                0
+            },
         };
         self.push(entry, &found.sender);
     }
@@ -296,10 +339,15 @@ impl Mailbox {
             // By an eighth, not to twice the size: most of what waits for long waits in long logs.
             self.entries.reserve_exact(self.entries.len() / 8 + 4);
         }
-        if entry.is_kept() {
-            entry.sender = self.senders.add(sender, entry.size());
+        let size = entry.size();
+        match self.load_of(entry.kind, entry.place) {
+            Some(load) => load.add(size),
+            None => self.retained_bytes += size,
         }
-        self.load_of(&entry).add(entry.size());
+        if entry.is_counted() {
+            entry.sender = self.senders.add(sender, size);
+        }
+        self.next.note(&entry);
         self.entries.push_back(entry);
     }
 
@@ -335,11 +383,19 @@ impl Mailbox {
         self.ephemeral
     }
 
-    fn load_of(&mut self, entry: &Entry) -> &mut Load {
-        if entry.is_kept() {
-            &mut self.kept
-        } else {
-            &mut self.ephemeral
+    /// `None` of what is or was retained.
+    fn load_of(&mut self, kind: Kind, place: Place) -> Option<&mut Load> {
+        match (kind, place) {
+            (Kind::Retained | Kind::Replaced, _) => None,
+            (_, Place::Ephemeral) => Some(&mut self.ephemeral),
+            _ => Some(&mut self.kept),
+        }
+    }
+
+    fn count_gone(&mut self, gone: &Gone) {
+        match self.load_of(gone.kind, gone.place) {
+            Some(load) => load.subtract(gone.size),
+            None => self.retained_bytes -= gone.size,
         }
     }
 
@@ -376,7 +432,7 @@ impl Mailbox {
     pub(crate) fn is_silent_about(&self, first: Seq, last: Seq, now: Time) -> bool {
         let start = self.entries.partition_point(|entry| entry.seq < first);
         let waits = |entry: &Entry| {
-            entry.is_kept_in_inbox() && !entry.acknowledged && !entry.is_expired(now)
+            entry.is_kept_in_inbox() && !entry.is_acknowledged() && !entry.is_expired(now)
         };
         let mut entries = self.entries.range(start..);
         entries
@@ -405,8 +461,10 @@ impl Mailbox {
     /// The grace is over, or the store has said that it is safe. Returns the content in the first case.
     pub(crate) fn move_to(&mut self, seq: Seq, place: Place) -> Option<Arc<Message>> {
         let index = self.index(seq)?;
-        self.entries[index].place = place;
-        self.entries[index].message.take()
+        let entry = &mut self.entries[index];
+        entry.place = place;
+        self.next.note(entry);
+        entry.message.take()
     }
 
     /// A device has acknowledged an entry.
@@ -420,10 +478,11 @@ impl Mailbox {
         }
         entry.waits_for.remove(slot);
         entry.sent_to.remove(slot);
-        entry.acknowledged = true;
+        entry.flags |= ACKNOWLEDGED;
         if entry.may_leave() {
             return Acked::Gone(self.remove_at(index));
         }
+        self.next.note(entry);
         Acked::Fewer(entry.waits_for, entry.place)
     }
 
@@ -432,9 +491,10 @@ impl Mailbox {
     pub(crate) fn claim_receipt(&mut self, seq: Seq) -> Option<bool> {
         let index = self.index(seq)?;
         let entry = &mut self.entries[index];
-        if entry.kind != Kind::Inbox || std::mem::replace(&mut entry.receipted, true) {
+        if entry.kind != Kind::Inbox || entry.flags & RECEIPTED != 0 {
             return None;
         }
+        entry.flags |= RECEIPTED;
         Some(entry.is_stored())
     }
 
@@ -462,7 +522,7 @@ impl Mailbox {
 
     /// A device's connection has ended: QoS 0 is no longer its.
     pub(crate) fn disconnected(&mut self, slot: Slot, gone: &mut Vec<Gone>) {
-        if self.ephemeral.messages > 0 {
+        if self.ephemeral.messages > 0 || self.retained_bytes > 0 {
             self.give_up(slot, gone, |entry| entry.qos == QoS::AtMostOnce);
         }
     }
@@ -477,22 +537,10 @@ impl Mailbox {
             if entry.waits_for.contains(slot) && which(entry) {
                 entry.waits_for.remove(slot);
                 entry.sent_to.remove(slot);
+                self.next.note(entry);
             }
         }
         self.retain(gone, |entry| !entry.may_leave());
-    }
-
-    /// What has expired, and is not on its way to anybody, leaves.
-    pub(crate) fn expire(&mut self, now: Time, gone: &mut Vec<Gone>) {
-        self.retain(gone, |entry| {
-            !entry.is_expired(now) || !entry.sent_to.is_empty()
-        });
-    }
-
-    /// How many entries expire after one time and not after another, later one.
-    pub(crate) fn expiring(&self, after: Time, until: Time) -> usize {
-        let expires = |entry: &&Entry| entry.is_expired(until) && !entry.is_expired(after);
-        self.entries.iter().filter(expires).count()
     }
 
     /// What waits in the inbox leaves, up to and with a number; of one sender only, if there is `from`.
@@ -503,7 +551,7 @@ impl Mailbox {
             None => None,
         };
         self.retain(gone, |entry| {
-            let is_meant = number.is_none_or(|number| entry.is_kept() && entry.sender == number);
+            let is_meant = number.is_none_or(|number| entry.is_counted() && entry.sender == number);
             entry.seq > up_to || entry.kind != Kind::Inbox || !is_meant
         });
     }
@@ -519,26 +567,21 @@ impl Mailbox {
     }
 
     fn retain(&mut self, gone: &mut Vec<Gone>, which: impl Fn(&Entry) -> bool) {
-        let (kept, ephemeral) = (&mut self.kept, &mut self.ephemeral);
+        let before = gone.len();
         let senders = &mut self.senders;
         self.entries.retain(|entry| {
             let stays = which(entry);
             if !stays {
-                let load = if entry.is_kept() {
+                if entry.is_counted() {
                     senders.subtract(entry.sender, entry.size());
-                    &mut *kept
-                } else {
-                    &mut *ephemeral
-                };
-                load.subtract(entry.size());
-                gone.push(Gone {
-                    seq: entry.seq,
-                    place: entry.place,
-                    size: entry.size(),
-                });
+                }
+                gone.push(Gone::of(entry));
             }
             stays
         });
+        for gone in &gone[before..] {
+            self.count_gone(gone);
+        }
         self.give_back();
     }
 
@@ -547,16 +590,13 @@ impl Mailbox {
             .entries
             .remove(index)
             .expect("the index was looked up a moment ago");
-        if entry.is_kept() {
+        if entry.is_counted() {
             self.senders.subtract(entry.sender, entry.size());
         }
-        self.load_of(&entry).subtract(entry.size());
+        let gone = Gone::of(&entry);
+        self.count_gone(&gone);
         self.give_back();
-        Gone {
-            seq: entry.seq,
-            place: entry.place,
-            size: entry.size(),
-        }
+        gone
     }
 
     /// A log that has become short gives its memory back.
@@ -584,7 +624,7 @@ impl Mailbox {
             user,
             message,
             inbox: kind == Kind::Inbox,
-            retained: kind == Kind::Retained,
+            retained: matches!(kind, Kind::Retained | Kind::Replaced),
             waits_for: waits_for.bits(),
         }
     }
@@ -596,7 +636,6 @@ impl Mailbox {
     }
 }
 
-/// Seconds since the UNIX epoch, rounded up; what is too late for that is later than anybody waits.
-fn secs(time: Time) -> u32 {
-    u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+fn size_of_message(message: &Message) -> u32 {
+    u32::try_from(message.weight()).expect("a packet has at most 2^28 bytes")
 }

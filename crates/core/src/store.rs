@@ -64,10 +64,14 @@ pub enum Write {
     InFlight(SessionId, PacketId, Flight),
     /// Nothing is on its way under the packet id any more.
     Landed(SessionId, PacketId),
-    /// New subscriptions to the message's topic are sent it first.
-    Retain(UserId, Arc<Message>),
+    /// A message that new subscriptions to its topic are sent first. Unlike [`Self::Append`] it is tried again.
+    Retain(Append),
     /// They no longer are.
-    Unretain(UserId, bytestring::ByteString),
+    Unretain(Seq),
+    /// A session has subscribed and is still to be sent a retained message.
+    Claim(SessionId, Seq),
+    /// It is not any more: the message is on its way, or no longer retained.
+    EndClaim(SessionId, Seq),
     /// A will is due. It leaves its session in the same call, and waits here until it is published.
     Will(Box<WillRecord>),
     /// A due will has been published, in the same call, or dropped.
@@ -90,7 +94,7 @@ impl Write {
     #[must_use]
     pub fn weight(&self) -> u64 {
         match self {
-            Self::Append(Append { message, .. }) | Self::Retain(_, message) => message.weight(),
+            Self::Append(append) | Self::Retain(append) => append.message.weight(),
             Self::Session(record) => {
                 let will = record.will.as_deref().map_or(0, will_weight);
                 will + record.client.as_str().len() as u64
@@ -98,7 +102,6 @@ impl Write {
             Self::Subscribe(_, subscription) => subscription.topic.len() as u64,
             Self::Unsubscribe(_, topic) => topic.len() as u64,
             Self::Will(due) => will_weight(&due.will),
-            Self::Unretain(_, topic) => topic.len() as u64,
             _ => 0,
         }
     }
@@ -129,7 +132,7 @@ pub struct Append {
     pub message: Arc<Message>,
     /// Whether it is in the inbox; otherwise on an own channel.
     pub inbox: bool,
-    /// Whether it is a retained message, for one who has subscribed.
+    /// Whether it is, or was, the retained message of its topic.
     pub retained: bool,
     /// The devices that are to get it, bits by slot.
     pub waits_for: u32,
@@ -208,8 +211,10 @@ pub struct Subscription {
 pub struct Recovered {
     /// Every session with the QoS 2 ids received, and what is on its way in the order of `InFlight`.
     pub sessions: Vec<(SessionRecord, Vec<PacketId>, Flights)>,
-    /// Retained messages.
-    pub retained: Vec<(UserId, Arc<Message>)>,
+    /// The topics that have a retained message.
+    pub retained: Vec<RetainedTopic>,
+    /// Retained messages that sessions are still to be sent.
+    pub claims: Vec<RecoveredClaim>,
     /// Wills that are due and not published.
     pub wills: Vec<WillRecord>,
     /// Pushes owed or sent.
@@ -218,6 +223,28 @@ pub struct Recovered {
     pub owners: Vec<OwnerRecord>,
     /// The highest number ever used, or higher.
     pub last_seq: Seq,
+}
+
+/// A topic that has a retained message.
+#[derive(Debug, Clone)]
+pub struct RetainedTopic {
+    /// Whose channel it is.
+    pub user: UserId,
+    /// The topic.
+    pub topic: SmolStr,
+    /// The message's number.
+    pub seq: Seq,
+}
+
+/// A retained message that a session is still to be sent.
+#[derive(Debug, Clone)]
+pub struct RecoveredClaim {
+    /// Whose.
+    pub user: UserId,
+    /// The session's number.
+    pub session: SessionId,
+    /// The message's number.
+    pub seq: Seq,
 }
 
 /// A message of a log, without its content: one after another to [`Router::restore_entry`].
@@ -231,9 +258,9 @@ pub struct RecoveredEntry {
     pub sender: UserId,
     /// Whether it is in the inbox.
     pub inbox: bool,
-    /// Whether it is a retained message, for one who has subscribed.
+    /// Whether it is, or was, the retained message of its topic.
     pub retained: bool,
-    /// 1 or 2.
+    /// 1 or 2; of a retained message also 0.
     pub qos: QoS,
     /// Bytes, as it weighs.
     pub size: u32,

@@ -325,6 +325,12 @@ impl Bench {
         self.run();
     }
 
+    /// Time passes, and nobody is told.
+    pub fn let_time_pass(&self, by: Duration) {
+        let mut world = self.world();
+        world.now = world.now + by;
+    }
+
     /// From now on messages wait for their grace (`jam_core::router::GRACE`) before they are stored.
     pub fn be_graceful(&self) {
         self.world().graceful = true;

@@ -10,14 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytestring::ByteString;
 use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::policy::refusals;
 use jam_core::push::PushRecord;
 use jam_core::store::{
-    Append, Flights, MailboxStore, OnLoaded, OwnerRecord, Receipt, Recovered, RecoveredEntry, Seq,
-    SessionId, SessionRecord, WillId, WillRecord, Write, Writes,
+    Append, Flights, MailboxStore, OnLoaded, OwnerRecord, Receipt, Recovered, RecoveredClaim,
+    RecoveredEntry, RetainedTopic, Seq, SessionId, SessionRecord, WillId, WillRecord, Write,
+    Writes,
 };
 use jam_wire::packet::PacketId;
 
@@ -52,7 +52,9 @@ struct File {
     sessions: BTreeMap<SessionId, (SessionRecord, BTreeSet<PacketId>, Flights)>,
     /// With whether anybody has acknowledged it.
     entries: BTreeMap<Seq, (Append, bool)>,
-    retained: BTreeMap<(String, String), (UserId, Arc<Message>)>,
+    /// The retained messages among the entries.
+    retained: BTreeSet<Seq>,
+    claims: BTreeSet<(SessionId, Seq)>,
     wills: BTreeMap<WillId, WillRecord>,
     /// By receiver and sender.
     pushes: BTreeMap<(UserId, UserId), PushRecord>,
@@ -71,9 +73,10 @@ impl CrashingStore {
         self.state().kept.len()
     }
 
-    /// Messages in the file.
+    /// Messages in the file, but for those that are retained.
     pub fn kept(&self) -> usize {
-        self.state().file.entries.len()
+        let state = self.state();
+        state.file.entries.len() - state.file.retained.len()
     }
 
     /// Whether from now on every call is committed and answered as soon as no lock is held.
@@ -85,6 +88,27 @@ impl CrashingStore {
     /// Whose the things in the file are.
     pub fn owners(&self) -> Vec<OwnerRecord> {
         self.state().file.owners.values().cloned().collect()
+    }
+
+    /// Whether anything is in the file: messages, retained or not, claims of those, packet ids, pushes, wills.
+    pub fn is_empty(&self) -> bool {
+        let state = self.state();
+        let file = &state.file;
+        let idle = |(_, received, flights): &(_, BTreeSet<PacketId>, Flights)| {
+            received.is_empty() && flights.is_empty()
+        };
+        file.entries.is_empty()
+            && file.retained.is_empty()
+            && file.claims.is_empty()
+            && file.wills.is_empty()
+            && file.pushes.is_empty()
+            && file.sessions.values().all(idle)
+    }
+
+    /// Retained messages in the file, and claims of those.
+    pub fn retained(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.file.retained.len(), state.file.claims.len())
     }
 
     /// Pushes in the file, owed or sent.
@@ -184,7 +208,9 @@ impl State {
     fn find(&self, seq: Seq) -> Option<Arc<Message>> {
         let waiting = self.calls.iter().flat_map(|(writes, _)| writes);
         let appended = waiting.filter_map(|write| match write {
-            Write::Append(append) if append.seq == seq => Some(&append.message),
+            Write::Append(append) | Write::Retain(append) if append.seq == seq => {
+                Some(&append.message)
+            }
             _ => None,
         });
         let filed = self
@@ -247,6 +273,7 @@ impl File {
             }
             Write::EndSession(id) => {
                 self.sessions.remove(&id);
+                self.claims.retain(|(session, _)| *session != id);
             }
             Write::Subscribe(id, subscription) => {
                 if let Some((record, ..)) = self.sessions.get_mut(&id) {
@@ -281,13 +308,19 @@ impl File {
                     flights.retain(|(other, _)| *other != packet_id);
                 }
             }
-            Write::Retain(user, message) => {
-                let key = (user.to_string(), message.topic().to_string());
-                self.retained.insert(key, (user, message));
+            Write::Retain(append) => {
+                self.last = self.last.max(append.seq);
+                self.retained.insert(append.seq);
+                self.entries.insert(append.seq, (append, false));
             }
-            Write::Unretain(user, topic) => {
-                self.retained
-                    .remove(&(user.to_string(), ByteString::to_string(&topic)));
+            Write::Unretain(seq) => {
+                self.retained.remove(&seq);
+            }
+            Write::Claim(session, seq) => {
+                self.claims.insert((session, seq));
+            }
+            Write::EndClaim(session, seq) => {
+                self.claims.remove(&(session, seq));
             }
             Write::Will(record) => {
                 self.last = self.last.max(record.id);
@@ -334,9 +367,27 @@ impl File {
             }
         };
         let entries = self.entries.values().map(entry).collect();
+        let retained = self.retained.iter().map(|seq| {
+            let (append, _) = &self.entries[seq];
+            let topic = append.message.topic();
+            RetainedTopic {
+                user: append.user.clone(),
+                topic: (&**topic).into(),
+                seq: *seq,
+            }
+        });
+        let claims = self.claims.iter().map(|(session, seq)| {
+            let (record, ..) = &self.sessions[session];
+            RecoveredClaim {
+                user: record.user.clone(),
+                session: *session,
+                seq: *seq,
+            }
+        });
         let rest = Recovered {
             sessions: sessions.collect(),
-            retained: self.retained.values().cloned().collect(),
+            retained: retained.collect(),
+            claims: claims.collect(),
             wills: self.wills.values().cloned().collect(),
             pushes: self.pushes.values().cloned().collect(),
             owners: self.owners.values().cloned().collect(),

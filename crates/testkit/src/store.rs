@@ -1,6 +1,6 @@
 //! A store that keeps nothing and answers when and as it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use jam_core::message::Message;
@@ -20,6 +20,8 @@ struct State {
     held: Vec<Receipt>,
     /// Appended and not removed.
     kept: BTreeMap<Seq, Arc<Message>>,
+    /// Those of them that are retained.
+    retained: BTreeSet<Seq>,
     /// To be answered when no lock is held.
     settled: Vec<Receipt>,
     appended: usize,
@@ -41,9 +43,15 @@ impl FaultyStore {
         self.state().held.len()
     }
 
-    /// Messages appended and not removed.
+    /// Messages appended and not removed, but for those that are retained.
     pub fn kept(&self) -> usize {
-        self.state().kept.len()
+        let state = self.state();
+        state.kept.len() - state.retained.len()
+    }
+
+    /// Retained messages.
+    pub fn retained(&self) -> usize {
+        self.state().retained.len()
     }
 
     /// Messages appended so far.
@@ -89,6 +97,13 @@ impl MailboxStore for FaultyStore {
                 Write::Append(append) => {
                     state.appended += 1;
                     state.kept.insert(append.seq, append.message);
+                }
+                Write::Retain(append) => {
+                    state.retained.insert(append.seq);
+                    state.kept.insert(append.seq, append.message);
+                }
+                Write::Unretain(seq) => {
+                    state.retained.remove(&seq);
                 }
                 Write::Remove(seq) => {
                     state.kept.remove(&seq);

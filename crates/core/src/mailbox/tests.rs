@@ -29,7 +29,7 @@ fn message(qos: QoS, size: usize, at: Time, expiry_secs: Option<u32>) -> Arc<Mes
 
 /// Appends as `User::append` does to a log whose devices keep up.
 fn append(mailbox: &mut Mailbox, seq: Seq, message: Arc<Message>, kind: Kind, waits_for: Slots) {
-    let ephemeral = message.qos == QoS::AtMostOnce || kind == Kind::Retained;
+    let ephemeral = message.qos == QoS::AtMostOnce;
     let place = if ephemeral {
         Place::Ephemeral
     } else {
@@ -124,7 +124,7 @@ fn who_no_longer_subscribes_keeps_what_is_on_its_way() {
 
 #[test]
 fn what_is_not_for_the_inbox_waits_for_nobody_else() {
-    for kind in [Kind::Channel, Kind::Retained] {
+    for kind in [Kind::Channel, Kind::Replaced] {
         let mut mailbox = Mailbox::default();
         append(
             &mut mailbox,
@@ -229,15 +229,21 @@ enum Operation {
     Disconnected(Slot),
     Release(Slot),
     Expire(u64),
+    Retain(usize, Option<u32>),
+    ClaimRetained(Slot, prop::sample::Index),
+    EndRetained(prop::sample::Index),
 }
 
 const SLOTS: Slot = 4;
 
 fn operation() -> impl Strategy<Value = Operation> {
-    use Operation::{Ack, Append, Claim, Disclaim, Disconnected, Expire, Fetch, Release};
+    use Operation::{
+        Ack, Append, Claim, ClaimRetained, Disclaim, Disconnected, EndRetained, Expire, Fetch,
+        Release, Retain,
+    };
     let slot = || 0..SLOTS;
     prop_oneof![
-        4 => (0..3u8, 0..3u8, prop::collection::vec(slot(), 0..3), 0..50usize)
+        4 => (0..3u8, 0..2u8, prop::collection::vec(slot(), 0..3), 0..50usize)
             .prop_map(|(qos, kind, readers, size)| Append { qos, kind, readers, size }),
         4 => slot().prop_map(Fetch),
         4 => (slot(), any::<prop::sample::Index>()).prop_map(|(slot, index)| Ack(slot, index)),
@@ -246,6 +252,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => slot().prop_map(Disconnected),
         1 => slot().prop_map(Release),
         1 => (0..150u64).prop_map(Expire),
+        2 => (1..50usize, prop::option::of(0..150u32)).prop_map(|(size, expiry)| Retain(size, expiry)),
+        3 => (slot(), any::<prop::sample::Index>()).prop_map(|(slot, index)| ClaimRetained(slot, index)),
+        1 => any::<prop::sample::Index>().prop_map(EndRetained),
     ]
 }
 
@@ -257,6 +266,7 @@ struct Watched {
     /// Inbox messages of QoS 1 and 2 that nobody has acknowledged and that have not expired.
     promised: BTreeSet<Seq>,
     sent: BTreeMap<Slot, Vec<Seq>>,
+    retained: Vec<Seq>,
 }
 
 impl Watched {
@@ -296,9 +306,43 @@ impl Watched {
             }
             Operation::Expire(secs) => {
                 let now = NOW + Duration::from_secs(*secs);
+                // As `User::expire`.
+                let expired = |seq: &Seq| self.mailbox.get(*seq).unwrap().is_expired(now);
+                let ending: Vec<_> = self.retained.iter().copied().filter(expired).collect();
+                for seq in ending {
+                    self.retained.retain(|other| *other != seq);
+                    left.extend(self.mailbox.end_retained(seq).1);
+                }
                 self.mailbox.expire(now, &mut left);
                 let left = seqs(&left);
                 self.promised.retain(|seq| !left.contains(seq));
+                let here = |entry: &Entry| !entry.is_expired(now) || !entry.sent_to.is_empty();
+                assert!(self.mailbox.entries.iter().all(here));
+                assert!(!self.mailbox.may_have_expired(now));
+            }
+            Operation::Retain(size, expiry) => {
+                self.next += 1;
+                let message = message(QoS::AtLeastOnce, *size, NOW, *expiry);
+                let nobody = Slots::default();
+                self.mailbox.append_retained(self.next, &message, nobody);
+                self.retained.push(self.next);
+            }
+            Operation::ClaimRetained(slot, index) => {
+                if !self.retained.is_empty() {
+                    let seq = self.retained[index.index(self.retained.len())];
+                    let waits = self.mailbox.get(seq).unwrap().waits_for.contains(*slot);
+                    assert_eq!(self.mailbox.claim_retained(seq, *slot), !waits);
+                }
+            }
+            Operation::EndRetained(index) => {
+                if !self.retained.is_empty() {
+                    let seq = self.retained.remove(index.index(self.retained.len()));
+                    let (_, gone) = self.mailbox.end_retained(seq);
+                    let entry = self.mailbox.get(seq);
+                    assert_eq!(entry.is_some(), gone.is_none());
+                    assert!(entry.is_none_or(|entry| entry.waits_for == entry.sent_to));
+                    left.extend(gone);
+                }
             }
         }
         left.iter()
@@ -307,7 +351,7 @@ impl Watched {
 
     fn append(&mut self, qos: u8, kind: u8, readers: &[Slot], size: usize) {
         let qos = QoS::from_bits(qos).unwrap();
-        let kind = [Kind::Inbox, Kind::Channel, Kind::Retained][usize::from(kind)];
+        let kind = [Kind::Inbox, Kind::Channel][usize::from(kind)];
         let promised = kind == Kind::Inbox && qos != QoS::AtMostOnce;
         // As `User::append`: what nobody is to get is only appended if it waits.
         if readers.is_empty() && !promised {
@@ -323,13 +367,15 @@ impl Watched {
 
     fn check(&self) {
         let (mut kept, mut ephemeral) = (Load::default(), Load::default());
+        let mut retained = 0;
         for entry in &self.mailbox.entries {
-            let load = if entry.is_kept() {
-                &mut kept
+            if entry.is_retained() {
+                retained += entry.size();
+            } else if entry.is_kept() {
+                kept.add(entry.size());
             } else {
-                &mut ephemeral
-            };
-            load.add(entry.size());
+                ephemeral.add(entry.size());
+            }
             assert!(!entry.may_leave(), "what may leave has left");
             assert_eq!(
                 entry.sent_to.0 & !entry.waits_for.0,
@@ -341,6 +387,10 @@ impl Watched {
             (self.mailbox.kept(), self.mailbox.ephemeral()),
             (kept, ephemeral)
         );
+        assert_eq!(self.mailbox.retained_bytes(), retained);
+        for seq in &self.retained {
+            assert!(self.mailbox.get(*seq).is_some(), "{seq} is retained");
+        }
         for seq in &self.promised {
             assert!(self.mailbox.get(*seq).is_some(), "{seq} is lost");
         }

@@ -14,7 +14,7 @@ use crate::ids::UserId;
 use crate::link::{Link, LinkId};
 use crate::policy::Identity;
 use crate::session::{Received, Session, WrongAck};
-use crate::store::{Origin, Receipt, Seq, SessionId, Subscription, Which, Write, Writes};
+use crate::store::{Receipt, Seq, SessionId, Subscription, Which, Write, Writes};
 use crate::time::Time;
 use crate::user::{Attach, Attached, Fetched, Room};
 
@@ -125,25 +125,12 @@ impl Router {
         receipt: Receipt,
         now: Time,
     ) -> Vec<Option<bool>> {
-        let limits = &self.rules.user;
-        let accepts = self.store.accepts();
-        let (outcomes, receipt) = self.with_shard(user, |user, graced, effects| {
+        let (outcomes, receipt) = self.with_user(user, |user, effects| {
             let mut outcomes = Vec::with_capacity(subscriptions.len());
             let mut changes = Writes::new();
             for (subscription, handling) in subscriptions {
-                let (outcome, retained) =
-                    user.subscribe(link, subscription, handling, now, &mut changes);
+                let outcome = user.subscribe(link, subscription, handling, now, &mut changes);
                 outcomes.push(outcome);
-                let Some(message) = retained else { continue };
-                let seq = self.next_seq();
-                let append = user.send_retained(link, seq, message, limits, accepts, effects);
-                if let Some(append) = append {
-                    self.end_graces(user, graced, effects);
-                    let (this, id) = (self.this.clone(), user.id().clone());
-                    let receipt = Receipt::for_message(this, id, seq, None, Origin::Plain);
-                    let writes = Writes::from_iter([Write::Append(append)]);
-                    effects.writes.push((writes, Some(receipt)));
-                }
             }
             let receipt = user.keep_subscriptions(link, changes, receipt, effects);
             (outcomes, receipt)

@@ -36,7 +36,7 @@ use crate::ids::{ClientId, UserId};
 use crate::link::{Eviction, LinkId};
 use crate::loads::Loads;
 use crate::message::Message;
-use crate::policy::{self, Facts, Identity, Permit, Refusal, Stop, refusals};
+use crate::policy::{self, Destination, Facts, Identity, Permit, Refusal, Stop, refusals};
 use crate::source::Source;
 use crate::store::{MailboxStore, Origin, Receipt, Recovered, RecoveredEntry, Seq, Write, Writes};
 use crate::time::{Adjustments, Time};
@@ -254,7 +254,8 @@ impl Router {
         origin: Origin,
         now: Time,
     ) -> Result<usize, Refusal> {
-        if new.message.qos != QoS::AtMostOnce && !self.store.accepts() {
+        let retains = new.message.retain && new.destination == Destination::OwnChannel;
+        if (new.message.qos != QoS::AtMostOnce || retains) && !self.store.accepts() {
             return Err(refusals::STORE);
         }
         let beside = origin.write();
@@ -262,20 +263,20 @@ impl Router {
         let mut woken = 0;
         let result = self.with_shard(receiver, |user, graced, effects| {
             // Taken under the lock: a log's numbers ascend, or a reader's cursor would pass one by.
-            let seq = self.next_seq();
+            let next_seq = &|| self.next_seq();
             let limits = &self.rules.user;
             if let Some(life) = &new.life {
-                user.live(life, effects, &|| self.next_seq());
+                user.live(life, effects, next_seq);
             }
-            match user.append(seq, new, limits, effects)? {
-                Appended::NotKept(None) if beside.is_none() => {
+            match user.append(new, limits, next_seq, effects)? {
+                Appended::NotKept(retained) if retained.is_empty() && beside.is_none() => {
                     kept_already = receipt.take();
                 }
                 Appended::NotKept(retained) => {
                     let writes = beside.into_iter().chain(retained).collect();
                     effects.writes.push((writes, receipt.take()));
                 }
-                Appended::Grace(bytes) => {
+                Appended::Grace(seq, bytes) => {
                     self.graced_bytes.fetch_add(bytes, Ordering::Relaxed);
                     let (user, receipt) = (receiver.clone(), receipt.take());
                     let due = now + GRACE;
@@ -289,6 +290,7 @@ impl Router {
                     });
                 }
                 Appended::Store(append, more) => {
+                    let seq = append.seq;
                     self.end_graces(user, graced, effects);
                     let (this, user) = (self.this.clone(), append.user.clone());
                     let receipt = Receipt::for_message(this, user, seq, receipt.take(), origin);
@@ -338,8 +340,10 @@ impl Router {
         for owner in found.owners {
             self.with_stored(&owner.user, |user| user.restore_owner(&owner));
         }
-        for (id, message) in found.retained {
-            self.with_stored(&id, |user| user.restore_retained(message));
+        for it in found.retained {
+            self.with_user(&it.user, |user, effects| {
+                user.restore_retained(it.topic, it.seq, effects);
+            });
         }
         let (mut timers, mut users) = (Vec::new(), Vec::new());
         for shard in &self.shards {
@@ -351,6 +355,11 @@ impl Router {
         }
         // All at once, which is much quicker than one after another.
         lock(&self.timers).append(&mut timers.into_iter().collect());
+        for it in found.claims {
+            self.with_user(&it.user, |user, effects| {
+                user.restore_claim(it.session, it.seq, effects);
+            });
+        }
         self.restore_wills(found.wills);
         for push in found.pushes {
             let receiver = push.receiver.clone();

@@ -182,6 +182,7 @@ impl Router {
     /// Counts what has changed with a user; whether nothing is left that has to be remembered of him.
     #[inline(never)]
     fn note(&self, user: &mut User, pairs_before: usize, effects: &mut Effects) -> bool {
+        user.watch_expiry(effects);
         self.count_push_pairs(pairs_before, user.push_pairs());
         if let Some(seldom) = &effects.seldom {
             self.listening.change(seldom.listeners);
@@ -355,6 +356,7 @@ impl Router {
                 let pairs = user.push_pairs();
                 let writes = user.hand_over(graced.seq, self.push_rules(), &mut effects);
                 self.count_push_pairs(pairs, user.push_pairs());
+                user.watch_expiry(&mut effects);
                 if let Some(mut writes) = writes {
                     writes.extend(user.owner_write());
                     let (this, user) = (self.this.clone(), graced.user.clone());

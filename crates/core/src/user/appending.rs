@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jam_wire::packet::{PacketId, QoS};
 use smallvec::SmallVec;
 
-use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, User, UserLimits};
+use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, User, UserLimits};
 use crate::directory::Life;
 use crate::ids::UserId;
 use crate::link::LinkId;
@@ -38,11 +38,10 @@ pub(crate) struct New {
 #[derive(Debug)]
 pub(crate) enum Appended {
     /// Nobody needs it to be kept in the log; as the retained message of its topic, perhaps.
-    NotKept(Option<Write>),
-    /// It is in the log for a grace, and takes this many bytes of memory.
-    Grace(u64),
-    /// It is to be stored, together with what it is or was as the retained message of its topic, and what is
-    /// said of pushes for it.
+    NotKept(Writes),
+    /// It is in the log for a grace, with this number, and takes so many bytes of memory.
+    Grace(Seq, u64),
+    /// It is to be stored, together with what is said of pushes for it.
     Store(Append, Writes),
 }
 
@@ -50,9 +49,9 @@ impl User {
     /// Appends a permitted message.
     pub(crate) fn append(
         &mut self,
-        seq: Seq,
         new: New,
         limits: &UserLimits,
+        next_seq: &dyn Fn() -> Seq,
         effects: &mut Effects,
     ) -> Result<Appended, Refusal> {
         let New {
@@ -85,10 +84,11 @@ impl User {
         }
         let message = Arc::new(message);
         let retained = if message.retain {
-            self.retain(&message, limits)?
+            self.retain(&message, readers, limits, next_seq, effects)?
         } else {
-            None
+            Writes::new()
         };
+        let is_retained = !retained.is_empty();
         if !kept && may_push && !self.is_connected() {
             let push = self.expect_ack(
                 &message.sender,
@@ -100,22 +100,24 @@ impl User {
             );
             push.into_iter().for_each(|push| effects.write(push));
         }
-        if !wanted || (!kept && !self.has_room_for_ephemeral(&message)) {
+        if !wanted || (!kept && !self.has_room_for_ephemeral(&message, effects)) {
             return Ok(Appended::NotKept(retained));
         }
         let place = match message.qos {
             QoS::AtMostOnce => Place::Ephemeral,
             // That its readers have it does not keep it for who subscribes later.
-            QoS::AtLeastOnce if live && may_wait && retained.is_none() => Place::Grace,
+            QoS::AtLeastOnce if live && may_wait && !is_retained => Place::Grace,
             QoS::AtLeastOnce => Place::Store,
             QoS::ExactlyOnce => Place::Storing,
         };
+        let seq = next_seq();
         self.mailbox
             .append(seq, message.clone(), kind, place, readers, limits.max_age);
         Ok(match place {
             Place::Ephemeral => Appended::NotKept(retained),
-            Place::Grace => Appended::Grace(message.weight() + ENTRY_BYTES),
+            Place::Grace => Appended::Grace(seq, message.weight() + ENTRY_BYTES),
             Place::Storing | Place::Store => {
+                effects.write_all(retained);
                 let append = Mailbox::to_append(seq, &self.id, message, kind, readers);
                 let push = if may_push {
                     let (sender, expires_at) = (&append.message.sender, append.message.expires_at);
@@ -123,7 +125,7 @@ impl User {
                 } else {
                     None
                 };
-                Appended::Store(append, retained.into_iter().chain(push).collect())
+                Appended::Store(append, push.into_iter().collect())
             }
         })
     }
@@ -139,17 +141,24 @@ impl User {
             mailbox.has_room(&message.sender, message.weight(), messages, bytes)
         };
         if !fits(&self.mailbox) {
-            let mut gone = Vec::new();
-            self.mailbox.expire(message.received_at, &mut gone);
-            effects.all_gone(gone);
+            self.expire(message.received_at, effects);
         }
         fits(&self.mailbox)
     }
 
-    pub(super) fn has_room_for_ephemeral(&self, message: &Message) -> bool {
-        self.mailbox
-            .ephemeral()
-            .has_room(message.weight(), MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES)
+    pub(super) fn has_room_for_ephemeral(
+        &mut self,
+        message: &Message,
+        effects: &mut Effects,
+    ) -> bool {
+        let fits = |mailbox: &Mailbox| {
+            let load = mailbox.ephemeral();
+            load.has_room(message.weight(), MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES)
+        };
+        if !fits(&self.mailbox) {
+            self.expire(message.received_at, effects);
+        }
+        fits(&self.mailbox)
     }
 
     /// The devices that are to get a message, and whether all of them keep up. The live ones are woken.
@@ -180,33 +189,6 @@ impl User {
             readers.insert(device.slot);
         }
         (readers, live && !readers.is_empty())
-    }
-
-    /// Keeps or clears what new subscriptions to an own channel are sent first: what the store is to know.
-    fn retain(
-        &mut self,
-        message: &Arc<Message>,
-        limits: &UserLimits,
-    ) -> Result<Option<Write>, Refusal> {
-        let others = || {
-            self.retained
-                .iter()
-                .filter(|other| other.topic != message.topic)
-        };
-        let (count, bytes) = others().fold((0, 0), |(n, b), other| (n + 1, b + other.weight()));
-        let clears = message.payload.is_empty();
-        if !clears && (count >= MAX_RETAINED || bytes + message.weight() > limits.max_bytes) {
-            return Err(refusals::QUOTA);
-        }
-        let before = self.retained.len();
-        self.retained.retain(|other| other.topic != message.topic);
-        if !clears {
-            self.retained.push(message.clone());
-            return Ok(Some(Write::Retain(self.id.clone(), message.clone())));
-        }
-        let topic = message.topic.clone();
-        let cleared = self.retained.len() < before;
-        Ok(cleared.then(|| Write::Unretain(self.id.clone(), topic)))
     }
 
     /// The grace of a message is over: what is to be stored of it and of its being on its way. The user is
@@ -290,6 +272,7 @@ impl User {
 
     /// The store could not keep a message, or no longer has it: it was never here.
     pub(crate) fn forget(&mut self, seq: Seq, effects: &mut Effects) {
+        self.lose_retained(seq, effects);
         self.mailbox.remove(seq);
         self.no_push_for(seq, effects);
         for device in &mut self.devices {

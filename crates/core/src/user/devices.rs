@@ -422,6 +422,7 @@ impl User {
             Alarm::Device(client) => self.device_timeout(client, now, effects, next_id),
             Alarm::Pushes => self.look_at_pushes(now, &limits.push, effects),
             Alarm::Presence => self.look_at_presence(now, effects),
+            Alarm::Expiry => self.look_at_expiry(now, effects),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::connection::OUTPUT_ENOUGH;
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::loads::Load;
-use crate::mailbox::{Acked, Entry, Kind, Mailbox, Place};
+use crate::mailbox::{Acked, Entry, Mailbox, Place};
 use crate::message::{Message, Terms};
 use crate::session::{Due, Received, WrongAck};
 use crate::store::{Flight, Receipt, Seq, Which, Write, Writes};
@@ -102,6 +102,7 @@ impl User {
         receipt: impl Fn(Which, Option<PacketId>) -> Receipt,
         fetched: &mut Fetched,
     ) {
+        self.expire(now, effects);
         let Some(device) = self
             .devices
             .iter_mut()
@@ -291,9 +292,16 @@ fn acked(
     packet_id: Option<PacketId>,
     effects: &mut Effects,
 ) -> Writes {
-    let stored = mailbox.get(seq).is_some_and(Entry::is_stored);
+    let entry = mailbox.get(seq);
+    let stored = entry.is_some_and(Entry::is_stored);
+    let is_retained = entry.is_some_and(Entry::is_retained);
     let mut writes = Writes::new();
+    if is_retained {
+        writes.extend(device.end_claim(seq));
+    }
     match mailbox.ack(seq, device.slot) {
+        // Claims and packet ids say who is to get it.
+        Acked::Fewer(..) if is_retained => {}
         Acked::Fewer(waits_for, Place::Storing | Place::Store) => {
             writes.push(Write::Acknowledged {
                 seq,
@@ -408,7 +416,7 @@ fn send_new(
         }
         let (seq, stored) = (entry.seq, entry.is_stored());
         if entry.is_expired(now) {
-            give_up(device, mailbox, seq, effects);
+            pass_by(device, seq);
             continue;
         }
         let is_open =
@@ -420,9 +428,7 @@ fn send_new(
             fetched.held_back = true;
             return Err(Halt::Window);
         };
-        // The entry knows the second only in which it expires.
-        let reads = device.reads(&message.topic);
-        let Some(reads) = reads.filter(|_| message.expires_at > now) else {
+        let Some(reads) = device.reads(&message.topic) else {
             give_up(device, mailbox, seq, effects);
             continue;
         };
@@ -437,8 +443,15 @@ fn send_new(
             }
             continue;
         }
-        // The device may remember the id, whatever becomes of the message.
-        let stores_first = device.id().is_some() && terms.qos == QoS::ExactlyOnce;
+        // The device may remember the id, whatever becomes of the message. A retained message may be older than what
+        // the device has been sent, so its number says nothing of whether it may have been sent.
+        let is_retained = entry.is_retained();
+        let stores_first = device.id().is_some()
+            && match terms.qos {
+                QoS::AtMostOnce => false,
+                QoS::AtLeastOnce => is_retained && room.can_store,
+                QoS::ExactlyOnce => true,
+            };
         if held_up && !stores_first {
             return Err(Halt::Wait);
         }
@@ -451,6 +464,7 @@ fn send_new(
             && stored
             && device.id().is_some()
             && room.can_store
+            && !is_retained
             && !is_seen
         {
             device.move_horizon(user, mailbox, room, effects, receipt);
@@ -476,8 +490,11 @@ fn send_new(
                 _ => Flight::AwaitsPubAck(seq),
             };
             let receipt = stores_first.then(|| receipt(Which::Lasting(id), Some(packet_id)));
-            let write = Write::InFlight(id, packet_id, flight);
-            effects.writes.push((SmallVec::from_iter([write]), receipt));
+            let mut writes = Writes::from_iter([Write::InFlight(id, packet_id, flight)]);
+            if is_retained {
+                writes.extend(device.end_claim(seq));
+            }
+            effects.writes.push((writes, receipt));
         }
         if stores_first {
             held_up = true;
@@ -490,6 +507,12 @@ fn send_new(
         fetched.publish(message, terms);
     }
     Ok(())
+}
+
+/// The entry has expired: it is not sent, and leaves without this device's doing.
+fn pass_by(device: &mut Device, seq: Seq) {
+    device.session.cursor = seq;
+    device.unload(seq);
 }
 
 /// The entry is this device's no more, sent or not.
@@ -542,8 +565,8 @@ fn terms(device: &Device, entry: &Entry, message: &Message, reads: Reads, qos: Q
     Terms {
         packet_id: None,
         qos,
-        dup: qos == QoS::AtLeastOnce && entry.seq <= device.maybe_sent,
-        retain: entry.kind == Kind::Retained || (reads.retain_as_published && message.retain),
+        dup: qos == QoS::AtLeastOnce && entry.seq <= device.maybe_sent && !entry.is_retained(),
+        retain: entry.is_retained() || (reads.retain_as_published && message.retain),
         subscription_id: reads.subscription_id,
     }
 }

@@ -126,19 +126,17 @@ impl User {
         let mut ended = Ended {
             lives: 1,
             messages: self.mailbox.kept().messages,
-            retained: self.retained.len(),
+            retained: self.retained.as_ref().map_or(0, |topics| topics.len()),
             sessions: self.devices.len(),
         };
         // The log first: nothing is passed on from one device to another.
+        self.clear_retained(effects);
         let mut gone = Vec::new();
         self.mailbox.clear(&mut gone);
         effects.all_gone(gone);
         while let Some(last) = self.devices.len().checked_sub(1) {
             self.devices[last].will = None;
             self.end_session(last, Some(Eviction::NotAuthorized), effects, next_id);
-        }
-        for message in self.retained.drain(..) {
-            effects.write(Write::Unretain(self.id.clone(), message.topic.clone()));
         }
         self.end_pushes(effects);
         if self.owner.take().is_some_and(|owner| owner.recorded) {

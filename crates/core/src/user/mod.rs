@@ -9,6 +9,7 @@
 
 mod appending;
 mod devices;
+mod expiring;
 mod fetching;
 mod listening;
 mod lives;
@@ -17,6 +18,7 @@ mod outlook;
 mod presence;
 mod pushing;
 mod receipts;
+mod retaining;
 mod subscribing;
 
 use std::num::NonZeroU64;
@@ -31,7 +33,7 @@ use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId};
 use crate::loads::Load;
 use crate::mailbox::{Gone, Mailbox, Slot, Slots};
-use crate::message::{ENTRY_BYTES, Message, will_weight};
+use crate::message::{ENTRY_BYTES, will_weight};
 use crate::push::{DuePush, PushRules};
 use crate::session::Session;
 use crate::store::{
@@ -53,7 +55,8 @@ pub(crate) use presence::Telling;
 use pushing::Pushes;
 pub(crate) use pushing::Turn;
 
-/// Topics with a retained message, for each user.
+/// Topics with a retained message, for each user; in bytes, [`UserLimits::max_bytes`], apart from what is in the log
+/// otherwise.
 pub const MAX_RETAINED: usize = 256;
 /// QoS 0 messages on their way to a user's devices; beyond, new ones are dropped as QoS 0 may be.
 pub const MAX_EPHEMERAL: usize = 1024;
@@ -67,9 +70,9 @@ pub struct UserLimits {
     pub many_devices: bool,
     /// Kept messages.
     pub max_messages: usize,
-    /// Bytes of kept messages, as they weigh.
+    /// Bytes of kept messages, as they weigh; and of retained ones, apart from those.
     pub max_bytes: u64,
-    /// Age of a kept message.
+    /// Age of a kept message. What is retained has none.
     pub max_age: Duration,
     /// When somebody who is away is told.
     pub push: PushRules,
@@ -155,6 +158,8 @@ pub(crate) enum Alarm {
     Pushes,
     /// The user may have been away for long enough.
     Presence,
+    /// Something expires.
+    Expiry,
 }
 
 impl Effects {
@@ -356,11 +361,14 @@ pub(crate) struct User {
     mailbox: Mailbox,
     /// Whose all of this is, once it is known.
     owner: Option<Box<Owner>>,
-    retained: Vec<Arc<Message>>,
+    /// `None` if no topic has one.
+    retained: Option<Box<retaining::Topics>>,
     devices: SmallVec<[Device; 1]>,
     /// `None` if nothing is known of any sender.
     pushes: Option<Box<Pushes>>,
     presence: Presence,
+    /// For when the router's timer is set, because something expires.
+    expiry_alarm: Time,
 }
 
 impl User {
@@ -369,10 +377,11 @@ impl User {
             id,
             mailbox: Mailbox::default(),
             owner: None,
-            retained: Vec::new(),
+            retained: None,
             devices: SmallVec::new(),
             pushes: None,
             presence: Presence::default(),
+            expiry_alarm: Time::NEVER,
         }
     }
 
@@ -384,7 +393,7 @@ impl User {
     pub(crate) fn is_idle(&self) -> bool {
         self.devices.is_empty()
             && self.mailbox.is_empty()
-            && self.retained.is_empty()
+            && self.retained.is_none()
             && self.pushes.is_none()
             && self.presence.is_idle()
     }
@@ -409,11 +418,6 @@ impl User {
         Some((&mut device.session, id))
     }
 
-    /// A retained message that a store has found.
-    pub(crate) fn restore_retained(&mut self, message: Arc<Message>) {
-        self.retained.push(message);
-    }
-
     /// A message of the log that a store has found.
     pub(crate) fn restore_entry(&mut self, found: &RecoveredEntry, limits: &UserLimits) {
         self.mailbox.restore(found, limits.max_age);
@@ -436,8 +440,9 @@ impl User {
                 .for_each(|device| slots.insert(device.slot));
             slots
         });
+        self.restored_retained(effects);
         self.restore_flights(effects);
-        self.mailbox.expire(now, &mut gone);
+        self.expire(now, effects);
         self.mailbox.drop_leavers(&mut gone);
         self.pass_on(effects);
         // The store is not told whom a message no longer waits for when a device unsubscribes.
@@ -447,6 +452,11 @@ impl User {
         }
         effects.all_gone(gone);
         self.pass_on(effects);
-        self.devices.iter().filter_map(Device::timer).collect()
+        self.expiry_alarm = self.mailbox.next_expiry();
+        let expiry = Some((self.expiry_alarm, Alarm::Expiry));
+        let timers = self.devices.iter().filter_map(Device::timer);
+        timers
+            .chain(expiry.filter(|(due, _)| *due != Time::NEVER))
+            .collect()
     }
 }

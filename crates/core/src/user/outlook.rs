@@ -8,9 +8,13 @@ impl User {
     /// Adds what expires after one time and not after another, later one.
     pub(crate) fn look_ahead(&self, after: Time, until: Time, outlook: &mut Outlook) {
         let expires = |at: Time| after < at && at <= until;
-        outlook.messages += self.mailbox.expiring(after, until);
-        let retained = self.retained.iter();
-        outlook.retained += retained.filter(|it| expires(it.expires_at)).count();
+        for entry in self.mailbox.expiring(after, until) {
+            if entry.is_retained() {
+                outlook.retained += 1;
+            } else {
+                outlook.messages += 1;
+            }
+        }
         let away = self.devices.iter().filter(|it| it.link.is_none());
         outlook.sessions += away.filter(|it| expires(it.ends_at)).count();
     }

@@ -187,7 +187,7 @@ impl User {
         if readers.is_empty() {
             return true;
         }
-        if !self.has_room_for_ephemeral(&message) {
+        if !self.has_room_for_ephemeral(&message, effects) {
             return false;
         }
         let (kind, place) = (Kind::Channel, Place::Ephemeral);

@@ -1,20 +1,15 @@
 //! Subscriptions come and go (PROTOCOL.md, section 5).
 
-use std::sync::Arc;
-
-use jam_wire::packet::{QoS, RetainHandling};
+use jam_wire::packet::RetainHandling;
 
 use super::{Effects, PRESENCE, User};
 use crate::link::LinkId;
-use crate::mailbox::{Kind, Mailbox, Place, Slots};
-use crate::message::Message;
-use crate::store::{Append, Receipt, Seq, Subscription, Write, Writes};
+use crate::store::{Receipt, Subscription, Write, Writes};
 use crate::time::Time;
-use crate::user::UserLimits;
 
 impl User {
     /// Subscribes a connected device. Whether there was room, `None` if the connection is no longer the
-    /// device's; and the retained message that is to be sent to it. What is to be kept of it is added to `changes`.
+    /// device's. What is to be kept of it, and of the retained message that it gets, is added to `changes`.
     pub(crate) fn subscribe(
         &mut self,
         link: LinkId,
@@ -22,16 +17,17 @@ impl User {
         retain_handling: RetainHandling,
         now: Time,
         changes: &mut Writes,
-    ) -> (Option<bool>, Option<Arc<Message>>) {
-        let mut devices = self.devices.iter_mut();
-        let Some(device) = devices.find(|device| device.is_linked(link)) else {
-            return (None, None);
+    ) -> Option<bool> {
+        let mut devices = self.devices.iter();
+        let Some(index) = devices.position(|device| device.is_linked(link)) else {
+            return None;
         };
+        let device = &mut self.devices[index];
         let topic = subscription.topic.clone();
         let before = device.session.subscription(&topic);
         let change = (before != Some(&subscription)).then(|| subscription.clone());
         let Some(is_new) = device.session.subscribe(subscription) else {
-            return (Some(false), None);
+            return Some(false);
         };
         if let (Some(id), Some(change)) = (device.id(), change) {
             changes.push(Write::Subscribe(id, Box::new(change)));
@@ -47,39 +43,10 @@ impl User {
             RetainHandling::SendIfNew => is_new,
             RetainHandling::DoNotSend => false,
         };
-        self.retained.retain(|message| message.expires_at > now);
-        let retained = self.retained.iter().find(|it| wanted && it.topic == topic);
-        (Some(true), retained.cloned())
-    }
-
-    /// Appends a retained message for a device that has subscribed, and says what of that is to be stored:
-    /// what a session that outlives its connection is to get at QoS 1 or 2 is kept, if there is room.
-    pub(crate) fn send_retained(
-        &mut self,
-        link: LinkId,
-        seq: Seq,
-        message: Arc<Message>,
-        limits: &UserLimits,
-        accepts: bool,
-        effects: &mut Effects,
-    ) -> Option<Append> {
-        let device = self.devices.iter().find(|device| device.is_linked(link))?;
-        let (slot, lasts) = (Slots::one(device.slot), device.id().is_some());
-        let granted = device.reads(&message.topic)?.qos;
-        let qos = granted.min(message.qos);
-        let keeps = lasts && accepts && qos != QoS::AtMostOnce;
-        let place = match qos {
-            _ if !keeps || !self.has_room(&message, limits, effects) => Place::Ephemeral,
-            QoS::ExactlyOnce => Place::Storing,
-            QoS::AtMostOnce | QoS::AtLeastOnce => Place::Store,
-        };
-        if place == Place::Ephemeral && !self.has_room_for_ephemeral(&message) {
-            return None;
+        if wanted {
+            changes.extend(self.claim_retained(index, &topic, now));
         }
-        let (kind, max_age) = (Kind::Retained, limits.max_age);
-        self.mailbox
-            .append(seq, message.clone(), kind, place, slot, max_age);
-        (place != Place::Ephemeral).then(|| Mailbox::to_append(seq, &self.id, message, kind, slot))
+        Some(true)
     }
 
     /// Whether there was such a subscription. What is to be kept of that is added to `changes`.

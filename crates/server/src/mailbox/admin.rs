@@ -82,7 +82,7 @@ pub fn show(dir: &Path, user: &UserId) -> Result<Overview, OpenError> {
         let connection = schema::open_to_read(&path)?;
         let transaction = connection.unchecked_transaction()?;
         let sql = "SELECT count(*), coalesce(sum(size), 0), min(received_at) FROM message
-             WHERE user = ?1";
+             WHERE user = ?1 AND id NOT IN (SELECT message FROM retained)";
         let (messages, bytes, oldest) = transaction.query_row(sql, [user.as_str()], |row| {
             Ok((
                 rec::from_number(row.get(0)?)?,
@@ -162,7 +162,8 @@ pub fn purge(dir: &Path, user: &UserId, from: Option<&UserId>) -> Result<Purged,
         Ok(_lock) => {
             let closed = schema::prepare_existing(&files)?;
             let connection = schema::open(&files, closed)?;
-            let sql = "DELETE FROM message WHERE user = ?1 AND ?2 IN ('', sender)";
+            let sql = "DELETE FROM message WHERE user = ?1 AND ?2 IN ('', sender)
+                 AND id NOT IN (SELECT message FROM retained)";
             let removed = connection.execute(sql, (user.as_str(), name(from)));
             let removed = removed.map_err(sqlite)?;
             Ok(Purged::Removed(removed as u64))

@@ -9,7 +9,7 @@ use jam_core::message::Message;
 use jam_core::store::{Append, Flight, Seq, SessionRecord, Write};
 use jam_core::timekeeping::ClockRecord;
 use jam_wire::EncodeError;
-use rusqlite::{Connection, Error, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, Error, TransactionBehavior, params};
 
 use super::clock;
 use super::pending::{Op, Pending};
@@ -111,7 +111,7 @@ impl Applier {
         self.append(connection, batch)?;
         for op in &batch.ops {
             if let Some(write) = &op.write {
-                self.other(connection, write)?;
+                self.other(connection, write, op)?;
             }
         }
         self.remove(connection)
@@ -122,40 +122,12 @@ impl Applier {
         if self.appends.is_empty() {
             return Ok(());
         }
-        let mut insert = connection.prepare_cached(
-            "INSERT INTO message (id, user, sender, flags, waits_for, acknowledged, received_at,
-             expires_at, size, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?;
+        let mut insert = connection.prepare_cached(&insert("INSERT"))?;
         for &(_, at) in &self.appends {
-            let Op {
-                write: Some(Write::Append(append)),
-                acknowledged,
-                size,
-                ..
-            } = &batch.ops[at as usize]
-            else {
-                continue;
-            };
-            let Append {
-                seq,
-                user,
-                message,
-                waits_for,
-                ..
-            } = append;
-            let qos = encode(message, &mut self.buf)?;
-            insert.execute(params![
-                rec::number(*seq),
-                user.as_str(),
-                message.sender().as_str(),
-                rec::Flags::of(append, qos).to_number(),
-                waits_for,
-                acknowledged,
-                rec::number(message.received_at().as_millis()),
-                rec::expiry(message.expires_at()),
-                rec::number(*size as u64),
-                &self.buf[..],
-            ])?;
+            let op = &batch.ops[at as usize];
+            if let Some(Write::Append(append)) = &op.write {
+                message(&mut insert, append, op, &mut self.buf)?;
+            }
         }
         Ok(())
     }
@@ -179,7 +151,7 @@ impl Applier {
     }
 
     /// Everything but appends and removals.
-    fn other(&mut self, connection: &Connection, write: &Write) -> Result<(), Error> {
+    fn other(&mut self, connection: &Connection, write: &Write, op: &Op) -> Result<(), Error> {
         match write {
             Write::Append(_) | Write::Remove(_) | Write::AnswerAfter(_) => Ok(()),
             Write::Acknowledged { seq, waits_for } => {
@@ -194,6 +166,7 @@ impl Applier {
                     "DELETE FROM subscription WHERE session = ?1",
                     "DELETE FROM received WHERE session = ?1",
                     "DELETE FROM in_flight WHERE session = ?1",
+                    "DELETE FROM claim WHERE session = ?1",
                 ] {
                     execute(connection, sql, session)?;
                 }
@@ -239,18 +212,31 @@ impl Applier {
                 let sql = "DELETE FROM in_flight WHERE session = ?1 AND packet_id = ?2";
                 execute(connection, sql, params![rec::number(*session), id.get()])
             }
-            Write::Retain(user, message) => {
-                encode(message, &mut self.buf)?;
+            Write::Retain(append) => {
+                // It may be there: a commit that failed may have reached the file all the same.
+                let mut insert = connection.prepare_cached(&insert("INSERT OR REPLACE"))?;
+                message(&mut insert, append, op, &mut self.buf)?;
                 let row = params![
-                    user.as_str(),
-                    AsRef::<str>::as_ref(message.topic()),
-                    message.sender().as_str(),
-                    rec::number(message.received_at().as_millis()),
-                    rec::expiry(message.expires_at()),
-                    &self.buf[..],
+                    rec::number(append.seq),
+                    append.user.as_str(),
+                    AsRef::<str>::as_ref(append.message.topic()),
                 ];
-                let sql = "INSERT OR REPLACE INTO retained (user, topic, sender, received_at,
-                     expires_at, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+                let sql =
+                    "INSERT OR REPLACE INTO retained (message, user, topic) VALUES (?1, ?2, ?3)";
+                execute(connection, sql, row)
+            }
+            Write::Unretain(seq) => {
+                let sql = "DELETE FROM retained WHERE message = ?1";
+                execute(connection, sql, params![rec::number(*seq)])
+            }
+            Write::Claim(session, seq) => {
+                let sql = "INSERT OR IGNORE INTO claim (session, message) VALUES (?1, ?2)";
+                let row = params![rec::number(*session), rec::number(*seq)];
+                execute(connection, sql, row)
+            }
+            Write::EndClaim(session, seq) => {
+                let sql = "DELETE FROM claim WHERE session = ?1 AND message = ?2";
+                let row = params![rec::number(*session), rec::number(*seq)];
                 execute(connection, sql, row)
             }
             Write::Will(due) => {
@@ -300,16 +286,38 @@ impl Applier {
                 let sql = "DELETE FROM owner WHERE user = ?1";
                 execute(connection, sql, params![user.as_str()])
             }
-            Write::Unretain(user, topic) => {
-                let sql = "DELETE FROM retained WHERE user = ?1 AND topic = ?2";
-                execute(
-                    connection,
-                    sql,
-                    params![user.as_str(), AsRef::<str>::as_ref(topic)],
-                )
-            }
         }
     }
+}
+
+fn insert(verb: &str) -> String {
+    format!(
+        "{verb} INTO message (id, user, sender, flags, waits_for, acknowledged, received_at, expires_at,
+         size, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+    )
+}
+
+fn message(
+    insert: &mut CachedStatement<'_>,
+    append: &Append,
+    op: &Op,
+    buf: &mut BytesMut,
+) -> Result<(), Error> {
+    let message = &append.message;
+    let qos = encode(message, buf)?;
+    let row = params![
+        rec::number(append.seq),
+        append.user.as_str(),
+        message.sender().as_str(),
+        rec::Flags::of(append, qos).to_number(),
+        append.waits_for,
+        op.acknowledged,
+        rec::number(message.received_at().as_millis()),
+        rec::expiry(message.expires_at()),
+        rec::number(op.size as u64),
+        &buf[..],
+    ];
+    insert.execute(row).map(drop)
 }
 
 pub(super) fn put_meta(connection: &Connection, name: &str, value: i64) -> Result<(), Error> {

@@ -43,6 +43,8 @@ pub(super) struct Kept {
     sessions: HashSet<SessionId, RandomState>,
     /// The packet ids of those that have any.
     packets: HashMap<SessionId, HashSet<u32, RandomState>, RandomState>,
+    /// The retained messages that sessions are still to get.
+    claims: HashMap<SessionId, HashSet<Seq, RandomState>, RandomState>,
     /// Messages that could not be read: they are left in the file for whoever looks at it.
     unreadable: HashSet<Seq, RandomState>,
 }
@@ -59,6 +61,25 @@ impl Kept {
     pub(super) fn packet(&mut self, key: PacketKey) {
         self.sessions.insert(key.session);
         self.packets.entry(key.session).or_default().insert(key.id);
+    }
+
+    pub(super) fn claim(&mut self, session: SessionId, seq: Seq) {
+        self.claims.entry(session).or_default().insert(seq);
+    }
+
+    pub(super) fn has_claim(&self, session: SessionId, seq: Seq) -> bool {
+        self.claims
+            .get(&session)
+            .is_some_and(|seqs| seqs.contains(&seq))
+    }
+
+    pub(super) fn end_claim(&mut self, session: SessionId, seq: Seq) {
+        if let Entry::Occupied(mut seqs) = self.claims.entry(session) {
+            seqs.get_mut().remove(&seq);
+            if seqs.get().is_empty() {
+                seqs.remove();
+            }
+        }
     }
 
     pub(super) fn unreadable(&mut self, seq: Seq) {
@@ -91,5 +112,6 @@ impl Kept {
     pub(super) fn end_session(&mut self, session: SessionId) {
         self.sessions.remove(&session);
         self.packets.remove(&session);
+        self.claims.remove(&session);
     }
 }

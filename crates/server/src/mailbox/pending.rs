@@ -10,7 +10,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use jam_core::ids::UserId;
 use jam_core::message::Message;
@@ -92,7 +91,7 @@ pub(super) struct Pending {
     by_session: Map<SessionId, u32>,
     by_will: Map<WillId, u32>,
     by_subscription: Map<(SessionId, Box<str>), u32>,
-    by_topic: Map<(UserId, ByteString), u32>,
+    by_claim: Map<(SessionId, Seq), u32>,
     by_push: Map<(UserId, UserId), u32>,
     by_owner: Map<UserId, u32>,
     bytes: usize,
@@ -162,7 +161,7 @@ impl Pending {
     /// A message that waits to be written.
     pub(super) fn message(&self, seq: Seq) -> Option<&Arc<Message>> {
         match &self.ops[*self.by_seq.get(&seq)? as usize].write {
-            Some(Write::Append(append)) => Some(&append.message),
+            Some(Write::Append(append) | Write::Retain(append)) => Some(&append.message),
             _ => None,
         }
     }
@@ -192,6 +191,8 @@ impl Pending {
                 }
                 Some(Write::Session(record)) => kept.session(record.id),
                 Some(Write::EndSession(session)) => kept.end_session(*session),
+                Some(Write::Claim(session, seq)) => kept.claim(*session, *seq),
+                Some(Write::EndClaim(session, seq)) => kept.end_claim(*session, *seq),
                 _ => {}
             }
         }
@@ -270,7 +271,7 @@ impl Pending {
         self.by_session.clear();
         self.by_will.clear();
         self.by_subscription.clear();
-        self.by_topic.clear();
+        self.by_claim.clear();
         self.by_push.clear();
         self.by_owner.clear();
         self.live = 0;
@@ -290,6 +291,9 @@ impl Pending {
                     kept.packet(PacketKey::in_flight(*session, *id));
                 }
                 Some(Write::EndSession(session)) => kept.session(*session),
+                Some(Write::Claim(session, seq) | Write::EndClaim(session, seq)) => {
+                    kept.claim(*session, *seq);
+                }
                 _ => {}
             }
         }
@@ -317,7 +321,10 @@ impl Pending {
                 self.subscription((session, topic.as_str().into()), write, call);
             }
             Write::Received(session, id) => {
-                self.packet(PacketKey::received(session, id), write, call);
+                // The session may have ended on another thread: then nothing would ever remove it.
+                if self.has_session(kept, session) {
+                    self.packet(PacketKey::received(session, id), write, call);
+                }
             }
             Write::InFlight(session, id, _) => {
                 self.packet(PacketKey::in_flight(session, id), write, call);
@@ -328,14 +335,20 @@ impl Pending {
             Write::Landed(session, id) => {
                 self.free(kept, PacketKey::in_flight(session, id), write, call);
             }
-            Write::Retain(ref user, ref message) => {
-                let key = (user.clone(), message.topic().clone());
-                self.retained(key, write, call);
+            Write::Retain(ref append) => {
+                self.highest = self.highest.max(append.seq);
+                let at = self.next();
+                self.by_seq.insert(append.seq, at);
+                self.add(write, call);
             }
-            Write::Unretain(ref user, ref topic) => {
-                let key = (user.clone(), topic.clone());
-                self.retained(key, write, call);
+            Write::Unretain(_) => self.add(write, call),
+            Write::Claim(session, seq) => {
+                let at = self.next();
+                let before = self.by_claim.insert((session, seq), at);
+                self.supersede(before);
+                self.add(write, call);
             }
+            Write::EndClaim(session, seq) => self.end_claim(kept, session, seq, call),
             Write::Will(record) => {
                 self.highest = self.highest.max(record.id);
                 let at = self.next();
@@ -393,7 +406,7 @@ impl Pending {
         let before = self.by_seq.get(&seq).copied();
         if let Some(op) = before.map(|before| &mut self.ops[before as usize]) {
             match &mut op.write {
-                Some(Write::Append(append)) => {
+                Some(Write::Append(append) | Write::Retain(append)) => {
                     append.waits_for = waits_for;
                     op.acknowledged = true;
                     return;
@@ -415,7 +428,7 @@ impl Pending {
         let before = self.by_seq.get(&seq).copied();
         if let Some(before) = before {
             let op = &self.ops[before as usize];
-            if let Some(Write::Append(_)) = &op.write {
+            if let Some(Write::Append(_) | Write::Retain(_)) = &op.write {
                 let call = op.call as usize;
                 self.supersede(Some(before));
                 self.by_seq.remove(&seq);
@@ -460,6 +473,7 @@ impl Pending {
                 if let Some(
                     Write::InFlight(of, ..)
                     | Write::Received(of, _)
+                    | Write::Claim(of, _)
                     | Write::Subscribe(of, _)
                     | Write::Unsubscribe(of, _),
                 ) = self.ops[at].write
@@ -496,11 +510,22 @@ impl Pending {
         self.add(write, call);
     }
 
-    fn retained(&mut self, key: (UserId, ByteString), write: Write, call: u32) {
+    fn end_claim(&mut self, kept: &Kept, session: SessionId, seq: Seq, call: u32) {
         let at = self.next();
-        let before = self.by_topic.insert(key, at);
+        let before = self.by_claim.remove(&(session, seq));
         self.supersede(before);
-        self.add(write, call);
+        if kept.has_claim(session, seq) {
+            self.by_claim.insert((session, seq), at);
+            self.add(Write::EndClaim(session, seq), call);
+        }
+    }
+
+    /// Whether the session has not ended.
+    fn has_session(&self, kept: &Kept, session: SessionId) -> bool {
+        match self.by_session.get(&session) {
+            Some(&at) => matches!(self.ops[at as usize].write, Some(Write::Session(_))),
+            None => kept.has_session(session),
+        }
     }
 
     fn pushed(&mut self, key: (UserId, UserId), write: Write, call: u32) {

@@ -5,16 +5,14 @@
 
 use std::num::NonZero;
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 
 use jam_core::directory::Life;
-use jam_core::ids::{ClientId, UserId};
-use jam_core::message::Message;
+use jam_core::ids::ClientId;
 use jam_core::push::PushRecord;
 use jam_core::store::{
-    Flight, Flights, OwnerRecord, Recovered, RecoveredEntry, SessionId, SessionRecord,
-    Subscription, WillRecord,
+    Flight, Flights, OwnerRecord, Recovered, RecoveredClaim, RecoveredEntry, RetainedTopic, Seq,
+    SessionId, SessionRecord, Subscription, WillRecord,
 };
 use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
@@ -49,13 +47,15 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     // What somebody asked for while no server ran.
     let sql = "DELETE FROM message WHERE EXISTS
          (SELECT 1 FROM purge WHERE purge.user = message.user AND message.id <= purge.up_to
-          AND purge.sender IN ('', message.sender))";
+          AND purge.sender IN ('', message.sender))
+         AND id NOT IN (SELECT message FROM retained)";
     let asked: i64 = connection.query_row("SELECT count(*) FROM purge", [], |row| row.get(0))?;
     if asked > 0 {
         connection.execute(sql, [])?;
         connection.execute("DELETE FROM purge", [])?;
     }
     let reserved = reserved(connection)?;
+    forget_orphans(connection);
     let mut parts = in_parts(path, "session", sessions)?.into_iter();
     let mut sessions = parts.next().unwrap_or_default();
     parts.for_each(|part| sessions.extend(part));
@@ -70,11 +70,16 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     let wills = wills(connection)?;
     let last_will = wills.last().map_or(0, |due| due.id);
     let retained = retained(connection)?;
+    let claims = claims(connection)?;
+    for claim in &claims {
+        kept.claim(claim.session, claim.seq);
+    }
     let pushes = pushes(connection)?;
     let owners = owners(connection)?;
     let recovered = Recovered {
         sessions,
         retained,
+        claims,
         wills,
         pushes,
         owners,
@@ -87,6 +92,16 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
         position,
         clock: clock::read(connection)?,
     })
+}
+
+/// What is of a session or of a message that is not there. It is never read, so it is no harm if this fails.
+fn forget_orphans(connection: &Connection) {
+    for table in ["received", "in_flight", "claim", "subscription"] {
+        let sql = format!("DELETE FROM {table} WHERE session NOT IN (SELECT id FROM session)");
+        drop(connection.execute(&sql, []));
+    }
+    let sql = "DELETE FROM claim WHERE message NOT IN (SELECT message FROM retained)";
+    drop(connection.execute(sql, []));
 }
 
 type Session = (SessionRecord, Vec<PacketId>, Flights);
@@ -401,21 +416,41 @@ pub(super) fn push(row: &Row<'_>) -> Result<PushRecord, Error> {
     })
 }
 
-fn retained(connection: &Connection) -> Result<Vec<(UserId, Arc<Message>)>, Error> {
-    let mut select = connection
-        .prepare("SELECT user, topic, sender, received_at, expires_at, body FROM retained")?;
-    let rows = select.query_map([], retained_message)?;
-    rows.collect()
+fn retained(connection: &Connection) -> Result<Vec<RetainedTopic>, Error> {
+    let mut select =
+        connection.prepare("SELECT message, user, topic FROM retained ORDER BY message")?;
+    select.query_map([], retained_topic)?.collect()
 }
 
-pub(super) fn retained_message(row: &Row<'_>) -> Result<(UserId, Arc<Message>), Error> {
-    let sender = row.get_ref(2)?.as_str()?;
-    let body = row.get_ref(5)?.as_blob()?;
-    let message = rec::decode_message(body, false, sender, row.get(3)?, row.get(4)?)?;
-    Ok((rec::user(row.get_ref(0)?.as_str()?)?, message))
+pub(super) fn retained_topic(row: &Row<'_>) -> Result<RetainedTopic, Error> {
+    Ok(RetainedTopic {
+        seq: rec::from_number(row.get(0)?)?,
+        user: rec::user(row.get_ref(1)?.as_str()?)?,
+        topic: row.get_ref(2)?.as_str()?.into(),
+    })
 }
 
-/// Reads everything there is, contents too, and keeps nothing of it but the number of messages.
+fn claims(connection: &Connection) -> Result<Vec<RecoveredClaim>, Error> {
+    let mut select = connection.prepare(
+        "SELECT claim.session, claim.message, session.user FROM claim
+         JOIN session ON session.id = claim.session",
+    )?;
+    let row = |row: &Row<'_>| {
+        let user = rec::user(row.get_ref(2)?.as_str()?)?;
+        let (session, seq) = claim(row)?;
+        Ok(RecoveredClaim { user, session, seq })
+    };
+    select.query_map([], row)?.collect()
+}
+
+pub(super) fn claim(row: &Row<'_>) -> Result<(SessionId, Seq), Error> {
+    Ok((
+        rec::from_number(row.get(0)?)?,
+        rec::from_number(row.get(1)?)?,
+    ))
+}
+
+/// Reads everything there is, contents too, and keeps nothing of it but the number of messages that wait.
 pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
     let mut sessions = sessions(connection, i64::MIN, i64::MAX)?.found;
     subscriptions(connection, &mut sessions)?;
@@ -424,7 +459,8 @@ pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
     entries(connection, i64::MIN, i64::MAX, &drop)?;
     wills(connection)?;
     owners(connection)?;
-    retained(connection)?;
+    let retained = retained(connection)?.len() as u64;
+    claims(connection)?;
     pushes(connection)?;
     let mut select =
         connection.prepare("SELECT sender, received_at, expires_at, body FROM message")?;
@@ -435,5 +471,5 @@ pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
         rec::decode_message(body, false, sender, row.get(1)?, row.get(2)?)?;
         messages += 1;
     }
-    Ok(messages)
+    Ok(messages.max(retained) - retained)
 }

@@ -44,6 +44,8 @@ impl Report {
 const MESSAGE: &str =
     "id, user, sender, flags, waits_for, acknowledged, received_at, expires_at, size, body";
 
+const THERE: &str = "SELECT 1 FROM message WHERE id = ?1";
+
 /// Saves what can be read of the mailbox in `dir` as the new file `to`.
 ///
 /// # Errors
@@ -147,15 +149,18 @@ fn save(from: &Connection, into: &Connection, report: &mut Report) -> Result<(),
     copy_table(from, into, ("received", key, key), valid, report)?;
     let columns = "session, packet_id, state, message, position";
     copy_table(from, into, ("in_flight", columns, key), valid, report)?;
-    let columns = "user, topic, sender, received_at, expires_at, body";
-    let valid = |row: &Row<'_>| recover::retained_message(row).is_ok();
-    report.retained = copy_table(
-        from,
-        into,
-        ("retained", columns, "user, topic"),
-        valid,
-        report,
-    )?;
+    let columns = "message, user, topic";
+    let is_there = |id: i64| into.prepare_cached(THERE)?.exists([id]);
+    let valid = |row: &Row<'_>| {
+        let here = row.get(0).and_then(is_there).unwrap_or(false);
+        here && recover::retained_topic(row).is_ok()
+    };
+    let table = ("retained", columns, "message");
+    report.retained = copy_table(from, into, table, valid, report)?;
+    report.messages -= report.retained;
+    let valid = |row: &Row<'_>| recover::claim(row).is_ok();
+    let key = "session, message";
+    copy_table(from, into, ("claim", key, key), valid, report)?;
     let valid = |row: &Row<'_>| recover::will(row).is_ok();
     copy_table(
         from,
@@ -227,7 +232,7 @@ fn is_message(row: &Row<'_>) -> Result<(), Error> {
     let sender = row.get_ref(2)?.as_str()?;
     let message = rec::decode_message(body, flags.packet_id, sender, row.get(6)?, row.get(7)?)?;
     let payload = message.to_stored().payload;
-    // Before version 4 a message weighed its payload.
+    // Before version 4 a message weighed its payload; a retained one of then, the whole packet.
     let sizes = [message.weight(), payload.len() as u64, body.len() as u64];
     if !sizes.contains(&numbers.2.into()) {
         return Err(rec::wrong("the size of a message"));

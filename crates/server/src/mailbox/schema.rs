@@ -133,6 +133,35 @@ pub(super) const MIGRATIONS: [&str; 4] = [
         options INTEGER NOT NULL,
         id INTEGER,
         PRIMARY KEY (session, topic)
+    ) WITHOUT ROWID;
+
+    -- Retained messages get numbers of their own, above all that have been used, and lie where all messages do.
+    INSERT OR REPLACE INTO meta (name, value) VALUES ('last_seq', max(
+        coalesce((SELECT value FROM meta WHERE name = 'last_seq'), 0),
+        coalesce((SELECT max(id) FROM message), 0),
+        coalesce((SELECT max(id) FROM session), 0),
+        coalesce((SELECT max(id) FROM will), 0)));
+    CREATE TABLE retained_message (
+        message INTEGER PRIMARY KEY,
+        user TEXT NOT NULL,
+        topic TEXT NOT NULL
+    );
+    INSERT INTO retained_message (message, user, topic)
+        SELECT (SELECT value FROM meta WHERE name = 'last_seq') + row_number() OVER (ORDER BY user, topic),
+            user, topic FROM retained;
+    INSERT INTO message (id, user, sender, flags, waits_for, acknowledged, received_at, expires_at, size, body)
+        SELECT retained_message.message, user, retained.sender,
+            8 | CASE hex(substr(retained.body, 1, 1)) WHEN '32' THEN 1 WHEN '33' THEN 1 WHEN '34' THEN 2
+                WHEN '35' THEN 2 ELSE 0 END,
+            0, 0, retained.received_at, retained.expires_at, length(retained.body), retained.body
+        FROM retained_message JOIN retained USING (user, topic) ORDER BY retained_message.message;
+    UPDATE meta SET value = value + (SELECT count(*) FROM retained_message) WHERE name = 'last_seq';
+    DROP TABLE retained;
+    ALTER TABLE retained_message RENAME TO retained;
+    CREATE TABLE claim (
+        session INTEGER NOT NULL,
+        message INTEGER NOT NULL,
+        PRIMARY KEY (session, message)
     ) WITHOUT ROWID;",
 ];
 

@@ -54,10 +54,10 @@ fn an_append_that_is_removed_is_answered_without_a_write() {
 #[test]
 fn an_append_that_belongs_to_more_waits_for_the_commit() {
     let received = Write::Received(9, id(4));
-    let (left, due, wait) = push(
-        &Kept::default(),
-        vec![vec![append(1), received], vec![Write::Remove(1)]],
-    );
+    let mut kept = Kept::default();
+    kept.session(9);
+    let calls = vec![vec![append(1), received], vec![Write::Remove(1)]];
+    let (left, due, wait) = push(&kept, calls);
     assert_eq!(left, ["Received(9, 4)"]);
     assert_eq!((due, wait), (vec![], vec![1, 2]));
 }

@@ -9,7 +9,9 @@ use jam_core::store::{Flight, Write};
 use jam_core::time::Time;
 use rusqlite::Connection;
 
-use super::setting::{PATIENCE, Setting, append, append_of, id, open, record, subscription, user};
+use super::setting::{
+    PATIENCE, Setting, append, append_of, id, open, record, retain_of, subscription, user,
+};
 use crate::mailbox::admin::{self, Purged};
 use crate::mailbox::salvage::salvage;
 use crate::mailbox::{OpenError, schema};
@@ -241,9 +243,8 @@ fn the_schema_is_made_by_its_migrations() {
     connection
         .execute_batch(
             "DROP TABLE message; DROP TABLE session; DROP TABLE received; DROP TABLE in_flight;
-             DROP TABLE retained; DROP TABLE will; DROP TABLE push; DROP TABLE purge; DROP TABLE meta;
-             DROP TABLE owner;
-             DROP TABLE subscription;
+             DROP TABLE retained; DROP TABLE claim; DROP TABLE will; DROP TABLE push; DROP TABLE purge;
+             DROP TABLE meta; DROP TABLE owner; DROP TABLE subscription;
              PRAGMA user_version = 0;",
         )
         .unwrap();
@@ -328,6 +329,71 @@ fn what_version_3_kept_of_subscriptions_and_weights_is_kept() {
     let sizes: Vec<_> = found.entries.iter().map(|entry| entry.size).collect();
     assert_eq!(sizes, [2, 1952]);
     assert_eq!(topics(&setting.reopen()), expected);
+}
+
+#[test]
+fn retained_messages_of_an_earlier_version_get_numbers() {
+    let mut setting = of_the_first_version();
+    let bodies = [
+        "30 08 0004 2F312F61 00 61",
+        "35 0A 0004 2F312F62 0001 00 62",
+        "32 0A 0004 2F312F63 0001 00 63",
+    ];
+    for (topic, body) in ["/1/a", "/1/b", "/1/c"].iter().zip(bodies) {
+        let body = body.replace(' ', "");
+        setting.sql(&format!(
+            "INSERT INTO retained VALUES ('1', '{topic}', '1', 1700000000000, 1700000000007, x'{body}')"
+        ));
+    }
+    setting.sql("INSERT INTO meta VALUES ('last_seq', 70)");
+    let recovered = setting.reopen();
+    let retained = recovered.retained.iter();
+    let retained: Vec<_> = retained.map(|it| (it.seq, it.topic.as_str())).collect();
+    assert_eq!(retained, [(71, "/1/a"), (72, "/1/b"), (73, "/1/c")]);
+    let entries: Vec<_> = recovered
+        .entries
+        .iter()
+        .map(|it| (it.qos as u8, it.retained))
+        .collect();
+    assert_eq!(entries, [(0, true), (2, true), (1, true)]);
+    assert!(
+        recovered
+            .entries
+            .iter()
+            .all(|it| it.expires_at == Time::from_millis(1_700_000_000_007))
+    );
+    assert!(recovered.last_seq >= 73);
+    let loaded = setting.load(&[71, 72, 73]);
+    let payloads = loaded.iter().map(|(_, it)| it.to_stored().payload);
+    assert!(payloads.eq(["a", "b", "c"]));
+    setting.close();
+    let saved = tempfile::tempdir().unwrap();
+    let report = salvage(setting.path(), &saved.path().join("mailbox.db")).unwrap();
+    assert_eq!((report.retained, report.messages, report.wrong), (3, 0, 0));
+    assert_eq!(admin::check(saved.path()).unwrap().messages, 0);
+}
+
+#[test]
+fn a_purge_leaves_what_is_retained() {
+    let mut setting = Setting::new();
+    setting.write([append(1), retain_of(2, "/1/a", "a")]);
+    setting.flush();
+    let overview = admin::show(setting.path(), &user("1")).unwrap();
+    assert_eq!(
+        (overview.messages, overview.bytes, overview.retained),
+        (1, 9, 1)
+    );
+    setting.close();
+    let purge = |setting: &Setting| admin::purge(setting.path(), &user("1"), None).unwrap();
+    assert_eq!(purge(&setting), Purged::Removed(1));
+    setting.reopen();
+    setting.write([append(3)]);
+    setting.flush();
+    // Done at the next start.
+    assert_eq!(purge(&setting), Purged::Asked);
+    let recovered = setting.reopen();
+    let left: Vec<_> = recovered.entries.iter().map(|it| it.seq).collect();
+    assert_eq!((left, recovered.retained.len()), (vec![2], 1));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use jam_wire::packet::{PublishProperties, QoS, Will};
 use rusqlite::Connection;
 
 use super::setting::{
-    Setting, append, append_of, id, message, message_under, record, subscription, user,
+    Found, Setting, append, append_of, id, message_under, record, retain_of, subscription, user,
 };
 
 #[test]
@@ -170,14 +170,85 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
 #[test]
 fn the_last_retained_message_of_a_topic_comes_back() {
     let mut setting = Setting::new();
-    setting.write([Write::Retain(user("1"), message("/1/a", "old"))]);
-    setting.write([Write::Retain(user("1"), message("/1/a", "new"))]);
-    setting.write([Write::Retain(user("1"), message("/1/b", "gone"))]);
+    setting.write([retain_of(1, "/1/a", "old")]);
+    setting.write([
+        Write::Unretain(1),
+        Write::Remove(1),
+        retain_of(2, "/1/a", "new"),
+    ]);
+    setting.write([retain_of(3, "/1/b", "gone")]);
+    setting.write([retain_of(4, "/1/c", "on its way to somebody")]);
+    assert_eq!(
+        payloads(&setting),
+        ["", "new", "gone", "on its way to somebody"]
+    );
     setting.flush();
-    setting.write([Write::Unretain(user("1"), "/1/b".into())]);
+    setting.write([Write::Unretain(3), Write::Remove(3), Write::Unretain(4)]);
     let recovered = setting.reopen();
-    assert_eq!(recovered.retained.len(), 1);
-    assert_eq!(recovered.retained[0].1.to_stored().payload, "new");
+    let retained = recovered.retained.iter();
+    let retained: Vec<_> = retained.map(|it| (it.seq, it.topic.as_str())).collect();
+    assert_eq!(retained, [(2, "/1/a")]);
+    let entries = recovered.entries.iter();
+    let entries: Vec<_> = entries.map(|it| (it.seq, it.retained, it.inbox)).collect();
+    assert_eq!(entries, [(2, true, false), (4, true, false)]);
+    assert_eq!(
+        payloads(&setting),
+        ["", "new", "", "on its way to somebody"]
+    );
+    assert!(recovered.last_seq >= 4);
+}
+
+/// Of the first four messages.
+fn payloads(setting: &Setting) -> Vec<String> {
+    let loaded = setting.load(&[1, 2, 3, 4]);
+    let payload = |seq| {
+        let found = loaded.iter().find(|(of, _)| *of == seq);
+        found.map_or_else(Vec::new, |(_, it)| it.to_stored().payload.to_vec())
+    };
+    let all = (1..=4).map(payload);
+    all.map(|it| String::from_utf8(it).unwrap()).collect()
+}
+
+#[test]
+fn a_claim_is_kept_as_long_as_its_session_and_its_message() {
+    let mut setting = Setting::new();
+    setting.write([retain_of(1, "/1/a", "a"), retain_of(2, "/1/b", "b")]);
+    setting.write([Write::Session(record(3)), Write::Session(record(4))]);
+    setting.write([1, 2].map(|seq| Write::Claim(3, seq)));
+    setting.write([1, 2].map(|seq| Write::Claim(4, seq)));
+    setting.flush();
+    setting.write([Write::EndClaim(3, 2), Write::EndSession(4)]);
+    // Neither was ever there.
+    setting.write([Write::EndClaim(9, 9), Write::EndClaim(3, 9)]);
+    let claims =
+        |found: &Found| -> Vec<_> { found.claims.iter().map(|it| (it.session, it.seq)).collect() };
+    assert_eq!(claims(&setting.reopen()), [(3, 1)]);
+    setting.write([Write::EndClaim(3, 1), Write::Unretain(1), Write::Remove(1)]);
+    let recovered = setting.reopen();
+    assert_eq!((claims(&recovered).len(), recovered.entries.len()), (0, 1));
+}
+
+#[test]
+fn what_is_of_a_session_that_has_ended_meanwhile_is_not_kept() {
+    let mut setting = Setting::new();
+    setting.write([Write::Session(record(1))]);
+    setting.flush();
+    setting.write([Write::EndSession(1)]);
+    // On another thread, a moment ago, the session was still there.
+    setting.write([Write::Received(1, id(7)), append(2)]);
+    setting.flush();
+    setting.write([Write::Received(1, id(8)), append(3)]);
+    setting.flush();
+    assert_eq!(setting.count("received"), 0);
+    // An earlier version has left some.
+    setting.close();
+    let orphans =
+        "INSERT INTO received VALUES (1, 7); INSERT INTO in_flight VALUES (1, 7, 1, 2, 0);
+         INSERT INTO claim VALUES (1, 7)";
+    setting.sql(orphans);
+    assert_eq!(setting.reopen().entries.len(), 2);
+    let left = ["received", "in_flight", "claim"].map(|table| setting.count(table));
+    assert_eq!(left, [0, 0, 0]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Any calls, with the mailbox closed and opened in between, against maps in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use jam_core::store::{Append, Flight, OwnerRecord, Subscription, Write};
 use jam_core::time::Time;
 use proptest::prelude::*;
 
-use super::setting::{Found, Setting, append_of, message, record, subscription, user, will};
+use super::setting::{Found, Setting, append_of, record, retain_of, subscription, user, will};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -28,7 +28,8 @@ struct Model {
     subscriptions: BTreeMap<(u64, String), Option<u32>>,
     received: BTreeMap<(u64, u16), ()>,
     flights: Vec<(u64, u16, Flight)>,
-    retained: BTreeMap<String, Vec<u8>>,
+    retained: BTreeMap<u64, String>,
+    claims: BTreeSet<(u64, u64)>,
     wills: BTreeMap<u64, String>,
     pushes: BTreeMap<(UserId, UserId), PushRecord>,
     owners: BTreeMap<UserId, OwnerRecord>,
@@ -52,6 +53,7 @@ impl Model {
                 self.subscriptions.retain(|(of, _), _| of != session);
                 self.received.retain(|(of, _), ()| of != session);
                 self.flights.retain(|(of, ..)| of != session);
+                self.claims.retain(|(of, _)| of != session);
             }
             Write::Subscribe(session, it) => {
                 let key = (*session, it.topic.to_string());
@@ -71,11 +73,17 @@ impl Model {
                 self.flights
                     .retain(|(of, at, _)| (of, *at) != (session, id.get()));
             }
-            Write::Retain(_, message) => {
-                let payload = message.to_stored().payload.to_vec();
-                self.retained.insert(message.topic().to_string(), payload);
+            Write::Retain(append) => {
+                self.messages.insert(append.seq, (append.waits_for, false));
+                let topic = append.message.topic().to_string();
+                self.retained.insert(append.seq, topic);
             }
-            Write::Unretain(_, topic) => drop(self.retained.remove(&topic.to_string())),
+            Write::Unretain(seq) => {
+                self.retained.remove(seq);
+                self.claims.retain(|(_, of)| of != seq);
+            }
+            Write::Claim(session, seq) => drop(self.claims.insert((*session, *seq))),
+            Write::EndClaim(session, seq) => drop(self.claims.remove(&(*session, *seq))),
             Write::Will(due) => drop(self.wills.insert(due.id, due.will.topic.to_string())),
             Write::EndWill(id) => drop(self.wills.remove(id)),
             Write::Push(push) => {
@@ -114,10 +122,15 @@ impl Model {
                 .map(|(id, flight)| (record.id, id.get(), *flight));
             model.flights.extend(flights);
         }
-        for (_, message) in &recovered.retained {
-            let payload = message.to_stored().payload.to_vec();
-            model.retained.insert(message.topic().to_string(), payload);
+        for retained in &recovered.retained {
+            model
+                .retained
+                .insert(retained.seq, retained.topic.to_string());
         }
+        let claims = recovered.claims.iter();
+        model
+            .claims
+            .extend(claims.map(|claim| (claim.session, claim.seq)));
         for due in &recovered.wills {
             model.wills.insert(due.id, due.will.topic.to_string());
         }
@@ -174,9 +187,9 @@ fn write() -> impl Strategy<Value = Write> {
         2 => ids().prop_map(|(session, id)| Write::Released(session, id)),
         4 => (ids(), flight).prop_map(|((session, id), flight)| Write::InFlight(session, id, flight)),
         3 => ids().prop_map(|(session, id)| Write::Landed(session, id)),
-        1 => (0_u8..3, 0_u8..9).prop_map(|(topic, payload)| {
-            Write::Retain(user("1"), message(&format!("/1/{topic}"), payload.to_string()))
-        }),
+        2 => (0_u8..3).prop_map(|topic| retain_of(0, &format!("/1/{topic}"), "x")),
+        2 => (1_u64..4, 0_u64..8).prop_map(|(session, seq)| Write::Claim(session, seq)),
+        2 => (1_u64..4, 0_u64..8).prop_map(|(session, seq)| Write::EndClaim(session, seq)),
         2 => (1_u8..4, any::<bool>(), 0_u64..99).prop_map(|(sender, sent, number)| {
             Write::Push(Box::new(PushRecord {
                 receiver: user("1"),
@@ -201,7 +214,7 @@ fn write() -> impl Strategy<Value = Write> {
             }))
         ),
         1 => (1_u8..3).prop_map(|of| Write::EndOwner(user(&of.to_string()))),
-        1 => (0_u8..3).prop_map(|topic| Write::Unretain(user("1"), format!("/1/{topic}").into())),
+        1 => (0_u64..8).prop_map(Write::Unretain),
     ]
 }
 
@@ -223,7 +236,7 @@ struct Numbers {
 impl Numbers {
     fn assign(&mut self, write: &mut Write) {
         match write {
-            Write::Append(append) => {
+            Write::Append(append) | Write::Retain(append) => {
                 self.last += 1;
                 append.seq = self.last;
             }
@@ -233,6 +246,7 @@ impl Numbers {
             }
             Write::Acknowledged { seq, .. }
             | Write::Remove(seq)
+            | Write::Unretain(seq)
             | Write::EndWill(seq)
             | Write::AnswerAfter(seq) => {
                 *seq = self.last.saturating_sub(*seq);
@@ -249,12 +263,11 @@ impl Numbers {
             | Write::Released(session, _)
             | Write::InFlight(session, ..)
             | Write::Landed(session, _) => *session = self.session(*session),
-            Write::Retain(..)
-            | Write::Unretain(..)
-            | Write::Push(_)
-            | Write::EndPush(..)
-            | Write::Owner(_)
-            | Write::EndOwner(_) => {}
+            Write::Claim(session, seq) | Write::EndClaim(session, seq) => {
+                *session = self.session(*session);
+                *seq = self.last.saturating_sub(*seq);
+            }
+            Write::Push(_) | Write::EndPush(..) | Write::Owner(_) | Write::EndOwner(_) => {}
         }
     }
 
@@ -281,9 +294,25 @@ proptest! {
                 Step::Write(mut writes) => {
                     for write in &mut writes {
                         numbers.assign(write);
+                        // A message is no longer retained when it leaves, and only what is retained is claimed.
+                        match write {
+                            Write::Remove(seq) if model.retained.contains_key(seq) => {
+                                *write = Write::Unretain(*seq);
+                            }
+                            Write::Claim(session, seq) if !model.retained.contains_key(seq) => {
+                                *write = Write::EndClaim(*session, *seq);
+                            }
+                            Write::Unretain(seq) => {
+                                let claims = model.claims.iter().filter(|(_, of)| of == seq);
+                                let ends = claims.map(|(session, seq)| Write::EndClaim(*session, *seq));
+                                setting.write(ends.collect::<Vec<_>>());
+                            }
+                            _ => {}
+                        }
                         // Packet ids and subscriptions belong to a session that is known.
                         if let Write::Received(session, _)
                         | Write::InFlight(session, ..)
+                        | Write::Claim(session, _)
                         | Write::Subscribe(session, _) = write
                             && !model.sessions.contains_key(session)
                         {
@@ -293,7 +322,8 @@ proptest! {
                         }
                         model.apply(write);
                         match write {
-                            Write::Append(Append { seq: number, .. }) => highest = highest.max(*number),
+                            Write::Append(Append { seq: number, .. })
+                            | Write::Retain(Append { seq: number, .. }) => highest = highest.max(*number),
                             Write::Will(due) => highest = highest.max(due.id),
                             _ => {}
                         }

@@ -20,6 +20,7 @@ use jam_core::store::{
 use jam_core::time::Time;
 use jam_testkit::packets;
 use jam_wire::packet::{Publish, QoS};
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::mailbox::pending::Answer;
@@ -138,6 +139,24 @@ impl Setting {
     }
 }
 
+impl Setting {
+    fn connection(&self) -> Connection {
+        Connection::open(self.path().join("mailbox.db")).unwrap()
+    }
+
+    /// Rows in a table of the file.
+    pub(super) fn count(&self, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        let connection = self.connection();
+        connection.query_row(&sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// Changes the file by SQL.
+    pub(super) fn sql(&self, sql: &str) {
+        self.connection().execute_batch(sql).unwrap();
+    }
+}
+
 pub(super) fn user(id: &str) -> UserId {
     UserId::parse(id).unwrap()
 }
@@ -181,6 +200,18 @@ pub(super) fn append_of(seq: Seq, to: &str, payload: impl Into<Bytes>) -> Write 
         inbox: true,
         retained: false,
         waits_for: 1,
+    })
+}
+
+/// A retained message of user 1.
+pub(super) fn retain_of(seq: Seq, topic: &str, payload: impl Into<Bytes>) -> Write {
+    Write::Retain(Append {
+        seq,
+        user: user("1"),
+        message: message(topic, payload),
+        inbox: false,
+        retained: true,
+        waits_for: 0,
     })
 }
 

@@ -1,0 +1,89 @@
+//! What leaves by itself.
+//!
+//! Invariants: what has expired leaves, but for what is on its way to somebody, who may have it; *Next*: nothing
+//! expires before `next` says so, so that to ask whether something has expired costs no look at the log.
+
+use super::{Entry, Gone, Kind, Mailbox, Place};
+use crate::time::Time;
+
+/// When an entry expires: milliseconds since the UNIX epoch, in 48 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Expiry([u8; 6]);
+
+impl Expiry {
+    const NEVER: u64 = (1 << 48) - 1;
+
+    /// What is too late for it is later than anybody waits.
+    pub(super) fn at(time: Time) -> Self {
+        let [_, _, bytes @ ..] = time.as_millis().min(Self::NEVER).to_be_bytes();
+        Self(bytes)
+    }
+
+    fn time(self) -> Time {
+        let [a, b, c, d, e, f] = self.0;
+        match u64::from_be_bytes([0, 0, a, b, c, d, e, f]) {
+            Self::NEVER => Time::NEVER,
+            millis => Time::from_millis(millis),
+        }
+    }
+}
+
+/// When something expires.
+#[derive(Debug)]
+pub(super) struct Next(Time);
+
+impl Default for Next {
+    fn default() -> Self {
+        Self(Time::NEVER)
+    }
+}
+
+impl Next {
+    /// An entry is here, or may leave. What is in its grace does not stay for long enough.
+    pub(super) fn note(&mut self, entry: &Entry) {
+        if entry.place != Place::Grace {
+            self.0 = self.0.min(entry.expires.time());
+        }
+    }
+}
+
+impl Entry {
+    pub(crate) fn is_expired(&self, now: Time) -> bool {
+        self.expires.time() <= now
+    }
+}
+
+impl Mailbox {
+    /// When to look for what has expired.
+    pub(crate) fn next_expiry(&self) -> Time {
+        if self.entries.is_empty() {
+            return Time::NEVER;
+        }
+        self.next.0
+    }
+
+    /// Whether to look for what has expired.
+    pub(crate) fn may_have_expired(&self, now: Time) -> bool {
+        self.next.0 <= now
+    }
+
+    /// The entries that expire after one time and not after another, later one.
+    pub(crate) fn expiring(&self, after: Time, until: Time) -> impl Iterator<Item = &Entry> {
+        let expires = move |entry: &&Entry| entry.is_expired(until) && !entry.is_expired(after);
+        self.entries.iter().filter(expires)
+    }
+
+    /// What has expired, and is not on its way to anybody, leaves. Retained messages that have expired are no longer
+    /// retained when this is called.
+    pub(crate) fn expire(&mut self, now: Time, gone: &mut Vec<Gone>) {
+        let stays = |entry: &Entry| !entry.is_expired(now) || !entry.sent_to.is_empty();
+        self.retain(gone, stays);
+        self.next = Next::default();
+        for entry in &self.entries {
+            // What is on its way is looked at again when it no longer is.
+            if entry.kind == Kind::Retained || !entry.is_expired(now) {
+                self.next.note(entry);
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What a user has leaves when its time has come.
+//!
+//! Invariant: nothing but [`User::expire`] removes something because of its age, from memory and from the store
+//! together; whoever asks a limit has it look first. A connection passes by what has expired and leaves it
+//! to this.
+
+use std::time::Duration;
+
+use super::{Alarm, Effects, User};
+use crate::time::Time;
+
+/// Between two looks at one user's log because of the time.
+const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+
+impl User {
+    /// What has expired leaves. Costs nothing if nothing has.
+    pub(super) fn expire(&mut self, now: Time, effects: &mut Effects) {
+        if !self.mailbox.may_have_expired(now) {
+            return;
+        }
+        self.end_expired_retained(now, effects);
+        let mut gone = Vec::new();
+        self.mailbox.expire(now, &mut gone);
+        effects.all_gone(gone);
+    }
+
+    /// The alarm rings.
+    pub(super) fn look_at_expiry(&mut self, now: Time, effects: &mut Effects) {
+        self.expiry_alarm = Time::NEVER;
+        self.expire(now, effects);
+        let due = self.mailbox.next_expiry();
+        if due != Time::NEVER {
+            self.ring_for_expiry(due.max(now + EXPIRY_PAUSE), effects);
+        }
+    }
+
+    /// Has the alarm ring when something expires. Of a user who is forgotten there is none.
+    pub(crate) fn watch_expiry(&mut self, effects: &mut Effects) {
+        let due = self.mailbox.next_expiry();
+        if due < self.expiry_alarm {
+            self.ring_for_expiry(due, effects);
+        } else if self.expiry_alarm != Time::NEVER && self.is_idle() {
+            self.ring_for_expiry(Time::NEVER, effects);
+        }
+    }
+
+    fn ring_for_expiry(&mut self, due: Time, effects: &mut Effects) {
+        let before = std::mem::replace(&mut self.expiry_alarm, due);
+        if before != Time::NEVER {
+            effects.seldom().unset.push((before, Alarm::Expiry));
+        }
+        if due != Time::NEVER {
+            effects.seldom().set.push((due, Alarm::Expiry));
+        }
+    }
+}
