@@ -256,19 +256,10 @@ fn the_schema_is_made_by_its_migrations() {
 
 /// A mailbox as the first version of the schema had it, with a session.
 fn of_the_first_version() -> Setting {
-    let mut setting = Setting::new();
-    setting.close();
-    let path = setting.path().join("mailbox.db");
-    fs::remove_file(&path).unwrap();
-    let connection = Connection::open(&path).unwrap();
-    connection
-        .execute_batch(&format!(
-            "PRAGMA application_id = {}; PRAGMA user_version = 1; {}
-             INSERT INTO session VALUES (4, '1', '1:phone', 0, 60000, NULL, NULL, NULL, NULL, x'');",
-            schema::APPLICATION_ID,
-            schema::MIGRATIONS[0]
-        ))
-        .unwrap();
+    let setting = Setting::of_version(1);
+    setting.sql(
+        "INSERT INTO session VALUES (4, '1', '1:phone', 0, 60000, NULL, NULL, NULL, NULL, x'')",
+    );
     setting
 }
 

@@ -1,5 +1,6 @@
 //! A mailbox in a directory of its own, and shorthands.
 
+use std::fs;
 use std::num::NonZeroU16;
 use std::ops::Deref;
 use std::path::Path;
@@ -24,7 +25,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::mailbox::pending::Answer;
-use crate::mailbox::{OpenError, SqliteMailbox};
+use crate::mailbox::{OpenError, SqliteMailbox, schema};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -140,6 +141,21 @@ impl Setting {
 }
 
 impl Setting {
+    /// A mailbox as an earlier version of the schema had it, empty and closed.
+    pub(super) fn of_version(version: usize) -> Self {
+        let mut setting = Self::new();
+        setting.close();
+        fs::remove_file(setting.path().join("mailbox.db")).unwrap();
+        let id = schema::APPLICATION_ID;
+        setting.sql(&format!(
+            "PRAGMA application_id = {id}; PRAGMA user_version = {version}"
+        ));
+        schema::MIGRATIONS[..version]
+            .iter()
+            .for_each(|step| setting.sql(step));
+        setting
+    }
+
     fn connection(&self) -> Connection {
         Connection::open(self.path().join("mailbox.db")).unwrap()
     }
