@@ -97,7 +97,7 @@ fn what_has_expired_does_not_come_back_at_a_start() {
 
 #[test]
 fn what_has_expired_counts_in_no_limit() {
-    let bench = Bench::with(|rules| rules.user.max_messages = 10);
+    let bench = Bench::with(|rules| rules.user.max_messages = 20);
     let (one, two) = (bench.client("1:phone", V5), bench.client("2:phone", V5));
     one.connect();
     bench.pass(Duration::from_millis(300));
