@@ -13,7 +13,13 @@ from harness import Server, run_cli, streams
 from harness.process import ANY_PORT, BINARY, CERTIFICATE, START_SECONDS, environment, ports
 
 DEFAULTS = {
-    "listen": {"mqtt": "0.0.0.0:1883", "mqtts": "", "http": "127.0.0.1:8080", "admin": "127.0.0.1:8081"},
+    "listen": {
+        "mqtt": "0.0.0.0:1883",
+        "mqtts": "",
+        "http": "127.0.0.1:8080",
+        "admin": "127.0.0.1:8081",
+        "proxy_protocol": [],
+    },
     "tls": {"cert": "", "key": "", "client_ca": ""},
     "directory": {"url": ""},
     "mailbox": {"url": "", "max_messages": 10000, "max_bytes": "64MiB", "max_age": "30d"},

@@ -15,11 +15,14 @@ class Tcp:
         )
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls_ca:
-            context = ssl.create_default_context(cafile=tls_ca)
-            # An end without close_notify is an error here, not an end.
-            self.socket = context.wrap_socket(
-                self.socket, server_hostname="localhost", suppress_ragged_eofs=False
-            )
+            self.begin_tls(tls_ca)
+
+    def begin_tls(self, tls_ca):
+        context = ssl.create_default_context(cafile=tls_ca)
+        # An end without close_notify is an error here, not an end.
+        self.socket = context.wrap_socket(
+            self.socket, server_hostname="localhost", suppress_ragged_eofs=False
+        )
 
     def send(self, data):
         self.socket.sendall(data)

@@ -1,23 +1,27 @@
 //! From a listening socket to a task for each connection.
 //!
-//! Nothing is awaited here on behalf of a connection: the TLS handshake is its task's, within the time
-//! that CONNECT has. When all slots are taken, one accepted connection waits here for the next free one
+//! Nothing is awaited here on behalf of a connection: a PROXY header and the TLS handshake are its task's,
+//! within the time that CONNECT has. When all slots are taken, one accepted connection waits here for the next free one
 //! and the others in the kernel's backlog. Invariants: an accept error never ends a listener and never
 //! makes it spin; a task exists only with a slot.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jam_core::time::Time;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 
 use crate::connection::{self, Shared, Transport};
+use crate::handshakes::{Handshake, Handshakes};
 use crate::http::Http;
+use crate::proxy_protocol::{self, HeaderError};
 use crate::slots::{Slot, Slots};
 use crate::tls::Tls;
 
@@ -38,7 +42,7 @@ const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Accepting works again when a connection was accepted and no error came for so long; more than [`LAST_PAUSE`].
 const ACCEPT_CALM: Duration = Duration::from_secs(2);
 
-/// Refusals of an address are logged at most once in this time.
+/// Refusals of one kind are logged at most once in this time.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Binds an address `HOST:PORT`; of those that a name has, the first that can be bound.
@@ -86,10 +90,19 @@ pub(crate) enum Serves {
 /// A bound socket and what it needs to serve.
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
-    pub(crate) serves: Serves,
-    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) slots: Arc<Slots>,
+    /// The networks from which PROXY headers are expected.
+    pub(crate) proxies: Vec<IpNet>,
+    pub(crate) service: Service,
+}
+
+/// What is done with a connection, from its first byte on.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) serves: Serves,
+    pub(crate) tls: Option<(Arc<Tls>, Arc<Handshakes>)>,
     pub(crate) shared: Arc<Shared>,
+    /// For a PROXY header and the TLS handshake together.
     pub(crate) handshake_timeout: Duration,
 }
 
@@ -104,7 +117,7 @@ impl Listener {
 
     async fn accept_all(&self) {
         let mut pause = FIRST_PAUSE;
-        let mut last_refusal = None;
+        let refusals = Arc::new(Refusals::default());
         let mut trouble = AcceptTrouble::default();
         loop {
             let accepted = tokio::select! {
@@ -116,12 +129,7 @@ impl Listener {
                     pause = FIRST_PAUSE;
                     trouble.works = true;
                     let permit = self.slots.permit().await;
-                    let address = peer.ip().to_canonical();
-                    let Ok(slot) = self.slots.take(permit, address.into()) else {
-                        log_refusal(address, &mut last_refusal);
-                        continue;
-                    };
-                    self.spawn(stream, slot, address);
+                    self.admit(stream, permit, peer.ip().to_canonical(), &refusals);
                 }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
@@ -136,63 +144,126 @@ impl Listener {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, slot: Slot, address: IpAddr) {
-        let accepted = self.shared.clock.now();
+    fn admit(
+        &self,
+        stream: TcpStream,
+        permit: SemaphorePermit<'_>,
+        peer: IpAddr,
+        refusals: &Arc<Refusals>,
+    ) {
+        let is_proxy = self.proxies.iter().any(|network| network.contains(&peer));
+        let slot = if is_proxy {
+            Ok(self.slots.take_for_proxied(permit, peer.into()))
+        } else {
+            self.slots.take(permit, peer.into())
+        };
+        let Ok(slot) = slot else {
+            refusals.too_many(peer);
+            return;
+        };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "connection broken"); // reset while it waited in the backlog
             return;
         }
-        let served = Accepted {
-            shared: self.shared.clone(),
+        let accepted = Accepted {
+            service: self.service.clone(),
             slot,
-            address,
-            accepted,
+            address: peer,
+            at: self.service.shared.clock.now(),
+            deadline: Instant::now() + self.service.handshake_timeout,
         };
-        match (&self.tls, &self.serves) {
-            (None, serves) => served.spawn(stream, serves.clone()),
-            (Some(tls), serves) => {
-                let handshake = Box::pin(tls.acceptor().accept(stream));
-                let deadline = Instant::now() + self.handshake_timeout;
-                let serves = serves.clone();
-                tokio::spawn(async move {
-                    tokio::select! {
-                        shaken = tokio::time::timeout_at(deadline, handshake) => match shaken {
-                            Ok(Ok(stream)) => served.spawn(stream, serves),
-                            Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS handshake"),
-                            Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
-                        },
-                        _ = served.slot.ended() => {}
-                    }
-                });
-            }
+        if self.proxies.is_empty() {
+            accepted.begin(stream);
+        } else {
+            let refusals = refusals.clone();
+            tokio::spawn(accepted.identify(stream, is_proxy, refusals));
         }
     }
 }
 
 /// A connection that has a slot.
 struct Accepted {
-    shared: Arc<Shared>,
+    service: Service,
     slot: Slot,
     address: IpAddr,
-    accepted: Time,
+    at: Time,
+    /// When a PROXY header and the TLS handshake must have come.
+    deadline: Instant,
 }
 
 impl Accepted {
+    /// Finds out where the connection comes from, then begins.
+    async fn identify(mut self, mut stream: TcpStream, is_proxy: bool, refusals: Arc<Refusals>) {
+        let header = async {
+            if is_proxy {
+                proxy_protocol::read_header(&mut stream).await
+            } else {
+                proxy_protocol::expect_none(&stream).await.map(|()| None)
+            }
+        };
+        let header = tokio::select! {
+            header = tokio::time::timeout_at(self.deadline, header) => header,
+            _ = self.slot.ended() => return,
+        };
+        match header {
+            Ok(Ok(source)) => self.address = source.unwrap_or(self.address),
+            Ok(Err(HeaderError::Io(error))) => {
+                tracing::debug!(address = %self.address, %error, "connection broken");
+                return;
+            }
+            Ok(Err(error)) => {
+                refusals.bad_header(self.address, &error);
+                return;
+            }
+            Err(_) => return,
+        }
+        if is_proxy && self.slot.attribute(self.address.into()).is_err() {
+            refusals.too_many(self.address);
+            return;
+        }
+        self.begin(stream);
+    }
+
+    fn begin(self, stream: TcpStream) {
+        match &self.service.tls {
+            None => self.spawn(stream),
+            Some((tls, handshakes)) => {
+                let accept = Box::pin(tls.acceptor().accept(stream));
+                let handshake = handshakes.run(self.address.into(), accept);
+                tokio::spawn(self.shake_hands(handshake));
+            }
+        }
+    }
+
+    async fn shake_hands(self, handshake: Handshake<io::Result<TlsStream<TcpStream>>>) {
+        let address = self.address;
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout_at(self.deadline, handshake) => shaken,
+            _ = self.slot.ended() => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.spawn(stream),
+            Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS handshake"),
+            Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
+        }
+    }
+
     /// The task that serves the connection. After a TLS handshake it is a new one, and the memory that
     /// the handshake took is given back.
-    fn spawn<S>(self, stream: S, serves: Serves)
+    fn spawn<S>(self, stream: S)
     where
         S: Transport + Send + 'static,
     {
         let Self {
-            shared,
+            service,
             slot,
             address,
-            accepted,
+            at,
+            ..
         } = self;
-        match serves {
+        match service.serves {
             Serves::Mqtt => {
-                tokio::spawn(connection::serve(shared, slot, address, accepted, stream));
+                tokio::spawn(connection::serve(service.shared, slot, address, at, stream));
             }
             Serves::Http(http) => {
                 tokio::spawn(http.serve(slot, address, stream));
@@ -218,11 +289,40 @@ fn is_for_want_of_descriptors(error: &io::Error) -> bool {
     )
 }
 
-fn log_refusal(address: IpAddr, last: &mut Option<Instant>) {
-    let now = Instant::now();
-    if last.is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL) {
-        *last = Some(now);
-        tracing::warn!(%address, "refused: limits.connections_per_address reached");
+/// Says of connections that are closed at once, now and then.
+#[derive(Debug, Default)]
+struct Refusals {
+    too_many: LogPace,
+    bad_header: LogPace,
+}
+
+/// When something was last logged.
+#[derive(Debug, Default)]
+struct LogPace(Mutex<Option<Instant>>);
+
+impl Refusals {
+    fn too_many(&self, address: IpAddr) {
+        if self.too_many.is_due() {
+            tracing::warn!(%address, "refused: limits.connections_per_address reached");
+        }
+    }
+
+    fn bad_header(&self, address: IpAddr, error: &HeaderError) {
+        if self.bad_header.is_due() {
+            tracing::warn!(%address, "refused: {error}");
+        }
+    }
+}
+
+impl LogPace {
+    fn is_due(&self) -> bool {
+        let now = Instant::now();
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
     }
 }
 

@@ -31,15 +31,16 @@ use crate::coalescing::Coalescing;
 use crate::connection::Shared;
 use crate::descriptors;
 use crate::directory::SqliteDirectory;
+use crate::handshakes::Handshakes;
 use crate::health::Health;
 use crate::housekeeping;
 use crate::http::Http;
-use crate::listener::{Listener, Serves, bind};
+use crate::listener::{Listener, Serves, Service, bind};
 use crate::mailbox::{self, SqliteMailbox};
 use crate::permissions;
 use crate::presence;
 use crate::push::{self, Notifier, dispatcher};
-use crate::settings::{Address, Devices, Settings};
+use crate::settings::{Address, Devices, Proxies, Settings};
 use crate::slots::Slots;
 use crate::tls::{Tls, TlsFiles};
 pub use error::ServeError;
@@ -127,19 +128,29 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let housekeepers = housekeepers(&shared, &mailbox, &health, tls.as_ref(), notifier.clone());
     let http = Http::new(shared.clone(), health, limits.connect_timeout);
     let mut listeners = Crew::new();
-    for (socket, serves, tls) in [
-        (sockets.mqtt, Serves::Mqtt, None),
-        (sockets.mqtts, Serves::Mqtt, tls.clone()),
-        (sockets.http, Serves::Http(http), tls.clone()),
+    let handshakes = tls.is_some().then(Handshakes::start).transpose();
+    let with_tls = tls.clone().zip(handshakes.map_err(ServeError::Io)?);
+    let Proxies {
+        mqtt: to_mqtt,
+        mqtts: to_mqtts,
+        http: to_http,
+    } = settings.listen.proxies.clone();
+    for (socket, serves, tls, proxies) in [
+        (sockets.mqtt, Serves::Mqtt, None, to_mqtt),
+        (sockets.mqtts, Serves::Mqtt, with_tls.clone(), to_mqtts),
+        (sockets.http, Serves::Http(http), with_tls, to_http),
     ] {
         let Some(socket) = socket else { continue };
         let listener = Listener {
             socket,
-            serves,
-            tls,
             slots: slots.clone(),
-            shared: shared.clone(),
-            handshake_timeout: limits.connect_timeout,
+            proxies,
+            service: Service {
+                serves,
+                tls,
+                shared: shared.clone(),
+                handshake_timeout: limits.connect_timeout,
+            },
         };
         listeners.spawn(|stop| listener.run(stop));
     }

@@ -6,7 +6,8 @@
 //! waits for. A slot also holds the [`Bell`] by which others make its task look up.
 //!
 //! A slot is *half-open* until its client has authenticated. Half-open connections keep nobody out: when
-//! there is no place for a newcomer, in all or at its source, one of them is told to end. `half_open` says which.
+//! there is no place for a newcomer, in all, among [`MAX_HALF_OPEN`] or at its source, one of them is told to end.
+//! `half_open` says which.
 //!
 //! Invariants: never more than `connections` slots in all and `per_source` for one source
 //! (`limits_hold`); both are free again when a slot is dropped (`dropping_frees`); no slot whose client has
@@ -31,6 +32,10 @@ use slab::Slab;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use half_open::HalfOpen;
+
+/// Connections that are half-open at once: what a handshake, a request or an unfinished CONNECT holds, so
+/// many may hold.
+const MAX_HALF_OPEN: usize = 8192;
 
 /// That connections had to go is logged at most once in this time.
 const DISPLACED_LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -218,7 +223,6 @@ impl Slots {
 
     /// Takes a slot for a connection that has come by a proxy and has not said from where, until
     /// [`Slot::attribute`]. It counts in all, and for no source.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for PROXY headers"))]
     pub(crate) fn take_for_proxied(
         self: &Arc<Self>,
         permit: SemaphorePermit<'_>,
@@ -234,6 +238,9 @@ impl Slots {
         source: Source,
         counted: bool,
     ) -> Slot {
+        if taken.half_open.len() >= MAX_HALF_OPEN {
+            taken.displace_any();
+        }
         let bell = Arc::new(Bell::default());
         let arrival = taken.arrivals;
         taken.arrivals += 1;
@@ -360,7 +367,6 @@ impl Slot {
     ///
     /// # Errors
     /// [`TooMany`] when the source has as many as it may have.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for PROXY headers"))]
     pub(crate) fn attribute(&mut self, source: Source) -> Result<(), TooMany> {
         let mut taken = self.slots.lock();
         let Some(arrival) = taken.slots[self.key].half_open else {

@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Count(u64, u64),
     /// `true` or `false`.
     Bool,
+    /// Texts. Written with commas between them where there are no lists: in the environment, on the command line.
+    List,
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -93,6 +95,12 @@ pub(super) const KEYS: &[Key] = &[
         "127.0.0.1:8080",
         Kind::Address,
         r#"MQTT over WebSocket at /mqtt, /healthz, /readyz; "" = off"#,
+    ),
+    key(
+        "listen.proxy_protocol",
+        "",
+        Kind::List,
+        r#"listeners that expect PROXY v1 or v2 from a proxy: "mqtt" from this machine, "mqtt=10.0.0.0/8" from there"#,
     ),
     later(
         key(
@@ -290,6 +298,14 @@ pub(super) fn nearest<'a>(
     last.map(|(_, candidate)| candidate)
 }
 
+/// What the text of a list has in it.
+pub(super) fn items(text: &str) -> Vec<&str> {
+    // `["a", "b"]` is what a list looks like elsewhere.
+    let text = text.trim().trim_start_matches('[').trim_end_matches(']');
+    let items = text.split(',').map(|item| item.trim().trim_matches('"'));
+    items.filter(|item| !item.is_empty()).collect()
+}
+
 impl Key {
     /// The section's name, "" for what has none.
     pub(super) fn section(&self) -> &'static str {
@@ -316,6 +332,7 @@ impl Key {
     pub(super) fn toml(&self, text: &str) -> String {
         match self.kind {
             Kind::Count(..) | Kind::Bool => text.to_owned(),
+            Kind::List => toml::Value::from(items(text)).to_string(),
             _ => toml::Value::from(text).to_string(),
         }
     }

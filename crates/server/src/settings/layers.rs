@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::SettingsError;
-use super::keys::{self, KEYS, Key};
+use super::keys::{self, KEYS, Key, Kind};
 
 /// What the names of environment variables begin with.
 pub(super) const PREFIX: &str = "JAM_MQTT_";
@@ -186,6 +186,14 @@ impl Values {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str().replace('_', ""),
             DeValue::Boolean(truth) => truth.to_string(),
+            DeValue::Array(items) if key.kind == Kind::List => {
+                let texts = items.iter().map(|item| item.get_ref().as_str());
+                let texts: Option<Vec<_>> = texts.collect();
+                texts.map(|texts| texts.join(",")).ok_or_else(|| {
+                    let expected = super::read::expected(key.kind);
+                    SettingsError::new(format!("{place}: {path}: expected {expected}"))
+                })?
+            }
             other => {
                 return Err(SettingsError::new(format!(
                     "{place}: {path} is {} {}, expected {}",

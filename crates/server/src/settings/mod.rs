@@ -15,10 +15,12 @@ mod read;
 mod tests;
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::directory::DirectoryError;
@@ -64,8 +66,29 @@ pub struct Listen {
     pub mqtts: Option<Address>,
     /// WebSocket, health.
     pub http: Option<Address>,
+    /// Whose PROXY headers are believed.
+    pub proxies: Proxies,
     /// Admin API, console, metrics.
     pub admin: Option<Address>,
+}
+
+/// The networks from which a listener expects PROXY headers; none: it expects no header from anywhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Of [`Listen::mqtt`].
+    pub mqtt: Vec<IpNet>,
+    /// Of [`Listen::mqtts`].
+    pub mqtts: Vec<IpNet>,
+    /// Of [`Listen::http`].
+    pub http: Vec<IpNet>,
+}
+
+impl Proxies {
+    /// The networks of a listener for which none is named.
+    fn of_this_machine() -> Vec<IpNet> {
+        let v4 = IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8);
+        vec![v4, IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST))]
+    }
 }
 
 /// TLS.
@@ -278,6 +301,7 @@ impl Settings {
                 mqtt: v.address("listen.mqtt")?,
                 mqtts: v.address("listen.mqtts")?,
                 http: v.address("listen.http")?,
+                proxies: v.proxies("listen.proxy_protocol")?,
                 admin: v.address("listen.admin")?,
             },
             tls: Tls {

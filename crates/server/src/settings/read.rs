@@ -1,17 +1,20 @@
 //! From texts to values: each setting read as what it is, or an error that says what is expected.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::SecretString;
 
 use super::keys::{self, Kind};
 use super::layers::Values;
 use super::{
-    Address, DirectorySettings, Identity, InvalidAddress, Limits, Mailbox, SettingsError, Webhook,
+    Address, DirectorySettings, Identity, InvalidAddress, Limits, Mailbox, Proxies, SettingsError,
+    Webhook,
 };
 use crate::logging;
 
@@ -59,6 +62,33 @@ impl<'a> Reader<'a> {
         text.parse()
             .map(Some)
             .map_err(|InvalidAddress| self.wrong(path))
+    }
+
+    /// The networks from which each listener expects PROXY headers.
+    pub(super) fn proxies(&self, path: &str) -> Result<Proxies, SettingsError> {
+        let mut proxies = Proxies::default();
+        for item in keys::items(self.text(path)) {
+            let (name, network) = item.split_once('=').unwrap_or((item, ""));
+            let networks = match name.trim() {
+                "mqtt" => &mut proxies.mqtt,
+                "mqtts" => &mut proxies.mqtts,
+                "http" => &mut proxies.http,
+                _ => {
+                    let why =
+                        format!("{item:?}: expected mqtt, mqtts or http, or one with =NETWORK");
+                    return Err(self.error(path, &why));
+                }
+            };
+            let parsed = match network.trim() {
+                "" if name == item => Ok(Proxies::of_this_machine()),
+                network => parse_network(network).map(|network| vec![network]),
+            };
+            networks.extend(parsed.map_err(|InvalidNetwork| {
+                let why = format!("{item:?}: expected a network such as {name}=10.0.0.0/8");
+                self.error(path, &why)
+            })?);
+        }
+        Ok(proxies)
     }
 
     pub(super) fn duration(&self, path: &str) -> Result<Duration, SettingsError> {
@@ -229,6 +259,15 @@ impl<'a> Reader<'a> {
     }
 }
 
+struct InvalidNetwork;
+
+/// A network, or one address.
+fn parse_network(text: &str) -> Result<IpNet, InvalidNetwork> {
+    let network = text.parse::<IpNet>();
+    let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map(|it| it.trunc()).map_err(|_| InvalidNetwork)
+}
+
 /// What a value of this kind looks like.
 pub(super) fn expected(kind: Kind) -> String {
     match kind {
@@ -238,6 +277,7 @@ pub(super) fn expected(kind: Kind) -> String {
         Kind::Duration => r#"a duration such as "10s", "5m" or "30d""#.to_owned(),
         Kind::Bytes => r#"a size such as "64MiB", or a number of bytes"#.to_owned(),
         Kind::Count(least, most) => format!("a whole number from {least} to {most}"),
+        Kind::List => r#"a list such as ["mqtt", "http=10.0.0.0/8"]"#.to_owned(),
         Kind::Bool => "true or false".to_owned(),
         Kind::Word(words) => {
             let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();

@@ -412,3 +412,38 @@ fn debug_shows_no_secret() {
     assert!(!shown.contains("hunter"), "{shown}");
     assert!(shown.contains("# webhook_secret = \"(set, not shown)\""));
 }
+
+#[test]
+fn proxies_are_named_by_listener_and_network() {
+    let network = |text: &str| text.parse::<IpNet>().unwrap();
+    let expected = Proxies {
+        mqtt: vec![network("127.0.0.0/8"), network("::1/128")],
+        mqtts: vec![network("10.0.0.0/8"), network("192.0.2.7/32")],
+        http: vec![network("2001:db8::/32")],
+    };
+    let list = r#"["mqtt", "mqtts=10.1.2.3/8", "mqtts=192.0.2.7", "http = 2001:db8::/32"]"#;
+    let written = from_file(&format!("[listen]\nproxy_protocol = {list}")).unwrap();
+    assert_eq!(written.listen.proxies, expected);
+    let again = from_file(&written.to_toml()).unwrap();
+    assert_eq!(again.listen.proxies, expected);
+    let bare = list.replace(['[', ']', '"'], "");
+    for text in [list, &bare] {
+        let sources = env(&[("JAM_MQTT_LISTEN__PROXY_PROTOCOL", text)]);
+        let settings = Settings::load(&sources).unwrap();
+        assert_eq!(settings.listen.proxies, expected, "{text}");
+    }
+    assert_eq!(Settings::default().listen.proxies, Proxies::default());
+
+    for (wrong, expected) in [
+        (r#"["mqt"]"#, "expected mqtt, mqtts or http"),
+        (r#"["admin"]"#, "expected mqtt, mqtts or http"),
+        (r#"["mqtt=example.org"]"#, "expected a network"),
+        (r#"["mqtt=10.0.0.0/33"]"#, "expected a network"),
+        (r#"["mqtt="]"#, "expected a network"),
+        ("[1]", "expected a list"),
+        ("true", "expected mqtt"),
+    ] {
+        let file = from_file(&format!("[listen]\nproxy_protocol = {wrong}"));
+        fails_with(file, &["listen.proxy_protocol", expected]);
+    }
+}

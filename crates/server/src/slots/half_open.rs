@@ -18,6 +18,7 @@ pub(super) struct HalfOpen {
     by_source: HashMap<Source, Arrivals, foldhash::fast::RandomState>,
     /// How many each source has, and its oldest. The last makes way first.
     ranking: BTreeSet<(usize, Reverse<u64>, Source)>,
+    len: usize,
 }
 
 impl HalfOpen {
@@ -42,6 +43,11 @@ impl HalfOpen {
         self.pop_of(source)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.by_source.is_empty() && self.ranking.is_empty()
@@ -50,7 +56,9 @@ impl HalfOpen {
     fn change<T>(&mut self, source: Source, what: impl FnOnce(&mut Arrivals) -> T) -> T {
         let arrivals = self.by_source.entry(source).or_default();
         let before = rank(source, arrivals);
+        self.len -= arrivals.len();
         let result = what(arrivals);
+        self.len += arrivals.len();
         let after = rank(source, arrivals);
         before.into_iter().for_each(|rank| {
             self.ranking.remove(&rank);

@@ -128,6 +128,20 @@ async fn who_authenticates_at_the_last_moment_stays_and_another_one_goes() {
 }
 
 #[tokio::test]
+async fn half_open_ones_are_bounded_whatever_the_limits() {
+    let slots = Slots::new(100_000, 100_000);
+    let settled = settled(&slots, HOME).await;
+    let one = take(&slots, AWAY).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..2 * MAX_HALF_OPEN {
+        held.push(take(&slots, HOME).await.unwrap());
+    }
+    assert!(slots.lock().half_open.len() <= MAX_HALF_OPEN);
+    assert!(held[0].is_displaced() && !held[2 * MAX_HALF_OPEN - 1].is_displaced());
+    assert!(!settled.is_displaced() && !one.is_displaced());
+}
+
+#[tokio::test]
 async fn who_comes_by_a_proxy_counts_where_it_comes_from() {
     let slots = Slots::new(100, 2);
     let proxied = |source| {
