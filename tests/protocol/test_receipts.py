@@ -194,13 +194,19 @@ def test_not_kept_without_a_session_nor_at_qos_0(server, version):
 
 def test_within_the_limits_of_the_mailbox(start, version):
     """A full mailbox drops the receipt and holds up nothing."""
-    server = start(settings={"mailbox.max_messages": 3})
+    server = start(settings={"mailbox.max_messages": 6})
     me, friend = server.friends()
+    third = server.user()
+    server.directory.befriend(me, third)
     with sender(server, me, version, **SESSION) as writer:
         for n in range(3):
             writer.deliver(friend.inbox, me.message(n), 1)
-    with server.connect(friend, version) as reader:
+    # Two, for one sender takes at most half.
+    with server.connect(third, version) as other:
         for n in range(2):
+            other.deliver(me.inbox, third.message(n), 1)
+    with server.connect(friend, version) as reader:
+        for n in range(3):
             reader.deliver(me.inbox, friend.message(n), 1)
         reader.subscribe(friend.inbox)
         for n in range(3):
