@@ -9,6 +9,8 @@
 //! that of the files on the disk, each look tries them again, and each cause is logged once
 //! (`what_cannot_be_read_yet_is_tried_again`).
 
+pub mod validity;
+
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,13 @@
 //! `check`: what would be served, and whether everything that it takes can be used. Changes nothing,
-//! creates nothing, asks no network.
+//! creates nothing, sends nothing; addresses are bound for a moment, to see whether they are free.
 
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::path::Path;
+use std::time::SystemTime;
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::CliError;
@@ -13,8 +18,9 @@ use crate::mailbox::OpenError;
 use crate::mailbox::admin::{self, Condition};
 use crate::permissions;
 use crate::push;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Address, Settings};
 use crate::tls::TlsFiles;
+use crate::tls::validity::{Validity, validity};
 
 /// One line of the report.
 #[derive(Debug, Serialize)]
@@ -22,6 +28,8 @@ struct Finding {
     /// What was looked at.
     what: &'static str,
     ok: bool,
+    /// It would be served, but not for long, or not as it should.
+    warning: bool,
     /// What was found.
     found: String,
 }
@@ -32,18 +40,25 @@ impl Finding {
         Self {
             what,
             ok,
+            warning: false,
             found: result.unwrap_or_else(|error| error),
+        }
+    }
+
+    fn warning(what: &'static str, found: String) -> Self {
+        Self {
+            warning: true,
+            ..Self::of(what, Ok(found))
         }
     }
 }
 
 pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<(), CliError> {
-    let mut findings = vec![
-        Finding::of("data", data(&settings.data)),
-        Finding::of("directory", directory(settings)),
-        Finding::of("mailbox", mailbox(&settings.mailbox_dir())),
-        Finding::of("disk", admin::room(&settings.mailbox_dir())),
-    ];
+    let mut findings = vec![Finding::of("data", data(&settings.data))];
+    findings.push(Finding::of("accounts", accounts(settings)));
+    let (mailbox, served) = mailbox(&settings.mailbox_dir());
+    findings.push(Finding::of("mailbox", mailbox));
+    findings.push(Finding::of("disk", admin::room(&settings.mailbox_dir())));
     let tls = TlsFiles::of(&settings.tls);
     let threads = runtime::threads(tls.is_some());
     let threads = threads.map(|threads| format!("{threads} for connections"));
@@ -52,24 +67,12 @@ pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<()
         threads.map_err(|error| error.to_string()),
     ));
     if let Some(files) = tls {
-        let verified = files.verify().map_err(|error| error.to_string());
-        let found = verified.map(|()| format!("{}, and its key", files.identity.cert.display()));
-        findings.push(Finding::of("tls", found));
+        findings.extend(certificates(&files));
     }
     findings.push(Finding::of("push", push(&settings.push)));
-    let listen = &settings.listen;
-    for (what, address) in [
-        ("mqtt", &listen.mqtt),
-        ("mqtts", &listen.mqtts),
-        ("http", &listen.http),
-    ] {
-        let found = address
-            .as_ref()
-            .map_or("off".to_owned(), |at| format!("would serve on {at}"));
-        findings.push(Finding::of(what, Ok(found)));
-    }
+    findings.extend(listeners(&settings.listen, served));
     for exposed in permissions::exposed_secrets(settings) {
-        findings.push(Finding::of("permissions", Ok(exposed)));
+        findings.push(Finding::warning("permissions", exposed));
     }
     for not_served in settings.not_served() {
         findings.push(Finding::of(
@@ -87,7 +90,11 @@ fn report(findings: &[Finding], json: bool, output: &Output) -> Result<(), CliEr
         output.json(&serde_json::json!({ "ok": ok, "findings": findings }))?;
     } else {
         let row = |finding: &Finding| {
-            let verdict = if finding.ok { "ok" } else { "FAILED" };
+            let verdict = match finding {
+                Finding { ok: false, .. } => "FAILED",
+                Finding { warning: true, .. } => "warning",
+                _ => "ok",
+            };
             vec![
                 verdict.to_owned(),
                 finding.what.to_owned(),
@@ -105,21 +112,109 @@ fn report(findings: &[Finding], json: bool, output: &Output) -> Result<(), CliEr
     Err(CliError::Failed(failed.collect::<Vec<_>>().join("; ")))
 }
 
+/// Each setting with whether it could be bound now. All are held until the end, so that two with one port are seen.
+fn listeners(listen: &settings::Listen, served: bool) -> Vec<Finding> {
+    let mut bound = Vec::new();
+    let mut bind = |address: &Address| match TcpListener::bind(address.as_str()) {
+        Ok(listener) => {
+            bound.push(listener);
+            Ok(format!("would serve on {address}"))
+        }
+        Err(error) if error.kind() == ErrorKind::AddrInUse && served => Ok(format!(
+            "{address} is in use, by the server that runs on this data directory unless that has other settings"
+        )),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(format!(
+            "{address} is in use by another program: `ss -ltnp` names it; end it, or set another address"
+        )),
+        Err(error) => Err(format!("cannot listen on {address}: {error}")),
+    };
+    let all = [
+        ("mqtt", &listen.mqtt),
+        ("mqtts", &listen.mqtts),
+        ("http", &listen.http),
+    ];
+    let finding = |(what, address): (_, &Option<Address>)| {
+        let found = address.as_ref().map_or(Ok("off".to_owned()), &mut bind);
+        Finding::of(what, found)
+    };
+    all.into_iter().map(finding).collect()
+}
+
+fn certificates(files: &TlsFiles) -> Vec<Finding> {
+    let identity = &files.identity;
+    let verified = files.verify().map_err(|error| error.to_string());
+    let found = verified.map(|()| format!("{}, and its key", identity.cert.display()));
+    let mut findings = vec![Finding::of("tls", found)];
+    let named = [
+        ("tls.cert", Some(&identity.cert)),
+        ("tls.chain", identity.chain.as_ref()),
+        ("tls.client_ca", files.client_ca.as_ref()),
+    ];
+    let day = |time| humantime::format_rfc3339_seconds(time).to_string();
+    for (setting, path) in named {
+        let Some(path) = path else { continue };
+        // What cannot be read has been reported.
+        let Ok(validity) = validity(path, setting, SystemTime::now()) else {
+            continue;
+        };
+        let shown = path.display();
+        findings.push(match validity {
+            Validity::Until(end) => {
+                Finding::of(setting, Ok(format!("{shown} is valid until {}", day(end))))
+            }
+            Validity::EndsSoon(end) => Finding::warning(
+                setting,
+                format!("{shown} expires on {}: renew it", day(end)),
+            ),
+            Validity::Ended(end) => Finding::of(
+                setting,
+                Err(format!("{shown} expired on {}: renew it", day(end))),
+            ),
+            Validity::Begins(begin) => Finding::of(
+                setting,
+                Err(format!(
+                    "{shown} is not valid before {}; is this machine's clock right?",
+                    day(begin)
+                )),
+            ),
+        });
+    }
+    findings
+}
+
+/// The folder, or the nearest one above it that is there.
+fn existing(folder: &Path) -> &Path {
+    let above = folder.ancestors().find(|folder| folder.is_dir());
+    above.unwrap_or(Path::new("."))
+}
+
+/// Whether files can be made in a folder, as far as its permissions and its file system say.
+fn writable(folder: &Path) -> Result<(), String> {
+    let shown = folder.display();
+    access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| match error {
+        Errno::ROFS => format!("{shown} is on a file system that is mounted read-only"),
+        Errno::ACCESS => {
+            format!("{shown} cannot be written by this user; run this as the user of the server")
+        }
+        error => format!("{shown} cannot be written: {}", std::io::Error::from(error)),
+    })
+}
+
 fn data(data: &Path) -> Result<String, String> {
     let shown = data.display();
     match std::fs::metadata(data) {
-        Ok(metadata) if metadata.is_dir() => Ok(shown.to_string()),
+        Ok(metadata) if metadata.is_dir() => writable(data).map(|()| shown.to_string()),
         Ok(_) => Err(format!(
             "{shown} is not a directory; move it away or set data"
         )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(format!("{shown} would be created"))
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            writable(existing(data)).map(|()| format!("{shown} would be created"))
         }
         Err(error) => Err(format!("{shown}: {error}")),
     }
 }
 
-fn directory(settings: &Settings) -> Result<String, String> {
+fn accounts(settings: &Settings) -> Result<String, String> {
     let path = &settings.directory.path;
     let shown = path.display();
     if !path.exists() {
@@ -146,26 +241,31 @@ fn directory(settings: &Settings) -> Result<String, String> {
     Ok(found)
 }
 
-fn mailbox(dir: &Path) -> Result<String, String> {
+/// What is found, and whether a server has it.
+fn mailbox(dir: &Path) -> (Result<String, String>, bool) {
     let found = match admin::check(dir) {
         Ok(found) => found,
-        Err(OpenError::Missing(path)) => return Ok(format!("{} would be created", path.display())),
-        Err(error) => return Err(error.to_string()),
+        Err(OpenError::Missing(path)) => {
+            return (Ok(format!("{} would be created", path.display())), false);
+        }
+        Err(error) => return (Err(error.to_string()), false),
     };
+    if let Err(error) = writable(dir) {
+        return (Err(error), found.served);
+    }
     let Condition {
         version,
         served,
         messages,
     } = found;
-    let served = if served {
+    let by = if served {
         "a server has it"
     } else {
         "no server has it"
     };
-    Ok(format!(
-        "{}, version {version}, messages: {messages}; {served}",
-        dir.display()
-    ))
+    let dir = dir.display();
+    let found = format!("{dir}, version {version}, messages: {messages}; {by}");
+    (Ok(found), served)
 }
 
 fn push(push: &settings::Push) -> Result<String, String> {
