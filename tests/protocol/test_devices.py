@@ -1,6 +1,7 @@
 """PROTOCOL.md, sections 2 and 3: one device at a time, takeover, and impostors."""
 
 import select
+import time
 
 import pytest
 from harness.packets import CONNACK, DISCONNECT, connect
@@ -176,3 +177,24 @@ def test_two_logins_at_once(server, version):
             loser.expect(DISCONNECT, reason=0x8E)
         loser.closed()
         clients[0].quiet()
+
+
+def test_phones_that_log_each_other_out_for_ever_are_slowed(start, version):
+    """Eight logouts are free; then the next phone waits, 1 s at first, and longer each time. Others do not."""
+    server = start()
+    me, other = server.users(2)
+    begun, connected = time.monotonic(), []
+    while time.monotonic() - begun < 6:
+        client = server.connect(me, version, device=f"phone{len(connected) % 2}")
+        connected.append((time.monotonic() - begun, client))
+        before = time.monotonic()
+        server.connect(other, version).leave()
+        assert time.monotonic() - before < 1
+    times = [at for at, _ in connected]
+    # Eight logouts at once, then 1, 2 and 4 s apart.
+    assert 10 <= len(times) <= 14, times
+    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert max(waits[:8]) < 0.9 < waits[8] < waits[9]
+    assert "held back" in server.log()
+    for _, client in connected:
+        client.close()
