@@ -6,7 +6,7 @@
 //! readable by others is reported and used all the same.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 
@@ -23,22 +23,27 @@ pub(crate) fn keep_new_files_private() {
 
 /// A line for each file with secrets that every user of the machine can read.
 pub(crate) fn exposed_secrets(settings: &Settings) -> Vec<String> {
-    let key = settings.tls.identity.as_ref();
-    let key = key.map(|identity| (identity.key.as_path(), "the private key (tls.key)"));
-    let push = settings.push.fcm_key.as_deref();
-    let push = push.map(|path| (path, "the service account's key (push.fcm_key)"));
-    let accounts = (settings.directory.path.as_path(), "the accounts database");
+    let mut secrets = Vec::new();
+    if let Some(identity) = &settings.tls.identity {
+        let what = "the private key (tls.key)".to_owned();
+        secrets.push((identity.key.clone(), what));
+    }
+    if let Some(key) = &settings.push.fcm_key {
+        let what = "the service account's key (push.fcm_key)".to_owned();
+        secrets.push((key.clone(), what));
+    }
+    let in_files = settings.secrets_in_files();
+    secrets.extend(in_files.map(|(key, file)| (file.to_owned(), format!("the file with {key},"))));
+    let accounts = settings.directory.path.clone();
+    secrets.push((accounts, "the accounts database".to_owned()));
     let mailbox = settings.mailbox_dir().join("mailbox.db");
-    let mailbox = (mailbox.as_path(), "the mailbox");
-    [key, push, Some(accounts), Some(mailbox)]
-        .into_iter()
-        .flatten()
-        .filter(|(path, _)| is_exposed(path))
-        .map(|(path, what)| {
-            let path = path.display();
-            format!("{what} {path} is readable by every user of this machine: chmod o-rwx {path}")
-        })
-        .collect()
+    secrets.push((mailbox, "the mailbox".to_owned()));
+    secrets.retain(|(path, _)| is_exposed(path));
+    let line = |(path, what): &(PathBuf, String)| {
+        let path = path.display();
+        format!("{what} {path} is readable by every user of this machine: chmod o-rwx {path}")
+    };
+    secrets.iter().map(line).collect()
 }
 
 /// What cannot be looked at is not reported here: whoever uses the file says what is wrong with it.
@@ -97,5 +102,25 @@ mod tests {
         let lines = exposed_secrets(&settings);
         assert_eq!(lines.len(), 1);
         assert!(lines[0].contains("accounts database") && lines[0].contains("chmod o-rwx"));
+    }
+
+    #[test]
+    fn a_settings_file_with_a_secret_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        set_mode(dir.path(), 0o755);
+        let file = dir.path().join("jam-mqtt.toml");
+        let data = dir.path().display();
+        for (text, exposed) in [("", false), ("[admin]\ntoken = \"s3cret\"", true)] {
+            std::fs::write(&file, format!("data = \"{data}\"\n{text}")).unwrap();
+            set_mode(&file, 0o644);
+            let sources = crate::settings::Sources {
+                config: Some(file.clone()),
+                ..Default::default()
+            };
+            let lines = exposed_secrets(&Settings::load(&sources).unwrap());
+            let named = lines.iter().filter(|line| line.contains("admin.token"));
+            assert_eq!(named.count() == 1, exposed, "{lines:?}");
+            assert!(!lines.concat().contains("s3cret"));
+        }
     }
 }

@@ -54,6 +54,16 @@ pub(super) enum Origin {
     Flag { name: &'static str },
 }
 
+impl Origin {
+    /// The file that the value stands in.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File { file, .. } | Self::EnvFile { file, .. } => Some(file),
+            Self::Default | Self::Environment { .. } | Self::Flag { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -17,7 +17,7 @@ mod tests;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -284,6 +284,16 @@ impl Settings {
                 })
             })
             .collect()
+    }
+
+    /// The secrets that stand in a file: the setting, and the file.
+    pub(crate) fn secrets_in_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let secrets = KEYS.iter().filter(|key| key.kind == Kind::Secret);
+        secrets.filter_map(|key| {
+            let entry = self.values.get(key.path);
+            let file = entry.origin.file().filter(|_| !entry.text.is_empty())?;
+            Some((key.path, file))
+        })
     }
 
     /// The directory of the mailbox.
