@@ -72,7 +72,7 @@ def test_show_counts_and_says_no_contents(own):
             reader.message(ack=False)
         found = show(own, friend)
         assert (found["user"], found["messages"]) == (friend.id, 3)
-        assert found["bytes"] == sum(map(len, payloads))
+        assert found["bytes"] == sum(len(friend.inbox) + len(payload) for payload in payloads)
         assert 0 <= found["oldest_secs"] < 60
         (session,) = found["sessions"]
         assert session["client"] == reader.client_id
@@ -109,6 +109,25 @@ def test_purge(own, state):
         payload = fill(own, me, friend, 1)
         assert drain(own, friend, 1) == payload, "what came before the purge is gone"
         drain(own, me, 2)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_purge_what_one_sender_sent(own, running):
+    with own:
+        me, friend = own.friends()
+        other = own.user()
+        own.directory.befriend(other, friend)
+        fill(own, me, friend, 3)
+        payloads = fill(own, other, friend, 2)
+        if not running:
+            own.stop()
+        said = json.loads(jam(own, "mailbox", "purge", friend.id, "--from", me.id, "--json"))
+        by = "server" if running else "command"
+        assert said == {"user": friend.id, "from": me.id, "removed": 3, "by": by}
+        assert f"0 messages from user {me.id}" in jam(own, "mailbox", "purge", friend.id, "--from", me.id)
+        if not running:
+            own.start()
+        assert drain(own, friend, 2) == payloads
 
 
 def on_the_copy(folder, tmp_path):
