@@ -532,27 +532,31 @@ fn content(device: &Device, entry: &Entry) -> Option<Arc<Message>> {
 /// What a device will need of the store next: no more than its window is open for.
 fn to_load(user: &UserId, link: LinkId, device: &Device, mailbox: &Mailbox, room: Room) -> Load {
     let open = room.window.saturating_sub(device.session.on_the_way());
+    // What is in the window already needs no further place in it.
     let due = device.session.due().filter_map(|it| match it.flight {
-        Flight::AwaitsPubAck(seq) | Flight::AwaitsPubRec(seq) => mailbox.get(seq),
+        Flight::AwaitsPubAck(seq) | Flight::AwaitsPubRec(seq) => {
+            Some((mailbox.get(seq)?, !it.in_window))
+        }
         Flight::AwaitsPubComp => None,
     });
     let new = mailbox.unsent(device.slot, device.session.cursor);
     let new = new.take_while(|entry| entry.place != Place::Storing);
+    let new = new.map(|entry| (entry, true));
     let mut load = Load {
         user: user.clone(),
         link,
         seqs: Vec::new(),
         bytes: 0,
     };
-    let missing = |entry: &&Entry| entry.message.is_none() && device.loaded(entry.seq).is_none();
-    for entry in due
-        .chain(new)
-        .filter(missing)
-        .take(open.clamp(1, LOAD_MESSAGES))
-    {
-        if load.bytes > 0 && load.bytes + entry.size() > LOAD_BYTES {
+    let missing =
+        |(entry, _): &(&Entry, bool)| entry.message.is_none() && device.loaded(entry.seq).is_none();
+    let mut places = open.max(1);
+    for (entry, takes_place) in due.chain(new).filter(missing).take(LOAD_MESSAGES) {
+        let is_full = load.bytes > 0 && load.bytes + entry.size() > LOAD_BYTES;
+        if is_full || (takes_place && places == 0) {
             break;
         }
+        places -= usize::from(takes_place);
         load.seqs.push(entry.seq);
         load.bytes += entry.size().max(1);
     }
