@@ -19,9 +19,7 @@ impl User {
         changes: &mut Writes,
     ) -> Option<bool> {
         let mut devices = self.devices.iter();
-        let Some(index) = devices.position(|device| device.is_linked(link)) else {
-            return None;
-        };
+        let index = devices.position(|device| device.is_linked(link))?;
         let device = &mut self.devices[index];
         let topic = subscription.topic.clone();
         let before = device.session.subscription(&topic);
