@@ -499,3 +499,64 @@ fn a_push_record_leaves_with_a_message_that_has_expired() {
     assert_eq!(bench.send_pushes(), []);
     assert_nothing_is_left(&bench);
 }
+
+/// The server is killed at each step of what its store does while one retained message takes the place of another that
+/// a session is still to be sent.
+#[test]
+fn a_crash_loses_no_retained_message_and_leaves_none_behind() {
+    for steps in 0..30 {
+        let bench = bench();
+        let (client, other) = (bench.client("1:phone", V5), bench.client("1:other", V5));
+        client.connect_with(one_at_a_time);
+        other.connect();
+        for topic in ["/1/a", "/1/b"] {
+            retain(&client, topic, "old", AtLeastOnce, None);
+        }
+        disk(&bench).at_once(false);
+        let filters = ["/1/a", "/1/b"].map(|topic| {
+            let mut filter = packets::filter(topic, AtLeastOnce);
+            filter.no_local = true;
+            filter
+        });
+        client.send_subscribe(filters.into());
+        let id = try_retain(&client, "/1/b", "new", AtLeastOnce, None);
+        let (mut granted, mut acknowledged) = (false, false);
+        for _ in 0..steps {
+            while let Some(packet) = client.next() {
+                match packet {
+                    Packet::SubAck(_) => granted = true,
+                    Packet::PubAck(ack) => acknowledged |= Some(ack.packet_id.get()) == id,
+                    // Its acknowledgement does not reach the server.
+                    Packet::Publish(publish) => assert_eq!(publish.topic, "/1/a"),
+                    other => panic!("did not expect {other:?}"),
+                }
+            }
+            let disk = disk(&bench);
+            if disk.unanswered() > 0 {
+                disk.answer(0);
+            } else if disk.waiting() > 0 {
+                disk.commit(1);
+            } else {
+                disk.read();
+            }
+            bench.run();
+        }
+        bench.crash();
+        client.drop_connection();
+        disk(&bench).at_once(true);
+        assert!(client.connect_with(one_at_a_time).session_present);
+        let mut arrived = Vec::new();
+        while let Some(Packet::Publish(publish)) = client.next() {
+            assert!(publish.retain);
+            client.ack(&publish);
+            arrived.push((publish.topic.to_string(), publish.payload));
+        }
+        assert!(!granted || arrived.len() == 2, "{steps}: {arrived:?}");
+        let kept = if acknowledged { "new" } else { "old" };
+        let is_kept = |(topic, payload): &(String, bytes::Bytes)| {
+            topic == "/1/a" || payload == kept || (!acknowledged && payload == "new")
+        };
+        assert!(arrived.iter().all(is_kept), "{steps}: {arrived:?}");
+        assert_eq!((disk(&bench).kept(), disk(&bench).retained()), (0, (2, 0)));
+    }
+}
