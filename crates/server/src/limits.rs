@@ -79,7 +79,7 @@ pub fn user_bytes(settings: &Settings) -> u64 {
     sessions(settings) * session
         + ephemeral
         + u64::from(settings.mailbox.max_messages) * LOG_BYTES
-        + settings.mailbox.max_bytes
+        + MAX_RETAINED as u64 * (2 * topic + LOG_BYTES)
 }
 
 /// Memory that all users share, whatever they do.
@@ -212,7 +212,7 @@ fn of_user(settings: &Settings) -> Vec<Bound> {
         bytes(
             OF,
             "memory, besides connections",
-            "sessions × (256 × 2 topics + will) + QoS 0 that waits + 56 bytes a message + retained",
+            "sessions × (256 × 2 topics + will) + QoS 0 that waits + 56 bytes a message + 256 × 2 retained topics",
             user_bytes(settings),
         ),
         bytes(
@@ -228,7 +228,12 @@ fn of_user(settings: &Settings) -> Vec<Bound> {
             "`mailbox.max_messages`",
             messages,
         ),
-        bytes(OF, "retained messages", "`mailbox.max_bytes`", kept),
+        bytes(
+            OF,
+            "retained messages on the disk",
+            "`mailbox.max_bytes`",
+            kept,
+        ),
         bytes(
             OF,
             "disk",
