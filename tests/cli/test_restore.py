@@ -168,3 +168,23 @@ def test_into_an_empty_place(own, tmp_path):
     assert listed.returncode == 0 and f"{friend.id} " in listed.stdout
     shown = run_cli("mailbox", "show", friend.id, "--data", new)
     assert f"{len(payloads)} messages" in shown.stdout
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("command", [["mailbox", "purge", "{}", "--all"], ["user", "remove", "{}"]])
+def test_everything_of_a_user_goes(own, running, command):
+    own.start()
+    me, friend = own.friends()
+    own.listener(friend, clean=False).close()
+    with own.connect(friend, clean=False) as client:
+        assert client.deliver(f"/{friend.id}/x", b"retained", retain=True) == 0
+    fill(own, me, friend)
+    if not running:
+        own.stop()
+    jam(own, *[part.format(friend.id) for part in command])
+    if running:
+        time.sleep(1)
+        own.stop()
+    with closing(sqlite3.connect(own.folder / "data" / "mailbox" / "mailbox.db")) as db:
+        for table in ("message", "session", "retained", "owner", "push", "purge", "will"):
+            assert db.execute(f"SELECT count(*) FROM {table} WHERE user = ?", (friend.id,)).fetchone() == (0,), table

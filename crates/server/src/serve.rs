@@ -413,6 +413,12 @@ fn restore(
         clock::say(change, router, clock.now());
     }
     let this = Arc::downgrade(router);
+    mailbox.on_remove(move |user| {
+        if let Some(router) = this.upgrade() {
+            router.end(&user);
+        }
+    });
+    let this = Arc::downgrade(router);
     mailbox.on_purge(move |user, up_to, from| {
         if let Some(router) = this.upgrade() {
             router.purge(&user, up_to, from.as_ref());

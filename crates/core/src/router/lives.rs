@@ -58,6 +58,13 @@ impl Router {
         Ok(())
     }
 
+    /// Ends everything of a user, as the operator asks.
+    pub fn end(&self, user: &UserId) {
+        self.with_user(user, |user, effects| {
+            user.end_life(effects, &|| self.next_seq());
+        });
+    }
+
     /// Whether something of a user belonged to another account than the one of this life; it has ended.
     pub(super) fn live(&self, user: &UserId, life: &Life) -> bool {
         self.with_user(user, |user, effects| {

@@ -1,12 +1,14 @@
 //! `user`, `friend`, `block`, `unblock`: they work on the directory's file, server running or not.
 
 use clap::{Args, Subcommand};
+use jam_core::ids::UserId;
 use serde_json::json;
 
 use super::output::{Output, table};
 use super::{CliError, StoreArgs};
 use crate::directory::Administration;
 use crate::directory::admin::{Friend, User};
+use crate::mailbox::{OpenError, admin};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
@@ -193,6 +195,14 @@ impl UserCommand {
             }
             Self::Remove { id, common } => {
                 common.open()?.remove_user(&id)?;
+                // A server sees it go, and ends what it had.
+                if let Ok(user) = UserId::parse(&id) {
+                    let dir = common.store.settings()?.mailbox_dir();
+                    match admin::remove_unserved(&dir, &user) {
+                        Ok(_) | Err(OpenError::InUse(_) | OpenError::Missing(_)) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
                 common.done(output, &format!("user {id} is removed"))
             }
         }

@@ -28,8 +28,8 @@ const PURGE_POLL: Duration = Duration::from_millis(50);
 const SHOWN_RANGES: usize = 10;
 
 const PURGE_HELP: &str = "Example: jam-mqtt mailbox purge 2 --from 7\n\n\
-    Messages only: sessions, subscriptions and retained messages stay. What arrives meanwhile stays \
-    too. With a server running, the server does it.";
+    Messages only: sessions, subscriptions and retained messages stay, unless you say --all. What \
+    arrives meanwhile stays too. With a server running, the server does it.";
 
 const SALVAGE_HELP: &str = "Example: jam-mqtt mailbox salvage /var/lib/jam-saved\n\n\
     For a mailbox of which `jam-mqtt check` says that it is damaged. Stop the server first. The \
@@ -48,6 +48,9 @@ pub(super) enum MailboxCommand {
         /// Only what this user sent
         #[arg(long, value_name = "SENDER", value_parser = user_id, allow_negative_numbers = true)]
         from: Option<UserId>,
+        /// Retained messages, sessions and wills too
+        #[arg(long, conflicts_with = "from")]
+        all: bool,
     },
     /// Save what can be read of a damaged mailbox, and the accounts database, into a new data directory
     #[command(after_help = SALVAGE_HELP)]
@@ -95,7 +98,8 @@ impl MailboxCommand {
             Self::Purge {
                 of: OfUser { id, common },
                 from,
-            } => purge(&id, from.as_ref(), settings, common.json, output),
+                all,
+            } => purge(&id, from.as_ref(), all, settings, common.json, output),
             Self::Salvage { dir, common } => {
                 let new = NewData::make(&dir)?;
                 let report = salvage::salvage(&settings.mailbox_dir(), &new.mailbox()?)?;
@@ -132,6 +136,7 @@ fn overview(settings: &Settings, id: &UserId) -> Result<Overview, CliError> {
 fn purge(
     id: &UserId,
     from: Option<&UserId>,
+    all: bool,
     settings: &Settings,
     json: bool,
     output: &Output,
@@ -141,11 +146,23 @@ fn purge(
     if let Some(from) = from {
         before = admin::count(&dir, id, Some(from))?;
     }
-    let (removed, by) = match admin::purge(&dir, id, from)? {
+    let purged = if all {
+        admin::purge_everything(&dir, id)
+    } else {
+        admin::purge(&dir, id, from)
+    };
+    let is_due = || {
+        if all {
+            admin::is_everything_due(&dir, id)
+        } else {
+            admin::is_purge_due(&dir, id, from)
+        }
+    };
+    let (removed, by) = match purged? {
         Purged::Removed(removed) => (removed, "command"),
         Purged::Asked => {
             let asked = Instant::now();
-            while admin::is_purge_due(&dir, id, from)? {
+            while is_due()? {
                 if asked.elapsed() > PURGE_TIMEOUT {
                     return Err(CliError::Failed(format!(
                         "the server has been asked to remove the messages of user {id}, and has not \

@@ -180,16 +180,85 @@ pub fn purge(dir: &Path, user: &UserId, from: Option<&UserId>) -> Result<Purged,
     }
 }
 
+/// In `purge.sender`: retained messages, sessions and wills are to go too. No user id looks like this.
+pub(super) const EVERYTHING: &str = "/";
+
+/// Removes everything of `user` from the mailbox in `dir`: messages, retained messages, sessions, wills.
+///
+/// # Errors
+/// If there is no mailbox, or it cannot be changed.
+pub fn purge_everything(dir: &Path, user: &UserId) -> Result<Purged, OpenError> {
+    let files = Files::of(dir);
+    schema::prepare_existing(&files)?;
+    let sqlite = |error| OpenError::sqlite(&files.db, &error);
+    match remove_unserved(dir, user) {
+        Err(OpenError::InUse(_)) => {
+            let connection = schema::open_to_write(&files.db).map_err(sqlite)?;
+            let sql = "INSERT OR REPLACE INTO purge (user, sender, up_to) VALUES (?1, ?2, 0)";
+            let asked = connection.execute(sql, (user.as_str(), EVERYTHING));
+            asked.map_err(sqlite)?;
+            Ok(Purged::Asked)
+        }
+        removed => removed.map(Purged::Removed),
+    }
+}
+
+/// The same, if no server has the mailbox: how many messages there were.
+///
+/// # Errors
+/// As [`purge_everything`], and [`OpenError::InUse`].
+pub fn remove_unserved(dir: &Path, user: &UserId) -> Result<u64, OpenError> {
+    let files = Files::of(dir);
+    schema::prepare_existing(&files)?;
+    let _lock = files.lock()?;
+    let closed = schema::prepare_existing(&files)?;
+    let connection = schema::open(&files, closed)?;
+    let remove = || {
+        let transaction = connection.unchecked_transaction()?;
+        let removed = remove_everything(&transaction, user.as_str())?;
+        transaction.commit()?;
+        Ok(removed)
+    };
+    remove().map_err(|error| OpenError::sqlite(&files.db, &error))
+}
+
+/// How many messages there were.
+pub(super) fn remove_everything(connection: &Connection, user: &str) -> rusqlite::Result<u64> {
+    for packets in ["received", "in_flight"] {
+        let sql = format!(
+            "DELETE FROM {packets} WHERE session IN (SELECT id FROM session WHERE user = ?1)"
+        );
+        connection.execute(&sql, [user])?;
+    }
+    for table in ["session", "will", "retained", "push", "owner"] {
+        connection.execute(&format!("DELETE FROM {table} WHERE user = ?1"), [user])?;
+    }
+    let messages = connection.execute("DELETE FROM message WHERE user = ?1", [user])?;
+    Ok(messages as u64)
+}
+
+/// Whether a server has yet to do what [`purge_everything`] has asked it for.
+///
+/// # Errors
+/// If the mailbox cannot be read.
+pub fn is_everything_due(dir: &Path, user: &UserId) -> Result<bool, OpenError> {
+    is_due(dir, user, EVERYTHING)
+}
+
 /// Whether a server has yet to do what [`purge`] has asked it for.
 ///
 /// # Errors
 /// If the mailbox cannot be read.
 pub fn is_purge_due(dir: &Path, user: &UserId, from: Option<&UserId>) -> Result<bool, OpenError> {
+    is_due(dir, user, name(from))
+}
+
+fn is_due(dir: &Path, user: &UserId, sender: &str) -> Result<bool, OpenError> {
     let path = Files::of(dir).db;
     let look = || -> rusqlite::Result<bool> {
         let connection = schema::open_to_read(&path)?;
         let sql = "SELECT count(*) FROM purge WHERE user = ?1 AND sender = ?2";
-        let key = (user.as_str(), name(from));
+        let key = (user.as_str(), sender);
         Ok(connection.query_row(sql, key, |row| row.get::<_, i64>(0))? > 0)
     };
     look().map_err(|error| OpenError::sqlite(&path, &error))

@@ -19,6 +19,7 @@ use jam_core::timekeeping::ClockRecord;
 use jam_wire::packet::PacketId;
 use rusqlite::{Connection, Error, OptionalExtension, Row, Statement};
 
+use super::admin::{EVERYTHING, remove_everything};
 use super::apply::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC, LAST_SEQ};
 use super::clock;
 use super::kept::{Kept, PacketKey};
@@ -52,6 +53,11 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     let asked: i64 = connection.query_row("SELECT count(*) FROM purge", [], |row| row.get(0))?;
     if asked > 0 {
         connection.execute(sql, [])?;
+        let mut select = connection.prepare("SELECT user FROM purge WHERE sender = ?1")?;
+        let users = select.query_map([EVERYTHING], |row| row.get::<_, String>(0))?;
+        for user in users.collect::<Result<Vec<_>, _>>()? {
+            remove_everything(connection, &user)?;
+        }
         connection.execute("DELETE FROM purge", [])?;
     }
     let reserved = reserved(connection)?;

@@ -72,6 +72,8 @@ pub(super) struct Shared {
     crowded: AtomicBool,
     early: AtomicUsize,
     ending: AtomicBool,
+    /// Everything of a user is to go.
+    pub(super) on_remove: OnceLock<Hook<UserId>>,
     pub(super) on_purge: OnceLock<Hook<(UserId, Seq, Option<UserId>)>>,
     pub(super) on_failing: OnceLock<Hook<()>>,
     /// Pages that the file may have; 0 for any number.
@@ -121,6 +123,7 @@ impl Shared {
             crowded: AtomicBool::new(false),
             early: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
+            on_remove: OnceLock::new(),
             on_purge: OnceLock::new(),
             on_failing: OnceLock::new(),
             #[cfg(test)]

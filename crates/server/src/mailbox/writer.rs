@@ -16,6 +16,7 @@ use jam_core::policy::refusals;
 use jam_core::timekeeping::ClockRecord;
 use rusqlite::{Connection, Error, ErrorCode};
 
+use super::admin::EVERYTHING;
 use super::apply::Applier;
 use super::clock;
 use super::records;
@@ -294,6 +295,12 @@ impl Writer {
         };
         for (user, up_to, sender) in &purges {
             let (user, up_to) = (records::user(user), records::from_number(*up_to));
+            if sender == EVERYTHING {
+                if let (Ok(user), Some(hook)) = (user, self.shared.on_remove.get()) {
+                    hook.0(user);
+                }
+                continue;
+            }
             let from = records::user(sender).ok();
             if let (Ok(user), Ok(up_to)) = (user, up_to)
                 && from.is_some() != sender.is_empty()
