@@ -1,10 +1,14 @@
 //! The one thing that others hold of a live connection: a place to leave a hint.
 //!
-//! A link carries no payload. What it holds is bounded: one flag for mail, one eviction, and one
-//! outcome for each publish of the connection that waits for the store (at most its inflight limit).
+//! A link carries no payload. What it holds is bounded: one flag for mail, one eviction, one outcome
+//! for each publish of the connection that waits for the store (at most its inflight limit), and the
+//! notices of [`MAX_NOTICES`] newcomers.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
+
+use smallvec::SmallVec;
 
 use crate::ids::UserId;
 use crate::policy::{Identity, Refusal};
@@ -39,6 +43,74 @@ pub enum Ticket {
 /// What became of a packet.
 pub type Outcome = Result<(), Refusal>;
 
+/// Newcomers that wait for one connection at a time.
+const MAX_NOTICES: usize = 16;
+
+/// The notices that a connection has to answer.
+pub(crate) type Notices = SmallVec<[Notice; 1]>;
+
+/// Held by a connection that a newcomer is about to displace, until it has handled what its client sent.
+/// Dropping it is the answer, also by a connection that has ended meanwhile.
+#[derive(Debug)]
+pub(crate) struct Notice(Arc<Waiting>);
+
+/// What a newcomer waits for: each connection that it displaces has handled what its client sent, or is gone.
+#[derive(Debug, Clone)]
+pub struct Displaced(Arc<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    notices: AtomicUsize,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Displaced {
+    /// Gives notice to each of the links.
+    pub(crate) fn notify(links: &[Arc<Link>]) -> Self {
+        let waiting = Arc::new(Waiting {
+            notices: AtomicUsize::new(links.len()),
+            waker: Mutex::default(),
+        });
+        for link in links {
+            link.give_notice(Notice(waiting.clone()));
+        }
+        Self(waiting)
+    }
+
+    /// Whether there is nothing to wait for any more; if there is, `waker` is woken when that changes.
+    #[must_use]
+    pub fn is_over(&self, waker: &Waker) -> bool {
+        *self.0.waker() = Some(waker.clone());
+        self.0.notices.load(Ordering::Acquire) == 0
+    }
+}
+
+impl PartialEq for Displaced {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Displaced {}
+
+impl Waiting {
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker
+            .lock()
+            .expect("no code that holds a waker can panic")
+    }
+}
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        if self.0.notices.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(waker) = self.0.waker().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
 /// What was left for a connection since it last looked.
 #[derive(Debug, Default)]
 pub struct Left {
@@ -48,6 +120,8 @@ pub struct Left {
     pub mail: bool,
     /// The connection must end.
     pub evicted: Option<Eviction>,
+    /// Others are about to end it, when what its client has sent is handled.
+    pub(crate) notices: Option<Box<Notices>>,
     /// Whether the connection has been woken since.
     woken: bool,
 }
@@ -120,6 +194,17 @@ impl Link {
         self.receiving
             .lock()
             .expect("a panic of a connection ends the process")
+    }
+
+    /// The connection is about to be ended by a newcomer, which waits until the notice is dropped. Of more
+    /// than [`MAX_NOTICES`] the others do not wait.
+    pub(crate) fn give_notice(&self, notice: Notice) {
+        self.leave(|left| {
+            let notices = left.notices.get_or_insert_default();
+            if notices.len() < MAX_NOTICES {
+                notices.push(notice);
+            }
+        });
     }
 
     /// Takes what was left.

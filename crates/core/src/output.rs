@@ -40,7 +40,11 @@ pub struct Output {
 
 /// Finished pieces, all before `tail`.
 #[derive(Debug, Default)]
-struct Pieces(VecDeque<Bytes>);
+struct Pieces {
+    queue: VecDeque<Bytes>,
+    /// Nothing is to be written any more.
+    discards: bool,
+}
 
 impl Output {
     /// Appends a packet.
@@ -48,6 +52,9 @@ impl Output {
     /// # Errors
     /// If the packet cannot be said in this version; nothing is appended then.
     pub(crate) fn push(&mut self, packet: &Packet, version: Version) -> Result<(), EncodeError> {
+        if self.discards() {
+            return Ok(());
+        }
         if self.tail.capacity() == 0 {
             self.tail = SPARE_BUFFER.take();
             self.tail.reserve(ROOM);
@@ -56,7 +63,7 @@ impl Output {
             && publish.payload.len() >= SHARE_FROM
         {
             encode::encode_publish_header(publish, version, &mut self.tail)?;
-            let pieces = &mut self.pieces.get_or_insert_default().0;
+            let pieces = &mut self.pieces.get_or_insert_default().queue;
             pieces.push_back(self.tail.split().freeze());
             pieces.push_back(publish.payload.clone());
         } else {
@@ -77,9 +84,21 @@ impl Output {
         self.len() == 0
     }
 
+    /// Throws away what is there, and whatever comes: nobody is there to read it.
+    pub fn discard(&mut self) {
+        self.tail.clear();
+        let pieces = self.pieces.get_or_insert_default();
+        pieces.queue.clear();
+        pieces.discards = true;
+    }
+
+    fn discards(&self) -> bool {
+        self.pieces.as_ref().is_some_and(|pieces| pieces.discards)
+    }
+
     /// Gives the gathering buffer's memory back; for connections that go idle.
     pub fn release(&mut self) {
-        if !self.is_empty() {
+        if !self.is_empty() || self.discards() {
             return;
         }
         let Self { mut tail, .. } = std::mem::take(self);
@@ -89,7 +108,7 @@ impl Output {
     }
 
     fn pieces(&self) -> impl Iterator<Item = &Bytes> {
-        self.pieces.iter().flat_map(|pieces| &pieces.0)
+        self.pieces.iter().flat_map(|pieces| &pieces.queue)
     }
 }
 
@@ -115,7 +134,7 @@ impl Buf for Output {
 
     fn advance(&mut self, mut count: usize) {
         assert!(count <= self.len(), "cannot take more than there is");
-        if let Some(Pieces(pieces)) = self.pieces.as_deref_mut() {
+        if let Some(Pieces { queue: pieces, .. }) = self.pieces.as_deref_mut() {
             while let Some(piece) = pieces.front_mut() {
                 if count < piece.len() {
                     piece.advance(count);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
-use jam_core::connection::OUTPUT_ENOUGH;
+use jam_core::connection::{ANSWERS_ENOUGH, OUTPUT_ENOUGH};
 use jam_testkit::client::lasting;
 use jam_testkit::{Bench, packets};
 use jam_wire::ReasonCode;
-use jam_wire::packet::{Packet, QoS, Version};
+use jam_wire::packet::{Disconnect, Packet, PacketId, QoS, Version};
 
 /// A message of about this many bytes.
 fn large(bytes: usize) -> String {
@@ -17,7 +17,7 @@ fn large(bytes: usize) -> String {
 }
 
 #[test]
-fn who_does_not_read_is_not_fetched_for_and_not_listened_to() {
+fn who_does_not_read_is_not_fetched_for_and_not_answered_without_end() {
     let bench = Bench::with(|rules| {
         rules.user.max_bytes = 100 * 1024 * 1024;
         rules.inflight = 1000;
@@ -32,20 +32,27 @@ fn who_does_not_read_is_not_fetched_for_and_not_listened_to() {
     // One packet may exceed the bound.
     assert!(two.pending() >= OUTPUT_ENOUGH);
     assert!(two.pending() < OUTPUT_ENOUGH + 61_000, "{}", two.pending());
-    assert!(!two.is_wanted());
-    two.send(Packet::PingReq);
+    let before = two.pending();
+    let pings = ANSWERS_ENOUGH / 2;
+    for n in 0..2 * pings {
+        assert_eq!(two.is_wanted(), n < pings);
+        two.send(Packet::PingReq);
+    }
+    assert_eq!(two.pending(), before + ANSWERS_ENOUGH);
     one.expect_nothing();
     two.set_reading(true);
-    for _ in 0..100 {
-        match two.next() {
-            Some(Packet::Publish(publish)) => two.ack(&publish),
-            Some(Packet::PingResp) => two.read("1", &content),
+    let (mut publishes, mut answers) = (0, 0);
+    while let Some(packet) = two.next() {
+        match packet {
+            Packet::Publish(publish) => {
+                publishes += 1;
+                two.ack(&publish);
+            }
+            Packet::PingResp => answers += 1,
             other => panic!("{other:?}"),
         }
     }
-    while let Some(packet) = two.next() {
-        assert_eq!(packet, Packet::PingResp);
-    }
+    assert_eq!((publishes, answers), (100, 2 * pings));
     assert_eq!(bench.store().kept(), 0);
 }
 
@@ -61,7 +68,7 @@ fn requests_without_end_from_who_does_not_read_are_not_answered_without_end() {
         )));
     }
     assert!(
-        client.pending() < OUTPUT_ENOUGH + 1000,
+        client.pending() < OUTPUT_ENOUGH + ANSWERS_ENOUGH + 1000,
         "{}",
         client.pending()
     );
@@ -151,6 +158,66 @@ fn a_client_that_is_not_listened_to_is_not_reproached_with_its_silence() {
         // Who does not even read is gone.
         bench.advance(Duration::from_secs(16));
         assert!(two.is_closed());
+    }
+}
+
+#[test]
+fn who_pings_is_not_silent_because_it_does_not_read_and_who_does_neither_is() {
+    for version in [V4, V5] {
+        let bench = Bench::with(|rules| rules.user.max_bytes = 100 * 1024 * 1024);
+        let (one, two) = (
+            bench.client("1:phone", version),
+            bench.client("2:phone", version),
+        );
+        one.connect();
+        two.connect_with(|connect| connect.keep_alive_secs = 10);
+        two.subscribe_inbox();
+        two.set_reading(false);
+        for _ in 0..8 {
+            one.write("2", &large(100_000), AtLeastOnce);
+        }
+        assert!(two.pending() >= OUTPUT_ENOUGH);
+        for _ in 0..20 {
+            bench.advance(Duration::from_secs(14));
+            two.send(Packet::PingReq);
+        }
+        assert!(two.is_open());
+        bench.advance(Duration::from_secs(16));
+        assert!(two.is_closed());
+    }
+}
+
+#[test]
+fn what_stands_behind_output_that_nobody_reads_is_heard() {
+    for version in [V4, V5] {
+        let bench = Bench::with(|rules| rules.user.max_bytes = 100 * 1024 * 1024);
+        let (one, two) = (
+            bench.at_inbox("1:phone", version),
+            bench.client("2:phone", version),
+        );
+        two.connect_with(|connect| {
+            lasting(connect);
+            connect.will = Some(packets::will("/1/inbox", r#"{"from":"2"}"#));
+        });
+        two.subscribe_inbox();
+        two.set_reading(false);
+        for _ in 0..8 {
+            one.write("2", &large(100_000), AtLeastOnce);
+        }
+        assert!(two.pending() >= OUTPUT_ENOUGH);
+        let last = packets::publish(
+            "/1/inbox",
+            packets::message("2", "last"),
+            AtLeastOnce,
+            PacketId::new(1),
+        );
+        two.send_all(&[
+            Packet::Publish(last),
+            Packet::Disconnect(Box::new(Disconnect::with_reason(ReasonCode::Success))),
+        ]);
+        one.read("2", "last");
+        bench.advance(Duration::from_secs(2));
+        one.expect_nothing();
     }
 }
 
@@ -346,7 +413,7 @@ fn refused_filters_are_answered_with_errors_as_long_as_there_is_room() {
         client.send_subscribe(vec![packets::filter(&long, AtLeastOnce)]);
     }
     assert!(
-        client.pending() < OUTPUT_ENOUGH + 2000,
+        client.pending() < OUTPUT_ENOUGH + ANSWERS_ENOUGH,
         "{}",
         client.pending()
     );

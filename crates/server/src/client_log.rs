@@ -216,6 +216,7 @@ fn at_debug(why: &End) -> &'static str {
         End::NoConnect => "timeout",
         End::NoRoomForConnAck => "too_large",
         End::KeepAlive => "keepalive",
+        End::Stalled => "stalled",
         End::Evicted(Eviction::TakenOver) => "takeover",
         End::Evicted(_) => "shutdown",
         End::Refused(_) | End::Denied(_) | End::Malformed(_) | End::ProtocolError(_) => "refused",

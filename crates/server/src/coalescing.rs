@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
+use crate::heard::Heard;
 use crate::websocket::WebSocketStream;
 
 /// Bytes that may be an acknowledgement and nothing more: PUBACK, PUBREC, PUBREL or PUBCOMP with a reason
@@ -71,7 +72,13 @@ impl Coalesce for TcpStream {
     }
 }
 
-impl Coalesce for TlsStream<TcpStream> {
+impl Coalesce for Heard<TcpStream> {
+    fn quiet(&self) -> Option<(RawFd, i32)> {
+        Some((self.as_raw_fd(), ANSWER_BYTES))
+    }
+}
+
+impl Coalesce for TlsStream<Heard<TcpStream>> {
     fn quiet(&self) -> Option<(RawFd, i32)> {
         Some((self.as_raw_fd(), ANSWER_BYTES + TLS_RECORD_BYTES))
     }

@@ -7,11 +7,15 @@
 //! Invariants:
 //! - a burst that arrives together is handled together and answered with one write (`one_segment`);
 //! - a flood is handled one read at a time, and so much work, so that the others come in between (`a_flood_lets_others_in`);
-//! - writing is never awaited alone: a peer that does not read still meets its timeouts, evictions and
-//!   its own end (`who_never_reads`);
+//! - writing is never awaited alone: a peer that does not read is still heard, and meets its timeouts, evictions
+//!   and its own end (`who_never_reads`); while packets wait for something, [`READ_AHEAD_BYTES`] are read ahead;
+//! - a client is silent when the server has looked for its bytes and found none, below TLS and WebSocket too;
+//! - what a client had sent when its connection ends, whoever ends it, is handled first (`ending`);
 //! - between packets a connection holds no input buffer (`an_idle_connection_is_small`);
 //! - the last bytes reach the peer: they are flushed, then the socket is shut down, then what the peer
 //!   still sends is read away, so that no reset overtakes them (`the_last_words_arrive`).
+
+mod ending;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -25,6 +29,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use jam_core::connection::{Connection, OUTPUT_ENOUGH, Progress, Unavailable};
 use jam_core::directory::Question;
+use jam_core::link::Displaced;
 use jam_core::router::Router;
 use jam_core::time::Time;
 use jam_wire::decode::{DecodeError, Decoder};
@@ -37,8 +42,10 @@ use crate::client_log::ClientLog;
 use crate::clock::Clock;
 use crate::coalescing::{ANSWER_BYTES, AT_ONCE_MILLIS, Coalesce, Coalescing};
 use crate::directory::{DirectoryError, SqliteDirectory};
+use crate::heard::Heard;
 use crate::slots::Slot;
-use crate::websocket::{CloseCode, FramingError, WebSocketStream};
+use crate::websocket::{CloseCode, WebSocketStream};
+use ending::{Cause, Ending};
 
 /// How many bytes one read takes at most, so that a flood on one connection lets the others in between.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
@@ -49,6 +56,9 @@ const READ_DIRECT_FROM_BYTES: usize = READ_BYTES;
 
 /// How many bytes such a read takes at most.
 const READ_DIRECT_BYTES: usize = 256 * 1024;
+
+/// How many bytes are read before the packets in them can be handled, give or take one read.
+const READ_AHEAD_BYTES: usize = 64 * 1024;
 
 /// How often the directory is asked for what one packet needs, before it counts as unavailable: each
 /// answer may be gone again from its memory before the rule has read it.
@@ -62,6 +72,17 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many bytes are read away in that time.
 const LINGER_BYTES: u32 = 1024 * 1024;
+
+/// How long not a byte of the output may go out, whatever the client sends meanwhile. Longer than a slow line
+/// needs to drain what the kernel holds, for nothing of that is seen here.
+const STALLED_OUTPUT: Duration = Duration::from_secs(5 * 60);
+
+/// A time-out that is noticed so much too late was not for the client to keep: the process was stopped or had no
+/// time.
+const LATE: Duration = Duration::from_millis(500);
+
+/// How long a client then has at least, for what it has sent to be read.
+const EXCUSED: Duration = Duration::from_secs(2);
 
 thread_local! {
     /// Where small reads go first; borrowed only while a stream is polled for reading.
@@ -85,7 +106,9 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Coalesce + Unpin {
 
 impl Transport for TcpStream {}
 
-impl Transport for TlsStream<TcpStream> {}
+impl Transport for Heard<TcpStream> {}
+
+impl Transport for TlsStream<Heard<TcpStream>> {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport for WebSocketStream<S> {
     fn set_close_code(&mut self, code: CloseCode) {
@@ -150,10 +173,32 @@ enum Answer {
     PutOff,
 }
 
-/// A packet that waits for the directory.
+/// A packet that waits for the directory, or a CONNECT for those that it displaces.
 struct Loading {
     load: Pin<Box<dyn Future<Output = Result<(), DirectoryError>> + Send>>,
     times: u8,
+}
+
+/// What a connection that goes well has nothing of.
+#[derive(Default)]
+struct Rare {
+    /// While this is there, nothing is decoded.
+    loading: Option<Loading>,
+    /// Since when not a byte of the output could be written.
+    stalled_since: Option<Time>,
+    /// The connection is going to end.
+    ending: Option<Ending>,
+    /// When something last came of a client that is about to be displaced.
+    heard_at: Option<Time>,
+}
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        self.loading.is_none()
+            && self.stalled_since.is_none()
+            && self.ending.is_none()
+            && self.heard_at.is_none()
+    }
 }
 
 struct Pump<S> {
@@ -166,8 +211,7 @@ struct Pump<S> {
     held: bool,
     /// The stream itself may hold bytes that were written to it.
     unflushed: bool,
-    /// While this is there, nothing is read or decoded.
-    loading: Option<Box<Loading>>,
+    rare: Option<Box<Rare>>,
     phase: Phase,
     /// The timer has been set and has not fired since.
     armed: bool,
@@ -190,7 +234,7 @@ impl<S: Transport> Pump<S> {
             input: BytesMut::new(),
             held: false,
             unflushed: false,
-            loading: None,
+            rare: None,
             phase: Phase::Open,
             armed: false,
             answer: Answer::AtOnce,
@@ -266,7 +310,7 @@ impl<S: Transport> Pump<S> {
         now: Time,
     ) -> Poll<()> {
         let due = match self.phase {
-            Phase::Open => self.connection.deadline(),
+            Phase::Open => self.deadline(),
             Phase::Flushing(until) | Phase::Finishing(until) | Phase::Lingering(until, _) => {
                 Some(until)
             }
@@ -293,13 +337,10 @@ impl<S: Transport> Pump<S> {
     /// `at` is `now` as the runtime has it, which is finer.
     fn poll_open(&mut self, cx: &mut Context<'_>, now: Time, at: Instant) -> Turn {
         let mut delivered = self.answer_bell(now);
-        if self.connection.deadline().is_some_and(|due| due <= now) {
-            let progress = self.connection.handle_timeout(now);
-            self.take_up(progress, 1);
-        }
+        let was_ending = self.is_ending();
         loop {
             self.decode(now);
-            if self.loading.is_none() || self.poll_loading(cx, now).is_pending() {
+            if !self.is_loading() || self.poll_loading(cx, now).is_pending() {
                 break;
             }
         }
@@ -310,27 +351,45 @@ impl<S: Transport> Pump<S> {
         if delivered {
             self.expect_answer(now, at); // before the message is out: the answer may be faster than we are
         }
-        if let Poll::Ready(Err(error)) = self.poll_flush(cx, now) {
-            return Self::broken(&error);
+        match self.poll_flush(cx, now) {
+            Poll::Ready(Ok(())) => {
+                if let Some(rare) = &mut self.rare {
+                    rare.stalled_since = None;
+                }
+                self.tidy();
+            }
+            Poll::Pending => {
+                self.rare().stalled_since.get_or_insert(now);
+            }
+            Poll::Ready(Err(error)) => self.end_writing(&error, now),
         }
-        if self.loading.is_some() || !self.connection.wants_input() {
-            return Turn::Wait;
+        if self.is_ending() {
+            return if was_ending {
+                self.poll_ending(cx, now)
+            } else {
+                Turn::Again // what was held back is wanted now
+            };
         }
-        if self.held {
+        let is_willing = !self.is_loading() && self.connection.wants_input();
+        if is_willing && self.held {
             return if self.connection.has_worked_enough() {
                 Turn::Yield
             } else {
                 Turn::Again // the flush has made room
             };
         }
+        if !is_willing && self.input.len() >= READ_AHEAD_BYTES {
+            return self.poll_full(cx, now);
+        }
         match self.poll_read(cx) {
-            Poll::Pending => Turn::Wait,
-            Poll::Ready(Ok(0)) => {
-                self.connection.handle_closed(now);
-                self.close(now)
+            Poll::Pending => {
+                if self.slot.bell().take_heard() {
+                    self.hear(now); // a part of what makes a byte for this loop
+                }
+                self.wait(now)
             }
-            Poll::Ready(Ok(read)) => {
-                self.connection.handle_input(now);
+            Poll::Ready(Ok(read)) if read > 0 => {
+                self.hear(now);
                 self.tell_answer(read, now);
                 // As much as a read takes: this may be a flood.
                 if read < READ_BYTES {
@@ -339,14 +398,74 @@ impl<S: Transport> Pump<S> {
                     Turn::Yield
                 }
             }
-            Poll::Ready(Err(error)) if FramingError::is_in(&error) => {
-                let version = self.decoder.version();
-                let error = DecodeError::Malformed("not a WebSocket frame");
-                self.connection.handle_decode_error(&error, version, now);
-                self.close(now)
-            }
-            Poll::Ready(Err(error)) => Self::broken(&error),
+            Poll::Ready(end) => self.end_reading(end, now),
         }
+    }
+
+    /// When there is something to do though nobody wakes the task.
+    fn deadline(&self) -> Option<Time> {
+        let Some(rare) = self.rare.as_deref() else {
+            return self.connection.deadline();
+        };
+        if let Some(ending) = &rare.ending {
+            return Some(ending.due());
+        }
+        let stalled = rare.stalled_since.map(|since| since + STALLED_OUTPUT);
+        let due = [self.connection.deadline(), stalled, self.quiet_from(rare)];
+        due.into_iter().flatten().min()
+    }
+
+    /// Bytes have come: the client is alive.
+    fn hear(&mut self, now: Time) {
+        self.slot.bell().take_heard();
+        self.connection.handle_input(now);
+        if self.connection.has_notice() {
+            self.rare().heard_at = Some(now);
+        }
+    }
+
+    /// Nothing has come, or there is no room for it: whether that is to have consequences.
+    fn wait(&mut self, now: Time) -> Turn {
+        if self.connection.has_notice() {
+            self.answer_notice(now);
+            if self.is_ending() {
+                return Turn::Again;
+            }
+        }
+        let rare = self.rare.as_deref();
+        let stalled_since = rare.and_then(|rare| rare.stalled_since);
+        if stalled_since.is_some_and(|since| since + STALLED_OUTPUT <= now) {
+            return self.begin_ending(Cause::Stalled, now);
+        }
+        let is_due = |due: Option<Time>| due.filter(|due| *due <= now);
+        let Some(due) = is_due(self.connection.deadline()) else {
+            return Turn::Wait;
+        };
+        if self.connection.held_back().is_some() {
+            let progress = self.connection.handle_timeout(now);
+            self.take_up(progress, 1);
+            return Turn::Again;
+        }
+        if now.since(due) >= LATE {
+            self.connection.excuse(now, EXCUSED);
+            if is_due(self.connection.deadline()).is_none() {
+                return Turn::Wait;
+            }
+        }
+        self.begin_ending(Cause::Silent, now)
+    }
+
+    /// No more is read ahead. What lies in the socket is no silence, though.
+    fn poll_full(&mut self, cx: &mut Context<'_>, now: Time) -> Turn {
+        if self.connection.deadline().is_some_and(|due| due <= now) {
+            let mut one = (&mut self.input).limit(1);
+            match pin!(self.stream.read_buf(&mut one)).poll(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(read)) if read > 0 => self.hear(now),
+                Poll::Ready(end) => return self.end_reading(end, now),
+            }
+        }
+        self.wait(now)
     }
 
     /// Whether a message was delivered that the client has to acknowledge.
@@ -355,9 +474,8 @@ impl<S: Transport> Pump<S> {
             return false;
         }
         let delivered = self.connection.handle_wake(now);
-        if self.slot.stopping() {
-            self.stream.set_close_code(CloseCode::GOING_AWAY);
-            self.connection.handle_shutdown(now);
+        if self.slot.stopping() && !self.is_ending() {
+            self.begin_ending(Cause::Stopping, now);
         }
         delivered
     }
@@ -392,10 +510,10 @@ impl<S: Transport> Pump<S> {
 
     /// Asks the connection again when the directory has answered; ready when nothing is asked any more.
     fn poll_loading(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<()> {
-        while let Some(loading) = &mut self.loading {
+        while let Some(loading) = self.rare.as_mut().and_then(|rare| rare.loading.as_mut()) {
             let result = ready!(loading.load.as_mut().poll(cx));
             let times = loading.times;
-            self.loading = None;
+            self.rare().loading = None;
             let result = result.map_err(|error| {
                 // The directory's watch and its loader say so once; this would come with each packet.
                 tracing::debug!(%error, "the accounts database does not answer");
@@ -415,8 +533,13 @@ impl<S: Transport> Pump<S> {
     /// Handles the packets that are there, as long as the connection wants them.
     fn decode(&mut self, now: Time) {
         self.held = false;
-        while self.loading.is_none() && !self.connection.closing() && !self.input.is_empty() {
-            if !self.connection.wants_input() || self.connection.has_worked_enough() {
+        while !self.is_loading() && !self.connection.closing() && !self.input.is_empty() {
+            let wants_input = if self.is_ending() {
+                self.connection.wants_last_input()
+            } else {
+                self.connection.wants_input()
+            };
+            if !wants_input || self.connection.has_worked_enough() {
                 self.held = true;
                 return;
             }
@@ -444,15 +567,19 @@ impl<S: Transport> Pump<S> {
     }
 
     fn take_up(&mut self, progress: Progress, times: u8) {
-        if let Progress::Ask(question) = progress {
-            debug_assert!(
-                times <= LOADS_PER_PACKET,
-                "what is unavailable is not asked for again"
-            );
-            let load = Box::pin(load(self.shared.directory.clone(), question));
-            self.loading = Some(Box::new(Loading { load, times }));
-        } else {
-            self.decoder.set_max_packet(self.connection.max_packet());
+        debug_assert!(
+            times <= LOADS_PER_PACKET || progress == Progress::Ready,
+            "what is unavailable is not asked for again"
+        );
+        let directory = || self.shared.directory.clone();
+        let load: Option<Pin<Box<dyn Future<Output = _> + Send>>> = match progress {
+            Progress::Ready => None,
+            Progress::Ask(question) => Some(Box::pin(load(directory(), question))),
+            Progress::Displace(displaced) => Some(Box::pin(have_left(displaced))),
+        };
+        match load {
+            Some(load) => self.rare().loading = Some(Loading { load, times }),
+            None => self.decoder.set_max_packet(self.connection.max_packet()),
         }
         if self.slot.is_half_open() {
             if self.connection.has_authenticated() {
@@ -466,6 +593,23 @@ impl<S: Transport> Pump<S> {
         }
     }
 
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Lets go of the memory that only trouble needs.
+    fn tidy(&mut self) {
+        if self.rare.as_ref().is_some_and(|rare| rare.is_empty()) {
+            self.rare = None;
+        }
+    }
+
+    fn is_loading(&self) -> bool {
+        self.rare
+            .as_ref()
+            .is_some_and(|rare| rare.loading.is_some())
+    }
+
     /// Writes all output that the stream takes; ready when nothing is left.
     fn poll_flush(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<io::Result<()>> {
         loop {
@@ -477,6 +621,9 @@ impl<S: Transport> Pump<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unflushed = true;
+            if let Some(rare) = &mut self.rare {
+                rare.stalled_since = None;
+            }
             if before >= OUTPUT_ENOUGH {
                 self.connection.handle_flushed(now); // something may have been held back
             }
@@ -516,7 +663,7 @@ impl<S: Transport> Pump<S> {
     /// Nothing more is read; what is written already goes out.
     fn close(&mut self, now: Time) -> Turn {
         self.log_end();
-        self.loading = None;
+        self.rare = None;
         self.input = BytesMut::new();
         self.phase = Phase::Flushing(now + FLUSH_TIMEOUT);
         Turn::Again
@@ -583,6 +730,16 @@ fn poll_scratch<S: AsyncRead + Unpin>(
         take(buffer.filled());
         Poll::Ready(Ok(buffer.filled().len()))
     })
+}
+
+/// Those that a client displaces have handled what was sent to them, or have had [`ending::DISPLACED_TIMEOUT`] for it.
+async fn have_left(displaced: Displaced) -> Result<(), DirectoryError> {
+    let over = poll_fn(|cx| match displaced.is_over(cx.waker()) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    });
+    let _ = tokio::time::timeout(ending::DISPLACED_TIMEOUT, over).await;
+    Ok(())
 }
 
 async fn load(directory: Arc<SqliteDirectory>, question: Question) -> Result<(), DirectoryError> {

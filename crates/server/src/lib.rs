@@ -28,6 +28,7 @@ mod descriptors;
 pub mod directory;
 mod handshakes;
 mod health;
+mod heard;
 mod housekeeping;
 mod http;
 pub mod limits;

@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::connection::{self, Shared, Transport};
 use crate::handshakes::{Handshake, Handshakes};
+use crate::heard::Heard;
 use crate::http::Http;
 use crate::proxy_protocol::{self, HeaderError};
 use crate::slots::{Slot, Slots};
@@ -226,8 +227,13 @@ impl Accepted {
 
     fn begin(self, stream: TcpStream) {
         match &self.service.tls {
-            None => self.spawn(stream),
+            None if matches!(self.service.serves, Serves::Mqtt) => self.spawn(stream),
+            None => {
+                let bell = self.slot.bell().clone();
+                self.spawn(Heard::new(stream, bell));
+            }
             Some((tls, handshakes)) => {
+                let stream = Heard::new(stream, self.slot.bell().clone());
                 let accept = Box::pin(tls.acceptor().accept(stream));
                 let handshake = handshakes.run(self.address.into(), accept);
                 tokio::spawn(self.shake_hands(handshake));
@@ -235,7 +241,7 @@ impl Accepted {
         }
     }
 
-    async fn shake_hands(self, handshake: Handshake<io::Result<TlsStream<TcpStream>>>) {
+    async fn shake_hands(self, handshake: Handshake<io::Result<TlsStream<Heard<TcpStream>>>>) {
         let address = self.address;
         let shaken = tokio::select! {
             shaken = tokio::time::timeout_at(self.deadline, handshake) => shaken,

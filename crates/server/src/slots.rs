@@ -56,6 +56,8 @@ enum Standing {
 #[derive(Debug)]
 pub(crate) struct Bell {
     rung: AtomicBool,
+    /// Bytes have come for the connection: see [`crate::heard`].
+    heard: AtomicBool,
     /// A [`Standing`], which changes under the lock of the slots.
     standing: AtomicU8,
     task: AtomicWaker,
@@ -67,6 +69,7 @@ impl Default for Bell {
     fn default() -> Self {
         Self {
             rung: AtomicBool::default(),
+            heard: AtomicBool::default(),
             standing: AtomicU8::new(Standing::HalfOpen as u8),
             task: AtomicWaker::default(),
             address: OnceLock::new(),
@@ -93,6 +96,16 @@ impl Bell {
     /// Whether the bell has rung since this was last asked.
     pub(crate) fn answer(&self) -> bool {
         self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::AcqRel)
+    }
+
+    /// Bytes have come for the connection.
+    pub(crate) fn hear(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether bytes have come since this was last asked. Only the task of the connection asks and hears.
+    pub(crate) fn take_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) && self.heard.swap(false, Ordering::Relaxed)
     }
 
     fn is(&self, standing: Standing) -> bool {

@@ -16,6 +16,7 @@ use bytes::{Buf, BytesMut};
 use jam_core::UserLimits;
 use jam_core::connection::{Connection, Progress};
 use jam_core::ids::UserId;
+use jam_core::link::Displaced;
 use jam_core::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules, Reach};
 use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules, SHARDS};
 use jam_core::time::{Stamp, Time};
@@ -71,6 +72,10 @@ pub(crate) struct End {
     pub(crate) output: BytesMut,
     /// Whether the client takes what is written.
     pub(crate) reading: bool,
+    /// What the client waits for that is about to be let in.
+    displaced: Option<Displaced>,
+    /// Packets have arrived that are not wanted yet.
+    is_held: bool,
     /// The client has turned away: the place is free.
     forgotten: bool,
 }
@@ -304,13 +309,15 @@ impl Bench {
             world.now = world.clocks.now(&router);
             let now = world.now;
             for end in &mut world.ends {
-                if let Some(connection) = &mut end.connection
-                    && connection.deadline().is_some_and(|due| due <= now)
-                {
-                    let mut progress = connection.handle_timeout(now);
-                    while let Progress::Ask(question) = progress {
-                        progress = connection.resume(self.0.directory.load(question), now);
-                    }
+                // Nobody is waited for so long.
+                end.displaced_have_left(&self.0.directory, now);
+                let is_due = |it: &Connection| it.deadline().is_some_and(|due| due <= now);
+                if end.connection.as_ref().is_some_and(is_due) {
+                    end.hear_out(&self.0.directory, now);
+                }
+                if let Some(connection) = &mut end.connection {
+                    let progress = connection.handle_timeout(now);
+                    end.proceed(progress, &self.0.directory, now);
                 }
             }
             let timers = self.router().pending_timers();
@@ -388,6 +395,8 @@ impl Bench {
             input: BytesMut::with_capacity(INPUT),
             output: BytesMut::new(),
             reading: true,
+            displaced: None,
+            is_held: false,
             forgotten: false,
         };
         match world.ends.iter().position(|end| end.forgotten) {
@@ -409,9 +418,7 @@ impl Bench {
             let now = world.now;
             let end = &mut world.ends[end];
             end.input.extend_from_slice(bytes);
-            if let Some(connection) = &mut end.connection
-                && connection.wants_input()
-            {
+            if let Some(connection) = &mut end.connection {
                 connection.handle_input(now);
             }
         }
@@ -424,9 +431,11 @@ impl Bench {
             let mut world = self.world();
             let now = world.now;
             let end = &mut world.ends[end];
+            end.hear_out(&self.0.directory, now);
             if let Some(mut connection) = end.connection.take() {
                 connection.handle_closed(now);
             }
+            end.displaced = None;
             end.forgotten = true;
         }
         self.run();
@@ -526,24 +535,18 @@ impl End {
             busy = true;
             connection.handle_wake(now);
         }
-        while !self.input.is_empty() && connection.wants_input() {
-            match self.decoder.decode(&mut self.input) {
-                Ok(Some(packet)) => {
-                    busy = true;
-                    let mut progress = connection.handle_packet(packet, now);
-                    while let Progress::Ask(question) = progress {
-                        progress = connection.resume(directory.load(question), now);
-                    }
-                    self.decoder.set_max_packet(connection.max_packet());
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    busy = true;
-                    let version = self.decoder.version();
-                    connection.handle_decode_error(&error, version, now);
-                    self.input.clear();
-                }
-            }
+        let waker = Waker::noop(); // everybody is looked at in each round
+        if self.displaced.as_ref().is_some_and(|it| it.is_over(waker)) {
+            busy = true;
+            self.displaced_have_left(directory, now);
+        }
+        busy |= self.decode(directory, now, |connection| connection.wants_input());
+        let Some(connection) = &mut self.connection else {
+            return busy;
+        };
+        if connection.has_notice() && !self.is_held {
+            busy = true;
+            connection.handle_heard();
         }
         while self.reading && !connection.output().is_empty() {
             busy = true;
@@ -559,5 +562,73 @@ impl End {
             self.input.clear();
         }
         busy
+    }
+
+    /// Takes the packets that are there, as long as they are wanted; whether there were any.
+    fn decode(
+        &mut self,
+        directory: &FakeDirectory,
+        now: Time,
+        wants: impl Fn(&mut Connection) -> bool,
+    ) -> bool {
+        let mut busy = false;
+        self.is_held = false;
+        while !self.input.is_empty()
+            && let Some(connection) = &mut self.connection
+        {
+            if self.displaced.is_some() || !wants(connection) {
+                self.is_held = !connection.closing();
+                break;
+            }
+            match self.decoder.decode(&mut self.input) {
+                Ok(Some(packet)) => {
+                    busy = true;
+                    let progress = connection.handle_packet(packet, now);
+                    self.proceed(progress, directory, now);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    busy = true;
+                    let version = self.decoder.version();
+                    connection.handle_decode_error(&error, version, now);
+                    self.input.clear();
+                }
+            }
+        }
+        busy
+    }
+
+    fn proceed(&mut self, mut progress: Progress, directory: &FakeDirectory, now: Time) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        loop {
+            match progress {
+                Progress::Ready => break,
+                Progress::Ask(question) => {
+                    progress = connection.resume(directory.load(question), now);
+                }
+                Progress::Displace(displaced) => {
+                    self.displaced = Some(displaced);
+                    break;
+                }
+            }
+        }
+        self.decoder.set_max_packet(connection.max_packet());
+    }
+
+    fn displaced_have_left(&mut self, directory: &FakeDirectory, now: Time) {
+        if self.displaced.take().is_some()
+            && let Some(connection) = &mut self.connection
+        {
+            let progress = connection.resume(Ok(()), now);
+            self.proceed(progress, directory, now);
+        }
+    }
+
+    /// The connection is going to end: what has arrived counts.
+    fn hear_out(&mut self, directory: &FakeDirectory, now: Time) {
+        self.displaced_have_left(directory, now);
+        self.decode(directory, now, Connection::wants_last_input);
     }
 }

@@ -59,10 +59,7 @@ impl Connection {
                 self.phase = Phase::Authenticating(newcomer, connect);
                 Progress::Ready
             }
-            Ok((identity, life)) => {
-                self.accept(identity, life, &connect, newcomer.waker, now);
-                Progress::Ready
-            }
+            Ok((identity, life)) => self.displace_or_accept(identity, life, newcomer, connect, now),
             Err(Stop::Refused(refusal)) => {
                 self.refuse_connect(&connect, &refusal);
                 Progress::Ready
@@ -74,23 +71,46 @@ impl Connection {
         }
     }
 
+    /// Whoever has to go has sent what it has sent before this client came: that is handled first. After that
+    /// the account is asked again, for its token may have changed.
+    fn displace_or_accept(
+        &mut self,
+        identity: Identity,
+        life: Life,
+        mut newcomer: Box<Newcomer>,
+        connect: Box<Connect>,
+        now: Time,
+    ) -> Progress {
+        let success = code(
+            connect.version,
+            ReasonCode::Success,
+            ConnectReturnCode::Accepted,
+        );
+        if !is_taken(&bare(success), &connect) {
+            // A client that takes no CONNACK at all displaces nobody.
+            self.end(Some(shortened(&connect.client_id)), End::NoRoomForConnAck);
+            return Progress::Ready;
+        }
+        if !newcomer.has_waited
+            && let Some(displaced) = self.router.displace(&identity)
+        {
+            newcomer.has_waited = true;
+            self.phase = Phase::Authenticating(newcomer, connect);
+            return Progress::Displace(displaced);
+        }
+        self.accept(identity, life, &connect, newcomer.waker, success, now);
+        Progress::Ready
+    }
+
     fn accept(
         &mut self,
         identity: Identity,
         life: Life,
         connect: &Connect,
         waker: Waker,
+        code: ConnectCode,
         now: Time,
     ) {
-        let code = match connect.version {
-            Version::V5 => ConnectCode::V5(ReasonCode::Success),
-            Version::V3 | Version::V4 => ConnectCode::V3(ConnectReturnCode::Accepted),
-        };
-        if !is_taken(&bare(code), connect) {
-            // A client that takes no CONNACK at all displaces nobody.
-            self.end(Some(shortened(&connect.client_id)), End::NoRoomForConnAck);
-            return;
-        }
         let session_expiry = self.session_expiry(connect);
         let mut will = connect.will.clone();
         will.as_deref_mut().into_iter().for_each(detach_will);

@@ -38,6 +38,8 @@ pub enum End {
     Malformed(DecodeError),
     /// A packet was not allowed there.
     ProtocolError(ReasonCode),
+    /// The client took nothing of what was written to it, for long.
+    Stalled,
     /// Nothing came for 1.5 times the keep alive.
     KeepAlive,
     /// Something else than its own packets ended it.

@@ -14,7 +14,7 @@ use jam_wire::packet::{
 
 use super::receipts::Receipts;
 use super::{Connection, End, OUTPUT_ENOUGH, Phase, Progress};
-use crate::link::Link;
+use crate::link::{Link, Notices};
 use crate::output::Output;
 use crate::policy::{self, MAX_TOPIC_BYTES, Stop, refusals};
 use crate::router::Router;
@@ -78,6 +78,10 @@ pub(super) struct Seldom {
     /// QoS 2 ids of a 3.1 or 3.1.1 client that were refused on this connection and not released. On the next
     /// one it cannot know what it was told: a repeated PUBLISH is judged again there.
     pub(super) refused: BTreeSet<PacketId>,
+    /// Bytes of answers that were written while the output was full.
+    pub(super) answers_beyond: usize,
+    /// Newcomers that wait until what the client has sent is handled.
+    pub(super) notices: Notices,
 }
 
 /// A publish that has not been acknowledged.
@@ -154,10 +158,22 @@ impl Established {
         self.last_input = self.last_input.max(awake);
     }
 
+    /// What remains of the client's time is at least so much.
+    pub(super) fn excuse(&mut self, awake: Time, at_least: Duration) {
+        self.heard((awake + at_least) - self.patience());
+    }
+
+    fn patience(&self) -> Duration {
+        // MQTT 5.0, section 3.1.2.10: one and a half times as long.
+        Duration::from_millis(u64::from(self.keep_alive_secs) * 1500)
+    }
+
     /// When the client must have been heard of, in the time without what is skipped.
     pub(super) fn deadline(&self) -> Option<Time> {
-        // MQTT 5.0, section 3.1.2.10: one and a half times as long.
-        let patience = Duration::from_millis(u64::from(self.keep_alive_secs) * 1500);
+        if !self.has_greeted {
+            return None; // the client waits for the server, and not the other way round
+        }
+        let patience = self.patience();
         (!patience.is_zero()).then(|| self.last_input + patience)
     }
 

@@ -8,8 +8,11 @@
 //! Invariants:
 //! - *Order*: PUBACK and PUBREC leave in the order of their PUBLISH, each only when its receipt is
 //!   resolved; an error is written before the acknowledgement of what caused it.
-//! - *Bounded*: no more is fetched while the output holds [`OUTPUT_ENOUGH`] bytes, and no packet is
-//!   taken while it does or while the inflight limit of publishes waits for the store.
+//! - *Bounded*: no more is fetched while the output holds [`OUTPUT_ENOUGH`] bytes. No packet is taken while
+//!   the inflight limit of publishes waits for the store, or when [`ANSWERS_ENOUGH`] bytes of answers have
+//!   been added to a full output.
+//! - *Heard*: what the client had sent when its connection ends counts ([`Connection::wants_last_input`]), and
+//!   before another connection takes its place ([`Progress::Displace`]).
 //! - *Alone*: whatever arrives here ends no other connection, but for what section 3 of PROTOCOL.md
 //!   says of devices that have authenticated.
 
@@ -31,7 +34,7 @@ use jam_wire::packet::{Connect, Disconnect, Packet, Publish, Version};
 
 use crate::directory::Question;
 use crate::ids::ClientId;
-use crate::link::{Eviction, Left};
+use crate::link::{Displaced, Eviction, Left};
 use crate::output::Output;
 use crate::policy::{self, refusals};
 use crate::router::Router;
@@ -41,8 +44,11 @@ use inbound::Established;
 
 /// Bytes of a packet before the CONNECT has been accepted.
 pub const MAX_CONNECT: usize = 64 * 1024;
-/// Bytes of output beyond which nothing is fetched and no packet is taken; one packet may exceed it.
+/// Bytes of output beyond which nothing is fetched; one packet may exceed it.
 pub const OUTPUT_ENOUGH: usize = 256 * 1024;
+/// Bytes of answers that are added to that before no packet is taken any more. Acknowledgements and DISCONNECT
+/// need no answer: a client that does not read is heard as long as it asks for little.
+pub const ANSWERS_ENOUGH: usize = 64 * 1024;
 /// Work after which a connection lets others go on, in the units of [`Connection::take_work`].
 pub const TURN_WORK: u32 = 256;
 /// Bytes of output, and of a payload that is judged, that are one unit of work.
@@ -56,6 +62,9 @@ pub enum Progress {
     Ready,
     /// Have the directory load this, then call [`Connection::resume`].
     Ask(Question),
+    /// Wait until the connections that this one is going to displace have handled what was sent to them, but
+    /// not for long, then call [`Connection::resume`].
+    Displace(Displaced),
 }
 
 /// The directory could not load what was asked.
@@ -91,6 +100,8 @@ struct Newcomer {
     deadline: Time,
     /// It has authenticated, and waits until then before it logs another device of its user out.
     is_held_back: bool,
+    /// Whether those that it displaces have had their say.
+    has_waited: bool,
 }
 
 impl Connection {
@@ -104,6 +115,7 @@ impl Connection {
             address,
             deadline,
             is_held_back: false,
+            has_waited: false,
         };
         Self {
             router,
@@ -122,11 +134,23 @@ impl Connection {
     pub fn handle_packet(&mut self, packet: Packet, now: Time) -> Progress {
         let (work, before) = (work_of(&packet), self.output.len());
         let progress = self.dispatch(packet, now);
-        let written = self.output.len().saturating_sub(before) / WORK_BYTES;
+        let written = self.output.len().saturating_sub(before);
         if let Some(established) = self.established() {
-            established.add_work(work + written);
+            established.add_work(work + written / WORK_BYTES);
         }
+        self.note_answers(before);
         progress
+    }
+
+    /// What is added to a full output is an answer: nothing else is written then.
+    fn note_answers(&mut self, before: usize) {
+        let written = self.output.len().saturating_sub(before);
+        if before >= OUTPUT_ENOUGH
+            && written > 0
+            && let Some(established) = self.established()
+        {
+            established.seldom.get_or_insert_default().answers_beyond += written;
+        }
     }
 
     /// Work done for the client's packets since this was last called, in units of about a microsecond: one for each
@@ -160,14 +184,15 @@ impl Connection {
     fn dispatch(&mut self, packet: Packet, now: Time) -> Progress {
         let awake = self.awake(now);
         match std::mem::replace(&mut self.phase, Phase::Closing(None)) {
-            Phase::Fresh(newcomer) => match packet {
-                Packet::Connect(connect) => self.handle_connect(newcomer, connect, now),
+            Phase::Fresh(mut newcomer) => match packet {
+                Packet::Connect(connect) => {
+                    // The client has done its part: what it waits for now has that time again.
+                    newcomer.deadline = awake + self.router.rules().connect_timeout;
+                    self.handle_connect(newcomer, connect, now)
+                }
                 _ => Progress::Ready,
             },
-            Phase::Established(mut established) => {
-                established.heard(awake);
-                self.handle_established(established, packet, now)
-            }
+            Phase::Established(established) => self.handle_established(established, packet, now),
             Phase::Authenticating(newcomer, connect) if newcomer.is_held_back => {
                 // What it sends before its CONNACK is not kept for it; it will connect again.
                 self.end(Some(accept::shortened(&connect.client_id)), End::Lost);
@@ -215,11 +240,19 @@ impl Connection {
         }
     }
 
-    /// Bytes of a packet that is not complete yet have arrived: the client is alive.
+    /// Bytes have arrived, of whatever: the client is alive.
     pub fn handle_input(&mut self, now: Time) {
         let awake = self.awake(now);
-        if let Phase::Established(established) = &mut self.phase {
+        if let Some(established) = self.established() {
             established.heard(awake);
+        }
+    }
+
+    /// The server itself was held up and may not have heard the client: it has at least so long.
+    pub fn excuse(&mut self, now: Time, at_least: Duration) {
+        let awake = self.awake(now);
+        if let Some(established) = self.established() {
+            established.excuse(awake, at_least);
         }
     }
 
@@ -248,6 +281,7 @@ impl Connection {
     /// Does what others left for this connection, and sends what waits for its device. Whether that is
     /// something that the client has to acknowledge.
     pub fn handle_wake(&mut self, now: Time) -> bool {
+        let (awake, before) = (self.awake(now), self.output.len());
         let (Phase::Established(established) | Phase::Authorizing(established, ..)) =
             &mut self.phase
         else {
@@ -257,26 +291,40 @@ impl Connection {
             outcomes,
             mail,
             evicted,
+            notices,
             ..
         } = established.link.take();
+        if let Some(notices) = notices {
+            let seldom = established.seldom.get_or_insert_default();
+            seldom.notices.extend(*notices);
+        }
+        let had_greeted = established.has_greeted;
         established.settle(outcomes, &self.router, &mut self.output);
         established.greet_without_store(&self.router, &mut self.output);
+        if established.has_greeted && !had_greeted {
+            established.heard(awake); // from now on it is the client's turn
+        }
         if let Some(why) = evicted {
             self.evict(why, now);
             return false;
         }
+        self.note_answers(before);
+        let (Phase::Established(established) | Phase::Authorizing(established, ..)) =
+            &mut self.phase
+        else {
+            return false;
+        };
         (mail || established.has_mail) && established.deliver(&self.router, &mut self.output, now)
     }
 
     /// Output has been written: sends more of what waits for the device, if it was held back.
     pub fn handle_flushed(&mut self, now: Time) {
-        let awake = self.awake(now);
+        let has_room = self.output.len() < OUTPUT_ENOUGH;
         if let Phase::Established(established) | Phase::Authorizing(established, ..) =
             &mut self.phase
         {
-            if self.output.len() >= OUTPUT_ENOUGH {
-                // Nothing is read of the client meanwhile: that it reads must do as a sign of life.
-                established.heard(awake);
+            if has_room && let Some(seldom) = &mut established.seldom {
+                seldom.answers_beyond = 0;
             }
             if established.has_mail {
                 established.deliver(&self.router, &mut self.output, now);
@@ -300,8 +348,8 @@ impl Connection {
         match &self.phase {
             Phase::Fresh(_) => self.end(None, End::NoConnect),
             Phase::Authenticating(_, connect) => {
-                let client = accept::shortened(&connect.client_id);
-                self.end(Some(client), End::NoConnect);
+                let connect = connect.clone();
+                self.refuse_connect(&connect, &refusals::CONNECT_WITHOUT_DIRECTORY);
             }
             Phase::Established(_) | Phase::Authorizing(..) => {
                 self.disconnect(ReasonCode::KeepAliveTimeout, End::KeepAlive, now);
@@ -327,6 +375,11 @@ impl Connection {
     /// The socket has ended, without a DISCONNECT if none was handed in before.
     pub fn handle_closed(&mut self, now: Time) {
         self.leave(End::Lost, None, now);
+    }
+
+    /// The client has taken nothing of the output for long.
+    pub fn handle_stalled(&mut self, now: Time) {
+        self.leave(End::Stalled, None, now);
     }
 
     /// Who has been let in and is still there.
@@ -364,15 +417,65 @@ impl Connection {
         self.evict(Eviction::ShuttingDown, now);
     }
 
+    /// Whether a newcomer waits for what this client has sent. [`Self::handle_heard`] is the answer, or the end.
+    #[must_use]
+    pub fn has_notice(&self) -> bool {
+        match &self.phase {
+            Phase::Established(established) | Phase::Authorizing(established, ..) => established
+                .seldom
+                .as_ref()
+                .is_some_and(|seldom| !seldom.notices.is_empty()),
+            Phase::Fresh(_) | Phase::Authenticating(..) | Phase::Closing(_) => false,
+        }
+    }
+
+    /// All that the client had sent is handled: newcomers may take this connection's place.
+    pub fn handle_heard(&mut self) {
+        if let Some(established) = self.established()
+            && let Some(seldom) = &mut established.seldom
+        {
+            seldom.notices.clear();
+        }
+    }
+
+    /// Whether a packet may be handed in to a connection that is going to end, whatever comes: what has arrived
+    /// is taken without regard to the room for answers. They are thrown away when they are too many.
+    pub fn wants_last_input(&mut self) -> bool {
+        if self.answers_beyond() >= ANSWERS_ENOUGH {
+            self.output.discard();
+        }
+        match &self.phase {
+            Phase::Fresh(_) => true,
+            Phase::Established(established) => established.has_greeted,
+            Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => false,
+        }
+    }
+
+    /// Whether no packet is taken because the client does not read.
+    #[must_use]
+    pub fn awaits_reading(&self) -> bool {
+        self.output.len() >= OUTPUT_ENOUGH && self.answers_beyond() >= ANSWERS_ENOUGH
+    }
+
+    fn answers_beyond(&self) -> usize {
+        match &self.phase {
+            Phase::Established(established) => {
+                let seldom = established.seldom.as_ref();
+                seldom.map_or(0, |seldom| seldom.answers_beyond)
+            }
+            _ => 0,
+        }
+    }
+
     /// What is to be written.
     pub fn output(&mut self) -> &mut Output {
         &mut self.output
     }
 
-    /// Whether a packet may be handed in; if not, none should be read.
+    /// Whether a packet may be handed in.
     #[must_use]
     pub fn wants_input(&self) -> bool {
-        let room = self.output.len() < OUTPUT_ENOUGH;
+        let room = !self.awaits_reading();
         match &self.phase {
             Phase::Fresh(_) => room,
             Phase::Established(established) => room && established.has_room(&self.router),
@@ -483,6 +586,6 @@ mod tests {
             size_of::<User>(),
         ];
         println!("connection, link and user: {sizes:?} bytes");
-        assert!(sizes.iter().sum::<usize>() <= 664, "{sizes:?} bytes");
+        assert!(sizes.iter().sum::<usize>() <= 672, "{sizes:?} bytes");
     }
 }

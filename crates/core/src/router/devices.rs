@@ -11,7 +11,7 @@ use jam_wire::packet::{PacketId, RetainHandling};
 
 use crate::directory::Life;
 use crate::ids::UserId;
-use crate::link::{Link, LinkId};
+use crate::link::{Displaced, Link, LinkId};
 use crate::policy::Identity;
 use crate::session::{Received, Session, WrongAck};
 use crate::store::{Receipt, Seq, SessionId, Subscription, Which, Write, Writes};
@@ -66,6 +66,16 @@ impl Router {
             lock(&self.new_sessions).push_back(due);
         }
         Some((link, attached))
+    }
+
+    /// Gives notice to the connections that end when this client is let in. `None` if there are none.
+    pub(crate) fn displace(&self, identity: &Identity) -> Option<Displaced> {
+        let many = self.rules.user.many_devices;
+        let hash = self.hash(identity.user());
+        let links = lock(self.shard(hash))
+            .find(identity.user(), hash)
+            .map(|user| user.displaced_by(identity.client(), many))?;
+        (!links.is_empty()).then(|| Displaced::notify(&links))
     }
 
     /// Has the store told of a connection's session, if it has not been yet: before what is the session's.

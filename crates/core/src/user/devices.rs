@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jam_wire::packet::{PacketId, Will};
+use smallvec::SmallVec;
 
 use super::{Alarm, Device, Effects, Listening, User, UserLimits, millis};
 use crate::directory::{Life, Mark};
@@ -110,6 +111,19 @@ impl User {
             unrecorded,
             received,
         })
+    }
+
+    /// The connections that end when this client comes.
+    pub(crate) fn displaced_by(
+        &self,
+        client: &ClientId,
+        many_devices: bool,
+    ) -> SmallVec<[Arc<Link>; 1]> {
+        let devices = self.devices.iter();
+        devices
+            .filter(|device| !many_devices || device.client == *client)
+            .filter_map(|device| device.link.clone())
+            .collect()
     }
 
     /// Has the store told of a connection's session, if it has not been yet.

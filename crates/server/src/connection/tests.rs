@@ -101,6 +101,25 @@ async fn a_deadline_that_never_comes_is_waited_for() {
     assert!(is_pending);
 }
 
+/// What a step decides when nothing comes: the timer is not to fire again for what has been decided.
+#[tokio::test]
+async fn output_that_goes_nowhere_ends_the_connection_after_its_time_and_no_sooner() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = shared(&dir.path().join("jam.db"));
+    let (slot, address) = slot().await;
+    let (stream, _peer) = tokio::io::duplex(64);
+    let now = Time::from_millis(1_000_000_000);
+    let mut pump = Pump::new(shared, slot, address, Time::NEVER, stream);
+    pump.rare().stalled_since = Some(now - STALLED_OUTPUT + Duration::from_millis(1));
+    assert_eq!(pump.wait(now), Turn::Wait);
+    assert_eq!(pump.deadline(), Some(now + Duration::from_millis(1)));
+    assert!(!pump.is_ending());
+    let now = now + Duration::from_millis(1);
+    assert_eq!(pump.wait(now), Turn::Again);
+    assert!(pump.is_ending());
+    assert!(pump.deadline().is_some_and(|due| due > now));
+}
+
 /// Else a receiver who keeps getting messages would not be heard.
 #[cfg(target_os = "linux")]
 #[tokio::test]

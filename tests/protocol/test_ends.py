@@ -1,0 +1,256 @@
+"""How connections end: judged by what the client has sent, not by what the server has read.
+
+What had arrived counts, whatever ends the connection and whatever it stood behind; and silence is
+what the server has looked for and not found.
+"""
+
+import signal
+import socket
+import struct
+import time
+
+import pytest
+from harness import streams
+from harness.directory import Directory
+from harness.packets import CONNACK, PING, PUBLISH, Will, connect, disconnect, publish
+from harness.raw import Closed
+
+BACKLOG = 10
+BODY = "x" * 1_000_000
+
+
+@pytest.fixture
+def backlog(server):
+    """A user and a friend who has written much more than a connection holds."""
+    me, friend = server.friends()
+    with server.connect(friend) as writer:
+        for n in range(BACKLOG):
+            writer.deliver(me.inbox, friend.message(f"{n} {BODY}"))
+    return me, friend
+
+
+def narrow(server, me, version, transport="tcp", keepalive=60, will=None, **options):
+    """A client that takes little at a time, with the backlog on its way to it."""
+    client = server.dial(version, transport)
+    tcp = client.stream if isinstance(client.stream, streams.Tcp) else client.stream.tcp
+    tcp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+    client.send(
+        connect(
+            me.client_id(), me.id, me.token, version, keepalive=keepalive, will=will, **options
+        )
+    )
+    client.expect(CONNACK, reason=0)
+    client.subscribe(me.inbox)
+    time.sleep(0.3)
+    return client, tcp
+
+
+def last_words(me, friend, version):
+    return publish(friend.inbox, me.message("last"), 1, 9, version=version) + disconnect(version)
+
+
+ENDS = ["nothing", "close", "reset", "half-closed", "takeover", "logout"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("transport", ["tcp", "ws"])
+def test_last_words_behind_output_that_nobody_reads(server, backlog, version, transport, end):
+    me, friend = backlog
+    with server.listener(friend, version) as reader:
+        will = Will(friend.inbox, me.message("will"), 1)
+        client, tcp = narrow(server, me, version, transport, will=will)
+        client.send(last_words(me, friend, version))
+        match end:
+            case "close":
+                client.stream.close()
+            case "reset":
+                time.sleep(0.05)
+                linger = struct.pack("ii", 1, 0)
+                tcp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                client.stream.close()
+            case "half-closed":
+                tcp.socket.shutdown(socket.SHUT_WR)
+            case "takeover":
+                server.connect(me, version).leave()
+            case "logout":
+                server.connect(me, version, device="tablet").leave()
+        assert reader.message().payload == me.message("last")
+        reader.quiet()
+
+
+def test_last_words_behind_requests_without_end(server, backlog, version):
+    """Of a client that never reads the answers to what it asks."""
+    me, friend = backlog
+    with server.listener(friend, version) as reader:
+        client, _ = narrow(server, me, version, will=Will(friend.inbox, me.message("will"), 1))
+        client.send(PING * 50_000, last_words(me, friend, version))
+        time.sleep(0.5)
+        server.connect(me, version).leave()
+        assert reader.message().payload == me.message("last")
+        reader.quiet()
+
+
+@pytest.mark.parametrize("end", ["close", "takeover", "logout"])
+def test_acknowledgements_before_the_end_count(server, version, end):
+    """Sent together with the end: the message does not come again."""
+    me, friend = server.friends()
+    session = {"clean": False, "props": {"session_expiry": 600}}
+    with server.connect(friend, version) as writer:
+        for n in range(6):  # devices that log each other out more often have to wait
+            client = server.connect(me, version, **session)
+            client.subscribe(me.inbox)
+            writer.deliver(me.inbox, friend.message(str(n)))
+            got = client.message(ack=False)
+            assert got.payload == friend.message(str(n)) and not got.dup
+            client.acknowledge(got)
+            if end == "close":
+                client.stream.close()
+            if end == "logout":
+                server.connect(me, version, device="tablet").leave()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("size", [100, 300_000])
+def test_an_app_that_starts_anew_at_once(start, version, threads, size):
+    """Publishes, says goodbye, closes, and is back under the same client id before that was read."""
+    server = start(threads=threads)
+    me, friend = server.friends()
+    with server.listener(friend, version, qos=0) as reader:
+        for n in range(20):
+            will = Will(friend.inbox, me.message("will"))
+            client = server.connect(me, version, will=will)
+            body = me.message(f"{n} " + "y" * size)
+            client.send(publish(friend.inbox, body, version=version), disconnect(version))
+            client.stream.close()
+            server.connect(me, version).leave()
+            assert reader.message().payload == body
+        reader.quiet()
+
+
+@pytest.mark.parametrize("device", ["phone", "tablet"])
+def test_a_flood_holds_up_no_newcomer(server, version, device):
+    """Who displaces a connection waits for it, but not for long."""
+    me = server.user()
+    old = server.connect(me, version)
+    old.stream.socket.settimeout(0.01)
+    flood = publish(f"/{me.id}/x", "z" * 1000, version=version) * 50
+    began = time.monotonic()
+    new = server.dial(version)
+    new.send(connect(me.client_id(device), me.id, me.token, version))
+    new.stream.socket.setblocking(False)
+    while time.monotonic() - began < 6:
+        try:
+            old.send(flood[: len(flood) // 3])
+        except (TimeoutError, OSError):
+            pass
+        try:
+            if new.stream.socket.recv(4):
+                break
+        except BlockingIOError:
+            pass
+    took = time.monotonic() - began
+    assert took < 4, f"{took:.1f} s"
+    old.stream.close()
+    new.close()
+
+
+def test_an_idle_connection_holds_up_no_newcomer(server, version):
+    me = server.user()
+    server.connect(me, version)
+    began = time.monotonic()
+    for n in range(6):
+        server.connect(me, version, device=f"device{n}")
+    assert time.monotonic() - began < 3
+
+
+def test_a_stop_hears_what_has_arrived(start, version):
+    server = start()
+    me, friend = server.friends()
+    client = server.connect(me, version, will=Will(friend.inbox, me.message("will"), 1))
+    server.process.send_signal(signal.SIGSTOP)
+    client.send(last_words(me, friend, version))
+    server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(signal.SIGCONT)
+    server.process.wait(12)
+    server.start()
+    with server.listener(friend, version) as reader:
+        assert reader.message().payload == me.message("last")
+        reader.quiet()
+
+
+# Silence
+
+
+def closes_within(client, earliest, latest):
+    began = time.monotonic()
+    try:
+        while True:
+            client.receive(latest)
+    except Closed:
+        pass
+    took = time.monotonic() - began
+    assert earliest <= took <= latest, f"closed after {took:.1f} s"
+
+
+def test_pings_are_heard_behind_output_that_nobody_reads(server, backlog, version):
+    me, _ = backlog
+    client, tcp = narrow(server, me, version, keepalive=2)
+    for _ in range(8):
+        time.sleep(1)
+        client.send(PING)
+    tcp.socket.settimeout(5)
+    assert tcp.socket.recv(1), "closed although it pinged"
+    # Who neither reads nor pings is gone after its time: a ping meets a reset.
+    time.sleep(4.5)
+    with pytest.raises(OSError):
+        for _ in range(100):
+            client.send(PING)
+            time.sleep(0.02)
+
+
+def test_a_process_that_was_stopped_cuts_nobody(start, version):
+    server = start()
+    clients = [server.connect(user, version, keepalive=2) for user in server.users(20)]
+    silent = server.connect(server.user(), version, keepalive=2)
+    server.process.send_signal(signal.SIGSTOP)
+    for n in range(6):
+        time.sleep(1)
+        for client in clients:
+            client.send(PING)
+    server.process.send_signal(signal.SIGCONT)
+    for client in clients:
+        client.ping()
+    # Who has really sent nothing goes as ever, a little later.
+    closes_within(silent, 0, 6)
+
+
+def test_the_directorys_lock_is_not_the_clients_silence(start, tmp_path, version):
+    directory = Directory(tmp_path / "directory.db", journal_mode="delete")
+    server = start(directory=directory)
+    me, friend = server.friends()
+    client = server.connect(me, version, keepalive=1)
+    with directory.write_lock("EXCLUSIVE"):
+        client.send(publish("/nobody-yet/inbox", me.message(), 1, 1, version=version))
+        for _ in range(10):
+            client.send(PING)
+            time.sleep(0.4)
+    client.send(PING)
+    while client.receive().kind == PUBLISH:
+        pass
+
+
+SLOW = ["tcp", "ws", "tls", "wss"]
+
+
+@pytest.mark.parametrize("transport", SLOW)
+def test_a_slow_upload_is_no_silence_and_one_that_stops_is(home, version, transport):
+    me, friend = home.friends()
+    client = home.connect(me, version, transport=transport, keepalive=1)
+    whole = publish(friend.inbox, me.message("x" * 100_000), 0, version=version)
+    stream = client.stream
+    if transport in ("ws", "wss"):
+        whole, stream = streams.frame(whole), stream.tcp
+    for at in range(0, 60_000, 2000):
+        stream.send(whole[at : at + 2000])
+        time.sleep(0.1)
+    closes_within(client, 0.5, 5)
