@@ -3,7 +3,7 @@
 
 #[path = "../bodies/frames.rs"]
 mod body;
-#[allow(dead_code)]
+#[expect(dead_code, reason = "what only the server calls")]
 #[path = "../../crates/server/src/websocket/frames.rs"]
 mod frames;
 
