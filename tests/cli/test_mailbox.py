@@ -197,6 +197,23 @@ def test_a_backup_that_cannot_be_leaves_nothing(own, tmp_path):
     assert done.returncode == 1
     assert "there is no accounts database at" in done.stderr
     assert not (tmp_path / "none").exists()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".jam")) == []
+
+
+def test_a_backup_gets_its_name_when_it_is_complete(own, tmp_path):
+    """Killed on the way, at whatever moment, it leaves nothing under its name, or all of it."""
+    with own:
+        me, friend = own.friends()
+        fill(own, me, friend)
+    for pause in [0.004 * n for n in range(25)]:
+        target = tmp_path / f"backup-{pause}"
+        backup = subprocess.Popen([BINARY, "backup", target, *map(str, where(own))], stdout=subprocess.DEVNULL)
+        time.sleep(pause)
+        backup.kill()
+        backup.wait()
+        if target.exists():
+            assert sorted(path.name for path in target.iterdir()) == ["jam.db", "mailbox"]
+            assert "ok" in run_cli("check", "--data", target, "--mqtt", "127.0.0.1:0", "--http", "").stdout
 
 
 @pytest.mark.parametrize("state", ["running", "stopped", "killed"])

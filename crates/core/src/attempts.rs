@@ -10,7 +10,7 @@
 //!   at the same time no more are answered than of guesses in a row (`guesses_that_arrive_together`);
 //! - other sources are never held up, so nobody locks an owner out from elsewhere;
 //! - [`MAX_SOURCES`] logs of at most `limit + 1` failures. A network has its place among
-//!   [`SOURCES_PER_BUCKET`] others and displaces nothing beyond (`a_network_washes_out_its_own_bucket`).
+//!   `SOURCES_PER_BUCKET` others and displaces nothing beyond (`a_network_washes_out_its_own_bucket`).
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;

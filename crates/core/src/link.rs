@@ -2,7 +2,7 @@
 //!
 //! A link carries no payload. What it holds is bounded: one flag for mail, one eviction, one outcome
 //! for each publish of the connection that waits for the store (at most its inflight limit), and the
-//! notices of [`MAX_NOTICES`] newcomers.
+//! notices of `MAX_NOTICES` newcomers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -17,6 +17,7 @@ use jam_wire::decode::MAX_FILTERS;
 use crate::connection::READ_BYTES;
 use crate::mailbox::{MAX_PENDING_BYTES, RESERVE_BYTES};
 use crate::settings::{Devices, Settings};
+use crate::slots::MAX_HALF_OPEN;
 
 /// Topic aliases of a connection.
 const ALIASES: u64 = 16;
@@ -86,6 +87,11 @@ pub fn user_bytes(settings: &Settings) -> u64 {
 #[must_use]
 pub fn shared_bytes() -> u64 {
     GRACE_BYTES + MAX_PENDING_BYTES as u64 + LOADED_BYTES + MAX_DUE_WILL_BYTES
+}
+
+/// Memory that a connection takes at its worst before its client has authenticated.
+fn half_open_bytes() -> u64 {
+    MAX_CONNECT as u64 + READ_BYTES as u64 + IDLE_BYTES
 }
 
 fn sessions(settings: &Settings) -> u64 {
@@ -286,7 +292,7 @@ fn of_address(settings: &Settings) -> Vec<Bound> {
             OF,
             "memory before anybody has logged in",
             "connections × (`MAX_CONNECT` + `READ_BYTES` + 4 KiB)",
-            connections * (MAX_CONNECT as u64 + READ_BYTES as u64 + IDLE_BYTES),
+            connections * half_open_bytes(),
         ),
     ]
 }
@@ -296,6 +302,18 @@ fn of_server(settings: &Settings) -> Vec<Bound> {
     let connections = u64::from(settings.limits.connections);
     vec![
         count(OF, "connections", "`limits.connections`", connections),
+        count(
+            OF,
+            "connections that have not authenticated",
+            "`MAX_HALF_OPEN`",
+            MAX_HALF_OPEN as u64,
+        ),
+        bytes(
+            OF,
+            "memory of those",
+            "`MAX_HALF_OPEN` × (`MAX_CONNECT` + `READ_BYTES` + 4 KiB)",
+            MAX_HALF_OPEN as u64 * half_open_bytes(),
+        ),
         bytes(
             OF,
             "messages that may be acknowledged before they are stored",
@@ -322,8 +340,8 @@ fn of_server(settings: &Settings) -> Vec<Bound> {
         ),
         bytes(
             OF,
-            "memory for all of that",
-            "the sum of these",
+            "memory that all users share",
+            "the sum of the four above",
             shared_bytes(),
         ),
         bytes(

@@ -35,7 +35,7 @@ use half_open::HalfOpen;
 
 /// Connections that are half-open at once: what a handshake, a request or an unfinished CONNECT holds, so
 /// many may hold.
-const MAX_HALF_OPEN: usize = 8192;
+pub(crate) const MAX_HALF_OPEN: usize = 8192;
 
 /// That connections had to go is logged at most once in this time.
 const DISPLACED_LOG_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,13 +1,15 @@
 //! `backup`: a data directory that a server could start on, made from one that is in use.
 //!
-//! Invariants: nothing is written where something is; what is not complete is removed.
+//! Invariants: nothing is written where something is; what is there under its name is complete, has been checked and
+//! is on the disk.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::CliError;
 use super::accounts::Common;
@@ -38,14 +40,18 @@ impl Backup {
     pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
         settings.directory.require_named()?;
         let new = NewData::make(&self.dir)?;
-        let with_mailbox = match admin::backup(&settings.mailbox_dir(), &new.mailbox()?) {
-            Ok(()) => true,
+        let copy = new.mailbox()?;
+        let with_mailbox = match admin::backup(&settings.mailbox_dir(), &copy) {
+            Ok(()) => {
+                admin::check(parent(&copy))?;
+                true
+            }
             Err(OpenError::Missing(_)) => false,
             Err(error) => return Err(error.into()),
         };
         // Second: who was blocked while the messages were copied is blocked in the copy.
         new.copy_directory(settings)?;
-        new.keep();
+        new.keep()?;
         let shown = self.dir.display();
         if self.common.json {
             return output.json(&json!({
@@ -64,81 +70,74 @@ impl Backup {
     }
 }
 
-/// A data directory that is being made. Dropping it removes what has been made.
+/// A data directory that is being made beside where it is to be. Dropping it removes what has been made.
 #[derive(Debug)]
 pub(super) struct NewData {
     dir: PathBuf,
-    /// It was not there before.
-    made: bool,
-    kept: bool,
+    draft: TempDir,
 }
 
 impl NewData {
     /// Fails if there is something in `dir`.
     pub(super) fn make(dir: &Path) -> Result<Self, CliError> {
-        let failed = |why: &dyn std::fmt::Display| {
-            CliError::Failed(format!("cannot write to {}: {why}", dir.display()))
-        };
-        let made = match fs::read_dir(dir) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
-                    return Err(failed(&"it is not empty; name a directory that is new"));
-                }
-                false
+        match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => {}
+            Ok(false) => {
+                let why = io::Error::other("it is not empty; name a directory that is new");
+                return Err(cannot_write(dir, &why));
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                create(dir).map_err(|error| failed(&error))?;
-                true
-            }
-            Err(error) => return Err(failed(&error)),
-        };
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(cannot_write(dir, &error)),
+        }
+        let parent = parent(dir);
+        create(parent).map_err(|error| cannot_write(dir, &error))?;
+        let draft = tempfile::Builder::new()
+            .prefix(".jam-data-")
+            .tempdir_in(parent)
+            .map_err(|error| cannot_write(dir, &error))?;
         Ok(Self {
             dir: dir.to_owned(),
-            made,
-            kept: false,
+            draft,
         })
     }
 
     /// Where the mailbox is to be.
     pub(super) fn mailbox(&self) -> Result<PathBuf, CliError> {
-        let dir = self.dir.join("mailbox");
-        create(&dir).map_err(|error| {
-            CliError::Failed(format!("cannot create {}: {error}", dir.display()))
-        })?;
+        let dir = self.draft.path().join("mailbox");
+        create(&dir).map_err(|error| cannot_write(&self.dir, &error))?;
         Ok(dir.join("mailbox.db"))
     }
 
     pub(super) fn copy_directory(&self, settings: &Settings) -> Result<(), CliError> {
-        Ok(directory::backup(
-            &settings.directory.path,
-            &self.dir.join("jam.db"),
-        )?)
+        let copy = self.draft.path().join("jam.db");
+        directory::backup(&settings.directory.path, &copy)?;
+        directory::check_backup(&copy)?;
+        Ok(())
     }
 
-    /// It is complete.
-    pub(super) fn keep(mut self) {
-        self.kept = true;
+    /// It is complete: it gets its name.
+    pub(super) fn keep(self) -> Result<(), CliError> {
+        // Where no mailbox was copied there is no place for one either.
+        drop(fs::remove_dir(self.draft.path().join("mailbox")));
+        let sync = |dir: &Path| fs::File::open(dir).and_then(|dir| dir.sync_all());
+        sync(self.draft.path())
+            .and_then(|()| fs::rename(self.draft.path(), &self.dir))
+            .and_then(|()| sync(parent(&self.dir)))
+            .map_err(|error| cannot_write(&self.dir, &error))
     }
 }
 
-impl Drop for NewData {
-    fn drop(&mut self) {
-        if self.kept {
-            // Where no mailbox was copied there is no place for one either.
-            drop(fs::remove_dir(self.dir.join("mailbox")));
-            return;
-        }
-        // It was empty, so all of it is ours; what cannot be removed has been told of already.
-        drop(fs::remove_dir_all(self.dir.join("mailbox")));
-        drop(fs::remove_file(self.dir.join("jam.db")));
-        if self.made {
-            drop(fs::remove_dir(&self.dir));
-        }
-    }
+fn cannot_write(dir: &Path, why: &io::Error) -> CliError {
+    CliError::Failed(format!("cannot write to {}: {why}", dir.display()))
+}
+
+fn parent(dir: &Path) -> &Path {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// A directory for nobody else.
-fn create(dir: &Path) -> std::io::Result<()> {
+fn create(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new()
         .recursive(true)

@@ -112,7 +112,7 @@ impl MailboxCommand {
                 if !settings.directory.named {
                     new.copy_directory(settings)?;
                 }
-                new.keep();
+                new.keep()?;
                 if common.json {
                     output.json(&report_json(&report))
                 } else {
