@@ -106,7 +106,8 @@ fn a_receiver_that_never_reads_costs_no_memory() {
 
 #[test]
 fn a_full_mailbox_refuses_and_takes_again() {
-    let house = House::new(2, &[], &[("MAILBOX__MAX_MESSAGES", "50")]);
+    // One sender takes half of it.
+    let house = House::new(2, &[], &[("MAILBOX__MAX_MESSAGES", "100")]);
     let server = house.start();
     let (mut writer, _) = Wire::connect(server.port(), 1, "phone", Version::V5);
     write(&mut writer, 1, 50, 0);
