@@ -193,11 +193,6 @@ impl Connection {
                 _ => Progress::Ready,
             },
             Phase::Established(established) => self.handle_established(established, packet, now),
-            Phase::Authenticating(newcomer, connect) if newcomer.is_held_back => {
-                // What it sends before its CONNACK is not kept for it; it will connect again.
-                self.end(Some(accept::shortened(&connect.client_id)), End::Lost);
-                Progress::Ready
-            }
             waiting @ (Phase::Authenticating(..) | Phase::Authorizing(..)) => {
                 debug_assert!(
                     false,
@@ -270,9 +265,6 @@ impl Connection {
             }
             Phase::Established(_) => {
                 self.disconnect(error.reason(), End::Malformed(*error), now);
-            }
-            Phase::Authenticating(newcomer, _) if newcomer.is_held_back => {
-                self.end(None, End::Malformed(*error));
             }
             Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => {}
         }
@@ -479,8 +471,6 @@ impl Connection {
         match &self.phase {
             Phase::Fresh(_) => room,
             Phase::Established(established) => room && established.has_room(&self.router),
-            // Nothing is expected but the end.
-            Phase::Authenticating(newcomer, _) if newcomer.is_held_back => room,
             Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => false,
         }
     }
