@@ -130,6 +130,25 @@ def test_purge_what_one_sender_sent(own, running):
         assert drain(own, friend, 2) == payloads
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_purge_leaves_what_waits_on_own_channels(own, running):
+    with own:
+        me, friend = own.friends()
+        notes = f"/{friend.id}/notes"
+        with own.connect(friend, clean=False) as phone:
+            assert phone.subscribe(notes, qos=1) == [1]
+            assert phone.deliver(notes, b"note") == 0
+        fill(own, me, friend)
+        if not running:
+            own.stop()
+        said = json.loads(jam(own, "mailbox", "purge", friend.id, "--json"))
+        assert said["removed"] == 5
+        if not running:
+            own.start()
+        with own.connect(friend, clean=False) as phone:
+            assert phone.message(topic=notes).payload == b"note"
+
+
 def on_the_copy(folder, tmp_path):
     """A server on a backup, which holds everything that it needs."""
     home = tmp_path / "started"

@@ -143,8 +143,8 @@ fn purge(
 ) -> Result<(), CliError> {
     let dir = settings.mailbox_dir();
     let mut before = overview(settings, id)?.messages;
-    if let Some(from) = from {
-        before = admin::count(&dir, id, Some(from))?;
+    if !all {
+        before = admin::count(&dir, id, from)?;
     }
     let purged = if all {
         admin::purge_everything(&dir, id)

@@ -128,7 +128,7 @@ fn sessions(connection: &Connection, user: &UserId) -> rusqlite::Result<Vec<Sess
     select.query_map([user.as_str()], row)?.collect()
 }
 
-/// How many messages wait for `user`, of one sender if there is `from`.
+/// How many messages wait in the inbox of `user`, of one sender if there is `from`.
 ///
 /// # Errors
 /// If there is no mailbox, or it cannot be read.
@@ -137,8 +137,10 @@ pub fn count(dir: &Path, user: &UserId, from: Option<&UserId>) -> Result<u64, Op
     schema::prepare_existing(&files)?;
     let look = || -> rusqlite::Result<u64> {
         let connection = schema::open_to_read(&files.db)?;
-        let sql = "SELECT count(*) FROM message WHERE user = ?1 AND ?2 IN ('', sender)";
-        let count = connection.query_row(sql, (user.as_str(), name(from)), |row| row.get(0))?;
+        let sql =
+            "SELECT count(*) FROM message WHERE user = ?1 AND ?2 IN ('', sender) AND flags & ?3";
+        let which = (user.as_str(), name(from), rec::INBOX);
+        let count = connection.query_row(sql, which, |row| row.get(0))?;
         rec::from_number(count)
     };
     look().map_err(|error| OpenError::sqlite(&files.db, &error))
@@ -149,7 +151,7 @@ fn name(from: Option<&UserId>) -> &str {
     from.map_or("", UserId::as_str)
 }
 
-/// Removes the messages that wait for `user` in the mailbox in `dir`, those of one sender if there is `from`.
+/// Removes the messages that wait in the inbox of `user` from the mailbox in `dir`, those of one sender if there is `from`.
 ///
 /// # Errors
 /// If there is no mailbox, or it cannot be changed.
@@ -162,9 +164,8 @@ pub fn purge(dir: &Path, user: &UserId, from: Option<&UserId>) -> Result<Purged,
         Ok(_lock) => {
             let closed = schema::prepare_existing(&files)?;
             let connection = schema::open(&files, closed)?;
-            let sql = "DELETE FROM message WHERE user = ?1 AND ?2 IN ('', sender)
-                 AND id NOT IN (SELECT message FROM retained)";
-            let removed = connection.execute(sql, (user.as_str(), name(from)));
+            let sql = "DELETE FROM message WHERE user = ?1 AND ?2 IN ('', sender) AND flags & ?3";
+            let removed = connection.execute(sql, (user.as_str(), name(from), rec::INBOX));
             let removed = removed.map_err(sqlite)?;
             Ok(Purged::Removed(removed as u64))
         }

@@ -69,9 +69,12 @@ impl Reader {
                     self.shared.push_load(load);
                     return;
                 }
-                // Without reading there is nothing to tell: then the client asks again.
                 if let Ok(messages) = self.read(&load.seqs, true) {
                     (load.then)(messages);
+                } else {
+                    // Nothing can be read at all: the device waits until the disk is well again.
+                    load.not_before = Some(Instant::now() + MAX_DELAY);
+                    self.shared.push_load(load);
                 }
             }
         }

@@ -21,7 +21,7 @@ use rusqlite::types::Type;
 /// The flags of a message: QoS in the two lowest bits.
 const QOS: i64 = 0b0011;
 /// It is in the inbox.
-const INBOX: i64 = 0b0100;
+pub(super) const INBOX: i64 = 0b0100;
 /// It is a retained message, for one who has subscribed.
 const RETAINED: i64 = 0b1000;
 /// The packet id in its PUBLISH is the one that it was published under.

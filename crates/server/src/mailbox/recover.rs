@@ -48,11 +48,10 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     // What somebody asked for while no server ran.
     let sql = "DELETE FROM message WHERE EXISTS
          (SELECT 1 FROM purge WHERE purge.user = message.user AND message.id <= purge.up_to
-          AND purge.sender IN ('', message.sender))
-         AND id NOT IN (SELECT message FROM retained)";
+          AND purge.sender IN ('', message.sender)) AND flags & ?1";
     let asked: i64 = connection.query_row("SELECT count(*) FROM purge", [], |row| row.get(0))?;
     if asked > 0 {
-        connection.execute(sql, [])?;
+        connection.execute(sql, [rec::INBOX])?;
         let mut select = connection.prepare("SELECT user FROM purge WHERE sender = ?1")?;
         let users = select.query_map([EVERYTHING], |row| row.get::<_, String>(0))?;
         for user in users.collect::<Result<Vec<_>, _>>()? {
