@@ -140,7 +140,7 @@ class Floor:
         subprocess.run(["cargo", "build", "--release", "--locked", *flags, "--manifest-path",
                         ROOT / "bench/floor/Cargo.toml", "--target-dir", TARGET / "floor"], check=True)
 
-    def start(self, _generator, data, _pairs, core):
+    def start(self, data, _pairs, core):
         port = free_port()
         binary = TARGET / "floor" / "release" / "jam-bench-floor"
         return Running([binary, f"127.0.0.1:{port}"], port, core, data, {})
@@ -154,15 +154,18 @@ class Jam:
     rules = "tokens, friendships, sender's identity, acknowledged means kept"
     does = EVERYTHING
 
-    def install(self, offline):
-        """The generator is the same binary: it is built already."""
+    def __init__(self, binaries=TARGET / "release"):
+        self.binaries = binaries
 
-    def start(self, generator, data, pairs, core):
-        subprocess.run([generator, "bench", "prepare", "--directory", f"sqlite:{data / 'jam.db'}", "--pairs", str(pairs)],
+    def install(self, offline):
+        """It is built with the generator."""
+
+    def start(self, data, pairs, core):
+        subprocess.run([self.binaries / "jam-bench", "prepare", "--directory", f"sqlite:{data / 'jam.db'}", "--pairs", str(pairs)],
                        check=True, stderr=subprocess.DEVNULL)
         port = free_port()
         limits = {"JAM_MQTT_LIMITS__PUBLISH_RATE": "0", "JAM_MQTT_LIMITS__CONNECTIONS_PER_ADDRESS": "100000"}
-        command = [generator, "serve", "--data", data, "--mqtt", f"127.0.0.1:{port}", "--http", "", "--admin", "",
+        command = [self.binaries / "jam-mqtt", "serve", "--data", data, "--mqtt", f"127.0.0.1:{port}", "--http", "", "--admin", "",
                    "--no-notification"]
         return Running(command, port, core, data, limits)
 
@@ -180,7 +183,7 @@ class Mosquitto:
         said = subprocess.run([find_program("mosquitto"), "-h"], capture_output=True, text=True, check=False).stdout
         self.version = said.split("\n")[0].removeprefix("mosquitto version ")
 
-    def start(self, _generator, data, pairs, core):
+    def start(self, data, pairs, core):
         port = free_port()
         passwords = data / "passwords"
         passwords.write_text("".join(f"{user}:token-{user}\n" for user in range(1, 2 * pairs + 1)))
@@ -206,7 +209,7 @@ class Rumqttd:
         # Its lock file holds a version of `metrics` that today's compiler refuses.
         self.binary = install_crate("rumqttd", self.version, offline, locked=False)
 
-    def start(self, _generator, data, pairs, core):
+    def start(self, data, pairs, core):
         port = free_port()
         passwords = "".join(f'"{user}" = "token-{user}"\n' for user in range(1, 2 * pairs + 1))
         (data / "rumqttd.toml").write_text(
@@ -250,7 +253,7 @@ class Rmqttd:
             "pkg-config": "pkg-config", "openssl/ssl.h": "libssl-dev",  # others of its bridges
         })
 
-    def start(self, _generator, data, pairs, core):
+    def start(self, data, pairs, core):
         port = free_port()
         plugins = data / "plugins"
         plugins.mkdir()

@@ -31,7 +31,7 @@ def render(results, machine, left_out, work, brokers, repeat):
         parts.append(f"Each row is one run: the middle one of {repeat} by the CPU time in its first column.\n")
     for name, reports in results.items():
         parts.append(f"## {HEADINGS[name]}\n")
-        parts.append(f"`jam-mqtt bench {' '.join(work[name])}`\n".replace("{connections}", clients(reports)))
+        parts.append(f"`jam-bench {' '.join(work[name])}`\n".replace("{connections}", clients(reports)))
         parts.append(SHAPES[name](reports))
     if left_out:
         parts.append("## Left out\n")

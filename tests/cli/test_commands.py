@@ -14,8 +14,7 @@ from harness.refusals import FRIENDS, refused
 COMMANDS = [
     "serve", "demo", "user", "user add", "user list", "user show", "user token", "user remove",
     "friend", "friend add", "friend remove", "friend list", "block", "unblock", "send", "listen",
-    "mailbox", "mailbox show", "mailbox purge", "mailbox salvage", "backup", "restore", "check", "completions", "bench",
-    "bench prepare", "bench pairs", "bench offline", "bench idle", "bench reconnect",
+    "mailbox", "mailbox show", "mailbox purge", "mailbox salvage", "backup", "restore", "check", "completions",
 ]  # fmt: skip
 
 
@@ -53,7 +52,7 @@ def test_every_command_explains_itself(command):
     done = run_cli(*command.split(), "--help")
     assert done.returncode == 0
     assert f"{BINARY.name} {command}" in done.stdout
-    if command not in ("user", "friend", "mailbox", "bench"):
+    if command not in ("user", "friend", "mailbox"):
         assert "xample" in done.stdout, "no example"
 
 

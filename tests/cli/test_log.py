@@ -198,7 +198,7 @@ def test_why_it_does_not_start_comes_last(tmp_path):
     assert last.startswith("jam-mqtt: ")
 
 
-@pytest.mark.parametrize("command", [["user", "list"], ["--help"], ["bench", "--help"], ["completions", "bash"]])
+@pytest.mark.parametrize("command", [["user", "list"], ["--help"], ["completions", "bash"]])
 def test_nobody_reads_the_results(tmp_path, command):
     """As in `jam-mqtt user list | head -1`."""
     jam = ["--data", str(tmp_path)]

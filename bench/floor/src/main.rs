@@ -1,4 +1,4 @@
-//! The floor: moves the bytes of `jam-mqtt bench pairs` between the same sockets, and nothing else.
+//! The floor: moves the bytes of `jam-bench pairs` between the same sockets, and nothing else.
 //!
 //! It says yes to everybody, keeps nothing, checks nothing and parses only what tells one packet from
 //! the next: a CONNECT tells the user id, a SUBSCRIBE is answered, PUBLISH packets go as they are to

@@ -14,10 +14,8 @@
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
 //! - [`push`]: telling the phones of those who are away.
 //! - [`limits`]: what anybody can make the server hold, write and do.
-//! - `bench`: a load generator for any MQTT broker.
 //! - [`settings`]: file, environment and flags into one checked [`settings::Settings`].
 
-mod bench;
 pub mod cli;
 pub mod client;
 mod client_log;

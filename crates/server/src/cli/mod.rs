@@ -2,30 +2,26 @@
 //!
 //! # Layout
 //!
-//! - this file: what the command line looks like, and what the process exits with.
+//! - this file: what the command line looks like. [`program`]: from there to what the process exits with.
 //! - `settings_args`: the options that are settings.
 //! - `accounts`: `user`, `friend`, `block`, `unblock`. `messages`: `send`, `listen`.
 //! - `mailbox`: what waits for a user. `backup`, `check`, `demo`: the commands of those names.
-//! - `output`: what is printed where. `runtime`: on how many threads.
-//!
-//! What is asked for goes to standard output, all else to standard error. The exit status is 0 when it
-//! is done, 1 when it failed, 2 when it was asked for wrongly; an error is one line that says what to do.
+//! - [`output`]: what is printed where. `runtime`: on how many threads.
 
 mod accounts;
 mod backup;
-mod bench;
 mod check;
 mod demo;
 mod mailbox;
 mod messages;
-mod output;
+pub mod output;
+pub mod program;
 mod restore;
 mod runtime;
 mod settings_args;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,7 +33,8 @@ use crate::mailbox::OpenError;
 use crate::permissions;
 use crate::settings::{Settings, SettingsError, Sources};
 use crate::tls::TlsFiles;
-use output::{Output, print_error};
+use output::Output;
+use program::CliError;
 use settings_args::{ServeArgs, StoreArgs};
 
 /// How long a server that has stopped waits for what still reads or writes files.
@@ -111,9 +108,6 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Load generator for any MQTT broker: throughput, latency, loss, duplicates, order
-    #[command(subcommand, after_help = bench::HELP)]
-    Bench(bench::BenchCommand),
     /// Print completions for a shell
     #[command(after_help = "Example: jam-mqtt completions bash > \
         /usr/share/bash-completion/completions/jam-mqtt")]
@@ -121,25 +115,6 @@ enum Command {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
     },
-}
-
-/// Why a command ends with another status than 0.
-#[derive(Debug)]
-enum CliError {
-    /// It was asked for wrongly: 2.
-    Usage(String),
-    /// It was asked for wrongly, and what there is to say has been said: 2.
-    Misused,
-    /// It failed: 1.
-    Failed(String),
-    /// Nobody reads what is printed any more: that is no failure.
-    NoReader,
-}
-
-impl CliError {
-    fn failed(error: &dyn fmt::Display) -> Self {
-        Self::Failed(error.to_string())
-    }
 }
 
 impl From<SettingsError> for CliError {
@@ -164,60 +139,7 @@ impl From<DirectoryError> for CliError {
 #[must_use]
 pub fn main() -> ExitCode {
     permissions::keep_new_files_private();
-    let output = Output::of_this_process();
-    let result = match Cli::try_parse() {
-        Ok(cli) => run(cli.command, &output),
-        Err(error) => explain(&error),
-    };
-    let status = match result {
-        Ok(()) | Err(CliError::NoReader) => ExitCode::SUCCESS,
-        Err(CliError::Failed(message)) => {
-            output.error(&message);
-            ExitCode::FAILURE
-        }
-        Err(CliError::Misused) => ExitCode::from(2),
-        Err(CliError::Usage(message)) => {
-            output.error(&message);
-            ExitCode::from(2)
-        }
-    };
-    logging::finish();
-    status
-}
-
-/// --help and the like as clap prints them; what is wrong with the line in one line.
-fn explain(error: &clap::Error) -> Result<(), CliError> {
-    use clap::error::ErrorKind::{
-        DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
-    };
-    match error.kind() {
-        DisplayHelp | DisplayVersion => error.print().map_err(|error| print_error(&error)),
-        DisplayHelpOnMissingArgumentOrSubcommand => {
-            // Nowhere to say it if this fails.
-            let _ = error.print();
-            Err(CliError::Misused)
-        }
-        _ => Err(CliError::Usage(one_line(&error.to_string()))),
-    }
-}
-
-/// What clap says, and how the command is used.
-fn one_line(error: &str) -> String {
-    let mut lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
-    let mut said: Vec<&str> = Vec::new();
-    let usage = lines.find_map(|line| {
-        let usage = line.strip_prefix("Usage: ");
-        if usage.is_none() && !line.starts_with("For more information") {
-            said.push(line);
-        }
-        usage
-    });
-    let said = said.join(" ");
-    let said = said.strip_prefix("error: ").unwrap_or(&said);
-    match usage {
-        Some(usage) => format!("{said}; usage: {usage}"),
-        None => format!("{said}; see jam-mqtt --help for the usage"),
-    }
+    program::run(|cli: Cli, output| run(cli.command, output))
 }
 
 fn run(command: Command, output: &Output) -> Result<(), CliError> {
@@ -245,7 +167,6 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
         Command::Check { settings, json } => {
             check::run(&Settings::load(&settings.sources()?)?, json, output)
         }
-        Command::Bench(command) => command.run(output),
         Command::Completions { shell } => {
             let mut completions = Vec::new();
             let mut command = Cli::command();

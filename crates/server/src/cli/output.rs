@@ -4,49 +4,65 @@ use std::io::{self, ErrorKind, Write};
 
 use serde::Serialize;
 
-use super::CliError;
+use super::program::CliError;
 use crate::logging;
 
 /// The process's two streams.
-#[derive(Debug, Default)]
-pub(super) struct Output {
+#[derive(Debug)]
+pub struct Output {
+    /// The program's, at the beginning of every note.
+    name: String,
     /// Errors are JSON too.
     json: bool,
 }
 
 impl Output {
     /// With JSON for errors if `--json` is among the arguments, whatever else is wrong with them.
-    pub(super) fn of_this_process() -> Self {
+    #[must_use]
+    pub fn of_this_process(name: &str) -> Self {
         let options = std::env::args_os().skip(1).take_while(|it| it != "--");
         let json = options.into_iter().any(|it| it == "--json");
-        Self { json }
+        let name = name.to_owned();
+        Self { name, json }
     }
 
     /// Text as it is.
-    pub(super) fn text(&self, text: &str) -> Result<(), CliError> {
+    ///
+    /// # Errors
+    /// If standard output cannot be written.
+    pub fn text(&self, text: &str) -> Result<(), CliError> {
         self.bytes(text.as_bytes())
     }
 
     /// A line.
-    pub(super) fn line(&self, line: &str) -> Result<(), CliError> {
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn line(&self, line: &str) -> Result<(), CliError> {
         self.text(&format!("{line}\n"))
     }
 
     /// A value as a line of JSON.
-    pub(super) fn json(&self, value: &impl Serialize) -> Result<(), CliError> {
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn json(&self, value: &impl Serialize) -> Result<(), CliError> {
         let json = serde_json::to_string(value).map_err(|error| CliError::failed(&error))?;
         self.line(&json)
     }
 
     /// Bytes as they are, written before this returns.
-    pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
         written.map_err(|error| print_error(&error))
     }
 
     /// An error, in one line: `{"error":"…"}` when JSON is wanted.
-    pub(super) fn error(&self, message: &str) {
+    pub fn error(&self, message: &str) {
         if self.json {
             logging::write_line(&serde_json::json!({ "error": message }).to_string());
         } else {
@@ -55,8 +71,8 @@ impl Output {
     }
 
     /// Something to know that is not what was asked for.
-    pub(super) fn note(&self, message: &str) {
-        logging::write_line(&format!("jam-mqtt: {message}"));
+    pub fn note(&self, message: &str) {
+        logging::write_line(&format!("{}: {message}", self.name));
     }
 }
 
@@ -69,7 +85,8 @@ pub(super) fn print_error(error: &io::Error) -> CliError {
 }
 
 /// Columns of equal width; the last one as wide as it is.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
+#[must_use]
+pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

@@ -15,7 +15,7 @@ fn parse(line: &str) -> Result<Command, String> {
     let words = line.split_whitespace();
     Cli::try_parse_from(words)
         .map(|cli| cli.command)
-        .map_err(|error| one_line(&error.to_string()))
+        .map_err(|error| program::one_line(&error.to_string(), "jam-mqtt"))
 }
 
 fn each_command(command: &clap::Command, look: &mut dyn FnMut(&clap::Command)) {
@@ -51,7 +51,7 @@ fn every_command_has_an_example() {
         );
         commands += 1;
     });
-    assert_eq!(commands, 26);
+    assert_eq!(commands, 21);
 }
 
 #[test]
@@ -171,8 +171,12 @@ fn run_on(data: &Path, line: &str) -> Result<(), CliError> {
     })
     .unwrap();
     match parse(&format!("jam-mqtt {line}")).unwrap() {
-        Command::Mailbox(command) => command.run_with(&settings, &Output::default()),
-        Command::Backup(command) => command.run_with(&settings, &Output::default()),
+        Command::Mailbox(command) => {
+            command.run_with(&settings, &Output::of_this_process("jam-mqtt"))
+        }
+        Command::Backup(command) => {
+            command.run_with(&settings, &Output::of_this_process("jam-mqtt"))
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -308,7 +312,7 @@ fn check_changes_nothing() {
             ..Sources::default()
         })
         .unwrap();
-        check::run(&settings, true, &Output::default())
+        check::run(&settings, true, &Output::of_this_process("jam-mqtt"))
     };
     check(vec![set("data", &data)]).unwrap();
     assert!(!data.exists());

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::broker::Usage;
-use super::histogram::Histogram;
 use super::ledger::Ledger;
 use super::{BenchError, Plan};
 
@@ -95,7 +95,11 @@ impl Stopwatch {
     }
 
     /// The stage is over after so many of what is counted.
-    pub(super) fn stop(self, count: u64, latency: Option<&Histogram>) -> Result<Stage, BenchError> {
+    pub(super) fn stop(
+        self,
+        count: u64,
+        latency: Option<&Histogram<u64>>,
+    ) -> Result<Stage, BenchError> {
         let seconds = self.begun.elapsed().as_secs_f64();
         let own = (own_cpu() - self.own).as_secs_f64();
         let after = self.broker_pid.map(Usage::of).transpose()?;
@@ -122,7 +126,7 @@ impl Stopwatch {
             seconds,
             per_second: count as f64 / seconds,
             generator_cpu_us_each: each(own * 1e6),
-            latency_us: latency.filter(|all| all.len() > 0).map(Latency::of),
+            latency_us: latency.filter(|all| !all.is_empty()).map(Latency::of),
             broker,
         })
     }
@@ -134,13 +138,13 @@ fn own_cpu() -> Duration {
 }
 
 impl Latency {
-    fn of(histogram: &Histogram) -> Self {
+    fn of(histogram: &Histogram<u64>) -> Self {
         let micros = |nanos: u64| nanos as f64 / 1e3;
         Self {
-            p50: micros(histogram.per_mille(500)),
-            p90: micros(histogram.per_mille(900)),
-            p99: micros(histogram.per_mille(990)),
-            p99_9: micros(histogram.per_mille(999)),
+            p50: micros(histogram.value_at_quantile(0.5)),
+            p90: micros(histogram.value_at_quantile(0.9)),
+            p99: micros(histogram.value_at_quantile(0.99)),
+            p99_9: micros(histogram.value_at_quantile(0.999)),
             max: micros(histogram.max()),
         }
     }

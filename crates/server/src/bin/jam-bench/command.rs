@@ -1,29 +1,29 @@
-//! `bench`: the load generator's command line. The work is done in [`crate::bench`].
+//! The command line.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use jam_mqtt::cli::output::{Output, table};
+use jam_mqtt::cli::program::CliError;
+use jam_mqtt::settings::Address;
 use jam_wire::packet::{QoS, Version};
 
-use super::CliError;
-use super::output::{Output, table};
-use crate::bench::idle::{self, Idle};
-use crate::bench::offline::{self, Offline};
-use crate::bench::pairs::{self, Pairs};
-use crate::bench::prepare::prepare;
-use crate::bench::reconnect::{self, Reconnect};
-use crate::bench::users::Roster;
-use crate::bench::{BenchError, Plan, Report, resolve};
-use crate::settings::Address;
+use crate::idle::{self, Idle};
+use crate::offline::{self, Offline};
+use crate::pairs::{self, Pairs};
+use crate::prepare::prepare;
+use crate::reconnect::{self, Reconnect};
+use crate::users::Roster;
+use crate::{BenchError, Plan, Report, resolve};
 
-pub(super) const HELP: &str = "\
+const HELP: &str = "\
 Example: mkdir -p /tmp/jam-bench
-         jam-mqtt bench prepare --directory sqlite:/tmp/jam-bench/jam.db --pairs 100
+         jam-bench prepare --directory sqlite:/tmp/jam-bench/jam.db --pairs 100
          JAM_MQTT_LIMITS__PUBLISH_RATE=0 jam-mqtt serve --data /tmp/jam-bench &
-         jam-mqtt bench pairs --pairs 100
+         jam-bench pairs --pairs 100
 
-Against another broker: jam-mqtt bench pairs --broker 127.0.0.1:1884. Users are 1, 2, 3 … with the \
+Against another broker: jam-bench pairs --broker 127.0.0.1:1884. Users are 1, 2, 3 … with the \
 tokens token-1, token-2, token-3 …, unless --users, --directory or --password say otherwise; 1 writes \
 to 2, 3 to 4, and so on. The exit status is 1 when messages were lost, came twice or out of order.";
 
@@ -39,11 +39,19 @@ impl From<BenchError> for CliError {
     }
 }
 
+/// Load for any MQTT broker: throughput, latency, loss, duplicates, order
+#[derive(Debug, Parser)]
+#[command(name = "jam-bench", version, propagate_version = true, max_term_width = 100, after_help = HELP)]
+pub(crate) struct JamBench {
+    #[command(subcommand)]
+    workload: Workload,
+}
+
 #[derive(Debug, Subcommand)]
-pub(super) enum BenchCommand {
+enum Workload {
     /// Make an accounts database with pairs of friends
     #[command(
-        after_help = "Example: jam-mqtt bench prepare --directory sqlite:/tmp/jam-bench/jam.db --pairs 100"
+        after_help = "Example: jam-bench prepare --directory sqlite:/tmp/jam-bench/jam.db --pairs 100"
     )]
     Prepare {
         /// Where: sqlite:PATH; there must be no account in it
@@ -57,7 +65,7 @@ pub(super) enum BenchCommand {
         password: String,
     },
     /// Friends write to each other: messages a second and latency
-    #[command(after_help = "Example: jam-mqtt bench pairs --pairs 1000 --both --rate 2000")]
+    #[command(after_help = "Example: jam-bench pairs --pairs 1000 --both --rate 2000")]
     Pairs {
         /// How many pairs
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = number(1, 1_000_000))]
@@ -84,7 +92,7 @@ pub(super) enum BenchCommand {
         target: Target,
     },
     /// Messages to receivers who are away, who then come and get them
-    #[command(after_help = "Example: jam-mqtt bench offline --messages 100000")]
+    #[command(after_help = "Example: jam-bench offline --messages 100000")]
     Offline {
         /// How many pairs
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = number(1, 1_000_000))]
@@ -100,7 +108,7 @@ pub(super) enum BenchCommand {
     },
     /// Clients that connect, subscribe, and then do nothing
     #[command(
-        after_help = "Example: jam-mqtt bench idle --connections 5000 --broker-pid $(pidof jam-mqtt)"
+        after_help = "Example: jam-bench idle --connections 5000 --broker-pid $(pidof jam-mqtt)"
     )]
     Idle {
         /// How many clients
@@ -113,7 +121,7 @@ pub(super) enum BenchCommand {
         target: Target,
     },
     /// All clients lose their connections at once and come back
-    #[command(after_help = "Example: jam-mqtt bench reconnect --pairs 1000 --rounds 5")]
+    #[command(after_help = "Example: jam-bench reconnect --pairs 1000 --rounds 5")]
     Reconnect {
         /// How many pairs
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = number(1, 1_000_000))]
@@ -128,7 +136,7 @@ pub(super) enum BenchCommand {
 
 /// What all workloads take.
 #[derive(Debug, Args)]
-pub(super) struct Target {
+struct Target {
     /// HOST:PORT of MQTT over TCP
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1883")]
     broker: Address,
@@ -165,8 +173,14 @@ pub(super) struct Target {
     json: bool,
 }
 
-impl BenchCommand {
-    pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
+impl JamBench {
+    pub(crate) fn run(self, output: &Output) -> Result<(), CliError> {
+        self.workload.run(output)
+    }
+}
+
+impl Workload {
+    fn run(self, output: &Output) -> Result<(), CliError> {
         match self {
             Self::Prepare {
                 directory,

@@ -9,17 +9,13 @@ use std::time::Instant;
 use mio::Token;
 
 use super::{Handshake, IDLE, Phase, Swarm};
-use crate::bench::BenchError;
-use crate::bench::handshake::{connect_packet, put, subscribe_packet};
-use crate::bench::link::Link;
+use crate::BenchError;
+use crate::handshake::{connect_packet, put, subscribe_packet};
+use crate::link::Link;
 
 impl Swarm<'_> {
     /// Connects these clients; an error if one cannot.
-    pub(in crate::bench) fn connect(
-        &mut self,
-        who: &[usize],
-        how: Handshake,
-    ) -> Result<(), BenchError> {
+    pub(crate) fn connect(&mut self, who: &[usize], how: Handshake) -> Result<(), BenchError> {
         let begun = Instant::now();
         let mut begun_with = 0;
         loop {
@@ -79,7 +75,7 @@ impl Swarm<'_> {
     }
 
     /// Ends the connections of these clients without a word.
-    pub(in crate::bench) fn drop_links(&mut self, who: &[usize]) {
+    pub(crate) fn drop_links(&mut self, who: &[usize]) {
         for at in who {
             self.clients[*at].link = None;
             self.clients[*at].phase = Phase::Closed;

@@ -59,7 +59,7 @@ impl Roster {
     pub(crate) fn of_directory(path: &Path) -> Result<Self, BenchError> {
         let users = select_friends(path).map_err(|error| {
             BenchError::new(format!(
-                "cannot read users from {}: {error}; `jam-mqtt bench prepare` makes such a file",
+                "cannot read users from {}: {error}; `jam-bench prepare` makes such a file",
                 path.display()
             ))
         })?;

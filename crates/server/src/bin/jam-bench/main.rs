@@ -1,13 +1,13 @@
-//! `jam-mqtt bench`: a load generator for any MQTT broker that serves the topics of PROTOCOL.md.
+//! A load generator for any MQTT broker that serves the topics of PROTOCOL.md.
 //!
 //! # Layout
 //!
-//! - this file: what is to be done, to whom ([`Plan`]), and the [`BenchError`] of all of it.
-//! - [`pairs`], [`offline`], [`idle`], [`reconnect`]: the four workloads. `prepare`: accounts for them.
+//! - this file: what is to be done, to whom ([`Plan`]), and the [`BenchError`] of all of it. `command`: its command line.
+//! - `pairs`, `offline`, `idle`, `reconnect`: the four workloads. `prepare`: accounts for them.
 //! - `swarm`: all clients and the one loop that reads, answers and writes for them. `outbound`: a sender.
 //!   `link`: a socket. `handshake`: what is written besides messages.
 //! - `message`: what is sent, with a number and a time in it. `ledger`: what became of it.
-//! - `users`: who they are. `broker`: the broker's CPU time and memory. `histogram`: latencies.
+//! - `users`: who they are. `broker`: the broker's CPU time and memory.
 //! - `report`: the figures as JSON and as a table. `progress`: the bar on a terminal.
 //!
 //! One thread does everything and asks for nothing but sockets: whatever has come in is read and
@@ -15,59 +15,66 @@
 //! generator costs a fraction of what it measures. Everything is bounded in count and in time.
 
 mod broker;
+mod command;
 mod handshake;
-mod histogram;
-pub(crate) mod idle;
+mod idle;
 mod ledger;
 mod link;
 mod message;
-pub(crate) mod offline;
+mod offline;
 mod outbound;
-pub(crate) mod pairs;
-pub(crate) mod prepare;
+mod pairs;
+mod prepare;
 mod progress;
-pub(crate) mod reconnect;
+mod reconnect;
 mod report;
 mod swarm;
 #[cfg(test)]
 mod tests;
-pub(crate) mod users;
+mod users;
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::ExitCode;
 use std::time::Duration;
 
+use jam_mqtt::cli::program;
 use jam_wire::packet::{QoS, Version};
 
-pub(crate) use report::Report;
+use command::JamBench;
+use report::Report;
 use users::Roster;
+
+fn main() -> ExitCode {
+    program::run(JamBench::run)
+}
 
 /// What all workloads have in common.
 #[derive(Debug)]
-pub(crate) struct Plan {
+struct Plan {
     /// The broker.
-    pub(crate) broker: SocketAddr,
+    broker: SocketAddr,
     /// What is spoken.
-    pub(crate) version: Version,
+    version: Version,
     /// Of every PUBLISH and every subscription.
-    pub(crate) qos: QoS,
+    qos: QoS,
     /// Bytes of a payload.
-    pub(crate) size: usize,
+    size: usize,
     /// Whose CPU time and memory are read.
-    pub(crate) broker_pid: Option<u32>,
+    broker_pid: Option<u32>,
     /// How many clients may be between connect() and the last answer of their handshake.
-    pub(crate) concurrency: usize,
+    concurrency: usize,
     /// How long connecting all clients, or waiting for the next message, may take.
-    pub(crate) patience: Duration,
+    patience: Duration,
     /// Whether to draw a progress bar, if there is a terminal.
-    pub(crate) progress: bool,
+    progress: bool,
     /// Who they are: 2k and 2k + 1 are friends.
-    pub(crate) roster: Roster,
+    roster: Roster,
 }
 
 /// Why a workload could not be carried out; in words that say what to do.
 #[derive(Debug)]
-pub(crate) struct BenchError(String);
+struct BenchError(String);
 
 impl BenchError {
     fn new(message: impl Into<String>) -> Self {
@@ -84,7 +91,7 @@ impl fmt::Display for BenchError {
 impl std::error::Error for BenchError {}
 
 /// The first address of `host:port`.
-pub(crate) fn resolve(broker: &str) -> Result<SocketAddr, BenchError> {
+fn resolve(broker: &str) -> Result<SocketAddr, BenchError> {
     let mut addresses = broker.to_socket_addrs().map_err(|error| {
         BenchError::new(format!(
             "{broker} is no address to connect to ({error}); give HOST:PORT"

@@ -1,4 +1,4 @@
-//! `bench prepare`: a directory with pairs of friends, made in one transaction.
+//! `prepare`: a directory with pairs of friends, made in one transaction.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 
 use super::BenchError;
 use super::users::Roster;
-use crate::directory::{Administration, DirectoryError};
+use jam_mqtt::directory::{Administration, DirectoryError};
 
 impl From<DirectoryError> for BenchError {
     fn from(error: DirectoryError) -> Self {

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use jam_wire::packet::{QoS, Version};
 
-use crate::bench::idle::{self, Idle};
-use crate::bench::offline::{self, Offline};
-use crate::bench::pairs::{self, Pairs};
-use crate::bench::prepare::prepare;
-use crate::bench::reconnect::{self, Reconnect};
-use crate::bench::users::Roster;
-use crate::bench::{BenchError, Plan, Report};
-use crate::serve;
-use crate::settings::{Flag, Settings, Sources};
+use crate::idle::{self, Idle};
+use crate::offline::{self, Offline};
+use crate::pairs::{self, Pairs};
+use crate::prepare::prepare;
+use crate::reconnect::{self, Reconnect};
+use crate::users::Roster;
+use crate::{BenchError, Plan, Report};
+use jam_mqtt::serve;
+use jam_mqtt::settings::{Flag, Settings, Sources};
 
 /// How many pairs of friends the directory has.
 const PAIRS: usize = 4;

@@ -54,7 +54,7 @@ pub(crate) fn run(plan: &Plan, work: &Pairs) -> Result<Report, BenchError> {
 
     let mut source = Source::new(work, &senders, &mut swarm);
     source.run(&mut swarm, "warming up", work.warmup)?;
-    swarm.latency.clear();
+    swarm.latency.reset();
     let (before, watch) = (swarm.ledger.delivered, Stopwatch::start("messages", plan)?);
     source.run(&mut swarm, "messages", work.time)?;
     let stage = watch.stop(swarm.ledger.delivered - before, Some(&swarm.latency))?;

@@ -9,6 +9,7 @@ use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use jam_wire::Packet;
 use jam_wire::packet::{Ack, ConnectCode, Publish, QoS, Version};
 use jam_wire::reason::ConnectReturnCode;
@@ -16,7 +17,6 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use super::handshake::put;
-use super::histogram::Histogram;
 use super::ledger::{Arrival, Arrivals, Ledger};
 use super::link::{Link, READ_BYTES};
 use super::message::{Stamp, Template};
@@ -68,7 +68,8 @@ struct Client {
 pub(super) struct Swarm<'p> {
     pub(super) plan: &'p Plan,
     pub(super) ledger: Ledger,
-    pub(super) latency: Histogram,
+    /// In nanoseconds; a quantile is right to a thousandth.
+    pub(super) latency: Histogram<u64>,
     pub(super) progress: Progress,
     poll: Poll,
     events: Events,
@@ -102,7 +103,7 @@ impl<'p> Swarm<'p> {
         Ok(Self {
             plan,
             ledger: Ledger::default(),
-            latency: Histogram::new(),
+            latency: Histogram::new(3).expect("at most five digits"),
             progress: Progress::new(plan.progress),
             poll: Poll::new().map_err(|error| BenchError::new(error.to_string()))?,
             events: Events::with_capacity(EVENTS),
@@ -362,7 +363,8 @@ impl<'p> Swarm<'p> {
                 return;
             }
         }
-        self.latency.record(now.saturating_sub(stamp.time));
+        self.latency
+            .saturating_record(now.saturating_sub(stamp.time));
         self.ledger.delivered += 1;
         if let Some(outbound) = &mut self.clients[friend].outbound {
             outbound.delivered += 1;
