@@ -510,6 +510,16 @@ impl Receipt {
 /// Writes that are kept together.
 pub type Writes = SmallVec<[Write; 2]>;
 
+/// Whether these writes are refused together when they cannot be kept: they append a message, and leave what is
+/// retained as it is. What is retained has changed when the call is made, and new subscriptions are sent it; so such a
+/// call is tried again until it is kept, as one without an append is.
+#[must_use]
+pub fn is_refusable(writes: &[Write]) -> bool {
+    let retains = |write: &Write| matches!(write, Write::Retain(_) | Write::Unretain(_));
+    let appends = |write: &Write| matches!(write, Write::Append(_));
+    writes.iter().any(appends) && !writes.iter().any(retains)
+}
+
 /// What to do with messages that have been read: those that are gone are missing.
 pub type OnLoaded = Box<dyn FnOnce(Vec<(Seq, Arc<Message>)>) + Send>;
 
@@ -517,6 +527,9 @@ pub type OnLoaded = Box<dyn FnOnce(Vec<(Seq, Arc<Message>)>) + Send>;
 pub trait MailboxStore: Send + Sync + fmt::Debug {
     /// Keeps the writes, then resolves the receipt, never before this returns. Called under the lock of
     /// one user, so that the order of calls about a user is the order of what happened to him.
+    ///
+    /// A call with a [`Write::Append`] is refused as a whole when it cannot be kept, unless it also changes what is
+    /// retained ([`is_refusable`]); any other is tried again until it can be.
     fn write(&self, writes: Writes, receipt: Option<Receipt>);
 
     /// Reads messages, kept or about to be, and hands them over in the order of `seqs`.

@@ -423,6 +423,60 @@ fn a_store_in_trouble_retains_nothing_more() {
     client.expect_nothing();
 }
 
+/// A commit fails that has a retained message, or the end of one, and the copies for those who read the topic.
+#[test]
+fn what_is_retained_is_never_changed_by_what_is_refused() {
+    for (payload, qos, reads) in [
+        ("new", AtLeastOnce, true),
+        ("new", ExactlyOnce, true),
+        ("new", AtLeastOnce, false),
+        ("", AtLeastOnce, true),
+        ("", ExactlyOnce, true),
+    ] {
+        for is_killed in [false, true] {
+            let bench = bench();
+            let (writer, reader) = (bench.client("1:phone", V5), bench.client("1:other", V5));
+            writer.connect_with(lasting);
+            retain(&writer, "/1/x", "old", AtLeastOnce, None);
+            reader.connect_with(lasting);
+            if reads {
+                reader.subscribe("/1/x", AtLeastOnce);
+                reader.acknowledge(&reader.expect_payload("/1/x", b"old"));
+            }
+            disk(&bench).at_once(false);
+            let id = try_retain(&writer, "/1/x", payload, qos, None);
+            disk(&bench).fail(usize::MAX);
+            bench.run();
+            let case = format!("{payload:?} {qos:?} {reads} {is_killed}");
+            // Who is told no sees nothing change; who sees the change is told no such thing.
+            assert_eq!(writer.next(), None, "{case}: refused");
+            let expected = if is_killed { "old" } else { payload };
+            if is_killed {
+                bench.crash();
+            }
+            disk(&bench).at_once(true);
+            bench.run();
+            if !is_killed {
+                writer.expect_accepted(qos, id);
+                if reads {
+                    reader.acknowledge(&reader.expect_payload("/1/x", payload.as_bytes()));
+                }
+                bench.crash();
+                bench.run();
+            }
+            let third = bench.client("1:third", V5);
+            third.connect();
+            third.subscribe("/1/x", AtMostOnce);
+            let arrived = std::iter::from_fn(|| third.next()).find_map(|packet| match packet {
+                Packet::Publish(it) => Some(it.payload),
+                _ => None,
+            });
+            assert_eq!(arrived.unwrap_or_default(), expected, "{case}");
+            assert_eq!(disk(&bench).kept(), 0, "{case}");
+        }
+    }
+}
+
 #[test]
 fn claims_end_with_their_session() {
     let bench = bench();

@@ -17,7 +17,7 @@ use jam_core::push::PushRecord;
 use jam_core::store::{
     Append, Flights, MailboxStore, OnLoaded, OwnerRecord, Receipt, Recovered, RecoveredClaim,
     RecoveredEntry, RetainedTopic, Seq, SessionId, SessionRecord, WillId, WillRecord, Write,
-    Writes,
+    Writes, is_refusable,
 };
 use jam_wire::packet::PacketId;
 
@@ -130,8 +130,8 @@ impl CrashingStore {
         }
     }
 
-    /// Fails to commit the first `count` calls. Those with an append are refused: the message and what stands or falls with
-    /// it; whatever else they hold waits again, as the others do.
+    /// Fails to commit the first `count` calls. Those that [may be](is_refusable) are refused: the message and what stands or
+    /// falls with it; whatever else they hold waits again, as the others do.
     pub fn fail(&self, count: usize) {
         let refused = {
             let mut state = self.state();
@@ -139,8 +139,7 @@ impl CrashingStore {
             let rest = state.calls.split_off(count);
             let mut refused = Vec::new();
             for (mut writes, mut receipt) in std::mem::take(&mut state.calls) {
-                let is_append = |write: &Write| matches!(write, Write::Append(_));
-                if writes.iter().any(is_append) {
+                if is_refusable(&writes) {
                     refused.extend(receipt.take());
                     writes = writes.into_iter().filter_map(without_message).collect();
                 }

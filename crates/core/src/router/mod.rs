@@ -289,14 +289,18 @@ impl Router {
                         over: false,
                     });
                 }
-                Appended::Store(append, more) => {
+                Appended::Store {
+                    append,
+                    retained,
+                    pushes,
+                } => {
                     let seq = append.seq;
                     self.end_graces(user, graced, effects);
                     let (this, user) = (self.this.clone(), append.user.clone());
                     let receipt = Receipt::for_message(this, user, seq, receipt.take(), origin);
-                    let mut writes: Writes = beside.into_iter().collect();
+                    let mut writes: Writes = beside.into_iter().chain(retained).collect();
                     writes.push(Write::Append(append));
-                    writes.extend(more);
+                    writes.extend(pushes);
                     effects.writes.push((writes, Some(receipt)));
                 }
             }

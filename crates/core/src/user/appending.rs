@@ -41,8 +41,12 @@ pub(crate) enum Appended {
     NotKept(Writes),
     /// It is in the log for a grace, with this number, and takes so many bytes of memory.
     Grace(Seq, u64),
-    /// It is to be stored, together with what is said of pushes for it.
-    Store(Append, Writes),
+    /// It is to be stored, in one call with what it changes in what is retained, and with what is said of pushes for it.
+    Store {
+        append: Append,
+        retained: Writes,
+        pushes: Writes,
+    },
 }
 
 impl User {
@@ -117,7 +121,6 @@ impl User {
             Place::Ephemeral => Appended::NotKept(retained),
             Place::Grace => Appended::Grace(seq, message.weight() + ENTRY_BYTES),
             Place::Storing | Place::Store => {
-                effects.write_all(retained);
                 let append = Mailbox::to_append(seq, &self.id, message, kind, readers);
                 let push = if may_push {
                     let (sender, expires_at) = (&append.message.sender, append.message.expires_at);
@@ -125,7 +128,11 @@ impl User {
                 } else {
                     None
                 };
-                Appended::Store(append, push.into_iter().collect())
+                Appended::Store {
+                    append,
+                    retained,
+                    pushes: push.into_iter().collect(),
+                }
             }
         })
     }

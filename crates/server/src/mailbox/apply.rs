@@ -125,8 +125,12 @@ impl Applier {
         let mut insert = connection.prepare_cached(&insert("INSERT"))?;
         for &(_, at) in &self.appends {
             let op = &batch.ops[at as usize];
-            if let Some(Write::Append(append)) = &op.write {
-                message(&mut insert, append, op, &mut self.buf)?;
+            match &op.write {
+                Some(Write::Append(append)) if op.again => {
+                    insert_again(connection, append, op, &mut self.buf)?;
+                }
+                Some(Write::Append(append)) => message(&mut insert, append, op, &mut self.buf)?,
+                _ => {}
             }
         }
         Ok(())
@@ -213,9 +217,7 @@ impl Applier {
                 execute(connection, sql, params![rec::number(*session), id.get()])
             }
             Write::Retain(append) => {
-                // It may be there: a commit that failed may have reached the file all the same.
-                let mut insert = connection.prepare_cached(&insert("INSERT OR REPLACE"))?;
-                message(&mut insert, append, op, &mut self.buf)?;
+                insert_again(connection, append, op, &mut self.buf)?;
                 let row = params![
                     rec::number(append.seq),
                     append.user.as_str(),
@@ -295,6 +297,17 @@ fn insert(verb: &str) -> String {
         "{verb} INTO message (id, user, sender, flags, waits_for, acknowledged, received_at, expires_at,
          size, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
     )
+}
+
+/// The same of a message that may be there: a commit that failed may have reached the file all the same.
+fn insert_again(
+    connection: &Connection,
+    append: &Append,
+    op: &Op,
+    buf: &mut BytesMut,
+) -> Result<(), Error> {
+    let mut insert = connection.prepare_cached(&insert("INSERT OR REPLACE"))?;
+    message(&mut insert, append, op, buf)
 }
 
 fn message(

@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::policy::Refusal;
-use jam_core::store::{Append, Receipt, Seq, SessionId, WillId, Write, Writes};
+use jam_core::store::{Append, Receipt, Seq, SessionId, WillId, Write, Writes, is_refusable};
 
 use super::kept::{Kept, PacketKey};
 
@@ -57,7 +57,7 @@ impl Answer {
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) answer: Option<Answer>,
-    /// It holds an append: it is refused if that cannot be kept; other calls are tried again.
+    /// It is refused if it cannot be kept; other calls are tried again.
     pub(super) refusable: bool,
     /// It is an append and nothing else.
     lone: bool,
@@ -70,8 +70,10 @@ pub(super) struct Op {
     pub(super) write: Option<Write>,
     /// Of [`Pending::calls`]; [`NO_CALL`] if nobody waits.
     call: u32,
-    /// Of an append: a device has acknowledged it since.
+    /// Of a message: a device has acknowledged it since.
     pub(super) acknowledged: bool,
+    /// Of a message: it is tried again, and a commit that failed may have reached the file all the same.
+    pub(super) again: bool,
     /// Bytes of what it holds.
     pub(super) size: usize,
 }
@@ -103,9 +105,10 @@ pub(super) struct Pending {
 impl Pending {
     /// Takes a call. Costs no I/O and answers nobody.
     pub(super) fn push(&mut self, kept: &Kept, writes: Writes, answer: Option<Answer>) {
-        let refusable = writes.iter().any(|write| matches!(write, Write::Append(_)));
+        let refusable = is_refusable(&writes);
         let lone = refusable && writes.len() == 1;
-        let call = if answer.is_some() || (refusable && !lone) {
+        let appends = writes.iter().any(|it| matches!(it, Write::Append(_)));
+        let call = if answer.is_some() || (appends && !lone) {
             self.calls.push(Call {
                 answer,
                 refusable,
@@ -198,8 +201,8 @@ impl Pending {
         }
     }
 
-    /// What is left of a batch that could not be committed: all but the messages and the packet ids that
-    /// were received with them, to be tried again. Calls with a message are refused. `kept` is made to
+    /// What is left of a batch that could not be committed, to be tried again: all but the messages of the calls that are
+    /// refused, and the packet ids that were received with them. `kept` is made to
     /// allow for either outcome.
     pub(super) fn retry(&self, calls: Vec<Call>, kept: &mut Kept) -> (Self, Vec<Answer>) {
         let mut again = Self {
@@ -221,17 +224,22 @@ impl Pending {
         self.allow_for_either(kept);
         for op in &self.ops {
             let Some(write) = &op.write else { continue };
-            let refused = op.call != NO_CALL && places[op.call as usize] == NO_CALL;
+            let call = places.get(op.call as usize).copied().unwrap_or(NO_CALL);
+            let refused = op.call != NO_CALL && call == NO_CALL;
             let write = match write {
-                Write::Append(_) => continue,
+                // Of an append that nobody waits for, nobody has to be told either.
+                Write::Append(_) if call == NO_CALL => continue,
                 // It is still due.
                 Write::EndWill(_) if refused => continue,
                 // The id was free before the call, or else the message would not have been appended.
                 Write::Received(session, id) if refused => Write::Released(*session, *id),
                 other => other.clone(),
             };
-            let call = places.get(op.call as usize).copied().unwrap_or(NO_CALL);
+            let has_message = matches!(write, Write::Append(_) | Write::Retain(_));
             again.put(kept, write, call);
+            if has_message && let Some(last) = again.ops.last_mut() {
+                (last.acknowledged, last.again) = (op.acknowledged, true);
+            }
         }
         (again, refused)
     }
@@ -566,6 +574,7 @@ impl Pending {
             write: Some(write),
             call,
             acknowledged: false,
+            again: false,
             size,
         });
     }

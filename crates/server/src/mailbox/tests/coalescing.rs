@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use jam_core::store::{Flight, Write};
 
-use super::setting::{Outcome, append, id, record, will};
+use super::setting::{Outcome, append, id, record, retain_of, will};
 use crate::mailbox::kept::Kept;
 use crate::mailbox::pending::{Answer, Pending};
 
@@ -38,6 +38,7 @@ fn numbers(from: &Receiver<Outcome>) -> Vec<u64> {
 fn name(write: &Write) -> String {
     match write {
         Write::Append(append) => format!("append {} for {}", append.seq, append.waits_for),
+        Write::Retain(append) => format!("retain {}", append.seq),
         Write::Session(record) => format!("session {} in slot {}", record.id, record.slot),
         other => format!("{other:?}"),
     }
@@ -174,6 +175,54 @@ fn a_refused_call_takes_nothing_of_earlier_calls_with_it() {
         .filter_map(|call| call.answer)
         .for_each(Answer::stored);
     assert_eq!(numbers(&from), [1, 2, 4]);
+}
+
+/// New subscriptions are sent it already: it is tried again, and what has become of its copy meanwhile stays so.
+#[test]
+fn a_call_that_changes_what_is_retained_is_tried_again_as_a_whole() {
+    let mut kept = Kept::default();
+    kept.session(9);
+    let (to, from) = sync_channel(1);
+    let mut pending = Pending::default();
+    let call = vec![
+        Write::Received(9, id(4)),
+        Write::Unretain(3),
+        retain_of(5, "/1/x", "new"),
+        append(6),
+    ];
+    pending.push(&kept, call.into_iter().collect(), Some(Answer::Test(to, 1)));
+    let acknowledged = Write::Acknowledged {
+        seq: 6,
+        waits_for: 4,
+    };
+    pending.push(&kept, [acknowledged].into_iter().collect(), None);
+    for _ in 0..2 {
+        let calls = pending.take_calls();
+        let (again, refused) = pending.retry(calls, &mut kept);
+        assert_eq!(refused.len(), 0);
+        pending = again;
+    }
+    let left: Vec<_> = pending
+        .ops
+        .iter()
+        .filter_map(|op| op.write.as_ref().map(name))
+        .collect();
+    assert_eq!(
+        left,
+        [
+            "Received(9, 4)",
+            "Unretain(3)",
+            "retain 5",
+            "append 6 for 4"
+        ]
+    );
+    assert!(pending.ops[3].acknowledged);
+    let calls = pending.take_calls();
+    calls
+        .into_iter()
+        .filter_map(|call| call.answer)
+        .for_each(Answer::stored);
+    assert_eq!(numbers(&from), [1]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use jam_core::policy::refusals;
 use jam_core::store::{Flight, MailboxStore, Write};
 
-use super::setting::{PATIENCE, Setting, append_of, id, open, record};
+use super::setting::{PATIENCE, Setting, append_of, id, open, record, retain_of};
 use crate::mailbox::pending::Answer;
 use crate::mailbox::{OpenError, PROBE_INTERVAL, RESERVE_BYTES, SqliteMailbox};
 
@@ -100,6 +100,33 @@ fn each_commit_waits_for_the_disk() {
         .query_row("PRAGMA journal_mode", [], |row| row.get(0))
         .unwrap();
     assert_eq!(mode, "wal");
+}
+
+/// The commit of a retained message and of its copy for a reader fails: they are kept together when the file is well again,
+/// and with what else was refused nothing has changed.
+#[test]
+fn what_is_retained_waits_for_the_disk_and_its_copy_with_it() {
+    let mut setting = Setting::new();
+    setting.ask(1, [retain_of(1, "/1/x", "old")]);
+    assert_eq!(setting.answer(), (1, Ok(())));
+    setting.sql("ALTER TABLE message RENAME TO away");
+    let replaces = [
+        Write::Unretain(1),
+        Write::Remove(1),
+        retain_of(2, "/1/x", "new"),
+        append_of(3, "1", "new"),
+    ];
+    setting.ask(2, replaces);
+    setting.ask(3, [append_of(4, "1", "refused")]);
+    assert_eq!(setting.answer(), (3, Err(refusals::STORE)));
+    assert_eq!(setting.load(&[2, 3, 4]).len(), 2);
+    setting.sql("ALTER TABLE away RENAME TO message");
+    assert_eq!(setting.answer(), (2, Ok(())));
+    let recovered = setting.reopen();
+    let seqs: Vec<_> = recovered.entries.iter().map(|entry| entry.seq).collect();
+    assert_eq!(seqs, [2, 3]);
+    assert_eq!(recovered.retained.len(), 1);
+    assert_eq!(recovered.retained[0].seq, 2);
 }
 
 /// Set in a process that has a small file system for itself: where that is.
