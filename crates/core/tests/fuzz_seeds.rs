@@ -1,8 +1,10 @@
-//! The bodies of the fuzz targets about operations over their seeds, as ordinary tests.
+//! The bodies of the fuzz targets about payloads and operations over their seeds, as ordinary tests.
 
 use std::fs;
 use std::path::Path;
 
+#[path = "../../../fuzz/bodies/json.rs"]
+mod json;
 #[path = "../../../fuzz/bodies/mailbox.rs"]
 mod mailbox;
 #[path = "../../../fuzz/bodies/session.rs"]
@@ -32,4 +34,9 @@ fn session_seeds() {
 #[test]
 fn mailbox_seeds() {
     seeds("mailbox", mailbox::run);
+}
+
+#[test]
+fn json_seeds() {
+    seeds("json", json::run);
 }
