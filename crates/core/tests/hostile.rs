@@ -24,6 +24,7 @@ impl Drop for Seed {
 fn run(seed: u64) {
     let _seed = Seed(seed);
     hostile::run(&mut Random::new(seed), 1000);
+    hostile::run_with_crashes(&mut Random::new(seed), 1000);
 }
 
 #[test]
@@ -40,5 +41,6 @@ fn seeds_that_failed_once() {
 fn a_fuzzer_s_bytes() {
     let bytes: Vec<u8> = (0..20_000u32).map(|n| (n * n / 7 % 251) as u8).collect();
     hostile::run(&mut Bytes::new(&bytes), usize::MAX);
+    hostile::run_with_crashes(&mut Bytes::new(&bytes), usize::MAX);
     hostile::run(&mut Bytes::new(&[]), usize::MAX);
 }

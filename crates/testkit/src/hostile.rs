@@ -2,7 +2,8 @@
 //!
 //! What is checked: the server never panics and never stops; all it sends are packets of the version;
 //! what waits for a client that does not read is bounded; a user whom nobody may write to is neither
-//! disturbed nor disconnected; and when all have gone and time has passed, next to nothing is left.
+//! disturbed nor disconnected; and when all have gone and time has passed, next to nothing is left. The same holds of a
+//! server that is killed and started on what its store has kept.
 
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -10,11 +11,13 @@ use std::time::Duration;
 use jam_core::connection::OUTPUT_ENOUGH;
 use jam_core::policy::refusals;
 use jam_core::push::Reach;
+use jam_core::router::{GRACE, Rules};
 use jam_wire::ReasonCode;
 use jam_wire::packet::{Ack, Connect, Disconnect, Packet, PacketId, Publish, QoS, Version};
 
 use crate::bench::Bench;
 use crate::client::Client;
+use crate::disk::CrashingStore;
 use crate::packets::{self, message};
 use crate::random::Source;
 
@@ -38,6 +41,8 @@ struct Hostile<'a> {
     bench: Bench,
     clients: Vec<Client>,
     source: &'a mut dyn Source,
+    /// The server has been killed, and the victim does not know yet.
+    crashed: bool,
 }
 
 /// Runs at most so many operations.
@@ -45,8 +50,25 @@ struct Hostile<'a> {
 /// # Panics
 /// If a promise is broken.
 pub fn run(source: &mut dyn Source, steps: usize) {
+    run_on(Bench::with, source, steps);
+}
+
+/// As [`run`], on a store with a file, which commits, fails and answers when chance will have it, and with a server that
+/// is killed now and then.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn run_with_crashes(source: &mut dyn Source, steps: usize) {
+    run_on(Bench::on_disk, source, steps);
+}
+
+fn run_on(
+    bench: impl FnOnce(Box<dyn FnOnce(&mut Rules)>) -> Bench,
+    source: &mut dyn Source,
+    steps: usize,
+) {
     let many = source.below(2) == Some(1);
-    let bench = Bench::with(|rules| {
+    let bench = bench(Box::new(move |rules| {
         rules.user.many_devices = many;
         rules.user.max_messages = 20;
         rules.inflight = 3;
@@ -55,8 +77,12 @@ pub fn run(source: &mut dyn Source, steps: usize) {
             rules.user.push.reach = Reach::Tokens;
         }
         rules.failed_auth = u32::MAX;
-    });
-    let victim = bench.at_inbox("3:phone", Version::V5);
+    }));
+    if bench.disk().is_some() && source.below(2) == Some(0) {
+        bench.be_graceful();
+    }
+    let victim = bench.client("3:phone", Version::V5);
+    come(&bench, &victim);
     let devices = [
         ("1:a", Version::V4),
         ("1:a", Version::V5),
@@ -73,16 +99,37 @@ pub fn run(source: &mut dyn Source, steps: usize) {
         bench,
         clients,
         source,
+        crashed: false,
     };
     for _ in 0..steps {
         if hostile.step().is_none() {
             break;
         }
+        if std::mem::take(&mut hostile.crashed) {
+            come(&hostile.bench, &victim);
+        }
         victim.expect_nothing();
     }
     hostile.finish();
+    if hostile.crashed {
+        come(&hostile.bench, &victim);
+    }
     victim.send(Packet::PingReq);
     victim.expect(Packet::PingResp);
+}
+
+/// The victim connects, with a store and a directory that answer, and finds nothing.
+fn come(bench: &Bench, victim: &Client) {
+    bench.directory().fail(false);
+    let at_once = |at_once| {
+        if let Some(disk) = bench.disk() {
+            disk.at_once(at_once);
+        }
+    };
+    at_once(true);
+    victim.connect();
+    victim.subscribe_inbox();
+    at_once(false);
 }
 
 impl Hostile<'_> {
@@ -243,6 +290,7 @@ impl Hostile<'_> {
         let (store, directory) = (self.bench.store(), self.bench.directory());
         let on = self.source.below(2)? == 1;
         match self.source.below(8)? {
+            0..4 if self.bench.disk().is_some() => self.disk()?,
             0 => store.hold(on),
             1 => store.release_all(),
             2 if store.held() > 0 => {
@@ -264,14 +312,56 @@ impl Hostile<'_> {
         Some(())
     }
 
+    /// The store with a file does something, or the server is killed.
+    fn disk(&mut self) -> Option<()> {
+        let (what, some) = (self.source.below(8)?, self.source.below(8)?);
+        let Some(disk) = self.bench.disk() else {
+            return Some(());
+        };
+        match what {
+            0 => {
+                self.bench.crash();
+                self.crashed = true;
+            }
+            1 => disk.fail(some),
+            2 => {
+                let _ = disk.read();
+            }
+            3 => {
+                let _ = disk.flush();
+            }
+            4 if disk.unanswered() > 0 => disk.answer(some % disk.unanswered()),
+            _ => disk.commit(some),
+        }
+        Some(())
+    }
+
     fn finish(&mut self) {
         self.bench.directory().fail(false);
         for client in &self.clients {
             client.drop_connection();
         }
         self.bench.pass(Duration::from_secs(24 * 3600));
+        self.settle();
+        self.is_quiet();
+        if self.bench.disk().is_some() {
+            self.bench.crash();
+            self.crashed = true;
+            self.settle();
+            self.is_quiet();
+        }
+    }
+
+    /// The store has nothing to do any more.
+    fn settle(&self) {
         self.bench.store().release_all();
-        self.bench.run();
+        self.bench.pass(GRACE);
+        while self.bench.disk().is_some_and(CrashingStore::flush) {
+            self.bench.run();
+        }
+    }
+
+    fn is_quiet(&self) {
         assert!(
             self.bench.router().known_users() <= 3,
             "somebody is not forgotten"
