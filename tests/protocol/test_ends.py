@@ -4,16 +4,18 @@ What had arrived counts, whatever ends the connection and whatever it stood behi
 what the server has looked for and not found.
 """
 
+import contextlib
 import signal
 import socket
 import struct
+import threading
 import time
 
 import pytest
 from harness import streams
 from harness.directory import Directory
 from harness.packets import CONNACK, PING, PUBLISH, Will, connect, disconnect, publish
-from harness.raw import Closed
+from harness.raw import Client, Closed
 
 BACKLOG = 10
 BODY = "x" * 1_000_000
@@ -49,6 +51,12 @@ def last_words(me, friend, version):
     return publish(friend.inbox, me.message("last"), 1, 9, version=version) + disconnect(version)
 
 
+def reset(tcp):
+    linger = struct.pack("ii", 1, 0)
+    tcp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    tcp.close()
+
+
 ENDS = ["nothing", "close", "reset", "half-closed", "takeover", "logout"]
 
 
@@ -65,9 +73,7 @@ def test_last_words_behind_output_that_nobody_reads(server, backlog, version, tr
                 client.stream.close()
             case "reset":
                 time.sleep(0.05)
-                linger = struct.pack("ii", 1, 0)
-                tcp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                client.stream.close()
+                reset(tcp)
             case "half-closed":
                 tcp.socket.shutdown(socket.SHUT_WR)
             case "takeover":
@@ -85,6 +91,65 @@ def test_last_words_behind_requests_without_end(server, backlog, version):
         client, _ = narrow(server, me, version, will=Will(friend.inbox, me.message("will"), 1))
         client.send(PING * 50_000, last_words(me, friend, version))
         time.sleep(0.5)
+        server.connect(me, version).leave()
+        assert reader.message().payload == me.message("last")
+        reader.quiet()
+
+
+def test_last_words_behind_a_ping_that_cannot_be_answered(server, version):
+    """A WebSocket's, whose client is gone before the server can answer it."""
+    me, friend = server.friends()
+    with server.listener(friend, version) as reader:
+        will = Will(friend.inbox, me.message("will"), 1)
+        client = server.connect(me, version, transport="ws", will=will)
+        long = publish(f"/{me.id}/x", b"z" * 40_000, version=version)
+        server.process.send_signal(signal.SIGSTOP)
+        client.stream.raw(streams.frame(b"", opcode=9) + streams.frame(long))
+        client.send(last_words(me, friend, version))
+        reset(client.stream.tcp)
+        server.process.send_signal(signal.SIGCONT)
+        assert reader.message().payload == me.message("last")
+        reader.quiet()
+
+
+def slow_line(server, takes):
+    """An address: what is sent there reaches the server 8 KB at a time, and so many bytes come back."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def carry():
+        near, far = listening.accept()[0], streams.Tcp(("127.0.0.1", server.mqtt)).socket
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        threading.Thread(target=back, args=(far, near), daemon=True).start()
+        with near, far, contextlib.suppress(OSError):
+            while some := near.recv(8192):
+                far.sendall(some)
+                time.sleep(0.03)
+
+    def back(far, near):
+        carried = 0
+        with contextlib.suppress(OSError):
+            while carried < takes and (some := far.recv(takes)):
+                carried += len(some)
+                near.sendall(some)
+
+    threading.Thread(target=carry, daemon=True).start()
+    return listening.getsockname()
+
+
+def test_last_words_that_there_was_no_room_for(server, backlog, version):
+    """The server does not read while it has much to answer: what a slow line then still holds was sent before, too."""
+    me, friend = backlog
+    with server.listener(friend, version) as reader:
+        client = Client(streams.Tcp(slow_line(server, takes=3000)), version)
+        will = Will(friend.inbox, me.message("will"), 1)
+        client.send(connect(me.client_id(), me.id, me.token, version, will=will))
+        client.expect(CONNACK, reason=0)
+        client.subscribe(me.inbox)
+        client.stream.socket.settimeout(60)
+        said = PING * 200_000 + last_words(me, friend, version)
+        speaks = threading.Thread(target=client.stream.socket.sendall, args=(said,), daemon=True)
+        speaks.start()
+        time.sleep(3)
         server.connect(me, version).leave()
         assert reader.message().payload == me.message("last")
         reader.quiet()

@@ -66,12 +66,6 @@ pub(crate) trait Coalesce {
     }
 }
 
-impl Coalesce for TcpStream {
-    fn quiet(&self) -> Option<(RawFd, i32)> {
-        Some((self.as_raw_fd(), ANSWER_BYTES))
-    }
-}
-
 impl Coalesce for Heard<TcpStream> {
     fn quiet(&self) -> Option<(RawFd, i32)> {
         Some((self.as_raw_fd(), ANSWER_BYTES))

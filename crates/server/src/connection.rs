@@ -104,8 +104,6 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Coalesce + Unpin {
     fn set_close_code(&mut self, _code: CloseCode) {}
 }
 
-impl Transport for TcpStream {}
-
 impl Transport for Heard<TcpStream> {}
 
 impl Transport for TlsStream<Heard<TcpStream>> {}
@@ -381,7 +379,12 @@ impl<S: Transport> Pump<S> {
         if !is_willing && self.input.len() >= READ_AHEAD_BYTES {
             return self.poll_full(cx, now);
         }
-        match self.poll_read(cx) {
+        let read = if self.is_judged(now) {
+            self.poll_kernel(cx)
+        } else {
+            self.poll_read(cx)
+        };
+        match read {
             Poll::Pending => {
                 if self.slot.bell().take_heard() {
                     self.hear(now); // a part of what makes a byte for this loop
@@ -413,6 +416,11 @@ impl<S: Transport> Pump<S> {
         let stalled = rare.stalled_since.map(|since| since + STALLED_OUTPUT);
         let due = [self.connection.deadline(), stalled, self.quiet_from(rare)];
         due.into_iter().flatten().min()
+    }
+
+    /// Whether something is about to follow from it that nothing more has come.
+    fn is_judged(&self, now: Time) -> bool {
+        self.connection.has_notice() || self.connection.deadline().is_some_and(|due| due <= now)
     }
 
     /// Bytes have come: the client is alive.
@@ -459,7 +467,10 @@ impl<S: Transport> Pump<S> {
     fn poll_full(&mut self, cx: &mut Context<'_>, now: Time) -> Turn {
         if self.connection.deadline().is_some_and(|due| due <= now) {
             let mut one = (&mut self.input).limit(1);
-            match pin!(self.stream.read_buf(&mut one)).poll(cx) {
+            self.slot.bell().set_asks_kernel(true);
+            let read = pin!(self.stream.read_buf(&mut one)).poll(cx);
+            self.slot.bell().set_asks_kernel(false);
+            match read {
                 Poll::Pending => {}
                 Poll::Ready(Ok(read)) if read > 0 => self.hear(now),
                 Poll::Ready(end) => return self.end_reading(end, now),
@@ -658,6 +669,14 @@ impl<S: Transport> Pump<S> {
         }
         let Self { stream, input, .. } = self;
         poll_scratch(stream, cx, |bytes| input.extend_from_slice(bytes))
+    }
+
+    /// The same, whatever the runtime knows of: pending when there is nothing.
+    fn poll_kernel(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.slot.bell().set_asks_kernel(true);
+        let read = self.poll_read(cx);
+        self.slot.bell().set_asks_kernel(false);
+        read
     }
 
     /// Nothing more is read; what is written already goes out.

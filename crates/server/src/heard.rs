@@ -1,14 +1,19 @@
-//! A TCP stream that tells when bytes have come.
+//! A TCP stream that tells when bytes have come, and that has read all there is when it is asked to.
 //!
 //! A TLS record and a WebSocket frame may take a slow line longer than a keep alive, and are nothing to who reads
 //! above them until they are complete. So it is said here, below both, that the client is alive.
+//!
+//! The runtime reads a socket when it has been told of new bytes, which takes longer the more it has to do, and reads
+//! nothing for a task that has had its share. Where a connection is about to be judged, [`Bell::set_asks_kernel`] has
+//! the kernel asked instead (`what_the_runtime_has_not_noticed_is_read`).
 
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::slots::Bell;
@@ -31,14 +36,36 @@ impl<S: AsRawFd> AsRawFd for Heard<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+/// Reads what the kernel has. An end is an end, as with any read.
+fn read_from_kernel(socket: &impl AsFd, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    let socket = SockRef::from(socket);
+    match (&*socket).read(buffer.initialize_unfilled()) {
+        Ok(read) => {
+            buffer.advance(read);
+            Poll::Ready(Ok(()))
+        }
+        Err(error) if is_none_yet(&error) => Poll::Pending,
+        Err(error) => Poll::Ready(Err(error)),
+    }
+}
+
+fn is_none_yet(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), Interrupted | WouldBlock)
+}
+
+impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Heard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let mut read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_pending() && self.bell.asks_kernel() {
+            read = read_from_kernel(&self.stream, buffer);
+        }
+        ready!(read)?;
         if buffer.filled().len() > before {
             self.bell.hear();
         }
@@ -73,5 +100,46 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::task::Waker;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_runtime_has_not_noticed_is_read() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        let bell = Arc::new(Bell::default());
+        let mut heard = Heard::new(stream, bell.clone());
+        let mut read = || {
+            let mut bytes = [0; 8];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let mut cx = Context::from_waker(Waker::noop());
+            match Pin::new(&mut heard).poll_read(&mut cx, &mut buffer) {
+                Poll::Ready(read) => Some(read.map(|()| buffer.filled().to_vec()).unwrap()),
+                Poll::Pending => None,
+            }
+        };
+        assert_eq!(read(), None);
+        // Nothing is awaited from here on, so the runtime notices nothing.
+        peer.try_write(b"word").unwrap();
+        assert_eq!(read(), None);
+        assert!(!bell.take_heard());
+        bell.set_asks_kernel(true);
+        assert_eq!(read(), Some(b"word".to_vec()));
+        assert!(bell.take_heard());
+        assert_eq!(read(), None);
+        drop(peer);
+        assert_eq!(read(), Some(Vec::new()), "the end");
     }
 }

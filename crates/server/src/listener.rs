@@ -226,14 +226,10 @@ impl Accepted {
     }
 
     fn begin(self, stream: TcpStream) {
+        let stream = Heard::new(stream, self.slot.bell().clone());
         match &self.service.tls {
-            None if matches!(self.service.serves, Serves::Mqtt) => self.spawn(stream),
-            None => {
-                let bell = self.slot.bell().clone();
-                self.spawn(Heard::new(stream, bell));
-            }
+            None => self.spawn(stream),
             Some((tls, handshakes)) => {
-                let stream = Heard::new(stream, self.slot.bell().clone());
                 let accept = Box::pin(tls.acceptor().accept(stream));
                 let handshake = handshakes.run(self.address.into(), accept);
                 tokio::spawn(self.shake_hands(handshake));

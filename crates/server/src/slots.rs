@@ -55,9 +55,13 @@ enum Standing {
 /// Wakes the task of one connection. Ringing an unanswered bell again costs one atomic operation.
 #[derive(Debug)]
 pub(crate) struct Bell {
+    /// The slot's, here because a connection's task has no room for it.
+    key: u32,
     rung: AtomicBool,
     /// Bytes have come for the connection: see [`crate::heard`].
     heard: AtomicBool,
+    /// Whether the next read asks the kernel itself: see [`crate::heard`].
+    asks_kernel: AtomicBool,
     /// A [`Standing`], which changes under the lock of the slots.
     standing: AtomicU8,
     task: AtomicWaker,
@@ -68,8 +72,10 @@ pub(crate) struct Bell {
 impl Default for Bell {
     fn default() -> Self {
         Self {
+            key: 0,
             rung: AtomicBool::default(),
             heard: AtomicBool::default(),
+            asks_kernel: AtomicBool::default(),
             standing: AtomicU8::new(Standing::HalfOpen as u8),
             task: AtomicWaker::default(),
             address: OnceLock::new(),
@@ -78,6 +84,17 @@ impl Default for Bell {
 }
 
 impl Bell {
+    fn of_slot(key: usize) -> Self {
+        Self {
+            key: u32::try_from(key).expect("there are fewer slots than that"),
+            ..Self::default()
+        }
+    }
+
+    fn key(&self) -> usize {
+        self.key as usize
+    }
+
     /// From now on the bell wakes this task.
     pub(crate) fn register(&self, task: &Waker) {
         self.task.register(task);
@@ -106,6 +123,16 @@ impl Bell {
     /// Whether bytes have come since this was last asked. Only the task of the connection asks and hears.
     pub(crate) fn take_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed) && self.heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether reads ask the kernel itself. Only the task of the connection sets and reads this.
+    pub(crate) fn set_asks_kernel(&self, asks: bool) {
+        self.asks_kernel.store(asks, Ordering::Relaxed);
+    }
+
+    /// See [`Bell::set_asks_kernel`].
+    pub(crate) fn asks_kernel(&self) -> bool {
+        self.asks_kernel.load(Ordering::Relaxed)
     }
 
     fn is(&self, standing: Standing) -> bool {
@@ -167,7 +194,6 @@ struct Entered {
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Arc<Slots>,
-    key: usize,
     bell: Arc<Bell>,
 }
 
@@ -254,10 +280,12 @@ impl Slots {
         if taken.half_open.len() >= MAX_HALF_OPEN {
             taken.displace_any();
         }
-        let bell = Arc::new(Bell::default());
         let arrival = taken.arrivals;
         taken.arrivals += 1;
-        let key = taken.slots.insert(Entered {
+        let place = taken.slots.vacant_entry();
+        let key = place.key();
+        let bell = Arc::new(Bell::of_slot(key));
+        place.insert(Entered {
             bell: bell.clone(),
             source,
             counted,
@@ -270,7 +298,6 @@ impl Slots {
         }
         Slot {
             slots: self.clone(),
-            key,
             bell,
         }
     }
@@ -382,15 +409,15 @@ impl Slot {
     /// [`TooMany`] when the source has as many as it may have.
     pub(crate) fn attribute(&mut self, source: Source) -> Result<(), TooMany> {
         let mut taken = self.slots.lock();
-        let Some(arrival) = taken.slots[self.key].half_open else {
+        let Some(arrival) = taken.slots[self.bell.key()].half_open else {
             return Ok(()); // it is to end
         };
         taken.count(source, self.slots.per_source)?;
-        let entered = &mut taken.slots[self.key];
+        let entered = &mut taken.slots[self.bell.key()];
         let proxy = std::mem::replace(&mut entered.source, source);
         entered.counted = true;
         taken.half_open.remove(proxy, arrival);
-        taken.half_open.insert(source, arrival, self.key);
+        taken.half_open.insert(source, arrival, self.bell.key());
         Ok(())
     }
 
@@ -399,7 +426,7 @@ impl Slot {
         let mut taken = self.slots.lock();
         let displaced = self.bell.is(Standing::Displaced);
         self.bell.set(Standing::Settled);
-        let entered = &mut taken.slots[self.key];
+        let entered = &mut taken.slots[self.bell.key()];
         let source = entered.source;
         if let Some(arrival) = entered.half_open.take() {
             taken.half_open.remove(source, arrival);
@@ -445,7 +472,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.slots.lock();
-        let entered = taken.slots.remove(self.key);
+        let entered = taken.slots.remove(self.bell.key());
         if let Some(arrival) = entered.half_open {
             taken.half_open.remove(entered.source, arrival);
         }

@@ -9,6 +9,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+impl Coalesce for TcpStream {
+    fn quiet(&self) -> Option<(RawFd, i32)> {
+        Some((self.as_raw_fd(), ANSWER_BYTES))
+    }
+}
+
 /// A PUBACK (MQTT 3.1.1, section 3.4).
 pub(crate) const PUBACK: [u8; 4] = [0x40, 2, 0, 1];
 

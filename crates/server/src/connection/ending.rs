@@ -16,7 +16,7 @@ use jam_core::connection::Progress;
 use jam_core::time::Time;
 use jam_wire::decode::DecodeError;
 
-use super::{Pump, READ_BYTES, Rare, Transport, Turn};
+use super::{Pump, READ_AHEAD_BYTES, READ_BYTES, Rare, Transport, Turn};
 use crate::websocket::{CloseCode, FramingError};
 
 /// How long what a client has sent may take to be handled when its connection ends.
@@ -28,13 +28,10 @@ const ENDING_BYTES: usize = 8 * 1024 * 1024;
 /// How long a client that has authenticated waits for those that it displaces.
 pub(super) const DISPLACED_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the runtime may take to notice bytes that had arrived before.
-const NOTICE: Duration = Duration::from_millis(2);
-
 /// A client that is displaced and was still sending has sent all when nothing more came for so long.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// The same in the middle of a packet.
+/// The same in the middle of a packet, and where the client could not send because nothing was read.
 const QUIET_IN_PACKET: Duration = Duration::from_millis(200);
 
 /// Why a connection is going to end.
@@ -57,9 +54,11 @@ pub(super) enum Cause {
 /// A connection that is going to end.
 pub(super) struct Ending {
     cause: Cause,
-    /// There may be bytes that the runtime has yet to notice; `None` when it has had the time.
-    settles_at: Option<Time>,
     until: Time,
+    /// Nothing was read before: the client may have had no room for what it has to say.
+    was_full: bool,
+    /// Until then more may be on its way; `None` when it has had the time.
+    quiet_from: Option<Time>,
     /// How many bytes may still be read; 0 when there are no more.
     bytes: usize,
 }
@@ -73,7 +72,8 @@ impl Ending {
         };
         Self {
             cause,
-            settles_at: (bytes > 0).then(|| now + NOTICE),
+            was_full: false,
+            quiet_from: None,
             until: now + ENDING_TIMEOUT,
             bytes,
         }
@@ -81,7 +81,7 @@ impl Ending {
 
     /// When to look again.
     pub(super) fn due(&self) -> Time {
-        self.settles_at.unwrap_or(self.until)
+        self.quiet_from.unwrap_or(self.until).min(self.until)
     }
 }
 
@@ -91,7 +91,11 @@ impl<S: Transport> Pump<S> {
     }
 
     pub(super) fn begin_ending(&mut self, cause: Cause, now: Time) -> Turn {
-        let ending = Ending::new(cause, now);
+        let mut ending = Ending::new(cause, now);
+        if ending.bytes > 0 && self.input.len() >= READ_AHEAD_BYTES {
+            ending.was_full = true;
+            ending.quiet_from = Some(now + QUIET_IN_PACKET);
+        }
         self.rare().ending.get_or_insert(ending);
         Turn::Again
     }
@@ -123,11 +127,9 @@ impl<S: Transport> Pump<S> {
         let Some(ending) = self.rare().ending.as_mut() else {
             return Turn::Again;
         };
+        ending.quiet_from = ending.quiet_from.filter(|from| *from > now);
         let (cause, bytes) = (ending.cause, ending.bytes);
-        if ending.settles_at.is_some_and(|at| at <= now) {
-            ending.settles_at = None;
-        }
-        let is_settled = ending.settles_at.is_none();
+        let is_quiet = ending.quiet_from.is_none();
         if now < ending.until {
             if held && self.connection.has_worked_enough() {
                 return Turn::Yield;
@@ -136,8 +138,8 @@ impl<S: Transport> Pump<S> {
                 return Turn::Wait; // for the directory, or for the store before the CONNACK
             }
             if bytes > 0 {
-                let Poll::Ready(read) = self.poll_read(cx) else {
-                    return if is_settled {
+                let Poll::Ready(read) = self.poll_kernel(cx) else {
+                    return if is_quiet {
                         self.conclude(cause, now)
                     } else {
                         Turn::Wait
@@ -145,6 +147,7 @@ impl<S: Transport> Pump<S> {
                 };
                 let read = read.unwrap_or(0);
                 if let Some(ending) = self.rare().ending.as_mut() {
+                    ending.quiet_from = ending.was_full.then(|| now + QUIET_IN_PACKET);
                     ending.bytes = if read == 0 {
                         0
                     } else {

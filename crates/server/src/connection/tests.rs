@@ -50,14 +50,15 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
     })
 }
 
-/// To a socket that nobody accepts.
-async fn tcp_stream() -> TcpStream {
+/// With the listener whose backlog its other end is in.
+async fn tcp_stream(slot: &Slot) -> (Heard<TcpStream>, tokio::net::TcpListener) {
     let socket = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();
-    TcpStream::connect(socket.local_addr().unwrap())
+    let stream = TcpStream::connect(socket.local_addr().unwrap())
         .await
-        .unwrap()
+        .unwrap();
+    (Heard::new(stream, slot.bell().clone()), socket)
 }
 
 async fn slot() -> (Slot, IpAddr) {
@@ -73,14 +74,14 @@ async fn slot() -> (Slot, IpAddr) {
 async fn an_idle_connection_is_small() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
-    let stream = tcp_stream().await;
     let (slot, address) = slot().await;
+    let (stream, _listener) = tcp_stream(&slot).await;
     let task = serve(shared.clone(), slot, address, shared.clock.now(), stream);
     let size = size_of_val(&task);
     println!("task of a TCP connection: {size} bytes");
     println!(
         "  of which: pump {}, connection {}, decoder {}, sleep {}",
-        size_of::<Pump<TcpStream>>(),
+        size_of::<Pump<Heard<TcpStream>>>(),
         size_of::<Connection>(),
         size_of::<Decoder>(),
         size_of::<Sleep>()
@@ -120,14 +121,39 @@ async fn output_that_goes_nowhere_ends_the_connection_after_its_time_and_no_soon
     assert!(pump.deadline().is_some_and(|due| due > now));
 }
 
+/// The runtime is busy, say, and has not looked at the socket since the bytes came.
+#[tokio::test]
+async fn what_has_arrived_at_the_last_moment_is_no_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = shared(&dir.path().join("jam.db"));
+    let (slot, address) = slot().await;
+    let (stream, listener) = tcp_stream(&slot).await;
+    let (peer, _) = listener.accept().await.unwrap();
+    let accepted = shared.clock.now();
+    let mut pump = Pump::new(shared, slot, address, accepted, stream);
+    let late = accepted + Duration::from_secs(10);
+    let step = |pump: &mut Pump<_>| {
+        let mut cx = Context::from_waker(Waker::noop());
+        pump.poll_open(&mut cx, late, Instant::now())
+    };
+    assert_eq!(step(&mut pump), Turn::Again);
+    assert!(pump.is_ending(), "nothing has come");
+    pump.rare = None;
+
+    assert_eq!(peer.try_write(&[0x10]).unwrap(), 1);
+    step(&mut pump);
+    assert!(!pump.is_ending());
+    assert_eq!(&pump.input[..], [0x10]);
+}
+
 /// Else a receiver who keeps getting messages would not be heard.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
-    let stream = tcp_stream().await;
     let (slot, address) = slot().await;
+    let (stream, _listener) = tcp_stream(&slot).await;
     let at = |millis: u64| Time::from_millis(1_000_000 + millis);
     for _ in 0..32 {
         shared

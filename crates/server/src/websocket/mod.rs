@@ -68,7 +68,7 @@ pub(crate) struct WebSocketStream<S> {
     /// A pong was written and may lie in `io`.
     unflushed: bool,
     close_code: CloseCode,
-    /// The Close frame is on its way or out.
+    /// The Close frame is on its way or out, or cannot be written: no other frame follows.
     is_closing: bool,
 }
 
@@ -140,6 +140,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes a pong that is due, for who reads. What cannot be written now is tried again when there is room, or with
+    /// the next read. If nothing can be written any more, the next write says so: what the client had sent before that
+    /// is still to be read.
+    fn answer_ping(&mut self, cx: &mut Context<'_>) {
+        let mut written = self.poll_control(cx);
+        if self.unflushed && !matches!(written, Poll::Ready(Err(_))) {
+            written = Pin::new(&mut self.io).poll_flush(cx);
+            self.unflushed = written.is_pending();
+        }
+        if let Poll::Ready(Err(_)) = written {
+            self.head.at = self.head.len;
+            self.is_closing = true;
+        }
     }
 
     /// So many bytes are out; how many of them were payload.
@@ -225,13 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            // What cannot be written now is tried again when there is room, or with the next read.
-            if let Poll::Ready(Err(error)) = self.poll_control(cx) {
-                return Poll::Ready(Err(error));
-            }
-            if self.unflushed && Pin::new(&mut self.io).poll_flush(cx)?.is_ready() {
-                self.unflushed = false;
-            }
+            self.answer_ping(cx);
             if self
                 .frames
                 .end()

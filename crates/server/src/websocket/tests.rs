@@ -246,3 +246,13 @@ async fn a_close_is_answered_as_it_came_and_ends_what_is_read() {
         assert_eq!(receive(&mut client).await, (8, code.to_vec()));
     }
 }
+
+#[tokio::test]
+async fn what_came_before_the_peer_was_gone_is_read_though_its_ping_cannot_be_answered() {
+    let (mut socket, mut client) = open(2000);
+    client.write_all(&ping(b"there?")).await.unwrap();
+    client.write_all(&binary(&[7; 1000])).await.unwrap();
+    drop(client);
+    assert_eq!(read_all(&mut socket).await, (vec![7; 1000], None));
+    socket.write_all(b"too late").await.unwrap_err();
+}
