@@ -1,4 +1,4 @@
-"""docs/operations.md, logs: what is said of single clients, for people and for fail2ban."""
+"""docs/logs.md: what is said of single clients, for people and for fail2ban."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness import packets
 
-OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
+LOGS = Path(__file__).parents[2] / "docs/logs.md"
 
 
 def lines(server, wanted=1, seconds=10):
@@ -133,7 +133,7 @@ def test_the_filter_for_fail2ban_finds_what_is_written(start):
     for _ in range(4):
         server.attempt(user, password="wrong")
     lines(server, 4)
-    pattern = re.search(r"^failregex = (.*)$", OPERATIONS.read_text(), re.MULTILINE)[1]
+    pattern = re.search(r"^failregex = (.*)$", LOGS.read_text(), re.MULTILINE)[1]
     failregex = re.compile(pattern.replace("<ADDR>", r"(?P<ip>[0-9a-fA-F:.]+)"))
     found = [failregex.search(line) for line in server.log().splitlines()]
     assert [match["ip"] for match in found if match] == ["127.0.0.1"] * 4

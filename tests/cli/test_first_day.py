@@ -54,8 +54,8 @@ def cron_line(tmp_path):
     return (
         line.replace(r"\%", "%")
         .replace("/usr/local/bin/jam-mqtt", str(BINARY))
-        .replace("/var/backups/jam", f"{tmp_path}/backups")
-        .replace("/etc/jam-mqtt.toml", f"{tmp_path}/jam.toml")
+        .replace("/var/backups/jam-mqtt", f"{tmp_path}/backups")
+        .replace("/etc/jam-mqtt/jam-mqtt.toml", f"{tmp_path}/jam.toml")
     )
 
 

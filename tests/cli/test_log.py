@@ -1,4 +1,4 @@
-"""docs/operations.md, logs: a line may be lost, and nothing else."""
+"""docs/logs.md: a line may be lost, and nothing else."""
 
 import fcntl
 import json
