@@ -556,9 +556,9 @@ impl Mailbox {
         });
     }
 
-    /// Everything leaves.
-    pub(crate) fn clear(&mut self, gone: &mut Vec<Gone>) {
-        self.retain(gone, |_| false);
+    /// Everything leaves, up to and with a number.
+    pub(crate) fn clear(&mut self, up_to: Seq, gone: &mut Vec<Gone>) {
+        self.retain(gone, |entry| entry.seq > up_to);
     }
 
     /// What a store has found and nobody is left to get leaves.

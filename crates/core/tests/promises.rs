@@ -322,3 +322,49 @@ fn packet_ids_of_before_a_crash_are_not_used_again_soon() {
         "{after:?}"
     );
 }
+
+/// The operator's request has a number; what has a higher one came after it.
+#[test]
+fn a_purge_of_everything_leaves_what_came_after_the_request() {
+    let bench = Bench::on_disk(|rules| rules.user.many_devices = true);
+    disk(&bench).at_once(true);
+    let old = bench.client("2:old", V5);
+    old.connect_with(|connect| {
+        lasting(connect);
+        connect.will = Some(packets::will("/2/x", "bye"));
+    });
+    old.subscribe("/2/inbox", AtLeastOnce);
+    let retain = |client: &Client, topic: &str| {
+        let id = client.publish_with(topic, topic.to_owned(), AtLeastOnce, |it| it.retain = true);
+        client.expect_accepted(AtLeastOnce, id);
+    };
+    retain(&old, "/2/a");
+    let writer = writer(&bench);
+    writer.write("2", "before", AtLeastOnce);
+    let (entries, rest) = disk(&bench).find();
+    let messages = entries.iter().map(|it| it.seq);
+    let sessions = rest.sessions.iter().map(|(it, ..)| it.id);
+    let up_to = messages.chain(sessions).max().expect("there are messages");
+    let new = bench.client("2:new", V5);
+    new.connect_with(lasting);
+    new.subscribe("/2/inbox", AtLeastOnce);
+    retain(&new, "/2/b");
+    writer.write("2", "after", AtLeastOnce);
+    assert_eq!(arrived(&new), [(text("after"), false)]);
+    let user = jam_core::ids::UserId::parse("2").expect("a user id");
+    for _ in 0..2 {
+        bench.router().end(&user, up_to);
+        bench.run();
+    }
+    assert!(old.is_closed() && new.is_open());
+    crash(&bench);
+    new.drop_connection();
+    assert!(new.connect_with(lasting).session_present);
+    assert_eq!(arrived(&new), [(text("after"), true)]);
+    assert!(!old.connect_with(lasting).session_present);
+    old.subscribe("/2/a", AtLeastOnce);
+    old.subscribe("/2/x", AtLeastOnce);
+    assert_eq!(arrived(&old), []);
+    old.subscribe("/2/b", AtLeastOnce);
+    assert_eq!(arrived(&old).len(), 1);
+}

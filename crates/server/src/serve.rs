@@ -413,9 +413,9 @@ fn restore(
         clock::say(change, router, clock.now());
     }
     let this = Arc::downgrade(router);
-    mailbox.on_remove(move |user| {
+    mailbox.on_remove(move |user, up_to| {
         if let Some(router) = this.upgrade() {
-            router.end(&user);
+            router.end(&user, up_to);
         }
     });
     let this = Arc::downgrade(router);

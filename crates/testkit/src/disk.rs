@@ -188,6 +188,11 @@ impl CrashingStore {
         busy
     }
 
+    /// What a store would find that is opened on what is committed.
+    pub fn find(&self) -> (Vec<RecoveredEntry>, Recovered) {
+        self.state().file.recover()
+    }
+
     /// Whatever was not committed is gone; what a store finds when it is opened on the rest.
     pub fn crash(&self) -> (Vec<RecoveredEntry>, Recovered) {
         let mut state = self.state();

@@ -4,6 +4,7 @@ use super::Router;
 use super::shard::lock;
 use crate::directory::{Account, Life, Lookup, Question};
 use crate::ids::UserId;
+use crate::store::Seq;
 use crate::time::Time;
 use crate::user::Ended;
 
@@ -58,11 +59,13 @@ impl Router {
         Ok(())
     }
 
-    /// Ends everything of a user, as the operator asks.
-    pub fn end(&self, user: &UserId) {
+    /// Ends everything of a user up to and with a number, and every connection whose session is not younger than that, as
+    /// the operator asks.
+    pub fn end(&self, user: &UserId, up_to: Seq) {
         self.with_user(user, |user, effects| {
-            user.end_life(effects, &|| self.next_seq());
+            user.end_up_to(up_to, effects, &|| self.next_seq());
         });
+        self.drop_wills_of(user, up_to);
     }
 
     /// Whether something of a user belonged to another account than the one of this life; it has ended.
@@ -80,6 +83,6 @@ impl Router {
 
     pub(super) fn has_ended(&self, user: &UserId, ended: Ended) {
         lock(&self.ended).add(ended);
-        self.drop_wills_of(user);
+        self.drop_wills_of(user, Seq::MAX);
     }
 }

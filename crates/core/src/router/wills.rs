@@ -13,7 +13,7 @@ use super::shard::lock;
 use crate::directory::{Account, Lookup, Question};
 use crate::ids::UserId;
 use crate::policy::{Stop, refusals};
-use crate::store::{Origin, WillRecord, Write};
+use crate::store::{Origin, Seq, WillRecord, Write};
 use crate::time::Time;
 use crate::user::DueWill;
 
@@ -47,8 +47,9 @@ impl Wills {
         Some(due)
     }
 
-    fn take_all_of(&mut self, user: &UserId) -> Vec<DueWill> {
-        let is_its = |due: &DueWill| due.user == *user;
+    fn take_all_of(&mut self, user: &UserId, up_to: Seq) -> Vec<DueWill> {
+        let is_its =
+            |due: &DueWill| due.user == *user && due.id.is_none_or(|number| number <= up_to);
         let indexes = (0..self.queue.len()).rev();
         let indexes: Vec<_> = indexes
             .filter(|index| is_its(&self.queue[*index]))
@@ -141,9 +142,9 @@ impl Router {
         }));
     }
 
-    /// Nothing more is said in the name of an account that is gone.
-    pub(super) fn drop_wills_of(&self, user: &UserId) {
-        let dropped = lock(&self.wills).take_all_of(user);
+    /// Nothing more is said in the name of an account that is gone; of what is kept, up to and with a number.
+    pub(super) fn drop_wills_of(&self, user: &UserId, up_to: Seq) {
+        let dropped = lock(&self.wills).take_all_of(user, up_to);
         dropped.iter().for_each(|due| self.drop_will(due));
     }
 

@@ -9,7 +9,7 @@ use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, User, UserLimits};
 use crate::directory::Life;
 use crate::ids::UserId;
 use crate::link::LinkId;
-use crate::mailbox::{Kind, Mailbox, Place, Slots};
+use crate::mailbox::{Gone, Kind, Mailbox, Place, Slots};
 use crate::message::{ENTRY_BYTES, Message};
 use crate::policy::{Destination, Refusal, refusals};
 use crate::push::PushRules;
@@ -260,7 +260,13 @@ impl User {
     pub(crate) fn purge(&mut self, up_to: Seq, from: Option<&UserId>, effects: &mut Effects) {
         let mut gone = Vec::new();
         self.mailbox.purge(up_to, from, &mut gone);
-        for entry in &gone {
+        self.land_gone(&gone, effects);
+        effects.all_gone(gone);
+    }
+
+    /// What has left is not on its way to any device any more.
+    pub(super) fn land_gone(&mut self, gone: &[Gone], effects: &mut Effects) {
+        for entry in gone {
             for device in &mut self.devices {
                 if let Some((packet_id, _)) = device.session.flight_of(entry.seq) {
                     device.session.landed(packet_id);
@@ -274,7 +280,6 @@ impl User {
                 }
             }
         }
-        effects.all_gone(gone);
     }
 
     /// The store could not keep a message, or no longer has it: it was never here.

@@ -130,9 +130,9 @@ impl User {
             sessions: self.devices.len(),
         };
         // The log first: nothing is passed on from one device to another.
-        self.clear_retained(effects);
+        self.clear_retained(Seq::MAX, effects);
         let mut gone = Vec::new();
-        self.mailbox.clear(&mut gone);
+        self.mailbox.clear(Seq::MAX, &mut gone);
         effects.all_gone(gone);
         while let Some(last) = self.devices.len().checked_sub(1) {
             self.devices[last].will = None;
@@ -146,6 +146,29 @@ impl User {
             ended.lives = 0;
         }
         effects.seldom().ended = Some(ended);
+    }
+
+    /// Everything ends that has a number up to this one, and what has none: the sessions that end with their connections.
+    pub(crate) fn end_up_to(
+        &mut self,
+        up_to: Seq,
+        effects: &mut Effects,
+        next_id: &dyn Fn() -> Seq,
+    ) {
+        self.clear_retained(up_to, effects);
+        let mut gone = Vec::new();
+        self.mailbox.clear(up_to, &mut gone);
+        self.land_gone(&gone, effects);
+        effects.all_gone(gone);
+        for index in (0..self.devices.len()).rev() {
+            if self.devices[index].id().is_none_or(|id| id <= up_to) {
+                self.devices[index].will = None;
+                self.end_session(index, Some(Eviction::NotAuthorized), effects, next_id);
+            }
+        }
+        if self.mailbox.is_empty() {
+            self.end_pushes(effects);
+        }
     }
 
     /// What a store has found.

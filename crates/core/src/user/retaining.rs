@@ -96,9 +96,9 @@ impl User {
         unsent
     }
 
-    /// Nothing is retained any more.
-    pub(crate) fn clear_retained(&mut self, effects: &mut Effects) {
-        self.end_retained_if(effects, |_| true);
+    /// Nothing is retained any more, up to and with a number.
+    pub(crate) fn clear_retained(&mut self, up_to: Seq, effects: &mut Effects) {
+        self.end_retained_if(effects, |entry| entry.seq <= up_to);
     }
 
     pub(super) fn end_expired_retained(&mut self, now: Time, effects: &mut Effects) {

@@ -195,7 +195,9 @@ pub fn purge_everything(dir: &Path, user: &UserId) -> Result<Purged, OpenError> 
     match remove_unserved(dir, user) {
         Err(OpenError::InUse(_)) => {
             let connection = schema::open_to_write(&files.db).map_err(sqlite)?;
-            let sql = "INSERT OR REPLACE INTO purge (user, sender, up_to) VALUES (?1, ?2, 0)";
+            let sql = "INSERT OR REPLACE INTO purge (user, sender, up_to)
+                 SELECT ?1, ?2, coalesce(max(id), 0) FROM (SELECT max(id) AS id FROM message
+                 UNION ALL SELECT max(id) FROM session UNION ALL SELECT max(id) FROM will)";
             let asked = connection.execute(sql, (user.as_str(), EVERYTHING));
             asked.map_err(sqlite)?;
             Ok(Purged::Asked)
@@ -216,25 +218,41 @@ pub fn remove_unserved(dir: &Path, user: &UserId) -> Result<u64, OpenError> {
     let connection = schema::open(&files, closed)?;
     let remove = || {
         let transaction = connection.unchecked_transaction()?;
-        let removed = remove_everything(&transaction, user.as_str())?;
+        let removed = remove_everything(&transaction, user.as_str(), i64::MAX)?;
         transaction.commit()?;
         Ok(removed)
     };
     remove().map_err(|error| OpenError::sqlite(&files.db, &error))
 }
 
-/// How many messages there were.
-pub(super) fn remove_everything(connection: &Connection, user: &str) -> rusqlite::Result<u64> {
-    for packets in ["received", "in_flight"] {
-        let sql = format!(
-            "DELETE FROM {packets} WHERE session IN (SELECT id FROM session WHERE user = ?1)"
-        );
-        connection.execute(&sql, [user])?;
+/// Removes everything of a user up to and with a number. How many messages there were.
+pub(super) fn remove_everything(
+    connection: &Connection,
+    user: &str,
+    up_to: i64,
+) -> rusqlite::Result<u64> {
+    let remove = |sql: &str| connection.execute(sql, (user, up_to));
+    for table in ["received", "in_flight", "claim", "subscription"] {
+        let sessions = "SELECT id FROM session WHERE user = ?1 AND id <= ?2";
+        remove(&format!(
+            "DELETE FROM {table} WHERE session IN ({sessions})"
+        ))?;
     }
-    for table in ["session", "will", "retained", "push", "owner"] {
-        connection.execute(&format!("DELETE FROM {table} WHERE user = ?1"), [user])?;
+    for table in ["session", "will"] {
+        remove(&format!("DELETE FROM {table} WHERE user = ?1 AND id <= ?2"))?;
     }
-    let messages = connection.execute("DELETE FROM message WHERE user = ?1", [user])?;
+    for table in ["retained", "push"] {
+        remove(&format!(
+            "DELETE FROM {table} WHERE user = ?1 AND message <= ?2"
+        ))?;
+    }
+    let messages = remove("DELETE FROM message WHERE user = ?1 AND id <= ?2")?;
+    // What is left is still theirs.
+    let sql = "DELETE FROM owner WHERE user = ?1
+         AND NOT EXISTS (SELECT 1 FROM message WHERE user = ?1)
+         AND NOT EXISTS (SELECT 1 FROM session WHERE user = ?1)
+         AND NOT EXISTS (SELECT 1 FROM will WHERE user = ?1)";
+    connection.execute(sql, [user])?;
     Ok(messages as u64)
 }
 

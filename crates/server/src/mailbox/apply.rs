@@ -9,7 +9,7 @@ use jam_core::message::Message;
 use jam_core::store::{Append, Flight, Seq, SessionRecord, Write};
 use jam_core::timekeeping::ClockRecord;
 use jam_wire::EncodeError;
-use rusqlite::{CachedStatement, Connection, Error, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, Error, Row, TransactionBehavior, params};
 
 use super::clock;
 use super::pending::{Op, Pending};
@@ -27,6 +27,34 @@ pub(super) const AWAITS_PUBACK: i64 = 1;
 pub(super) const AWAITS_PUBREC: i64 = 2;
 /// `in_flight.state`.
 pub(super) const AWAITS_PUBCOMP: i64 = 3;
+
+/// What another process asks to be removed: a row of `purge`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Purge {
+    pub(super) user: String,
+    pub(super) sender: String,
+    pub(super) up_to: i64,
+}
+
+impl Purge {
+    pub(super) fn all(connection: &Connection) -> Result<Vec<Self>, Error> {
+        let mut select = connection.prepare_cached("SELECT user, sender, up_to FROM purge")?;
+        let row = |row: &Row<'_>| {
+            Ok(Self {
+                user: row.get(0)?,
+                sender: row.get(1)?,
+                up_to: row.get(2)?,
+            })
+        };
+        select.query_map([], row)?.collect()
+    }
+
+    /// One that has taken its place since is not done yet.
+    fn forget(&self, connection: &Connection) -> Result<(), Error> {
+        let sql = "DELETE FROM purge WHERE user = ?1 AND sender = ?2 AND up_to = ?3";
+        execute(connection, sql, params![self.user, self.sender, self.up_to])
+    }
+}
 
 /// What the writer knows of the file besides its rows.
 #[derive(Debug)]
@@ -57,13 +85,14 @@ impl Applier {
         batch.highest() > self.reserved
     }
 
-    /// Commits the batch, and what is to be remembered of the clocks; `probe` if something must be written in any
-    /// case.
+    /// Commits the batch, what is to be remembered of the clocks, and that what other processes asked for is done;
+    /// `probe` if something must be written in any case.
     pub(super) fn commit(
         &mut self,
         connection: &mut Connection,
         batch: &Pending,
         record: Option<&ClockRecord>,
+        done: &[Purge],
         probe: bool,
     ) -> Result<(), Error> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -78,6 +107,7 @@ impl Applier {
         let position = self.position;
         let applied = self
             .apply(&transaction, batch)
+            .and_then(|()| done.iter().try_for_each(|purge| purge.forget(&transaction)))
             .and_then(|()| transaction.commit());
         match applied {
             Ok(()) => self.reserved = reserved,
@@ -92,7 +122,7 @@ impl Applier {
         connection: &mut Connection,
         record: &ClockRecord,
     ) -> Result<(), Error> {
-        self.commit(connection, &Pending::default(), Some(record), false)
+        self.commit(connection, &Pending::default(), Some(record), &[], false)
     }
 
     fn apply(&mut self, connection: &Connection, batch: &Pending) -> Result<(), Error> {

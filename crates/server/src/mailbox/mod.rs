@@ -150,9 +150,10 @@ impl SqliteMailbox {
         drop(self.shared.on_purge.set(Hook(hook)));
     }
 
-    /// What is done when another process asks for everything of a user to be removed. Called as above.
-    pub fn on_remove(&self, then: impl Fn(UserId) + Send + Sync + 'static) {
-        drop(self.shared.on_remove.set(Hook(Box::new(then))));
+    /// What is done when another process asks for everything of a user to be removed, up to a number. Called as above.
+    pub fn on_remove(&self, then: impl Fn(UserId, Seq) + Send + Sync + 'static) {
+        let hook = Box::new(move |(user, up_to)| then(user, up_to));
+        drop(self.shared.on_remove.set(Hook(hook)));
     }
 
     /// What is done when nothing can be written any more: nothing is to wait for the store that can do without.

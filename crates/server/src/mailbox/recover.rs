@@ -45,20 +45,7 @@ pub(super) struct Found {
 
 /// Reads everything but contents and [`all_entries`].
 pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Error> {
-    // What somebody asked for while no server ran.
-    let sql = "DELETE FROM message WHERE EXISTS
-         (SELECT 1 FROM purge WHERE purge.user = message.user AND message.id <= purge.up_to
-          AND purge.sender IN ('', message.sender)) AND flags & ?1";
-    let asked: i64 = connection.query_row("SELECT count(*) FROM purge", [], |row| row.get(0))?;
-    if asked > 0 {
-        connection.execute(sql, [rec::INBOX])?;
-        let mut select = connection.prepare("SELECT user FROM purge WHERE sender = ?1")?;
-        let users = select.query_map([EVERYTHING], |row| row.get::<_, String>(0))?;
-        for user in users.collect::<Result<Vec<_>, _>>()? {
-            remove_everything(connection, &user)?;
-        }
-        connection.execute("DELETE FROM purge", [])?;
-    }
+    purge(connection)?;
     let reserved = reserved(connection)?;
     forget_orphans(connection);
     let mut parts = in_parts(path, "session", sessions)?.into_iter();
@@ -97,6 +84,31 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
         position,
         clock: clock::read(connection)?,
     })
+}
+
+/// Does what another process asked a server for that is not there any more, and forgets that it was asked: both or
+/// neither.
+fn purge(connection: &Connection) -> Result<(), Error> {
+    let asked: i64 = connection.query_row("SELECT count(*) FROM purge", [], |row| row.get(0))?;
+    if asked == 0 {
+        return Ok(());
+    }
+    let transaction = connection.unchecked_transaction()?;
+    let sql = "DELETE FROM message WHERE EXISTS
+         (SELECT 1 FROM purge WHERE purge.user = message.user AND message.id <= purge.up_to
+          AND purge.sender IN ('', message.sender)) AND flags & ?1";
+    transaction.execute(sql, [rec::INBOX])?;
+    let everything = {
+        let mut select = transaction.prepare("SELECT user, up_to FROM purge WHERE sender = ?1")?;
+        let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
+        let users = select.query_map([EVERYTHING], row)?;
+        users.collect::<Result<Vec<_>, _>>()?
+    };
+    for (user, up_to) in everything {
+        remove_everything(&transaction, &user, up_to)?;
+    }
+    transaction.execute("DELETE FROM purge", [])?;
+    transaction.commit()
 }
 
 /// What is of a session or of a message that is not there. It is never read, so it is no harm if this fails.

@@ -72,8 +72,9 @@ pub(super) struct Shared {
     crowded: AtomicBool,
     early: AtomicUsize,
     ending: AtomicBool,
-    /// Everything of a user is to go.
-    pub(super) on_remove: OnceLock<Hook<UserId>>,
+    /// Everything of a user is to go, up to a number.
+    pub(super) on_remove: OnceLock<Hook<(UserId, Seq)>>,
+    /// Messages of a user are to go, up to a number, of one sender if there is one.
     pub(super) on_purge: OnceLock<Hook<(UserId, Seq, Option<UserId>)>>,
     pub(super) on_failing: OnceLock<Hook<()>>,
     /// Pages that the file may have; 0 for any number.

@@ -17,7 +17,7 @@ use jam_core::timekeeping::ClockRecord;
 use rusqlite::{Connection, Error, ErrorCode};
 
 use super::admin::EVERYTHING;
-use super::apply::Applier;
+use super::apply::{Applier, Purge};
 use super::clock;
 use super::records;
 use super::reserve::{LEAST_BYTES, Reserve};
@@ -40,6 +40,8 @@ pub(super) struct Writer {
     applier: Applier,
     /// `PRAGMA data_version` when it was last looked at.
     seen: i64,
+    /// What other processes asked for and the router has done, until that is kept.
+    purged: Vec<Purge>,
     /// Whether the connection is to be replaced before the next try.
     suspect: bool,
     reserve: Reserve,
@@ -62,6 +64,7 @@ impl Writer {
             connection,
             applier,
             seen: -1,
+            purged: Vec::new(),
             suspect: false,
             reserve,
             probed: Instant::now(),
@@ -141,12 +144,14 @@ impl Writer {
             answer.stored();
         }
         let new_numbers = self.applier.must_reserve(&batch.ops);
-        let wrote = !batch.ops.is_idle() || self.is_failing() || new_numbers;
+        let wrote =
+            !batch.ops.is_idle() || self.is_failing() || new_numbers || !self.purged.is_empty();
         let outcome = if wrote { self.commit(&batch) } else { Ok(()) };
         let upto = batch.upto();
         match outcome {
             Ok(()) => {
                 self.shared.failing.store(false, Ordering::Relaxed);
+                self.purged.clear();
                 if let Some(record) = batch.clock.filter(|_| wrote) {
                     self.clock = Some(record);
                     self.shared.clock_kept(record);
@@ -219,7 +224,11 @@ impl Writer {
         loop {
             let clock = batch.clock.as_ref();
             let connection = &mut self.connection;
-            let outcome = self.applier.commit(connection, &batch.ops, clock, probe);
+            let outcome = {
+                let done = &self.purged;
+                self.applier
+                    .commit(connection, &batch.ops, clock, done, probe)
+            };
             tries += 1;
             match &outcome {
                 Err(error) if is_busy(error) && tries < BUSY_TRIES => {}
@@ -266,63 +275,53 @@ impl Writer {
         );
     }
 
-    /// Tells the router what another process wants removed.
+    /// Has the router remove what another process wants removed, and forgets the request in the commit that keeps that: it
+    /// is done once, and a crash undoes both or neither.
     fn look_for_purges(&mut self) {
-        let Some(on_purge) = self.shared.on_purge.get() else {
-            return;
-        };
         let look = || -> Result<_, Error> {
             let version = schema::pragma(&self.connection, "data_version")?;
             if version == self.seen {
                 return Ok((version, Vec::new()));
             }
-            let mut select = self
-                .connection
-                .prepare_cached("SELECT user, up_to, sender FROM purge")?;
-            let row = |row: &rusqlite::Row<'_>| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get(1)?,
-                    row.get::<_, String>(2)?,
-                ))
-            };
-            let purges = select.query_map([], row)?.collect::<Result<Vec<_>, _>>()?;
-            Ok((version, purges))
+            Ok((version, Purge::all(&self.connection)?))
         };
         // What cannot be read now can be read a little later.
-        let Ok((version, purges)) = look() else {
+        let Ok((version, mut asked)) = look() else {
             return;
         };
-        for (user, up_to, sender) in &purges {
-            let (user, up_to) = (records::user(user), records::from_number(*up_to));
-            if sender == EVERYTHING {
-                if let (Ok(user), Some(hook)) = (user, self.shared.on_remove.get()) {
-                    hook.0(user);
-                }
-                continue;
-            }
-            let from = records::user(sender).ok();
-            if let (Ok(user), Ok(up_to)) = (user, up_to)
-                && from.is_some() != sender.is_empty()
-            {
-                on_purge.0((user, up_to, from));
-            }
-        }
-        if !purges.is_empty() {
-            // The request is forgotten after what it asked for is kept, or a crash would undo it.
-            let batch = self.shared.take();
-            if !self.write(batch) {
-                return;
-            }
-        }
-        for purge in &purges {
-            let sql = "DELETE FROM purge WHERE user = ?1 AND up_to = ?2 AND sender = ?3";
-            let (user, up_to, sender) = purge;
-            if self.connection.execute(sql, (user, up_to, sender)).is_err() {
-                return;
+        asked.retain(|purge| !self.purged.contains(purge));
+        for purge in asked {
+            if self.purge(&purge) {
+                self.purged.push(purge);
             }
         }
         self.seen = version;
+        if !self.purged.is_empty() && !self.is_failing() {
+            let batch = self.shared.take();
+            self.write(batch);
+        }
+    }
+
+    /// Whether the router has been told, or there is nothing that it could be told.
+    fn purge(&self, purge: &Purge) -> bool {
+        let (user, up_to) = (
+            records::user(&purge.user),
+            records::from_number(purge.up_to),
+        );
+        let (Ok(user), Ok(up_to)) = (user, up_to) else {
+            return true;
+        };
+        if purge.sender == EVERYTHING {
+            let hook = self.shared.on_remove.get();
+            hook.inspect(|hook| hook.0((user, up_to))).is_some()
+        } else {
+            let from = records::user(&purge.sender).ok();
+            if from.is_none() && !purge.sender.is_empty() {
+                return true;
+            }
+            let hook = self.shared.on_purge.get();
+            hook.inspect(|hook| hook.0((user, up_to, from))).is_some()
+        }
     }
 
     /// Says how the connection commits, and how large the file may become.

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use jam_core::store::{Flight, Write};
+use jam_core::directory::Life;
+use jam_core::store::{Flight, MailboxStore, OwnerRecord, Write};
 use jam_core::time::Time;
 use rusqlite::Connection;
 
 use super::setting::{
     PATIENCE, Setting, append, append_of, id, open, record, retain_of, subscription, user,
+    wait_until, will,
 };
 use crate::mailbox::admin::{self, Purged};
 use crate::mailbox::salvage::salvage;
-use crate::mailbox::{OpenError, schema};
+use crate::mailbox::{OpenError, PROBE_INTERVAL, schema};
 
 #[test]
 fn an_overview_counts_and_shows_nothing() {
@@ -105,6 +107,125 @@ fn one_sender_s_messages_are_purged() {
     let stopped = |from| admin::purge(setting.path(), &user("2"), Some(from)).unwrap();
     assert_eq!(stopped(&other), Purged::Removed(0));
     assert_eq!(stopped(&sender), Purged::Removed(1));
+}
+
+/// Rows of `purge` that are put back as they were: a request that is there again.
+fn ask_again(setting: &Setting) {
+    setting.sql("INSERT INTO purge SELECT * FROM purge_of_before");
+}
+
+fn seqs(found: &super::setting::Found) -> Vec<u64> {
+    found.entries.iter().map(|entry| entry.seq).collect()
+}
+
+#[test]
+fn everything_of_a_user_goes_up_to_the_request_and_nothing_later() {
+    let mut setting = Setting::new();
+    let owner = |user: &str| {
+        Write::Owner(Box::new(OwnerRecord {
+            user: super::setting::user(user),
+            life: Life::default(),
+            gone_since: None,
+        }))
+    };
+    let session = |id| {
+        [
+            Write::Session(record(id)),
+            Write::Subscribe(id, Box::new(subscription("/1/inbox"))),
+            Write::Received(id, super::setting::id(5)),
+            Write::InFlight(id, super::setting::id(6), Flight::AwaitsPubComp),
+        ]
+    };
+    let due = |id| {
+        let mut due = will("/1/x");
+        due.id = id;
+        Write::Will(Box::new(due))
+    };
+    setting.write([owner("1"), owner("2"), append(1), append_of(2, "2", "x")]);
+    setting.write([retain_of(3, "/1/a", "a"), Write::Claim(4, 3), due(5)]);
+    setting.write(session(4));
+    // The number of what comes last is not a message's.
+    setting.write(session(6));
+    setting.flush();
+    // Nobody listens: it is done at the next start.
+    let asked = admin::purge_everything(setting.path(), &user("1")).unwrap();
+    assert_eq!(asked, Purged::Asked);
+    setting.sql("CREATE TABLE purge_of_before AS SELECT * FROM purge");
+    setting.write([append(7), retain_of(8, "/1/a", "b"), due(9)]);
+    setting.write(session(10));
+    for _ in 0..2 {
+        let found = setting.reopen();
+        assert_eq!(seqs(&found), [2, 7, 8]);
+        let sessions: Vec<_> = found.sessions.iter().map(|(it, ..)| it.id).collect();
+        assert_eq!((sessions, found.retained.len()), (vec![10], 1));
+        assert_eq!((found.wills.len(), found.owners.len()), (1, 2));
+        let rows = ["subscription", "received", "in_flight", "claim", "purge"];
+        assert_eq!(rows.map(|table| setting.count(table)), [1, 1, 1, 0, 0]);
+        ask_again(&setting);
+    }
+    setting.close();
+    assert_eq!(
+        admin::purge_everything(setting.path(), &user("1")).unwrap(),
+        Purged::Removed(2)
+    );
+    let found = setting.reopen();
+    assert_eq!((seqs(&found), found.owners.len()), (vec![2], 1));
+}
+
+/// The row of the request cannot be deleted: then what it asked for is not kept either, and the router is not told again.
+#[test]
+fn a_purge_is_kept_together_with_its_being_done() {
+    for everything in [false, true] {
+        let mut setting = Setting::new();
+        let (to, asked) = sync_channel(10);
+        let mailbox = Arc::downgrade(setting.mailbox());
+        let remove = move |up_to| {
+            to.send(up_to).unwrap();
+            let mailbox = mailbox.upgrade().unwrap();
+            mailbox.write([Write::Remove(1)].into_iter().collect(), None);
+        };
+        let path = setting.path().to_owned();
+        if everything {
+            setting.mailbox().on_remove(move |_, up_to| remove(up_to));
+        } else {
+            setting.mailbox().on_purge(move |_, up_to, _| remove(up_to));
+        }
+        let ask = || {
+            let asked = if everything {
+                admin::purge_everything(&path, &user("1"))
+            } else {
+                admin::purge(&path, &user("1"), None)
+            };
+            assert_eq!(asked.unwrap(), Purged::Asked);
+        };
+        let is_due = || {
+            if everything {
+                admin::is_everything_due(&path, &user("1")).unwrap()
+            } else {
+                admin::is_purge_due(&path, &user("1"), None).unwrap()
+            }
+        };
+        setting.write([append(1), append(2)]);
+        setting.flush();
+        setting.sql(
+            "CREATE TRIGGER held BEFORE DELETE ON purge BEGIN SELECT RAISE(ABORT, 'held'); END",
+        );
+        ask();
+        assert_eq!(asked.recv_timeout(PATIENCE).unwrap(), 2);
+        wait_until(|| !setting.mailbox().accepts());
+        std::thread::sleep(PROBE_INTERVAL * 2);
+        assert!(is_due());
+        assert_eq!((setting.count("message"), asked.try_iter().count()), (2, 0));
+        setting.sql("DROP TRIGGER held");
+        wait_until(|| !is_due());
+        assert_eq!((setting.count("message"), asked.try_iter().count()), (1, 0));
+        // The next request is another one.
+        wait_until(|| setting.mailbox().accepts());
+        ask();
+        assert_eq!(asked.recv_timeout(PATIENCE).unwrap(), 2);
+        wait_until(|| !is_due());
+        assert_eq!(seqs(&setting.reopen()), [2]);
+    }
 }
 
 #[test]

@@ -31,6 +31,14 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) type Outcome = (u64, Result<(), Refusal>);
 
+pub(super) fn wait_until(what: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !what() {
+        assert!(started.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// What is found when a mailbox is opened.
 pub(super) struct Found {
     /// In the order of their numbers.

@@ -8,24 +8,15 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use jam_core::policy::refusals;
 use jam_core::store::{Flight, MailboxStore, Write};
 
-use super::setting::{PATIENCE, Setting, append_of, id, open, record, retain_of};
+use super::setting::{PATIENCE, Setting, append_of, id, open, record, retain_of, wait_until};
 use crate::mailbox::pending::Answer;
 use crate::mailbox::{OpenError, PROBE_INTERVAL, RESERVE_BYTES, SqliteMailbox};
 
 const LARGE: usize = 100_000;
-
-fn wait_until(what: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !what() {
-        assert!(started.elapsed() < PATIENCE);
-        thread::sleep(Duration::from_millis(5));
-    }
-}
 
 #[test]
 fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room() {
