@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
+use jam_testkit::client::lasting;
 use jam_testkit::{Bench, Client, packets};
 use jam_wire::ReasonCode;
 use jam_wire::packet::{Ack, Packet, PacketId, Publish, QoS, Version};
@@ -111,7 +112,7 @@ fn a_user_has_one_rate_for_all_devices() {
 
 #[test]
 fn coming_back_makes_nobody_faster() {
-    for change in [|_: &mut _| (), jam_testkit::client::lasting] {
+    for change in [|_: &mut _| (), lasting] {
         let bench = bench();
         let client = bench.client("1:phone", V5);
         client.connect_with(change);
@@ -184,4 +185,32 @@ fn without_a_limit_nobody_is_slowed_down() {
         client.publish("/1/notes", "", AtMostOnce);
     }
     client.expect_nothing();
+}
+
+/// The store gives it back each time that it cannot keep it.
+#[test]
+fn a_will_counts_once_however_often_the_store_gives_it_back() {
+    let bench = Bench::on_disk(|rules| rules.publish_rate = NonZeroU32::new(RATE));
+    let disk = bench.disk().expect("a bench on disk");
+    disk.at_once(true);
+    let client = bench.client("1:phone", V5);
+    client.connect_with(|connect| {
+        lasting(connect);
+        let mut will = packets::will("/2/inbox", r#"{"from":"1","content":"bye"}"#);
+        will.qos = AtLeastOnce;
+        connect.will = Some(will);
+    });
+    // The user has none left but for the will.
+    for _ in 1..BURST {
+        client.publish("/1/notes", "", AtMostOnce);
+    }
+    disk.at_once(false);
+    client.drop_connection();
+    for _ in 0..3 {
+        disk.fail(usize::MAX);
+        bench.run();
+    }
+    disk.at_once(true);
+    bench.run();
+    assert_eq!(disk.kept(), 1, "the will is kept");
 }

@@ -241,6 +241,67 @@ fn what_is_on_its_way_leaves_with_the_session_when_it_has_expired() {
     assert_nothing_is_left(&bench);
 }
 
+/// A timer that a timer sets is not due yet: looking for what is due ends.
+#[test]
+fn what_expired_on_its_way_leaves_with_the_timer_that_ends_the_session() {
+    let bench = bench();
+    let client = bench.client("1:phone", V5);
+    client.connect_with(|connect| {
+        lasting(connect);
+        connect.properties.session_expiry_secs = Some(60);
+    });
+    client.subscribe_inbox();
+    let message = packets::message("1", "x");
+    let id = client.publish_with("/1/inbox", message, AtLeastOnce, |publish| {
+        let properties = publish.properties.get_or_insert_default();
+        properties.message_expiry_secs = Some(30);
+    });
+    client.expect_message("1", "x");
+    client.expect_accepted(AtLeastOnce, id);
+    client.drop_connection();
+    bench.advance(Duration::from_secs(40));
+    assert_eq!(disk(&bench).kept(), 1);
+    bench.let_time_pass(Duration::from_secs(30));
+    let (router, now) = (bench.router(), bench.now());
+    assert_eq!(router.pending_timers(), 1);
+    assert!(router.handle_timeout(now));
+    assert!(
+        !router.handle_timeout(now),
+        "it has set a timer that is due"
+    );
+    assert_nothing_is_left(&bench);
+}
+
+/// A log in which something expires each moment is looked through once in a second.
+#[test]
+fn a_log_is_not_looked_through_for_each_message_that_expires() {
+    let bench = Bench::new();
+    let client = bench.client("1:phone", V5);
+    client.connect_lasting();
+    client.disconnect();
+    let friend = bench.client("2:phone", V5);
+    friend.connect();
+    for _ in 0..50 {
+        let message = packets::message("2", "x");
+        let id = friend.publish_with("/1/inbox", message, AtLeastOnce, |publish| {
+            let properties = publish.properties.get_or_insert_default();
+            properties.message_expiry_secs = Some(10);
+        });
+        friend.expect_accepted(AtLeastOnce, id);
+        bench.let_time_pass(Duration::from_millis(20));
+    }
+    let mut looks = 0;
+    for _ in 0..1100 {
+        bench.let_time_pass(Duration::from_millis(10));
+        let now = bench.now();
+        while bench.router().handle_timeout(now) {
+            looks += 1;
+        }
+    }
+    assert!((1..=3).contains(&looks), "{looks}");
+    assert_eq!(bench.store().kept(), 0);
+}
+
 #[test]
 fn a_retained_message_is_stored_once_however_often_it_is_asked_for() {
     for qos in QUALITIES {

@@ -398,6 +398,7 @@ impl Router {
         self.with_user(&user, |user, effects| {
             let next_id = &|| self.next_seq();
             user.handle_timeout(&alarm, now, &self.rules.user, effects, next_id);
+            user.watch_expiry(effects);
             effects.postpone_timers(now);
         });
         true

@@ -105,17 +105,19 @@ impl Router {
             }
             Err(Stop::Ask(question)) => return Err(question),
         };
-        // Last, for the rest is gone through again when a fact has been loaded.
-        if !self.may_publish_will(&due.user, now) {
+        // Last, for the rest is gone through again when a fact has been loaded; and once, also if the store gives it back.
+        if !due.is_counted && !self.may_publish_will(&due.user, now) {
             self.drop_will(due);
             return Ok(());
         }
+        let mut due = due.clone();
+        due.is_counted = true;
         let origin = Origin::Will(due.clone());
         match self.publish(permit, publish, None, None, origin, now) {
             Ok(_) => {}
-            Err(refusal) if refusal == refusals::STORE => self.put_back_will(due.clone()),
+            Err(refusal) if refusal == refusals::STORE => self.put_back_will(due),
             // A mailbox without room drops a will, which nobody waits for an answer to.
-            Err(_) => self.drop_will(due),
+            Err(_) => self.drop_will(&due),
         }
         Ok(())
     }
@@ -139,6 +141,7 @@ impl Router {
             user: record.user,
             will: record.will,
             token: record.token,
+            is_counted: false,
         }));
     }
 

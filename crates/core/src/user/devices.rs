@@ -438,6 +438,8 @@ impl User {
             Alarm::Presence => self.look_at_presence(now, effects),
             Alarm::Expiry => self.look_at_expiry(now, effects),
         }
+        // What was on its way to a session that has ended may have expired meanwhile.
+        self.expire(now, effects);
     }
 
     fn device_timeout(

@@ -87,6 +87,8 @@ pub struct DueWill {
     pub(crate) will: Box<Will>,
     /// Of the token that its session was made with.
     pub(crate) token: Option<Mark>,
+    /// Whether it has been counted against the user's rate of publishes.
+    pub(crate) is_counted: bool,
 }
 
 impl DueWill {
@@ -107,6 +109,7 @@ impl DueWill {
             user,
             will,
             token,
+            is_counted: _,
         } = self.clone();
         id.map(|id| WillRecord {
             id,
@@ -287,6 +290,7 @@ impl Device {
             user: user.clone(),
             will,
             token: self.token,
+            is_counted: false,
         }
     }
 
@@ -369,6 +373,8 @@ pub(crate) struct User {
     presence: Presence,
     /// For when the router's timer is set, because something expires.
     expiry_alarm: Time,
+    /// Whether that is later than something expires, for the last look was a moment ago.
+    expiry_pauses: bool,
 }
 
 impl User {
@@ -382,6 +388,7 @@ impl User {
             pushes: None,
             presence: Presence::default(),
             expiry_alarm: Time::NEVER,
+            expiry_pauses: false,
         }
     }
 
