@@ -21,6 +21,11 @@ const OTHERS: Number = Number::MAX;
 const SCANNED: usize = 8;
 
 /// What waits, by sender.
+///
+/// At most [`MAX_SENDERS`] are told apart at once, which takes a mailbox with as many messages, each from somebody else.
+/// Those that come beyond have one share together, half of the mailbox, until somebody of whom nothing waits any more has
+/// made room: one of them may then be refused for what the others have there, and none of them takes anything from the
+/// first. A purge of one sender's messages finds nothing of those.
 #[derive(Debug, Default)]
 pub(super) struct Senders(Option<Box<Table>>);
 

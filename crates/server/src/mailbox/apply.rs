@@ -190,7 +190,11 @@ impl Applier {
             Write::Append(_) | Write::Remove(_) | Write::AnswerAfter(_) => Ok(()),
             Write::Acknowledged { seq, waits_for } => {
                 let sql = "UPDATE message SET waits_for = ?2, acknowledged = 1 WHERE id = ?1";
-                execute(connection, sql, params![rec::number(*seq), waits_for])
+                execute(
+                    connection,
+                    sql,
+                    params![rec::number(*seq), rec::devices(*waits_for)],
+                )
             }
             Write::Session(record) => session(connection, record),
             Write::EndSession(session) => {
@@ -353,7 +357,7 @@ fn message(
         append.user.as_str(),
         message.sender().as_str(),
         rec::Flags::of(append, qos).to_number(),
-        append.waits_for,
+        rec::devices(append.waits_for),
         op.acknowledged,
         rec::number(message.received_at().as_millis()),
         rec::expiry(message.expires_at()),
@@ -398,8 +402,12 @@ fn session(connection: &Connection, record: &SessionRecord) -> Result<(), Error>
         rec::number(record.maybe_sent),
         record.token.as_ref().map(Mark::bytes),
     ];
-    let sql = "INSERT OR REPLACE INTO session (id, user, client, slot, expiry, ends_at, will,
-         will_delay, will_at, maybe_sent, token) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    // In place: of a row that keeps its size, SQLite writes the pages that have changed. A will may be large, and this is
+    // written while messages are sent.
+    let sql = "INSERT INTO session (id, user, client, slot, expiry, ends_at, will, will_delay, will_at, maybe_sent,
+         token) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (id) DO UPDATE SET user = ?2, client = ?3, slot = ?4, expiry = ?5, ends_at = ?6, will = ?7,
+         will_delay = ?8, will_at = ?9, maybe_sent = ?10, token = ?11";
     execute(connection, sql, row)
 }
 

@@ -73,6 +73,20 @@ impl Flags {
     }
 }
 
+/// Stands in `message.waits_for` beside the bits of the devices, so that the row keeps its size whichever of them are left:
+/// SQLite then writes the page that has changed, and not the content with it.
+const DEVICES: i64 = 1 << 40;
+
+/// A set of devices, bits by slot.
+pub(super) fn devices(bits: u32) -> i64 {
+    i64::from(bits) | DEVICES
+}
+
+/// Before version 4 the bits stood alone.
+pub(super) fn from_devices(value: i64) -> Result<u32, Error> {
+    u32::try_from(value & !DEVICES).map_err(|_| wrong("a set of devices"))
+}
+
 /// A value that this program did not write.
 pub(super) fn wrong(what: &'static str) -> Error {
     Error::FromSqlConversionFailure(0, Type::Null, format!("{what} cannot be right").into())

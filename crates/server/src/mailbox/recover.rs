@@ -392,7 +392,7 @@ fn entry(row: &Row<'_>) -> Result<RecoveredEntry, Error> {
         retained: flags.retained,
         qos: flags.qos,
         size: row.get(7)?,
-        waits_for: row.get(3)?,
+        waits_for: rec::from_devices(row.get(3)?)?,
         acknowledged: row.get(4)?,
         expires_at: rec::from_expiry(row.get(6)?)?,
         received_at: Time::from_millis(rec::from_number(row.get(5)?)?),

@@ -227,14 +227,15 @@ fn copy_messages(
 fn is_message(row: &Row<'_>) -> Result<(), Error> {
     rec::user(row.get_ref(1)?.as_str()?)?;
     let flags = rec::Flags::from_number(row.get(3)?)?;
-    let numbers: (u32, bool, u32) = (row.get(4)?, row.get(5)?, row.get(8)?);
+    rec::from_devices(row.get(4)?)?;
+    let (_, size): (bool, u32) = (row.get(5)?, row.get(8)?);
     let body = row.get_ref(9)?.as_blob()?;
     let sender = row.get_ref(2)?.as_str()?;
     let message = rec::decode_message(body, flags.packet_id, sender, row.get(6)?, row.get(7)?)?;
     let payload = message.to_stored().payload;
     // Before version 4 a message weighed its payload; a retained one of then, the whole packet.
     let sizes = [message.weight(), payload.len() as u64, body.len() as u64];
-    if !sizes.contains(&numbers.2.into()) {
+    if !sizes.contains(&size.into()) {
         return Err(rec::wrong("the size of a message"));
     }
     // What lies on a page of its own may be anything by now. Most of that is no longer what was let in.

@@ -1,5 +1,6 @@
 //! What is written comes back.
 
+use std::fs;
 use std::time::Duration;
 
 use jam_core::store::{Append, Flight, Subscription, Write};
@@ -9,6 +10,7 @@ use rusqlite::Connection;
 
 use super::setting::{
     Found, Setting, append, append_of, id, message_under, record, retain_of, subscription, user,
+    will,
 };
 
 #[test]
@@ -286,4 +288,51 @@ fn a_long_table_comes_back_in_order() {
     let recovered = setting.reopen();
     let seqs = recovered.entries.iter().map(|entry| entry.seq);
     assert!(seqs.eq((2..25_000).chain(25_002..=50_000)));
+}
+
+/// Bytes by which the log has grown.
+fn written(setting: &Setting, writes: impl IntoIterator<Item = Write>) -> u64 {
+    let log = || {
+        let log = fs::metadata(setting.path().join("mailbox.db-wal"));
+        log.unwrap().len()
+    };
+    let before = log();
+    setting.write(writes);
+    setting.flush();
+    log() - before
+}
+
+/// A PUBACK has four bytes. What it changes is beside a message, or a will, that may have a megabyte.
+#[test]
+fn what_is_large_is_not_written_again_for_what_is_small() {
+    const LARGE: usize = 1_000_000;
+    const SMALL: u64 = 4 * 4120;
+    let mut setting = Setting::new();
+    let Write::Append(mut large) = append_of(1, "1", vec![7; LARGE]) else {
+        panic!("it is an append")
+    };
+    large.waits_for = u32::MAX;
+    assert!(written(&setting, [Write::Append(large)]) > LARGE as u64);
+    for slot in (0..32).rev() {
+        let waits_for = (1 << slot) - 1;
+        let bytes = written(&setting, [Write::Acknowledged { seq: 1, waits_for }]);
+        assert!(bytes <= SMALL, "{bytes} for slot {slot}");
+    }
+    let mut session = record(2);
+    let mut bye = will("/1/x").will;
+    bye.payload = vec![1; LARGE].into();
+    session.will = Some(bye);
+    for n in 0..5 {
+        session.maybe_sent = 1000 + n;
+        let bytes = written(&setting, [Write::Session(session.clone())]);
+        assert!(n == 0 || bytes <= SMALL, "{bytes} for a session");
+    }
+    let found = setting.reopen();
+    assert_eq!(
+        (found.entries[0].waits_for, found.entries[0].acknowledged),
+        (0, true)
+    );
+    let (session, ..) = &found.sessions[0];
+    assert_eq!(session.maybe_sent, 1004);
+    assert_eq!(session.will.as_ref().unwrap().payload.len(), LARGE);
 }
