@@ -272,36 +272,6 @@ fn what_expired_on_its_way_leaves_with_the_timer_that_ends_the_session() {
     assert_nothing_is_left(&bench);
 }
 
-/// A log in which something expires each moment is looked through once in a second.
-#[test]
-fn a_log_is_not_looked_through_for_each_message_that_expires() {
-    let bench = Bench::new();
-    let client = bench.client("1:phone", V5);
-    client.connect_lasting();
-    client.disconnect();
-    let friend = bench.client("2:phone", V5);
-    friend.connect();
-    for _ in 0..50 {
-        let message = packets::message("2", "x");
-        let id = friend.publish_with("/1/inbox", message, AtLeastOnce, |publish| {
-            let properties = publish.properties.get_or_insert_default();
-            properties.message_expiry_secs = Some(10);
-        });
-        friend.expect_accepted(AtLeastOnce, id);
-        bench.let_time_pass(Duration::from_millis(20));
-    }
-    let mut looks = 0;
-    for _ in 0..1100 {
-        bench.let_time_pass(Duration::from_millis(10));
-        let now = bench.now();
-        while bench.router().handle_timeout(now) {
-            looks += 1;
-        }
-    }
-    assert!((1..=3).contains(&looks), "{looks}");
-    assert_eq!(bench.store().kept(), 0);
-}
-
 #[test]
 fn a_retained_message_is_stored_once_however_often_it_is_asked_for() {
     for qos in QUALITIES {

@@ -28,17 +28,16 @@ impl User {
     pub(super) fn look_at_expiry(&mut self, now: Time, effects: &mut Effects) {
         self.expiry_alarm = Time::NEVER;
         self.expire(now, effects);
-        let (due, soonest) = (self.mailbox.next_expiry(), now + EXPIRY_PAUSE);
+        let due = self.mailbox.next_expiry();
         if due != Time::NEVER {
-            self.ring_for_expiry(due.max(soonest), effects);
-            self.expiry_pauses = due < soonest;
+            self.ring_for_expiry(due.max(now + EXPIRY_PAUSE), effects);
         }
     }
 
     /// Has the alarm ring when something expires. Of a user who is forgotten there is none.
     pub(crate) fn watch_expiry(&mut self, effects: &mut Effects) {
         let due = self.mailbox.next_expiry();
-        if due < self.expiry_alarm && !self.expiry_pauses {
+        if due < self.expiry_alarm {
             self.ring_for_expiry(due, effects);
         } else if self.expiry_alarm != Time::NEVER && self.is_idle() {
             self.ring_for_expiry(Time::NEVER, effects);
@@ -47,7 +46,6 @@ impl User {
 
     fn ring_for_expiry(&mut self, due: Time, effects: &mut Effects) {
         let before = std::mem::replace(&mut self.expiry_alarm, due);
-        self.expiry_pauses = false;
         if before != Time::NEVER {
             effects.seldom().unset.push((before, Alarm::Expiry));
         }

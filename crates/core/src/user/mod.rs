@@ -373,8 +373,6 @@ pub(crate) struct User {
     presence: Presence,
     /// For when the router's timer is set, because something expires.
     expiry_alarm: Time,
-    /// Whether that is later than something expires, for the last look was a moment ago.
-    expiry_pauses: bool,
 }
 
 impl User {
@@ -388,7 +386,6 @@ impl User {
             pushes: None,
             presence: Presence::default(),
             expiry_alarm: Time::NEVER,
-            expiry_pauses: false,
         }
     }
 
