@@ -112,6 +112,30 @@ def test_last_words_behind_a_ping_that_cannot_be_answered(server, version):
         reader.quiet()
 
 
+@pytest.mark.parametrize("end", ["reset", "takeover", "stop"])
+def test_last_words_behind_frames_that_hold_nothing(start, version, end):
+    server = start()
+    me, friend = server.friends()
+    will = Will(friend.inbox, me.message("will"), 1)
+    client = server.connect(me, version, transport="ws", will=will)
+    server.process.send_signal(signal.SIGSTOP)
+    client.stream.raw(streams.frame(b"") * 5000 + streams.frame(b"", opcode=10) * 3000)
+    client.send(last_words(me, friend, version))
+    if end == "reset":
+        reset(client.stream.tcp)
+    if end == "stop":
+        server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(signal.SIGCONT)
+    if end == "takeover":
+        server.connect(me, version).leave()
+    if end == "stop":
+        server.process.wait(12)
+        server.start()
+    with server.listener(friend, version) as reader:
+        assert reader.message().payload == me.message("last")
+        reader.quiet()
+
+
 def slow_line(server, takes):
     """An address: what is sent there reaches the server 8 KB at a time, and so many bytes come back."""
     listening = socket.create_server(("127.0.0.1", 0))
@@ -217,6 +241,33 @@ def test_a_flood_holds_up_no_newcomer(server, version, device):
     assert took < 4, f"{took:.1f} s"
     old.stream.close()
     new.close()
+
+
+@pytest.mark.parametrize("opcode", [2, 9], ids=["empty", "ping"])
+def test_frames_that_hold_nothing_hold_up_nobody(start, version, opcode):
+    """Neither who takes the connection's place nor others, though one thread serves them all."""
+    server = start(threads=1)
+    me, other = server.user(), server.connect(server.user(), version)
+    old = server.connect(me, version, transport="ws")
+    frames = streams.frame(b"", opcode) * 20_000
+
+    def flood():
+        with contextlib.suppress(OSError):
+            while True:
+                old.stream.raw(frames)
+
+    threading.Thread(target=flood, daemon=True).start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    server.dial(version).send(connect(me.client_id(), me.id, me.token, version))
+    waits = []
+    while time.monotonic() - began < 2:
+        asked = time.monotonic()
+        other.ping()
+        waits.append(time.monotonic() - asked)
+    assert max(waits) < 1, f"{max(waits):.1f} s"
+    server.connect(me, version).leave()
+    assert time.monotonic() - began < 8
 
 
 def test_an_idle_connection_holds_up_no_newcomer(server, version):

@@ -5,7 +5,8 @@
 //!
 //! The runtime reads a socket when it has been told of new bytes, which takes longer the more it has to do, and reads
 //! nothing for a task that has had its share. Where a connection is about to be judged, [`Bell::set_asks_kernel`] has
-//! the kernel asked instead (`what_the_runtime_has_not_noticed_is_read`).
+//! the kernel asked instead (`what_the_runtime_has_not_noticed_is_read`): once, so that a flood of what is nothing above
+//! ends the task's turn all the same.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -62,7 +63,7 @@ impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Heard<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let mut read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_pending() && self.bell.asks_kernel() {
+        if read.is_pending() && self.bell.take_asks_kernel() {
             read = read_from_kernel(&self.stream, buffer);
         }
         ready!(read)?;
@@ -138,8 +139,12 @@ mod tests {
         bell.set_asks_kernel(true);
         assert_eq!(read(), Some(b"word".to_vec()));
         assert!(bell.take_heard());
-        assert_eq!(read(), None);
+        peer.try_write(b"more").unwrap();
+        assert_eq!(read(), None, "it is asked once");
+        bell.set_asks_kernel(true);
+        assert_eq!(read(), Some(b"more".to_vec()));
         drop(peer);
+        bell.set_asks_kernel(true);
         assert_eq!(read(), Some(Vec::new()), "the end");
     }
 }

@@ -125,14 +125,14 @@ impl Bell {
         self.heard.load(Ordering::Relaxed) && self.heard.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether reads ask the kernel itself. Only the task of the connection sets and reads this.
+    /// Whether the next read asks the kernel itself, once. Only the task of the connection sets and reads this.
     pub(crate) fn set_asks_kernel(&self, asks: bool) {
         self.asks_kernel.store(asks, Ordering::Relaxed);
     }
 
-    /// See [`Bell::set_asks_kernel`].
-    pub(crate) fn asks_kernel(&self) -> bool {
-        self.asks_kernel.load(Ordering::Relaxed)
+    /// See [`Bell::set_asks_kernel`]. Taking it is to ask.
+    pub(crate) fn take_asks_kernel(&self) -> bool {
+        self.asks_kernel.load(Ordering::Relaxed) && self.asks_kernel.swap(false, Ordering::Relaxed)
     }
 
     fn is(&self, standing: Standing) -> bool {

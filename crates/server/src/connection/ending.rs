@@ -139,7 +139,9 @@ impl<S: Transport> Pump<S> {
             }
             if bytes > 0 {
                 let Poll::Ready(read) = self.poll_kernel(cx) else {
-                    return if is_quiet {
+                    return if self.slot.bell().take_heard() {
+                        Turn::Yield // a part of what makes a byte here, or a frame that makes none
+                    } else if is_quiet {
                         self.conclude(cause, now)
                     } else {
                         Turn::Wait
