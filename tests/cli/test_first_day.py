@@ -1,14 +1,96 @@
 """What a newcomer does on the first day, word by word as the documentation has it."""
 
+import itertools
 import json
 import re
+import shlex
+import socket
 import subprocess
 
 import pytest
 from harness import run_cli
 from harness.process import BINARY, ROOT, environment
 
+README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
+PAGES = [ROOT / name for name in ("README.md", "docs/operations.md", "docs/migration.md", "docs/logs.md")]
+
+# As the newcomer's `jam-mqtt`, but on a port of the test's own.
+ELSEWHERE = """#!/bin/sh
+what=$1; shift
+case $what in
+    serve) set -- --mqtt 127.0.0.1:{port} --http "" "$@" ;;
+    send | listen) set -- --server 127.0.0.1:{port} "$@" ;;
+esac
+exec {binary} "$what" "$@"
+"""
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def test_the_first_message_of_the_readme(tmp_path):
+    lines = re.search(r"## A first message\n.*?```sh\n(.*?)```", README, re.DOTALL)[1]
+    assert len(lines.splitlines()) == 5
+    port = free_port()
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    (bin / "jam-mqtt").write_text(ELSEWHERE.format(port=port, binary=BINARY))
+    (bin / "jam-mqtt").chmod(0o755)
+    # A second is enough for a newcomer's machine, not for one with a test on each core.
+    listening = f"until (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>serve.probe; do sleep 0.1; done"
+    assert lines.count("sleep 1\n") == 1
+    script = lines.replace("sleep 1\n", f"server=$!; trap 'kill $server' EXIT; {listening}\n")
+    done = subprocess.run(
+        ["timeout", "-k", "1", "50", "bash", "-e", "-c", script],
+        cwd=tmp_path,
+        env=environment({}) | {"PATH": f"{bin}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split("  ")[-1] for line in done.stdout.splitlines()] == [
+        "1 and 2 are friends",
+        "sent to 2",
+        "1: Hello, Ben",
+    ]
+
+
+def documented_commands():
+    """Each call of jam-mqtt in a page's shell code: the page, and the words after the program's name."""
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.splitlines():
+                for words in calls(line):
+                    yield page.name, words
+
+
+def calls(line):
+    lexer = shlex.shlex(re.sub(r"\b2>", ">", line), posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words = list(lexer)
+    for at, word in enumerate(words):
+        is_option = at > 0 and re.fullmatch("-[a-z]", words[at - 1])  # sudo -u jam-mqtt
+        if word not in ("jam-mqtt", "/usr/local/bin/jam-mqtt") or is_option:
+            continue
+        rest = itertools.takewhile(lambda word: not re.fullmatch("[();<>|&]+", word), words[at + 1 :])
+        call = list(rest)
+        if call and re.match("[a-z]|--", call[0]):
+            yield call
+
+
+def test_every_documented_command_exists():
+    """Names and options, not what they are given: --help comes before what is missing, and after what is unknown."""
+    commands = list(documented_commands())
+    assert len(commands) > 20
+    assert run_cli("serve", "--no-such-option", "--help").returncode == 2
+    assert run_cli("no-such-command", "--help").returncode == 2
+    for page, words in commands:
+        done = run_cli(*words, "--help")
+        assert done.returncode == 0, f"{page}: {words}: {done.stderr}"
 
 
 @pytest.mark.parametrize("level", ["warning", "WARN", "warn", "info", "jam_mqtt=debug"])
