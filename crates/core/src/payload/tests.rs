@@ -98,6 +98,16 @@ fn a_sender_beyond_ascii_may_be_escaped() {
 }
 
 #[test]
+fn what_is_escaped_is_compared_to_its_end() {
+    assert_eq!(check_sender(br#"{"from":"\u00347"}"#, "47"), OK);
+    for from in ["\\u0034", "\\u0034711", "4\\u00371", "\\u00347\\u0000"] {
+        let payload = format!("{{\"from\":\"{from}\"}}");
+        assert_eq!(check_sender(payload.as_bytes(), "47"), WHO, "{from}");
+    }
+    assert_eq!(check_sender(br#"{"\u0066ro":"1"}"#, "1"), WHO);
+}
+
+#[test]
 fn a_special_byte_is_found_wherever_it_stands_in_a_string() {
     for length in 0..40 {
         for at in 0..=length {
