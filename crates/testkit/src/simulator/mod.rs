@@ -274,6 +274,7 @@ impl Simulator<'_> {
 
     fn connect(&mut self, which: usize) -> Option<()> {
         let (lasting, clean) = (self.source.below(4)? != 0, self.source.below(6)? == 0);
+        self.hear_out(which);
         self.make_room(which);
         self.let_in(which, lasting, clean);
         self.check_evicted(which);
@@ -335,6 +336,7 @@ impl Simulator<'_> {
             self.flush();
             self.drain();
         }
+        self.hear_out(which);
         let now = self.bench.now();
         let fresh = self
             .bench
@@ -345,6 +347,18 @@ impl Simulator<'_> {
         assert!(old.is_closed(), "the old connection is still there");
         old.drop_connection();
         Some(())
+    }
+
+    /// A client that comes waits until the server has handled what those had sent that make way. What they wait for is the
+    /// store: it answers now.
+    fn hear_out(&mut self, which: usize) {
+        let user = self.devices[which].user;
+        let is_held_up =
+            |device: &Device| device.user == user && device.connected && !device.client.is_wanted();
+        if self.devices.iter().any(is_held_up) {
+            self.flush();
+            self.drain();
+        }
     }
 
     /// With one device at a time, the session of every other device of the user ends.
