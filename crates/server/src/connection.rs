@@ -7,6 +7,7 @@
 //! Invariants:
 //! - a burst that arrives together is handled together and answered with one write (`one_segment`);
 //! - a flood is handled one read at a time, and so much work, so that the others come in between (`a_flood_lets_others_in`);
+//!   what many floods have left to do waits in [`Turns`];
 //! - writing is never awaited alone: a peer that does not read is still heard, and meets its timeouts, evictions
 //!   and its own end (`who_never_reads`); while packets wait for something, [`READ_AHEAD_BYTES`] are read ahead;
 //! - a client is silent when the server has looked for its bytes and found none, below TLS and WebSocket too;
@@ -44,6 +45,7 @@ use crate::coalescing::{ANSWER_BYTES, AT_ONCE_MILLIS, Coalesce, Coalescing};
 use crate::directory::{DirectoryError, SqliteDirectory};
 use crate::heard::Heard;
 use crate::slots::Slot;
+use crate::turns::{self, NextTurn, Turns};
 use crate::websocket::{CloseCode, WebSocketStream};
 use ending::{Cause, Ending};
 
@@ -95,6 +97,7 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     pub(crate) directory: Arc<SqliteDirectory>,
     pub(crate) coalescing: Coalescing,
+    pub(crate) turns: Turns,
     pub(crate) client_log: ClientLog,
 }
 
@@ -188,6 +191,8 @@ struct Rare {
     ending: Option<Ending>,
     /// When something last came of a client that is about to be displaced.
     heard_at: Option<Time>,
+    /// The last turn was over with work left.
+    next_turn: Option<NextTurn>,
 }
 
 impl Rare {
@@ -196,6 +201,7 @@ impl Rare {
             && self.stalled_since.is_none()
             && self.ending.is_none()
             && self.heard_at.is_none()
+            && self.next_turn.is_none()
     }
 }
 
@@ -244,6 +250,7 @@ impl<S: Transport> Pump<S> {
 
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.slot.bell().register(cx.waker());
+        let granted = ready!(self.poll_next_turn(cx));
         self.connection.take_work();
         let mut at = Instant::now();
         let mut now = self.shared.clock.time(at);
@@ -262,8 +269,8 @@ impl<S: Transport> Pump<S> {
             match turn {
                 Turn::Again => {}
                 Turn::Yield => {
-                    // A wake-up of its own would come before the runtime looks for others' input.
-                    ready!(pin!(tokio::task::yield_now()).poll(cx));
+                    drop(granted);
+                    return self.queue(cx);
                 }
                 Turn::Wait => {
                     ready!(self.poll_timer(cx, timer.as_mut(), now));
@@ -277,6 +284,25 @@ impl<S: Transport> Pump<S> {
                 }
             }
         }
+    }
+
+    /// Ready when the connection may go on: at once, unless it had work left. What it gets is held while it does.
+    fn poll_next_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<NextTurn>> {
+        let Some(rare) = &mut self.rare else {
+            return Poll::Ready(None);
+        };
+        if let Some(next) = &mut rare.next_turn {
+            ready!(next.poll_granted(cx));
+        }
+        Poll::Ready(rare.next_turn.take())
+    }
+
+    /// There is work left: the others come first.
+    fn queue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let next = self.shared.turns.queue();
+        let next = self.rare().next_turn.insert(next);
+        ready!(next.poll_granted(cx));
+        turns::yield_now(cx)
     }
 
     fn log_connected(&self) {

@@ -41,4 +41,5 @@ pub mod serve;
 pub mod settings;
 mod slots;
 pub mod tls;
+mod turns;
 mod websocket;

@@ -43,6 +43,7 @@ use crate::push::{self, Notifier, dispatcher};
 use crate::settings::{Address, Devices, Proxies, Settings};
 use crate::slots::Slots;
 use crate::tls::{Tls, TlsFiles};
+use crate::turns::Turns;
 pub use error::ServeError;
 
 /// How long clients may take to be told goodbye. With the rest, a stop takes less than 10 s.
@@ -117,6 +118,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         router,
         directory,
         coalescing: Coalescing::default(),
+        turns: Turns::default(),
         client_log: ClientLog::new(limits.failed_auth_window),
     });
     let slots = Slots::new(

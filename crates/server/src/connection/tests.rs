@@ -5,8 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use jam_core::UserLimits;
 use jam_core::push::{PushRules, Reach};
 use jam_core::router::Rules;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use jam_testkit::store::FaultyStore;
+use jam_wire::packet::{Packet, Version};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 #[cfg(target_os = "linux")]
 use crate::coalescing::tests::{PUBACK, pair};
@@ -46,6 +50,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         router,
         directory,
         coalescing: Coalescing::default(),
+        turns: Turns::default(),
         client_log: ClientLog::new(Duration::from_secs(600)),
     })
 }
@@ -213,4 +218,105 @@ async fn who_wakes_takes_up_what_others_have_put_off() {
         }
     }
     panic!("it was never taken up");
+}
+
+/// A client that logs in and then sends PINGREQs without end, and takes every answer.
+struct Flood {
+    connect: Vec<u8>,
+    /// What it is written: once in a turn, or a few times.
+    writes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let connect = std::mem::take(&mut self.connect);
+        buf.put_slice(&connect);
+        if connect.is_empty() {
+            let pings = [0xC0, 0].repeat(buf.remaining() / 2);
+            buf.put_slice(&pings);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Coalesce for Flood {}
+
+impl Transport for Flood {}
+
+fn login(user: &str) -> Vec<u8> {
+    let connect = jam_testkit::packets::connect(&format!("{user}:phone"), Version::V4);
+    let mut bytes = BytesMut::new();
+    jam_wire::encode(&Packet::Connect(Box::new(connect)), Version::V4, &mut bytes).unwrap();
+    bytes.to_vec()
+}
+
+/// However many floods there are, somebody else waits for a few of their turns.
+#[tokio::test]
+async fn many_floods_let_others_in() {
+    const FLOODS: usize = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jam.db");
+    let shared = shared(&path);
+    let mut accounts = rusqlite::Connection::open(&path).unwrap();
+    let change = accounts.transaction().unwrap();
+    for user in 0..=FLOODS {
+        let user = (1000 + user).to_string();
+        let token = jam_testkit::packets::token(&user);
+        let sql = "INSERT INTO accounts (user_id, user_api_token) VALUES (?, ?)";
+        change.execute(sql, (&user, &token)).unwrap();
+    }
+    change.commit().unwrap();
+    let slots = Slots::new(1000, 1000);
+    let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let slot = async || slots.take(slots.permit().await, address.into()).unwrap();
+    let now = shared.clock.now();
+    let mut tasks = JoinSet::new();
+    let (stream, mut client) = tokio::io::duplex(1024);
+    tasks.spawn(serve(shared.clone(), slot().await, address, now, stream));
+    client.write_all(&login("1000")).await.unwrap();
+    let mut conn_ack = [0; 4];
+    client.read_exact(&mut conn_ack).await.unwrap();
+    assert_eq!(conn_ack, [0x20, 2, 0, 0]);
+
+    let writes = Arc::new(AtomicUsize::new(0));
+    for user in 1..=FLOODS {
+        let stream = Flood {
+            connect: login(&(1000 + user).to_string()),
+            writes: writes.clone(),
+        };
+        tasks.spawn(serve(shared.clone(), slot().await, address, now, stream));
+    }
+    while writes.load(Ordering::Relaxed) < 3 * FLOODS {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..20 {
+        let before = writes.load(Ordering::Relaxed);
+        client.write_all(&[0xC0, 0]).await.unwrap();
+        client.read_exact(&mut [0; 2]).await.unwrap();
+        let waited = writes.load(Ordering::Relaxed) - before;
+        assert!(waited < FLOODS / 2, "{waited} turns of floods");
+    }
 }
