@@ -43,6 +43,8 @@ pub(super) struct Device {
     unanswered_subscribes: usize,
     /// One of those was under way at a crash.
     maybe_subscribed: bool,
+    /// An UNSUBSCRIBE waits behind others and what was published before it.
+    unsubscribing: bool,
     /// A crash may have undone what the device had asked for.
     doubtful: bool,
     /// A server that has crashed may not know when the connection ended: when the session ends at most.
@@ -92,6 +94,7 @@ impl Device {
             unsure: false,
             unanswered_subscribes: 0,
             maybe_subscribed: false,
+            unsubscribing: false,
             doubtful: false,
             ends_late: None,
             ends_early: None,
@@ -257,6 +260,7 @@ impl Device {
         (self.ends_late, self.ends_early) = (None, None);
         self.unanswered_subscribes = 0;
         self.maybe_subscribed = false;
+        self.unsubscribing = false;
         self.subscribed = false;
         self.outgoing.clear();
         self.in_flight.clear();
@@ -307,6 +311,7 @@ impl Device {
             self.owed.clear();
         }
         (self.subscribed, self.maybe_subscribed) = (on, false);
+        self.unsubscribing = !on && self.unanswered_subscribes > 0;
         self.unanswered_subscribes += 1;
     }
 
@@ -423,6 +428,7 @@ impl Device {
                 }
                 Packet::SubAck(_) | Packet::UnsubAck(_) => {
                     self.unanswered_subscribes = self.unanswered_subscribes.saturating_sub(1);
+                    self.unsubscribing &= self.unanswered_subscribes > 0;
                     (self.unsure, self.doubtful, self.ends_early) = (false, false, None);
                 }
                 Packet::PingResp => {}
@@ -492,7 +498,7 @@ impl Device {
         assert!(!publish.retain);
         // What waits for the store under its packet id already still comes (MQTT 5.0, section 3.10.4).
         let started = publish.dup || publish.qos != QoS::AtMostOnce;
-        let subscribed = self.subscribed || self.maybe_subscribed;
+        let subscribed = self.subscribed || self.maybe_subscribed || self.unsubscribing;
         assert!(subscribed || started, "{who} has not subscribed");
         if self.version == Version::V5 {
             let from = [("from", message.sender)].into();
