@@ -250,3 +250,34 @@ fn whoever_leaves_nothing_behind_is_forgotten() {
     assert!(bench.disk().expect("a disk").owners().is_empty());
     assert_eq!(bench.router().known_users(), 0);
 }
+
+/// The directory did not answer when the will was due, and the next account has the same token.
+#[test]
+fn a_will_that_waits_is_not_published_in_the_name_of_the_next_account() {
+    for comes in [false, true] {
+        let bench = Bench::on_disk(|_| ());
+        let disk = bench.disk().expect("a disk");
+        disk.at_once(true);
+        let friend = bench.at_inbox("1:phone", V5);
+        let old = bench.client("2:phone", V5);
+        old.connect_with(|connect| {
+            lasting(connect);
+            let mut will = packets::will("/1/inbox", r#"{"from":"2","content":"bye"}"#);
+            will.qos = QoS::AtLeastOnce;
+            connect.will = Some(will);
+        });
+        bench.directory().forget();
+        bench.directory().fail(true);
+        old.drop_connection();
+        friend.expect_nothing();
+        bench.directory().fail(false);
+        remove(&bench);
+        add(&bench);
+        if comes {
+            bench.client("2:other", V5).connect();
+        }
+        bench.pass(Duration::from_secs(1));
+        friend.expect_nothing();
+        assert!(disk.is_empty());
+    }
+}

@@ -1,10 +1,12 @@
 //! Wills (PROTOCOL.md, section 3; MQTT 5.0, section 3.1.2.5): when they are written, and when not.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
 use jam_core::link::Eviction;
+use jam_core::router::Rules;
 use jam_testkit::client::lasting;
 use jam_testkit::{Bench, Client, packets};
 use jam_wire::ReasonCode;
@@ -321,4 +323,122 @@ fn when_the_server_stops_wills_are_due() {
     client.expect_ended(ReasonCode::ServerShuttingDown);
     let friend = bench.at_inbox("2:phone", V5);
     expect_bye(&friend);
+}
+
+/// Left there, it would come after a crash, when it may be allowed.
+#[test]
+fn a_will_that_is_dropped_leaves_the_store() {
+    type Story = (fn(&mut Rules), fn(&Bench, &Client));
+    let stories: [Story; 4] = [
+        (|_| (), |bench, _| bench.directory().forbid("1", "2")),
+        (
+            |_| (),
+            |bench, _| bench.directory().set_account("1", Some("another")),
+        ),
+        (
+            |rules| rules.user.max_messages = 2,
+            |_, client| client.write("2", "first", AtLeastOnce),
+        ),
+        (
+            |rules| rules.publish_rate = NonZeroU32::new(1),
+            |_, client| {
+                for _ in 0..10 {
+                    client.publish("/1/nobody", "", AtMostOnce);
+                }
+            },
+        ),
+    ];
+    for (place, (change, before)) in stories.into_iter().enumerate() {
+        let bench = Bench::on_disk(change);
+        let disk = bench.disk().expect("a disk");
+        disk.at_once(true);
+        let client = bench.client("1:phone", V5);
+        client.connect_with(|connect| {
+            lasting(connect);
+            connect.will = Some(bye());
+        });
+        before(&bench, &client);
+        let kept = disk.kept();
+        client.drop_connection();
+        let friend = bench.at_inbox("2:phone", V5);
+        if kept > 0 {
+            friend.read("1", "first");
+        }
+        friend.expect_nothing();
+        assert!(disk.is_empty(), "story {place}");
+        bench.directory().befriend("1", "2");
+        bench
+            .directory()
+            .set_account("1", Some(&packets::token("1")));
+        bench.crash();
+        bench.pass(Duration::from_secs(60));
+        bench.at_inbox("2:phone", V5).expect_nothing();
+    }
+}
+
+/// One that nothing is kept of goes out whatever the disk does.
+#[test]
+fn a_will_waits_for_a_store_in_trouble_if_it_needs_the_store() {
+    for (qos, lasts, waits) in [
+        (AtMostOnce, false, false),
+        (AtMostOnce, true, true),
+        (AtLeastOnce, false, true),
+        (AtLeastOnce, true, true),
+        (ExactlyOnce, true, true),
+    ] {
+        let (bench, client, friend) = pair(V5, |connect| {
+            if lasts {
+                lasting(connect);
+            }
+            connect.will.as_mut().expect("a will").qos = qos;
+        });
+        bench.store().trouble(true);
+        client.drop_connection();
+        assert_eq!(friend.next().is_none(), waits, "{qos:?} {lasts}");
+        bench.pass(Duration::from_secs(10));
+        friend.expect_nothing();
+        bench.store().trouble(false);
+        bench.pass(Duration::from_millis(250));
+        assert_eq!(friend.next().is_some(), waits, "{qos:?} {lasts}");
+    }
+}
+
+/// The trouble may begin between the judgement of a will and its message.
+#[test]
+fn a_will_that_the_store_does_not_take_is_due_again() {
+    let (bench, client, friend) = pair(V5, lasting);
+    bench.directory().forget();
+    bench.directory().fail(true);
+    client.drop_connection();
+    bench.directory().fail(false);
+    let due = bench.router().next_will().expect("a will");
+    bench.store().trouble(true);
+    while let Err(question) = bench.router().publish_will(&due, bench.now()) {
+        assert_eq!(bench.directory().load(question), Ok(()));
+    }
+    bench.store().trouble(false);
+    bench.run();
+    expect_bye(&friend);
+}
+
+#[test]
+fn a_will_that_came_after_a_crash_does_not_come_after_the_next() {
+    let bench = Bench::on_disk(|_| ());
+    let disk = bench.disk().expect("a disk");
+    disk.at_once(true);
+    let client = bench.client("1:phone", V5);
+    client.connect_with(|connect| {
+        lasting(connect);
+        connect.will = Some(bye());
+    });
+    bench.directory().forget();
+    bench.directory().fail(true);
+    client.drop_connection();
+    bench.crash();
+    disk.at_once(true);
+    bench.directory().fail(false);
+    expect_bye(&bench.at_inbox("2:phone", V5));
+    assert!(disk.is_empty());
+    bench.crash();
+    bench.at_inbox("2:phone", V5).expect_nothing();
 }

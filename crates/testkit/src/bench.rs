@@ -506,7 +506,11 @@ impl Bench {
     /// As housekeeping does; whether there was a will that has been judged.
     fn publish_wills(&self, now: Time) -> bool {
         let mut busy = false;
-        while let Some(will) = self.router().next_will() {
+        for turn in 0.. {
+            let Some(will) = self.router().next_will() else {
+                break;
+            };
+            assert!(turn < MAX_TURNS, "livelock: a will is due again and again");
             while let Err(question) = self.router().publish_will(&will, now) {
                 if self.0.directory.load(question).is_err() {
                     self.router().put_back_will(will);

@@ -1,7 +1,7 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use super::{Attempts, MAX_SOURCES, SOURCES_PER_BUCKET};
+use super::{Attempts, MAX_SOURCES, SOURCES_PER_BUCKET, TooManyFailures};
 use crate::source::Source;
 use crate::time::Time;
 
@@ -129,8 +129,50 @@ fn memory_is_bounded() {
     assert!(sizes().all(|size| size <= SOURCES_PER_BUCKET));
     assert!(sizes().sum::<usize>() > MAX_SOURCES * 3 / 4);
     let now = START + 2 * WINDOW;
-    while attempts.fail("1", source(1), now).is_ok() {}
+    let answered = (0..100).take_while(|_| attempts.fail("1", source(1), now).is_ok());
+    assert!(answered.count() < 100);
     let log = attempts.bucket(source(1)).iter();
     let log = log.filter(|log| log.source == source(1));
     assert_eq!(log.map(|log| log.failures.len()).sum::<usize>(), 11);
+}
+
+#[test]
+fn a_failure_beyond_the_limit_is_refused_and_not_logged() {
+    let mut attempts = Attempts::new(2, Duration::from_secs(600));
+    let (source, now) = (Source::from(IpAddr::from([1, 1, 1, 1])), Time::default());
+    for _ in 0..3 {
+        assert_eq!(attempts.fail("1", source, now), Ok(()));
+    }
+    for _ in 0..100 {
+        assert_eq!(attempts.fail("1", source, now), Err(TooManyFailures));
+    }
+    let logged: usize = attempts
+        .buckets
+        .iter()
+        .flatten()
+        .map(|log| log.failures.len())
+        .sum();
+    assert_eq!(logged, 3);
+}
+
+/// Of one network: the source that has been quiet for longest.
+#[test]
+fn who_failed_a_moment_ago_is_not_forgotten() {
+    let mut attempts = Attempts::new(1, Duration::from_secs(600));
+    let at = |secs| Time::default() + Duration::from_secs(secs);
+    let source = |n: u16| {
+        let address = Ipv6Addr::new(0x2001, 0xdb8, 1, n, 0, 0, 0, 1);
+        Source::from(IpAddr::from(address))
+    };
+    let count = u16::try_from(SOURCES_PER_BUCKET).unwrap();
+    for n in 0..count {
+        assert_eq!(attempts.fail("1", source(n), at(n.into())), Ok(()));
+        if n > 0 {
+            assert_eq!(attempts.fail("1", source(n), at(n.into())), Ok(()));
+        }
+    }
+    assert_eq!(attempts.fail("1", source(0), at(100)), Ok(()));
+    assert_eq!(attempts.fail("1", source(count), at(101)), Ok(()));
+    assert_eq!(attempts.check(source(0), at(101)), Err(TooManyFailures));
+    assert_eq!(attempts.check(source(1), at(101)), Ok(()));
 }

@@ -147,3 +147,20 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_free_once_however_often_its_sender_comes_and_goes() {
+        let mut senders = Senders::default();
+        let sender = UserId::parse("1").unwrap();
+        for _ in 0..100 {
+            let number = senders.add(&sender, 10);
+            senders.subtract(number, 10);
+        }
+        let table = senders.0.unwrap();
+        assert_eq!((table.tallies.len(), table.free.len()), (1, 1));
+    }
+}

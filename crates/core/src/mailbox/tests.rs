@@ -486,3 +486,172 @@ fn senders_are_counted_however_many_they_are() {
     let one_more = senders.load(&id(u32::from(u16::MAX)));
     assert_eq!((one_more.messages, one_more.bytes), (1, 1));
 }
+
+#[test]
+fn who_was_not_to_get_a_message_does_not_acknowledge_it() {
+    let mut mailbox = Mailbox::default();
+    let unclaimed = message(QoS::AtLeastOnce, 1, NOW, None);
+    append(&mut mailbox, 1, unclaimed, Kind::Inbox, Slots::default());
+    assert_eq!(mailbox.ack(1, 5), Acked::No);
+    assert!(!mailbox.get(1).unwrap().is_acknowledged());
+}
+
+#[test]
+fn a_purge_ends_what_waits_in_the_inbox_up_to_a_number() {
+    let mut mailbox = Mailbox::default();
+    for seq in 1..=4 {
+        let kind = if seq == 2 { Kind::Channel } else { Kind::Inbox };
+        let message = message(QoS::AtLeastOnce, 1, NOW, None);
+        append(&mut mailbox, seq, message, kind, slots(&[0]));
+    }
+    let mut gone = Vec::new();
+    let stranger = UserId::parse("3").unwrap();
+    mailbox.purge(3, Some(&stranger), &mut gone);
+    assert!(gone.is_empty());
+    let sender = UserId::parse("2").unwrap();
+    mailbox.purge(1, Some(&sender), &mut gone);
+    assert_eq!(seqs(&gone), [1]);
+    mailbox.purge(3, None, &mut gone);
+    assert_eq!(seqs(&gone), [1, 3]);
+    assert!(mailbox.get(2).is_some() && mailbox.get(4).is_some());
+}
+
+#[test]
+fn what_expires_between_two_times() {
+    let mut mailbox = Mailbox::default();
+    for (seq, secs) in [(1, 1), (2, 2), (3, 3)] {
+        let message = message(QoS::AtLeastOnce, 1, NOW, Some(secs));
+        append(&mut mailbox, seq, message, Kind::Inbox, Slots::default());
+    }
+    let second = Duration::from_secs(1);
+    let expiring = mailbox.expiring(NOW + second, NOW + second * 2);
+    assert_eq!(expiring.map(|entry| entry.seq).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn what_was_in_its_grace_expires_when_the_store_has_it() {
+    let mut mailbox = Mailbox::default();
+    let message = message(QoS::AtLeastOnce, 1, NOW, Some(1));
+    append(&mut mailbox, 1, message, Kind::Inbox, slots(&[0]));
+    mailbox.move_to(1, Place::Store);
+    let expires_at = NOW + Duration::from_secs(1);
+    assert_eq!(mailbox.next_expiry(), expires_at);
+    assert!(mailbox.may_have_expired(expires_at));
+}
+
+/// PROTOCOL.md, section 9: a message of the inbox that nobody has acknowledged.
+#[test]
+fn what_a_push_may_be_about() {
+    let mut mailbox = Mailbox::default();
+    for (seq, kind, expiry_secs) in [
+        (1, Kind::Inbox, Some(1)),
+        (2, Kind::Channel, None),
+        (3, Kind::Inbox, None),
+    ] {
+        let message = message(QoS::AtLeastOnce, 1, NOW, expiry_secs);
+        append(&mut mailbox, seq, message, kind, slots(&[0, 1]));
+        mailbox.sent(seq, 0);
+    }
+    let is_silent = |mailbox: &Mailbox, first, last, secs| {
+        mailbox.is_silent_about(first, last, NOW + Duration::from_secs(secs))
+    };
+    assert!(is_silent(&mailbox, 1, 2, 0));
+    assert!(!is_silent(&mailbox, 1, 2, 1), "it has expired");
+    assert!(
+        !is_silent(&mailbox, 2, 2, 0),
+        "it is no message to the inbox"
+    );
+    assert!(is_silent(&mailbox, 2, 3, 1));
+    ack(&mut mailbox, 3, 0);
+    assert!(!is_silent(&mailbox, 2, 3, 1), "one device has it");
+}
+
+#[test]
+fn a_retained_message_of_qos_0_leaves_with_the_connection_it_waits_for() {
+    let mut mailbox = Mailbox::default();
+    for (seq, qos) in [(1, QoS::AtMostOnce), (2, QoS::AtLeastOnce)] {
+        let retained = message(qos, 1, NOW, None);
+        mailbox.append_retained(seq, &retained, slots(&[0]));
+    }
+    mailbox.disconnected(0, &mut Vec::new());
+    assert_eq!(next(&mailbox, 0, 0), Some(2));
+    // Whoever subscribes gets it, and nobody gets one that has been replaced.
+    assert!(mailbox.claim_retained(1, 1));
+    assert!(!mailbox.claim_retained(1, 1));
+    mailbox.sent(1, 1);
+    // The next one is for those who have not been sent this one.
+    assert!(mailbox.claim_retained(1, 2));
+    assert_eq!(mailbox.end_retained(1), (slots(&[2]), None));
+    assert!(!mailbox.claim_retained(1, 0));
+    // They take nothing of what their sender may have waiting.
+    let sender = UserId::parse("2").unwrap();
+    assert_eq!(mailbox.senders.load(&sender), Load::default());
+}
+
+#[test]
+fn what_was_on_its_way_when_it_expired_is_looked_at_when_it_no_longer_is() {
+    let later = NOW + Duration::from_secs(2);
+    let ends: [fn(&mut Mailbox); 2] = [
+        |mailbox| assert!(!ack(mailbox, 1, 0)),
+        |mailbox| mailbox.release(0, &mut Vec::new()),
+    ];
+    for end in ends {
+        let mut mailbox = Mailbox::default();
+        let message = message(QoS::AtLeastOnce, 1, NOW, Some(1));
+        append(&mut mailbox, 1, message, Kind::Inbox, slots(&[0, 1]));
+        mailbox.move_to(1, Place::Store);
+        mailbox.sent(1, 0);
+        let mut gone = Vec::new();
+        mailbox.expire(later, &mut gone);
+        assert!(gone.is_empty() && !mailbox.may_have_expired(later));
+        end(&mut mailbox);
+        assert!(mailbox.may_have_expired(later));
+        mailbox.expire(later, &mut gone);
+        assert_eq!(seqs(&gone), [1]);
+    }
+}
+
+#[test]
+fn what_a_store_has_found_and_nobody_is_to_get_leaves() {
+    let mut mailbox = Mailbox::default();
+    for (seq, inbox, acknowledged, slot) in [
+        (1, true, true, 0),
+        (2, true, false, 0),
+        (3, false, false, 0),
+        (4, true, true, 1),
+    ] {
+        let found = RecoveredEntry {
+            seq,
+            user: UserId::parse("1").unwrap(),
+            sender: UserId::parse("2").unwrap(),
+            inbox,
+            retained: false,
+            qos: QoS::AtLeastOnce,
+            size: 1,
+            received_at: NOW,
+            expires_at: Time::NEVER,
+            waits_for: slots(&[slot]).bits(),
+            acknowledged,
+        };
+        mailbox.restore(&found, MAX_AGE);
+    }
+    mailbox.restored(|_| slots(&[1]));
+    let mut gone = Vec::new();
+    mailbox.drop_leavers(&mut gone);
+    assert_eq!(seqs(&gone), [1, 3]);
+    // Its sender was told before.
+    assert_eq!(mailbox.claim_receipt(4), None);
+}
+
+#[test]
+fn a_sender_who_comes_back_is_not_taken_for_who_has_their_place() {
+    let id = |n: u32| UserId::parse(n.to_string()).unwrap();
+    let mut senders = Senders::default();
+    let numbers: Vec<_> = (0..20).map(|n| senders.add(&id(n), 10)).collect();
+    senders.subtract(numbers[7], 10);
+    assert_eq!(senders.add(&id(50), 3), numbers[7]);
+    assert_eq!(senders.load(&id(7)), Load::default());
+    let load = senders.load(&id(50));
+    assert_eq!((load.messages, load.bytes), (1, 3));
+    assert_ne!(senders.add(&id(7), 10), numbers[7]);
+}

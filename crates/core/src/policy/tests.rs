@@ -344,11 +344,199 @@ fn what_could_not_be_loaded_is_an_error_of_its_handler() {
         sender: user("1"),
         receiver: user("2"),
     };
-    let of = |question: &Question| without_directory(question).handler;
-    assert_eq!(of(&friendship), Handler::AuthorizePublish);
+    let of = |question: &Question| {
+        let refusal = without_directory(question);
+        (refusal.handler, refusal.category, refusal.message)
+    };
+    let failed = |handler, category| {
+        let category = ByteString::from_static(category);
+        (handler, category, "fatal database error")
+    };
     assert_eq!(
-        of(&Question::NotificationToken(user("2"))),
-        Handler::AuthorizePublish
+        of(&friendship),
+        failed(Handler::AuthorizePublish, "friends")
     );
-    assert_eq!(of(&Question::Account(user("2"))), Handler::Authenticate);
+    let token = Question::NotificationToken(user("2"));
+    let expected = failed(Handler::AuthorizePublish, "notification_token");
+    assert_eq!(of(&token), expected);
+    let account = of(&Question::Account(user("2")));
+    assert_eq!(account.0, Handler::Authenticate);
+}
+
+/// Deployed apps know these texts and numbers (PROTOCOL.md, sections 2 to 5, 7 and 8).
+#[test]
+fn every_row_as_the_protocol_has_it() {
+    use Handler::{Authenticate, AuthorizePublish, AuthorizeSubscribe, PreConnect};
+    use refusals::*;
+    let rows = [
+        (
+            SPAM,
+            PreConnect,
+            "spam",
+            "too many failed auth attempts",
+            4,
+            0x9F,
+        ),
+        (
+            ID_MISMATCH,
+            Authenticate,
+            "id",
+            "client id and user id don't match",
+            4,
+            0x85,
+        ),
+        (
+            TOKEN_FORMAT,
+            Authenticate,
+            "api_token",
+            "wrong api token format",
+            4,
+            0x86,
+        ),
+        (
+            UNKNOWN_USER,
+            Authenticate,
+            "api_token",
+            "unknown user id",
+            5,
+            0x87,
+        ),
+        (
+            WRONG_TOKEN,
+            Authenticate,
+            "api_token",
+            "wrong api token",
+            5,
+            0x87,
+        ),
+        (
+            LOGOUT,
+            Authenticate,
+            "logout",
+            "a new device has connected",
+            5,
+            0x8E,
+        ),
+        (
+            TOPIC_TOO_LONG,
+            AuthorizePublish,
+            "topic",
+            "topic is too long",
+            5,
+            0x90,
+        ),
+        (
+            TOPIC_LEVELS,
+            AuthorizePublish,
+            "topic",
+            "not enough topic levels",
+            5,
+            0x90,
+        ),
+        (
+            TOPIC_WILDCARDS,
+            AuthorizePublish,
+            "topic",
+            "wildcards are not allowed in topic",
+            5,
+            0x90,
+        ),
+        (
+            TOPIC_FOREIGN,
+            AuthorizePublish,
+            "topic",
+            "can't publish to other user's channel except inbox",
+            5,
+            0x87,
+        ),
+        (
+            PROPERTIES,
+            AuthorizePublish,
+            "properties",
+            "too many user properties",
+            5,
+            0x97,
+        ),
+        (
+            PAYLOAD_NOT_JSON,
+            AuthorizePublish,
+            "payload",
+            "payload is not valid json",
+            5,
+            0x99,
+        ),
+        (
+            PAYLOAD_SENDER,
+            AuthorizePublish,
+            "payload",
+            "payload sender id mismatch",
+            5,
+            0x87,
+        ),
+        (
+            NOT_FRIENDS,
+            AuthorizePublish,
+            "friends",
+            "not friends with the receiver",
+            5,
+            0x87,
+        ),
+        (
+            NOTIFICATION_TOKEN,
+            AuthorizePublish,
+            "notification_token",
+            "fatal database error",
+            5,
+            0x83,
+        ),
+        (
+            QUOTA,
+            AuthorizePublish,
+            "quota",
+            "the receiver's inbox is full",
+            5,
+            0x97,
+        ),
+        (RATE, AuthorizePublish, "rate", "sending too fast", 5, 0x97),
+        (
+            FILTER_TOO_LONG,
+            AuthorizeSubscribe,
+            "",
+            "topic is too long",
+            5,
+            0x8F,
+        ),
+        (
+            FILTER_WILDCARDS,
+            AuthorizeSubscribe,
+            "",
+            "wildcards are not allowed in topic",
+            5,
+            0xA2,
+        ),
+        (
+            FILTER_LEVELS,
+            AuthorizeSubscribe,
+            "",
+            "not enough topic levels",
+            5,
+            0x8F,
+        ),
+        (
+            FILTER_FOREIGN,
+            AuthorizeSubscribe,
+            "",
+            "not authorized",
+            5,
+            0x87,
+        ),
+    ];
+    for (refusal, handler, category, message, return_code, reason) in rows {
+        assert_eq!(
+            (refusal.handler, &*refusal.category, refusal.message),
+            (handler, category, message)
+        );
+        assert_eq!(u8::from(refusal.return_code), return_code, "{message}");
+        assert_eq!(u8::from(refusal.reason), reason, "{message}");
+    }
 }

@@ -159,3 +159,54 @@ impl Router {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jam_wire::packet::{PublishProperties, Will};
+
+    fn due(user: &str, bytes: usize) -> DueWill {
+        let will = Will {
+            topic: "/2/inbox".into(),
+            payload: vec![0; bytes].into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            delay_secs: None,
+            properties: PublishProperties::default(),
+        };
+        DueWill {
+            id: None,
+            user: UserId::parse(user).unwrap(),
+            will: Box::new(will),
+            token: None,
+        }
+    }
+
+    #[test]
+    fn there_is_a_bound_to_their_number() {
+        let mut wills = Wills::default();
+        for _ in 0..MAX_DUE_WILLS {
+            assert!(wills.push(due("1", 0)).is_none());
+        }
+        assert!(wills.push(due("1", 0)).is_some());
+        assert!(wills.take(0).is_some());
+        assert!(wills.push(due("1", 0)).is_none());
+        assert!(wills.push(due("1", 0)).is_some());
+    }
+
+    #[test]
+    fn there_is_a_bound_to_their_bytes() {
+        let mut wills = Wills::default();
+        let half = usize::try_from(MAX_DUE_WILL_BYTES / 2).unwrap();
+        // What has left takes no room.
+        for _ in 0..4 {
+            assert!(wills.push(due("1", half)).is_none());
+            assert!(wills.push(due("2", half)).is_some());
+            assert!(wills.push(due("2", half - 1024)).is_none());
+            let taken = wills.take_all_of(&UserId::parse("1").unwrap());
+            assert_eq!(taken.len(), 1);
+            assert!(wills.take(0).is_some());
+        }
+        assert_eq!((wills.bytes, wills.queue.len()), (0, 0));
+    }
+}
