@@ -284,3 +284,41 @@ fn a_disconnect_may_change_how_long_the_session_lasts() {
     bench.pass(hour + SECOND);
     assert!(!client.connect_with(lasting).session_present);
 }
+
+/// MQTT 5.0, section 3.1.2.11.4: no larger than the Maximum Packet Size, which it may be.
+#[test]
+fn a_packet_of_the_maximum_size_comes() {
+    let bench = Bench::new();
+    let reader = bench.client("2:phone", V5);
+    reader.connect_with(lasting);
+    reader.subscribe("/2/inbox", AtLeastOnce);
+    writer(&bench).write("2", "hello", AtLeastOnce);
+    let size = u32::try_from(reader.take_raw().len()).expect("a small packet");
+    for (max, comes) in [(size - 1, false), (size, true)] {
+        reader.drop_connection();
+        reader.connect_with(|connect| {
+            lasting(connect);
+            connect.properties.maximum_packet_size = Some(max);
+        });
+        assert_eq!(!reader.take_raw().is_empty(), comes, "{max} bytes");
+    }
+}
+
+#[test]
+fn no_more_is_taken_while_as_many_answers_wait_for_the_store() {
+    let bench = Bench::with(|rules| rules.inflight = 4);
+    let client = bench.client("1:phone", V5);
+    client.connect_with(lasting);
+    client.subscribe("/1/x", AtLeastOnce);
+    bench.store().hold(true);
+    for number in 0..4 {
+        assert!(client.is_wanted());
+        let filter = packets::filter(&format!("/1/{number}"), AtLeastOnce);
+        client.send_subscribe(vec![filter]);
+    }
+    assert!(!client.is_wanted());
+    bench.store().hold(false);
+    bench.store().release_all();
+    bench.run();
+    assert!(client.is_wanted());
+}

@@ -1,6 +1,9 @@
 //! What the store has of what is on its way, at each moment: what a crash finds of a handshake that had begun, and
 //! that nothing is left there of one that is over.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
@@ -284,4 +287,42 @@ fn a_message_that_is_not_kept_takes_no_push_from_the_one_that_is() {
     bench.run();
     assert_eq!(disk(&bench).kept(), 1);
     assert_eq!(bench.send_pushes().len(), 1);
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn who_sends_pushes_is_woken_when_one_is_due() {
+    let bench = pushing();
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let waker = Waker::from(woken.clone());
+    let context = Context::from_waker(&waker);
+    let poll = || bench.router().poll_push(&context, bench.now());
+    assert!(poll().is_pending());
+    assert!(!woken.0.load(Ordering::Relaxed));
+    writer(&bench).write("2", "hello", AtLeastOnce);
+    assert!(woken.0.load(Ordering::Relaxed));
+    assert!(poll().is_ready());
+}
+
+#[test]
+fn nobody_is_told_of_messages_of_their_own() {
+    let bench = Bench::on_disk(|rules| {
+        rules.user.many_devices = true;
+        rules.user.push.reach = Reach::Everybody;
+    });
+    disk(&bench).at_once(true);
+    let (one, two) = (device(&bench, "2:one"), device(&bench, "2:two"));
+    one.publish("/2/inbox", packets::message("2", "a note"), AtLeastOnce);
+    one.expect_message("2", "a note");
+    two.expect_message("2", "a note");
+    bench.advance(Duration::from_secs(60));
+    assert_eq!(bench.send_pushes(), []);
+    assert_eq!(disk(&bench).pushes(), []);
 }

@@ -179,6 +179,7 @@ mod tests {
             user: UserId::parse(user).unwrap(),
             will: Box::new(will),
             token: None,
+            is_counted: false,
         }
     }
 
@@ -203,7 +204,7 @@ mod tests {
             assert!(wills.push(due("1", half)).is_none());
             assert!(wills.push(due("2", half)).is_some());
             assert!(wills.push(due("2", half - 1024)).is_none());
-            let taken = wills.take_all_of(&UserId::parse("1").unwrap());
+            let taken = wills.take_all_of(&UserId::parse("1").unwrap(), Seq::MAX);
             assert_eq!(taken.len(), 1);
             assert!(wills.take(0).is_some());
         }
