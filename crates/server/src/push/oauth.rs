@@ -171,3 +171,25 @@ fn refusal(answer: &Answer) -> Delivery {
 fn no_token(why: &str) -> Delivery {
     Delivery::unavailable(Scope::Service, format!("no access token: {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_used_until_shortly_before_it_expires() {
+        let day = 24 * 3600;
+        for (expires_in, used) in [(3600, 3540), (100, 90), (0, 0), (u64::MAX, day - 60)] {
+            let body = format!(r#"{{"access_token":"a","expires_in":{expires_in}}}"#);
+            let answer = Answer {
+                status: StatusCode::OK,
+                retry_after: None,
+                body: Some(body.into()),
+            };
+            let (_, life) = grant(&answer).unwrap();
+            assert_eq!(life, Duration::from_secs(used));
+        }
+    }
+}

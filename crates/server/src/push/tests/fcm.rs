@@ -88,6 +88,11 @@ async fn answers() {
             Reply::error(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR"),
             rejected("401 THIRD_PARTY_AUTH_ERROR"),
         ),
+        // No code is so long.
+        (
+            Reply::error(400, "INVALID_ARGUMENT", &"A".repeat(41)),
+            rejected("400"),
+        ),
         (nothing(400), rejected("400")),
         (nothing(413), rejected("413")),
         // Not a code: it might be anything.
@@ -207,6 +212,23 @@ async fn a_connection_that_was_closed_meanwhile_costs_no_push() {
     let delivery = notifier.deliver(&push()).await;
     assert!(why(&delivery).starts_with("no answer"), "{delivery:?}");
     assert_eq!(firebase.messages.count(), before + 2);
+}
+
+/// Whatever ended one connection may have ended all that are kept.
+#[tokio::test]
+async fn the_second_try_is_on_a_connection_of_its_own() {
+    let firebase = Firebase::open().await;
+    let notifier = firebase.notifier();
+    let late = || Reply::json(200, &json!({})).late(PATIENCE / 5);
+    firebase.messages.then([late(), late(), late()]);
+    let (push, deliver) = (push(), |push| notifier.deliver(push));
+    let _ = tokio::join!(deliver(&push), deliver(&push), deliver(&push));
+    for _ in 0..2 {
+        let before = firebase.messages.connections();
+        firebase.messages.then([Reply::Close]);
+        assert_eq!(deliver(&push).await, Delivery::Delivered);
+        assert_eq!(firebase.messages.connections(), before + 1);
+    }
 }
 
 #[tokio::test]

@@ -162,6 +162,10 @@ async fn no_access_token() {
             }
         );
         assert!(is_service, "without a token no push is sent: {delivery:?}");
+        if let Delivery::Unavailable { retry_after, .. } = &delivery {
+            let asked = said == "503";
+            assert_eq!(*retry_after, asked.then(|| Duration::from_secs(9)));
+        }
         let why = why(&delivery);
         assert!(
             why.starts_with("no access token: ") && why.contains(said),

@@ -92,6 +92,7 @@ struct State {
     /// What requests get whose body has these words in it.
     special: Mutex<Vec<(String, Reply)>>,
     requests: Mutex<Vec<Request>>,
+    connections: Mutex<usize>,
     /// Bytes of endless bodies that somebody took.
     taken: Mutex<usize>,
     /// Requests that are being answered, and the most there ever were at a time.
@@ -116,6 +117,7 @@ impl StandIn {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let state = shared.clone();
+                *state.connections.lock().unwrap() += 1;
                 tokio::spawn(async move { serve(stream, &state).await });
             }
         });
@@ -167,6 +169,11 @@ impl StandIn {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.requests()
+    }
+
+    /// Connections that were made, so far.
+    pub(super) fn connections(&self) -> usize {
+        *self.state.connections.lock().unwrap()
     }
 
     pub(super) fn taken(&self) -> usize {
