@@ -176,6 +176,7 @@ impl Device {
                 continue;
             }
             outgoing.publish.dup = true;
+            messages[outgoing.number].sent_again = true;
             messages[outgoing.number].repeated |= outgoing.publish.qos == QoS::AtLeastOnce;
             self.unanswered.push_back(outgoing.id);
             self.client.send(Packet::Publish(outgoing.publish.clone()));
@@ -514,8 +515,11 @@ impl Device {
             publish.dup || first || publish.qos != QoS::AtLeastOnce || message.repeated,
             "{who}: message {number} was sent before"
         );
-        // One that went with its receiver's account, and is sent again, comes after what was sent meanwhile.
-        let is_ordered = in_order && publish.qos != QoS::AtMostOnce && !messages[number].excused;
+        // One that went with its receiver's account, or was refused unheard, and is sent again, comes after what was
+        // sent meanwhile.
+        let message = &messages[number];
+        let is_late = message.excused || (self.fallible && message.sent_again);
+        let is_ordered = in_order && publish.qos != QoS::AtMostOnce && !is_late;
         if is_ordered && !messages[number].arrived {
             let (sender, receiver) = (messages[number].sender, messages[number].receiver);
             let is_later =

@@ -59,6 +59,8 @@ struct Message {
     accepted: bool,
     /// The sender has sent it again: its copies may come in any order.
     repeated: bool,
+    /// The same, at whatever QoS. With a store that fails, the sender may not have heard that it was refused.
+    sent_again: bool,
     /// A device has acknowledged it.
     acknowledged: bool,
     /// A device has got it at QoS 1 or 2; not noted of devices side by side.
@@ -238,6 +240,7 @@ impl Simulator<'_> {
             allowed,
             accepted: false,
             repeated: false,
+            sent_again: false,
             acknowledged: false,
             arrived: false,
             excused: false,
