@@ -12,11 +12,19 @@ use subtle::ConstantTimeEq;
 
 use crate::ids::UserId;
 
+/// Which state of the directory a fact is of: it was read when this one, or a later one that nobody had noticed yet, was
+/// the present state. A later one is greater; zero is before all that this server has read.
+///
+/// So of two facts that contradict each other the one of the greater generation is the newer. If both are of the same, a
+/// change came between them that had not been noticed; what is read when it has been is of a greater one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Generation(pub u64);
+
 /// What the directory's memory says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup<T> {
-    /// The fact, as fresh as PROTOCOL.md, section 6, demands.
-    Known(T),
+    /// The fact, as fresh as PROTOCOL.md, section 6, demands, and of when it is.
+    Known(T, Generation),
     /// Load the matching [`Question`] and ask again.
     Unknown,
 }
@@ -118,27 +126,35 @@ pub struct Life {
     pub email: Option<Mark>,
     /// Of the user name, if there is one.
     pub name: Option<Mark>,
+    /// Of what the password is checked by, if there is one.
+    pub password: Option<Mark>,
     /// Whether the address is one that was made up for this account and means nothing: it never changes.
     pub made_up: bool,
 }
 
+/// Which account an id stood for, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LifeFact {
+    /// The account.
+    pub life: Life,
+    /// When.
+    pub as_of: Generation,
+}
+
 impl Life {
-    /// Whether `now` is the same account, some time later: it has kept its address or its name. Where that cannot be told,
-    /// because there is neither, or only one that may have been changed, it is.
+    /// Whether `now` is the same account, some time later: it has kept its address or its name, or, where it had or has
+    /// only one of the two, its password. What cannot be told is not the same: nobody is shown what may be another's.
     #[must_use]
     pub fn goes_on_as(&self, now: &Self) -> bool {
         if now.made_up {
             return self.made_up && self.email == now.email;
         }
         let kept = |a: Option<Mark>, b| a.is_some() && a == b;
-        if kept(self.email, now.email) || kept(self.name, now.name) {
-            return true;
-        }
-        let has = |life: &Self| (life.email.is_some(), life.name.is_some());
-        match (has(self), has(now)) {
-            ((false, false), _) | (_, (false, false)) => true,
-            (before, after) => before == after && before != (true, true),
-        }
+        let has_both = |life: &Self| life.email.is_some() && life.name.is_some();
+        self == now
+            || kept(self.email, now.email)
+            || kept(self.name, now.name)
+            || (kept(self.password, now.password) && !(has_both(self) && has_both(now)))
     }
 }
 

@@ -11,7 +11,9 @@ use bytestring::ByteString;
 use jam_wire::packet::PublishProperties;
 use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 
-use crate::directory::{Directory, Friendship, Life, Lookup, NotificationToken, Question, Token};
+use crate::directory::{
+    Directory, Friendship, Generation, LifeFact, Lookup, NotificationToken, Question, Token,
+};
 use crate::ids::{ClientId, UserId};
 use crate::payload::{self, PayloadError};
 use crate::push::Reach;
@@ -109,9 +111,12 @@ impl From<Refusal> for Stop {
     }
 }
 
-fn known<T>(lookup: Lookup<T>, question: impl FnOnce() -> Question) -> Result<T, Stop> {
+fn known<T>(
+    lookup: Lookup<T>,
+    question: impl FnOnce() -> Question,
+) -> Result<(T, Generation), Stop> {
     match lookup {
-        Lookup::Known(fact) => Ok(fact),
+        Lookup::Known(fact, as_of) => Ok((fact, as_of)),
         Lookup::Unknown => Err(Stop::Ask(question())),
     }
 }
@@ -164,7 +169,7 @@ pub fn authenticate(
     user_name: Option<&ByteString>,
     password: Option<&[u8]>,
     directory: &dyn Directory,
-) -> Result<(Identity, Life), Stop> {
+) -> Result<(Identity, LifeFact), Stop> {
     let user_name = user_name
         .filter(|name| !name.is_empty() && name.as_ref() as &str == client.user_part())
         .filter(|_| client.as_str().len() <= ClientId::MAX_LEN)
@@ -173,8 +178,8 @@ pub fn authenticate(
         .filter(|password| !password.is_empty() && std::str::from_utf8(password).is_ok())
         .ok_or(refusals::TOKEN_FORMAT)?;
     let user = UserId::parse(user_name).map_err(|_| refusals::UNKNOWN_USER)?;
-    let account = known(directory.account(&user), || Question::Account(user.clone()))?
-        .ok_or(refusals::UNKNOWN_USER)?;
+    let (account, as_of) = known(directory.account(&user), || Question::Account(user.clone()))?;
+    let account = account.ok_or(refusals::UNKNOWN_USER)?;
     let expected = account.token.filter(|expected| expected.is(password));
     let token = expected.ok_or(refusals::WRONG_TOKEN)?;
     let client = client.clone();
@@ -183,7 +188,8 @@ pub fn authenticate(
         client,
         token,
     };
-    Ok((identity, account.life))
+    let life = account.life;
+    Ok((identity, LifeFact { life, as_of }))
 }
 
 /// Where a permitted message goes.
@@ -203,7 +209,7 @@ pub struct Permit {
     destination: Destination,
     may_push: bool,
     /// Of the receiver's account, if that is not the sender's.
-    life: Option<Life>,
+    life: Option<LifeFact>,
 }
 
 impl Permit {
@@ -235,7 +241,7 @@ impl Permit {
     }
 
     /// The account that the receiver's id stands for, if the directory was asked.
-    pub(crate) fn life(&self) -> Option<Life> {
+    pub(crate) fn life(&self) -> Option<LifeFact> {
         self.life
     }
 
@@ -257,7 +263,7 @@ pub struct PublishAttempt<'a> {
     /// The receiver is away and has no notification token.
     no_token: bool,
     /// Of the receiver's account, once it is known.
-    life: Option<Life>,
+    life: Option<LifeFact>,
 }
 
 /// What the rules ask others for.
@@ -410,7 +416,7 @@ fn sender_is_a_friend(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
         return Ok(());
     };
     let sender = attempt.sender;
-    let friendship = known(attempt.facts.directory.friendship(sender, receiver), || {
+    let (friendship, as_of) = known(attempt.facts.directory.friendship(sender, receiver), || {
         Question::Friendship {
             sender: sender.clone(),
             receiver: receiver.clone(),
@@ -418,7 +424,7 @@ fn sender_is_a_friend(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     })?;
     match friendship {
         Friendship::Friends(life) => {
-            attempt.life = Some(life);
+            attempt.life = Some(LifeFact { life, as_of });
             Ok(())
         }
         Friendship::NotFriends => Err(refusals::NOT_FRIENDS.into()),
@@ -432,7 +438,7 @@ fn push_can_be_addressed(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     if !attempt.facts.reach.asks_for_token() || (attempt.facts.is_connected)(receiver) {
         return Ok(());
     }
-    let token = known(attempt.facts.directory.notification_token(receiver), || {
+    let (token, _) = known(attempt.facts.directory.notification_token(receiver), || {
         Question::NotificationToken(receiver.clone())
     })?;
     match token {

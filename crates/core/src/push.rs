@@ -120,4 +120,6 @@ pub struct PushRecord {
     pub sent: bool,
     /// Since when it is owed, or when it was sent.
     pub at: Time,
+    /// When it is owed for nothing any more, if the message is not kept; [`Time::NEVER`] otherwise.
+    pub expires_at: Time,
 }

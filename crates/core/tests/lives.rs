@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use jam_core::VANISHED_KEPT;
+use jam_core::directory::{Life, Mark, NotificationToken};
 use jam_testkit::client::lasting;
-use jam_testkit::{Bench, packets};
+use jam_testkit::directory::Snapshot;
+use jam_testkit::{Bench, Client, FakeDirectory, packets};
 use jam_wire::ReasonCode;
 use jam_wire::packet::{QoS, Version::V5};
 
@@ -199,38 +201,52 @@ fn what_comes_back_in_time_has_everything_still() {
 
 #[test]
 fn a_new_token_an_address_or_a_name_is_no_new_life() {
-    let mark = |n| Some(jam_core::directory::Mark::new([n; 8]));
-    let life = |email, name, made_up| jam_core::directory::Life {
-        email,
-        name,
+    let mark = |n: u8| Some(n).filter(|n| *n != 0).map(|n| Mark::new([n; 8]));
+    let life = |email, name, password, made_up| Life {
+        email: mark(email),
+        name: mark(name),
+        password: mark(password),
         made_up,
     };
-    let whole = life(mark(1), mark(2), false);
-    for (now, same) in [
-        (life(mark(1), mark(2), false), true),
-        (life(mark(3), mark(2), false), true),
-        (life(mark(1), mark(3), false), true),
-        (life(mark(1), None, false), true),
-        (life(None, None, false), true),
-        (life(mark(3), mark(4), false), false),
-        (life(mark(2), mark(1), false), false),
-        (life(mark(5), mark(2), true), false),
+    let real = |email, name, password| life(email, name, password, false);
+    let whole = real(1, 2, 9);
+    for (before, now, same) in [
+        (whole, whole, true),
+        (whole, real(3, 2, 9), true),
+        (whole, real(1, 3, 9), true),
+        (whole, real(1, 2, 8), true),
+        (whole, real(1, 0, 8), true),
+        (whole, real(0, 2, 0), true),
+        (whole, real(3, 4, 9), false),
+        // An address is not a name.
+        (whole, real(2, 1, 9), false),
+        // Nothing of it is left, or nothing that tells.
+        (whole, real(0, 0, 0), false),
+        (whole, real(3, 0, 8), false),
+        (whole, real(0, 0, 9), true),
+        (whole, real(3, 0, 9), true),
+        // Only one of the two, and a password.
+        (real(0, 1, 9), real(0, 2, 9), true),
+        (real(1, 0, 9), real(2, 0, 9), true),
+        (real(1, 0, 9), real(0, 2, 9), true),
+        (real(1, 0, 9), real(1, 0, 8), true),
+        (real(1, 0, 9), real(2, 0, 8), false),
+        (real(0, 1, 9), real(0, 2, 0), false),
+        (real(0, 1, 0), real(0, 2, 0), false),
+        (real(1, 0, 0), real(2, 0, 0), false),
+        (real(0, 0, 0), real(0, 0, 0), true),
+        (real(0, 0, 0), real(1, 2, 9), false),
+        (real(0, 0, 9), real(1, 2, 9), true),
+        // Made up for one account, whatever else is the same.
+        (life(1, 2, 9, true), life(1, 3, 8, true), true),
+        (life(1, 2, 9, true), life(3, 2, 9, true), false),
+        (life(1, 2, 9, true), real(3, 2, 8), true),
+        (life(1, 0, 0, true), real(0, 0, 0), false),
+        (whole, life(5, 2, 9, true), false),
+        (real(0, 0, 0), life(5, 0, 0, true), false),
     ] {
-        assert_eq!(whole.goes_on_as(&now), same, "{now:?}");
+        assert_eq!(before.goes_on_as(&now), same, "{before:?} {now:?}");
     }
-    // Only one of the two, and that may have been changed.
-    assert!(life(None, mark(1), false).goes_on_as(&life(None, mark(2), false)));
-    assert!(life(mark(1), None, false).goes_on_as(&life(mark(2), None, false)));
-    assert!(!life(None, mark(1), false).goes_on_as(&life(mark(2), None, false)));
-    assert!(!life(mark(1), mark(2), false).goes_on_as(&life(mark(3), None, false)));
-    let made_up = life(mark(1), mark(2), true);
-    assert!(made_up.goes_on_as(&made_up));
-    assert!(!made_up.goes_on_as(&life(mark(3), mark(2), true)));
-    assert!(
-        made_up.goes_on_as(&life(mark(3), mark(2), false)),
-        "a real address"
-    );
-    assert!(!life(None, None, false).goes_on_as(&made_up));
 }
 
 #[test]
@@ -279,5 +295,204 @@ fn a_will_that_waits_is_not_published_in_the_name_of_the_next_account() {
         bench.pass(Duration::from_secs(1));
         friend.expect_nothing();
         assert!(disk.is_empty());
+    }
+}
+
+/// Another account 2, with a session that lasts and a message in it; and what the directory said before.
+fn succeeded(bench: &Bench) -> (Snapshot, Client) {
+    let before = bench.directory().snapshot();
+    remove(bench);
+    add(bench);
+    let second = bench.client("2:second", V5);
+    second.connect_with(lasting);
+    second.subscribe_inbox();
+    second.drop_connection();
+    let friend = bench.client("1:phone", V5);
+    friend.connect();
+    friend.write("2", "for the second", QoS::AtLeastOnce);
+    (before, friend)
+}
+
+#[track_caller]
+fn expect_the_seconds(bench: &Bench, contents: &[&str]) {
+    let second = bench.client("2:second", V5);
+    assert!(second.connect_with(lasting).session_present);
+    for content in contents {
+        second.read("1", content);
+    }
+    second.expect_nothing();
+}
+
+#[test]
+fn a_message_that_was_permitted_to_the_account_before_ends_nothing_of_the_next() {
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let bench = lived();
+        let (before, friend) = succeeded(&bench);
+        bench.directory().answer_once_as(&before);
+        if qos == QoS::AtMostOnce {
+            friend.write("2", "late", qos);
+            expect_the_seconds(&bench, &["for the second"]);
+        } else {
+            friend.write("2", "late", qos);
+            expect_the_seconds(&bench, &["for the second", "late"]);
+        }
+    }
+}
+
+#[test]
+fn a_message_that_was_permitted_to_the_account_before_does_not_reach_the_next_if_its_sender_is_no_friend()
+ {
+    let bench = lived();
+    let (before, friend) = succeeded(&bench);
+    bench.directory().forbid("1", "2");
+    bench.directory().answer_once_as(&before);
+    friend.publish("/2/inbox", r#"{"from":"1"}"#, QoS::AtLeastOnce);
+    bench.run();
+    expect_the_seconds(&bench, &["for the second"]);
+}
+
+#[test]
+fn a_login_to_the_account_before_ends_nothing_of_the_next() {
+    for unnoticed in [false, true] {
+        let bench = lived();
+        let before = bench.directory().snapshot();
+        let change = |directory: &FakeDirectory| {
+            directory.remove_account("2");
+            directory.set_account("2", Some(&packets::token("2")));
+        };
+        if unnoticed {
+            bench.directory().unnoticed(change);
+        } else {
+            change(bench.directory());
+        }
+        let second = bench.client("2:second", V5);
+        second.connect_with(lasting);
+        second.subscribe_inbox();
+        let friend = bench.client("1:phone", V5);
+        friend.connect();
+        bench.directory().answer_once_as(&before);
+        // The same token: with the newer account it is one more device.
+        let late = bench.client("2:late", V5);
+        late.connect_with(lasting);
+        friend.write("2", "hello", QoS::AtLeastOnce);
+        second.read("1", "hello");
+        second.expect_nothing();
+        late.drop_connection();
+        second.drop_connection();
+        expect_the_seconds(&bench, &[]);
+    }
+}
+
+#[test]
+fn a_look_at_the_account_before_ends_nothing_of_the_next() {
+    let stories: [fn(&Bench); 3] = [
+        |_| (),
+        |bench| remove(bench),
+        |bench| bench.directory().set_account("2", Some("other")),
+    ];
+    for story in stories {
+        for may_come_back in [false, true] {
+            let bench = lived();
+            story(&bench);
+            let before = bench.directory().snapshot();
+            remove(&bench);
+            add(&bench);
+            let second = bench.client("2:second", V5);
+            second.connect_with(lasting);
+            second.subscribe_inbox();
+            bench.directory().answer_once_as(&before);
+            bench.recheck_seeing(&before, may_come_back);
+            let friend = bench.client("1:phone", V5);
+            friend.connect();
+            friend.write("2", "hello", QoS::AtLeastOnce);
+            second.read("1", "hello");
+            second.drop_connection();
+            expect_the_seconds(&bench, &[]);
+        }
+    }
+}
+
+#[test]
+fn a_will_that_is_judged_by_the_account_before_ends_nothing_of_the_next() {
+    let bench = lived();
+    let (before, friend) = succeeded(&bench);
+    let dying = bench.client("2:dying", V5);
+    dying.connect_with(|connect| {
+        let mut will = packets::will("/1/inbox", r#"{"from":"2","content":"bye"}"#);
+        will.qos = QoS::AtLeastOnce;
+        connect.will = Some(will);
+    });
+    friend.subscribe_inbox();
+    bench.directory().answer_once_as(&before);
+    dying.drop_connection();
+    bench.run();
+    friend.expect_payload("/1/inbox", br#"{"from":"2","content":"bye"}"#);
+    expect_the_seconds(&bench, &["for the second"]);
+}
+
+/// Another file stands in the place of the accounts database for a minute, and in it the id is somebody else's.
+#[test]
+fn what_another_account_was_found_for_by_mistake_is_there_again_with_the_right_one() {
+    for crashes in [false, true] {
+        let bench = lived();
+        let right = bench.directory().life_of("2");
+        bench.directory().set_life("2", right + 1);
+        bench.recheck_that(true);
+        // A commit to the wrong file, and a look at everybody an hour later.
+        bench
+            .directory()
+            .set_notification("2", NotificationToken::Present);
+        bench.recheck();
+        if crashes {
+            bench.crash();
+            bench.recheck_that(true);
+        }
+        bench.pass(Duration::from_secs(3600));
+        bench.recheck();
+        bench.directory().set_life("2", right);
+        bench.recheck();
+        let old = bench.client("2:phone", V5);
+        assert!(old.connect_with(lasting).session_present);
+        old.read("1", "hello");
+        old.read("1", "again");
+    }
+}
+
+#[test]
+fn what_another_account_was_found_for_is_removed_when_that_uses_its_id_or_after_a_day() {
+    let uses: [fn(&Bench); 3] = [
+        |bench| {
+            bench.client("2:new", V5).connect();
+        },
+        |bench| {
+            let friend = bench.client("1:phone", V5);
+            friend.connect();
+            friend.write("2", "welcome", QoS::AtLeastOnce);
+            let new = bench.client("2:new", V5);
+            new.connect();
+            new.subscribe_inbox();
+            new.read("1", "welcome");
+            new.disconnect();
+        },
+        |bench| {
+            bench.pass(VANISHED_KEPT);
+            bench.recheck();
+        },
+    ];
+    for using in uses {
+        for crashes in [false, true] {
+            let bench = lived();
+            remove(&bench);
+            add(&bench);
+            bench.recheck_that(true);
+            if crashes {
+                bench.crash();
+                bench.recheck_that(true);
+            }
+            assert_ne!(bench.disk().expect("a disk").kept(), 0);
+            using(&bench);
+            assert_eq!(bench.disk().expect("a disk").kept(), 0);
+            expect_nothing_left(&bench, "other");
+        }
     }
 }

@@ -424,6 +424,47 @@ fn a_message_that_expired_while_the_server_was_down_is_not_told() {
 }
 
 #[test]
+fn what_is_not_kept_is_not_told_after_a_restart_when_it_has_expired() {
+    for (secs, then, told) in [
+        (vec![2], 3, false),
+        (vec![9], 3, true),
+        (vec![2, 9], 3, true),
+    ] {
+        let bench = with_tokens(Bench::on_disk(served));
+        bench.disk().unwrap().at_once(true);
+        let writer = writer(&bench);
+        for secs in secs {
+            write_expiring(&writer, AtMostOnce, secs);
+        }
+        bench.crash();
+        bench.disk().unwrap().at_once(true);
+        bench.pass(SECOND * then);
+        if told {
+            expect_push(&bench);
+        } else {
+            expect_none(&bench);
+            assert_eq!(bench.disk().unwrap().pushes(), []);
+        }
+    }
+}
+
+#[test]
+fn nobody_is_told_of_what_waits_for_an_account_that_is_gone() {
+    let bench = with_tokens(Bench::on_disk(served));
+    bench.disk().unwrap().at_once(true);
+    writer(&bench).write("2", "hello", AtLeastOnce);
+    let life = bench.directory().life_of("2");
+    bench.directory().set_life("2", life + 1);
+    bench.recheck_that(true);
+    bench.pass(SECOND * 300);
+    assert_eq!(bench.send_pushes(), []);
+    bench.directory().set_life("2", life);
+    bench.recheck();
+    bench.pass(SECOND * 60);
+    expect_push(&bench);
+}
+
+#[test]
 fn another_that_has_not_expired_is_told() {
     let bench = bench();
     let writer = writer(&bench);

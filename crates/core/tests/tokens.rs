@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use Version::{V3, V4, V5};
 use jam_testkit::client::lasting;
-use jam_testkit::{Bench, Client, packets};
+use jam_testkit::{Bench, Client, FakeDirectory, packets};
 use jam_wire::ReasonCode;
-use jam_wire::packet::{Connect, QoS, Version};
+use jam_wire::packet::{Connect, ConnectCode, QoS, Version};
 
 const VERSIONS: [Version; 3] = [V3, V4, V5];
+const WRONG: ConnectCode = ConnectCode::V5(ReasonCode::NotAuthorized);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn many() -> Bench {
@@ -172,6 +173,113 @@ fn a_further_device_ends_the_one_that_has_been_away_longest() {
             devices[31].drop_connection();
             let conn_ack = bench.client(&name(n), V5).connect_lasting();
             assert_eq!(conn_ack.session_present, present, "{n}, crash: {crashes}");
+        }
+    }
+}
+
+#[test]
+fn a_login_with_a_token_that_was_changed_meanwhile_ends_nothing_of_the_new_one() {
+    for unnoticed in [false, true] {
+        for one_device in [false, true] {
+            let bench = Bench::on_disk(|rules| rules.user.many_devices = !one_device);
+            bench.disk().expect("a disk").at_once(true);
+            let before = bench.directory().snapshot();
+            let change = |directory: &FakeDirectory| directory.set_account("1", Some("new"));
+            if unnoticed {
+                bench.directory().unnoticed(change);
+            } else {
+                change(bench.directory());
+            }
+            let owner = owner(&bench, "1:phone", V5);
+            owner.subscribe_inbox();
+            bench.directory().answer_once_as(&before);
+            let thief = bench.client("1:thief", V5);
+            assert_eq!(thief.try_connect(lasting).code, WRONG);
+            owner.expect_nothing();
+            owner.drop_connection();
+            let conn_ack = bench.client("1:phone", V5).connect_with(|connect| {
+                lasting(connect);
+                connect.password = Some("new".into());
+            });
+            assert!(conn_ack.session_present, "unnoticed: {unnoticed}");
+        }
+    }
+}
+
+#[test]
+fn nobody_is_let_in_by_what_everybody_has_been_checked_for() {
+    let bench = many();
+    let before = bench.directory().snapshot();
+    bench.directory().set_account("1", Some("new"));
+    bench.recheck();
+    bench.directory().answer_once_as(&before);
+    let thief = bench.client("1:thief", V5);
+    assert_eq!(thief.try_connect(lasting).code, WRONG);
+}
+
+#[test]
+fn a_look_at_an_old_token_ends_nothing_of_the_new_one() {
+    for unnoticed in [false, true] {
+        let bench = many();
+        let before = bench.directory().snapshot();
+        let change = |directory: &FakeDirectory| directory.set_account("1", Some("new"));
+        if unnoticed {
+            bench.directory().unnoticed(change);
+        } else {
+            change(bench.directory());
+        }
+        let owner = owner(&bench, "1:phone", V5);
+        owner.subscribe("/1/notes", QoS::AtLeastOnce);
+        bench.directory().answer_once_as(&before);
+        bench.recheck_seeing(&before, false);
+        owner.publish("/1/notes", "mine", QoS::AtLeastOnce);
+        owner.expect_payload("/1/notes", b"mine");
+    }
+}
+
+/// Of a server that did not remember tokens yet.
+#[test]
+fn what_was_made_with_a_token_that_was_not_kept_belongs_to_the_one_that_is_found_first() {
+    type Finds = fn(&Bench);
+    let finds: [Finds; 2] = [
+        |bench| bench.recheck(),
+        |bench| {
+            bench.client("1:other", V5).connect_lasting();
+        },
+    ];
+    for find in finds {
+        for changes in [false, true] {
+            let bench = many();
+            let friend = bench.at_inbox("2:phone", V5);
+            let phone = bench.client("1:phone", V5);
+            phone.connect_with(|connect| {
+                lasting(connect);
+                leave_will(connect);
+                connect.will.as_mut().expect("a will").delay_secs = Some(60);
+            });
+            phone.subscribe_inbox();
+            phone.drop_connection();
+            bench.disk().expect("a disk").forget_tokens();
+            bench.crash();
+            find(&bench);
+            bench.crash();
+            let disk = bench.disk().expect("a disk");
+            assert!(disk.session_tokens().iter().all(Option::is_some));
+            if changes {
+                bench.directory().set_account("1", Some("new"));
+                bench.recheck();
+                assert!(!owner(&bench, "1:phone", V5).is_closed());
+            } else {
+                assert!(
+                    bench
+                        .client("1:phone", V5)
+                        .connect_lasting()
+                        .session_present
+                );
+            }
+            bench.pass(HOUR);
+            friend.drop_connection();
+            bench.at_inbox("2:phone", V5).expect_nothing();
         }
     }
 }

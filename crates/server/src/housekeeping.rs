@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jam_core::directory::Generation;
 use jam_core::ids::UserId;
 use jam_core::router::SHARDS;
 use jam_core::{DueWill, Ended};
@@ -115,12 +116,13 @@ pub(crate) async fn watch_directory(
 /// `checked`: the generation for which everybody who is connected was checked last.
 async fn check_directory(
     shared: &Shared,
-    checked: &mut Option<u64>,
+    checked: &mut Option<Generation>,
     sweep: &mut Sweep,
 ) -> Result<(), DirectoryError> {
     let generation = shared.directory.look().await?;
     sweep.look(shared.directory.replacements());
     if *checked != Some(generation) {
+        shared.router.begin_check(generation);
         recheck(shared, sweep.may_come_back()).await?;
         // The generation is of before the check: what changes meanwhile is seen the next time.
         *checked = Some(generation);
@@ -138,7 +140,7 @@ async fn check_directory(
 #[derive(Debug, Default)]
 struct Sweep {
     /// As of the beginning of the last one.
-    generation: Option<u64>,
+    generation: Option<Generation>,
     began: Option<Instant>,
     /// Where it is; `None` when it is over.
     part: Option<usize>,
@@ -161,7 +163,11 @@ impl Sweep {
         self.known != Some(self.replacements)
     }
 
-    async fn go_on(&mut self, shared: &Shared, generation: u64) -> Result<(), DirectoryError> {
+    async fn go_on(
+        &mut self,
+        shared: &Shared,
+        generation: Generation,
+    ) -> Result<(), DirectoryError> {
         let is_due = self.generation != Some(generation)
             || self
                 .began
@@ -192,7 +198,15 @@ fn say_what_ended(shared: &Shared) {
         messages,
         retained,
         sessions,
+        hidden,
     } = shared.router.take_ended();
+    if hidden > 0 {
+        tracing::warn!(
+            accounts = hidden,
+            "accounts are missing, or are others than before; what was kept for them is hidden, and is removed after \
+             24 hours, or when another account uses its id: if this is the wrong accounts database, put the right one back"
+        );
+    }
     if lives > 0 {
         tracing::info!(
             accounts = lives,

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use jam_core::UserLimits;
 use jam_core::connection::{Connection, Progress};
+use jam_core::directory::Account;
 use jam_core::ids::UserId;
 use jam_core::link::Displaced;
 use jam_core::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules, Reach};
@@ -25,7 +26,7 @@ use jam_wire::packet::Version;
 
 use crate::client::Client;
 use crate::clocks::Clocks;
-use crate::directory::FakeDirectory;
+use crate::directory::{FakeDirectory, Snapshot};
 use crate::disk::CrashingStore;
 use crate::packets::token;
 use crate::store::FaultyStore;
@@ -356,9 +357,19 @@ impl Bench {
 
     /// The same; accounts that are gone `may_come_back`, as after the directory has been replaced.
     pub fn recheck_that(&self, may_come_back: bool) {
+        self.recheck_with(may_come_back, |user| self.0.directory.account_now(user));
+    }
+
+    /// The same, with what was read at some time before.
+    pub fn recheck_seeing(&self, then: &Snapshot, may_come_back: bool) {
+        self.recheck_with(may_come_back, |user| then.account(user));
+    }
+
+    fn recheck_with(&self, may_come_back: bool, read: impl Fn(&UserId) -> Option<Account>) {
         let router = self.router();
+        router.begin_check(self.0.directory.generation());
         for user in (0..SHARDS).flat_map(|part| router.users_of(part)) {
-            let account = self.0.directory.account_now(&user);
+            let account = read(&user);
             while let Err(question) =
                 router.recheck(&user, account.as_ref(), may_come_back, self.now())
             {

@@ -1,14 +1,16 @@
 //! A directory that says what it was told to say.
 //!
 //! It can pretend not to have a fact in memory the first time it is asked ([`FakeDirectory::forget`]),
-//! and to be unable to load it ([`FakeDirectory::fail`]).
+//! to be unable to load it ([`FakeDirectory::fail`]), and to be read before a change by whoever uses the answer after it
+//! ([`FakeDirectory::answer_once_as`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 
 use jam_core::connection::Unavailable;
 use jam_core::directory::{
-    Account, Directory, Friendship, Life, Lookup, Mark, NotificationToken, Question, Token,
+    Account, Directory, Friendship, Generation, Life, Lookup, Mark, NotificationToken, Question,
+    Token,
 };
 use jam_core::ids::UserId;
 
@@ -16,10 +18,34 @@ use jam_core::ids::UserId;
 #[derive(Debug, Default)]
 pub struct FakeDirectory {
     facts: Mutex<Facts>,
+    before: Mutex<Option<Before>>,
 }
 
-#[derive(Debug, Default)]
+/// What the first look-up of each question still answers.
+#[derive(Debug)]
+struct Before {
+    facts: Snapshot,
+    asked: HashSet<Question>,
+}
+
+/// What a directory said at some time.
+#[derive(Debug, Clone)]
+pub struct Snapshot(Facts);
+
+impl Snapshot {
+    /// The account of then.
+    #[must_use]
+    pub fn account(&self, user: &UserId) -> Option<Account> {
+        self.0.account(user)
+    }
+}
+
+#[derive(Debug, Default, Clone)]
 struct Facts {
+    /// Changes that have been noticed.
+    generation: u64,
+    /// Those that have not.
+    unnoticed: u64,
     accounts: HashMap<String, Option<String>>,
     /// Those that are there and are not seen.
     hidden: HashSet<String>,
@@ -40,7 +66,7 @@ impl FakeDirectory {
     /// An account with a token; `None` is one that has logged out.
     pub fn set_account(&self, user: &str, token: Option<&str>) {
         let token = token.map(str::to_string);
-        let mut facts = self.facts();
+        let mut facts = self.change();
         if facts.accounts.insert(user.into(), token).is_none() {
             *facts.lives.entry(user.into()).or_default() += 1;
         }
@@ -48,17 +74,27 @@ impl FakeDirectory {
 
     /// No such account.
     pub fn remove_account(&self, user: &str) {
-        self.facts().accounts.remove(user);
+        self.change().accounts.remove(user);
     }
 
     /// The account is there, but is not seen: another file stands in the place of its own.
     pub fn hide_account(&self, user: &str, hidden: bool) {
-        let mut facts = self.facts();
+        let mut facts = self.change();
         if hidden {
             facts.hidden.insert(user.into());
         } else {
             facts.hidden.remove(user);
         }
+    }
+
+    /// Which of the accounts that have had this id it stands for.
+    pub fn life_of(&self, user: &str) -> u64 {
+        self.facts().lives.get(user).copied().unwrap_or_default()
+    }
+
+    /// The id stands for another account, or for an earlier one again; all else stays as it is.
+    pub fn set_life(&self, user: &str, life: u64) {
+        self.change().lives.insert(user.into(), life);
     }
 
     /// Each may write to the other.
@@ -69,14 +105,14 @@ impl FakeDirectory {
 
     /// `sender` may write to `receiver`.
     pub fn allow(&self, sender: &str, receiver: &str) {
-        self.facts()
+        self.change()
             .friends
             .insert((receiver.into(), sender.into()));
     }
 
     /// `sender` may no longer write to `receiver`.
     pub fn forbid(&self, sender: &str, receiver: &str) {
-        self.facts()
+        self.change()
             .friends
             .remove(&(receiver.into(), sender.into()));
     }
@@ -85,7 +121,7 @@ impl FakeDirectory {
     /// `who` comes and goes.
     pub fn block(&self, who: &str, whom: &str, blocked: bool) {
         let pair = (who.into(), whom.into());
-        let mut facts = self.facts();
+        let mut facts = self.change();
         if blocked {
             facts.blocks.insert(pair);
         } else {
@@ -124,7 +160,7 @@ impl FakeDirectory {
 
     /// What is known of a user's notification token; absent if nothing was said.
     pub fn set_notification(&self, user: &str, token: NotificationToken) {
-        self.facts().notification.insert(user.into(), token);
+        self.change().notification.insert(user.into(), token);
     }
 
     /// From now on each fact has to be loaded before it is known.
@@ -149,6 +185,7 @@ impl FakeDirectory {
     pub fn load(&self, question: Question) -> Result<(), Unavailable> {
         let mut facts = self.facts();
         facts.loads += 1;
+        facts.look();
         if facts.failing {
             return Err(Unavailable);
         }
@@ -160,16 +197,60 @@ impl FakeDirectory {
 
     /// The account as the directory has it, loaded or not.
     pub fn account_now(&self, user: &UserId) -> Option<Account> {
+        self.facts().account(user)
+    }
+
+    /// What it says now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.facts().clone())
+    }
+
+    /// From now on the first look-up of each question is answered as it was at `then`: somebody reads it then, and uses
+    /// it now.
+    pub fn answer_once_as(&self, then: &Snapshot) {
+        let before = Before {
+            facts: then.clone(),
+            asked: HashSet::new(),
+        };
+        *self.before.lock().expect("a test that panics has failed") = Some(before);
+    }
+
+    /// Makes changes that nobody notices before something is loaded the next time: facts of before and after them are of
+    /// one generation.
+    pub fn unnoticed(&self, changes: impl FnOnce(&Self)) {
+        let generation = self.facts().generation;
+        changes(self);
+        let mut facts = self.facts();
+        facts.unnoticed += facts.generation - generation;
+        facts.generation = generation;
+    }
+
+    /// Which state of it is the present one, as far as anybody has noticed.
+    pub fn generation(&self) -> Generation {
+        Generation(self.facts().generation)
+    }
+
+    fn change(&self) -> MutexGuard<'_, Facts> {
+        let mut facts = self.facts();
+        facts.look();
+        facts.generation += 1;
+        facts
+    }
+
+    /// Answers a question from memory.
+    fn look_up<T>(&self, question: Question, answer: impl FnOnce(&Facts) -> T) -> Lookup<T> {
+        if !self.knows(&question) {
+            return Lookup::Unknown;
+        }
+        let mut before = self.before.lock().expect("a test that panics has failed");
+        if let Some(before) = &mut *before
+            && before.asked.insert(question)
+        {
+            let facts = &before.facts.0;
+            return Lookup::Known(answer(facts), Generation(facts.generation));
+        }
         let facts = self.facts();
-        let accounts = &facts.accounts;
-        let token = accounts
-            .get(user.as_str())
-            .filter(|_| !facts.hidden.contains(user.as_str()))?;
-        let token = token
-            .as_ref()
-            .map(|token| Token::new(token.as_bytes(), mark(token)));
-        let life = facts.life(user.as_str());
-        Some(Account { token, life })
+        Lookup::Known(answer(&facts), Generation(facts.generation))
     }
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
@@ -186,11 +267,29 @@ impl FakeDirectory {
 }
 
 impl Facts {
+    /// Notices what has changed.
+    fn look(&mut self) {
+        self.generation += std::mem::take(&mut self.unnoticed);
+    }
+
+    fn account(&self, user: &UserId) -> Option<Account> {
+        let token = self
+            .accounts
+            .get(user.as_str())
+            .filter(|_| !self.hidden.contains(user.as_str()))?;
+        let token = token
+            .as_ref()
+            .map(|token| Token::new(token.as_bytes(), mark(token)));
+        let life = self.life(user.as_str());
+        Some(Account { token, life })
+    }
+
     fn life(&self, user: &str) -> Life {
         let life = self.lives.get(user);
         Life {
             email: life.map(|life| mark(&format!("{user} {life}"))),
             name: life.map(|life| mark(&format!("n{life} {user}"))),
+            password: None,
             made_up: false,
         }
     }
@@ -207,35 +306,30 @@ fn mark(text: &str) -> Mark {
 
 impl Directory for FakeDirectory {
     fn account(&self, user: &UserId) -> Lookup<Option<Account>> {
-        if !self.knows(&Question::Account(user.clone())) {
-            return Lookup::Unknown;
-        }
-        Lookup::Known(self.account_now(user))
+        self.look_up(Question::Account(user.clone()), |facts| facts.account(user))
     }
 
     fn friendship(&self, sender: &UserId, receiver: &UserId) -> Lookup<Friendship> {
-        let (from, to) = (sender.clone(), receiver.clone());
-        if !self.knows(&Question::Friendship {
-            sender: from,
-            receiver: to,
-        }) {
-            return Lookup::Unknown;
-        }
+        let question = Question::Friendship {
+            sender: sender.clone(),
+            receiver: receiver.clone(),
+        };
         let pair = (receiver.to_string(), sender.to_string());
         let back = (sender.to_string(), receiver.to_string());
-        let facts = self.facts();
-        let blocked = facts.blocks.contains(&pair) || facts.blocks.contains(&back);
-        Lookup::Known(match facts.friends.contains(&pair) && !blocked {
-            true => Friendship::Friends(facts.life(receiver.as_str())),
-            false => Friendship::NotFriends,
+        self.look_up(question, |facts| {
+            let blocked = facts.blocks.contains(&pair) || facts.blocks.contains(&back);
+            if facts.friends.contains(&pair) && !blocked {
+                Friendship::Friends(facts.life(receiver.as_str()))
+            } else {
+                Friendship::NotFriends
+            }
         })
     }
 
     fn notification_token(&self, user: &UserId) -> Lookup<NotificationToken> {
-        if !self.knows(&Question::NotificationToken(user.clone())) {
-            return Lookup::Unknown;
-        }
-        let token = self.facts().notification.get(user.as_str()).copied();
-        Lookup::Known(token.unwrap_or(NotificationToken::Absent))
+        self.look_up(Question::NotificationToken(user.clone()), |facts| {
+            let token = facts.notification.get(user.as_str()).copied();
+            token.unwrap_or(NotificationToken::Absent)
+        })
     }
 }

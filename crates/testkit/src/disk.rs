@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use jam_core::directory::Mark;
 use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::policy::refusals;
@@ -109,6 +110,29 @@ impl CrashingStore {
     pub fn retained(&self) -> (usize, usize) {
         let state = self.state();
         (state.file.retained.len(), state.file.claims.len())
+    }
+
+    /// Sessions and wills are as an earlier version of the server kept them, which knew of no tokens.
+    pub fn forget_tokens(&self) {
+        let mut state = self.state();
+        state
+            .file
+            .sessions
+            .values_mut()
+            .for_each(|(record, ..)| record.token = None);
+        state
+            .file
+            .wills
+            .values_mut()
+            .for_each(|record| record.token = None);
+    }
+
+    /// The tokens that sessions are known to have been made with.
+    #[must_use]
+    pub fn session_tokens(&self) -> Vec<Option<Mark>> {
+        let state = self.state();
+        let sessions = state.file.sessions.values();
+        sessions.map(|(record, ..)| record.token).collect()
     }
 
     /// Pushes in the file, owed or sent.

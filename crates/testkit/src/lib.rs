@@ -27,3 +27,4 @@ pub mod store;
 
 pub use bench::Bench;
 pub use client::Client;
+pub use directory::FakeDirectory;

@@ -11,12 +11,13 @@ use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 
 use super::inbound::{Established, TOPIC_ALIAS_MAXIMUM};
 use super::{Connection, End, Newcomer, Phase, Progress};
-use crate::directory::Life;
+use crate::directory::{LifeFact, Question};
 use crate::ids::ClientId;
 use crate::message::detach_will;
 use crate::policy::{Identity, Refusal, Stop};
 use crate::router::AttachOptions;
 use crate::time::Time;
+use crate::user::NotAttached;
 
 impl Connection {
     pub(super) fn handle_connect(
@@ -76,7 +77,7 @@ impl Connection {
     fn displace_or_accept(
         &mut self,
         identity: Identity,
-        life: Life,
+        life: LifeFact,
         mut newcomer: Box<Newcomer>,
         connect: Box<Connect>,
         now: Time,
@@ -98,19 +99,25 @@ impl Connection {
             self.phase = Phase::Authenticating(newcomer, connect);
             return Progress::Displace(displaced);
         }
-        self.accept(identity, life, &connect, newcomer.waker, success, now);
-        Progress::Ready
+        let account = Question::Account(identity.user().clone());
+        let waker = newcomer.waker.clone();
+        if self.accept(identity, life, &connect, waker, success, now) {
+            return Progress::Ready;
+        }
+        self.phase = Phase::Authenticating(newcomer, connect);
+        Progress::Ask(account)
     }
 
+    /// Whether that is settled: otherwise the account is to be asked again, for somebody else knows of a newer one.
     fn accept(
         &mut self,
         identity: Identity,
-        life: Life,
+        life: LifeFact,
         connect: &Connect,
         waker: Waker,
         code: ConnectCode,
         now: Time,
-    ) {
+    ) -> bool {
         let session_expiry = self.session_expiry(connect);
         let mut will = connect.will.clone();
         will.as_deref_mut().into_iter().for_each(detach_will);
@@ -120,13 +127,17 @@ impl Connection {
             will,
             life,
         };
-        let Some((link, attached)) = self.router.attach(identity, waker, options, now) else {
-            self.deny(
-                connect,
-                ReasonCode::QuotaExceeded,
-                ConnectReturnCode::ServerUnavailable,
-            );
-            return;
+        let (link, attached) = match self.router.attach(identity, waker, options, now) {
+            Ok(attached) => attached,
+            Err(NotAttached::Outdated) => return false,
+            Err(NotAttached::TooManyDevices) => {
+                self.deny(
+                    connect,
+                    ReasonCode::QuotaExceeded,
+                    ConnectReturnCode::ServerUnavailable,
+                );
+                return true;
+            }
         };
         let properties = self.offer(connect, session_expiry);
         let session_present = attached.session_present;
@@ -159,6 +170,7 @@ impl Connection {
             }
         }
         self.phase = Phase::Established(Box::new(established));
+        true
     }
 
     fn session_expiry(&self, connect: &Connect) -> Duration {

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::directory::{Account, Life, Mark};
+use crate::directory::{Account, Generation, Life, Mark};
 use crate::push::Reach;
 
 /// What the directory knows of one question; what is missing is not in memory.
@@ -18,21 +18,22 @@ impl Directory for Memory {
             .get(user.as_str())
             .map_or(Lookup::Unknown, |account| {
                 let token = |token: &str| Token::new(token.as_bytes(), Mark::new([0; Mark::LEN]));
-                Lookup::Known(account.map(|account| Account {
+                let account = account.map(|account| Account {
                     token: account.map(token),
                     life: Life::default(),
-                }))
+                });
+                Lookup::Known(account, Generation(1))
             })
     }
 
     fn friendship(&self, sender: &UserId, receiver: &UserId) -> Lookup<Friendship> {
         let friends = self.friends.get(&(sender.as_str(), receiver.as_str()));
-        friends.map_or(Lookup::Unknown, |friendship| Lookup::Known(*friendship))
+        friends.map_or(Lookup::Unknown, |it| Lookup::Known(*it, Generation(1)))
     }
 
     fn notification_token(&self, user: &UserId) -> Lookup<NotificationToken> {
         let token = self.tokens.get(user.as_str());
-        token.map_or(Lookup::Unknown, |token| Lookup::Known(*token))
+        token.map_or(Lookup::Unknown, |it| Lookup::Known(*it, Generation(1)))
     }
 }
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 use bytestring::ByteString;
 use jam_wire::packet::{PacketId, RetainHandling};
 
-use crate::directory::Life;
+use crate::directory::LifeFact;
 use crate::ids::UserId;
 use crate::link::{Displaced, Link, LinkId};
 use crate::policy::Identity;
 use crate::session::{Received, Session, WrongAck};
 use crate::store::{Receipt, Seq, SessionId, Subscription, Which, Write, Writes};
 use crate::time::Time;
-use crate::user::{Attach, Attached, Fetched, Room};
+use crate::user::{Attach, Attached, Fetched, NotAttached, Room};
 
 use super::shard::lock;
 use super::{GRACE, Router};
@@ -27,25 +27,26 @@ pub(crate) struct AttachOptions {
     pub(crate) session_expiry: Duration,
     pub(crate) will: Option<Box<jam_wire::packet::Will>>,
     /// Of the account that lets it in.
-    pub(crate) life: Life,
+    pub(crate) life: LifeFact,
 }
 
 impl Router {
-    /// Lets an authenticated client in. `None` if the user has too many devices.
+    /// Lets an authenticated client in.
     pub(crate) fn attach(
         &self,
         identity: Identity,
         waker: Waker,
         options: AttachOptions,
         now: Time,
-    ) -> Option<(Arc<Link>, Attached)> {
+    ) -> Result<(Arc<Link>, Attached), NotAttached> {
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let user = identity.user().clone();
         let (link, attached) = self.with_user(&user, |user, effects| {
-            let link = Arc::new(Link::new(id, identity, waker, self.allowance(user)));
-            if self.has_rival(user, link.identity().client()) {
-                self.count_logout(user.id(), now);
+            if self.is_before_check(options.life.as_of) {
+                return Err(NotAttached::Outdated);
             }
+            let link = Arc::new(Link::new(id, identity, waker, self.allowance(user)));
+            let has_rival = self.has_rival(user, link.identity().client());
             let attach = Attach {
                 link: link.clone(),
                 clean_start: options.clean_start,
@@ -57,15 +58,18 @@ impl Router {
             let next_id = &|| self.next_seq();
             let mut attached = user.attach(attach, limits, now, effects, next_id)?;
             let is_new = !attached.session_present;
+            if has_rival {
+                self.count_logout(user.id(), now);
+            }
             attached.waits |= is_new && self.store.is_ending_sessions();
             user.note_arrival(self.listening.presence(), effects);
-            Some((link, attached))
+            Ok((link, attached))
         })?;
         if attached.unrecorded {
             let due = (now + GRACE, link.user().clone(), id);
             lock(&self.new_sessions).push_back(due);
         }
-        Some((link, attached))
+        Ok((link, attached))
     }
 
     /// Gives notice to the connections that end when this client is let in. `None` if there are none.

@@ -1,12 +1,14 @@
 //! What the directory says of accounts takes effect on what is kept of them (PROTOCOL.md, section 6).
 
+use std::sync::atomic::Ordering;
+
 use super::Router;
 use super::shard::lock;
-use crate::directory::{Account, Life, Lookup, Question};
+use crate::directory::{Account, Generation, LifeFact, Lookup, Question, Token};
 use crate::ids::UserId;
 use crate::store::Seq;
 use crate::time::Time;
-use crate::user::Ended;
+use crate::user::{Ended, Outdated};
 
 impl Router {
     /// Everybody of whom anything is remembered, connected or not, some at a time: of one in [`SHARDS`] parts.
@@ -18,14 +20,25 @@ impl Router {
         shard.users.iter().map(|user| user.id().clone()).collect()
     }
 
+    /// All accounts are about to be checked by what the directory has been since this generation: from now on nobody is
+    /// let in by an older fact, whom that check would miss.
+    pub fn begin_check(&self, as_of: Generation) {
+        self.checked.fetch_max(as_of.0, Ordering::Relaxed);
+    }
+
+    /// Whether a fact is older than what all accounts have been checked by. To be asked under the lock of its user.
+    pub(super) fn is_before_check(&self, as_of: Generation) -> bool {
+        as_of.0 < self.checked.load(Ordering::Relaxed)
+    }
+
     /// Ends what was made with what is no longer a user's token: connections, sessions, their wills (PROTOCOL.md,
     /// section 6); and everything of an account that is gone, or that was another one. `account` is what was read a moment
-    /// ago. If it `may_come_back`, what is gone is only hidden for [`VANISHED_KEPT`].
+    /// ago. If it `may_come_back`, what is gone is only hidden for [`VANISHED_KEPT`], or until another account uses the id.
     ///
     /// [`VANISHED_KEPT`]: crate::VANISHED_KEPT
     ///
     /// # Errors
-    /// The account has to be loaded before anything ends: who has just come in may have been let in by what is newer.
+    /// The account has to be loaded before anything ends: who has just come in was let in by what is newer.
     pub fn recheck(
         &self,
         user: &UserId,
@@ -40,23 +53,25 @@ impl Router {
         if is_in_order {
             return Ok(());
         }
-        let Lookup::Known(account) = self.directory.account(user) else {
-            return Err(Question::Account(user.clone()));
+        let question = || Question::Account(user.clone());
+        let Lookup::Known(account, as_of) = self.directory.account(user) else {
+            return Err(question());
         };
-        self.with_user(user, |user, effects| {
+        let checked = self.with_user(user, |user, effects| {
             let next_id = &|| self.next_seq();
-            let Some(account) = &account else {
-                user.vanish(may_come_back, now, effects, next_id);
-                // The store is to know since when.
-                effects.writes.extend(user.owner_change());
-                return;
-            };
-            user.live(&account.life, effects, next_id);
-            let mark = account.token.as_ref().map(crate::directory::Token::mark);
-            user.end_sessions_of_other_tokens(mark, effects, next_id);
+            let present = account.filter(|account| !user.is_of_another(&account.life));
+            if let Some(Account { life, token }) = present {
+                user.live(&LifeFact { life, as_of }, effects, next_id)?;
+                let mark = token.as_ref().map(Token::mark);
+                user.end_sessions_of_other_tokens(mark, as_of, effects, next_id)?;
+            } else {
+                user.vanish(as_of, may_come_back, now, effects, next_id)?;
+            }
+            // The store is to know since when.
             effects.writes.extend(user.owner_change());
+            Ok(())
         });
-        Ok(())
+        checked.map_err(|Outdated| question())
     }
 
     /// Ends everything of a user up to and with a number, and every connection whose session is not younger than that, as
@@ -68,13 +83,6 @@ impl Router {
         self.drop_wills_of(user, up_to);
     }
 
-    /// Whether something of a user belonged to another account than the one of this life; it has ended.
-    pub(super) fn live(&self, user: &UserId, life: &Life) -> bool {
-        self.with_user(user, |user, effects| {
-            user.live(life, effects, &|| self.next_seq())
-        })
-    }
-
     /// What has ended with accounts since this was last asked.
     #[must_use]
     pub fn take_ended(&self) -> Ended {
@@ -83,6 +91,8 @@ impl Router {
 
     pub(super) fn has_ended(&self, user: &UserId, ended: Ended) {
         lock(&self.ended).add(ended);
-        self.drop_wills_of(user, Seq::MAX);
+        if ended.hidden == 0 {
+            self.drop_wills_of(user, Seq::MAX);
+        }
     }
 }

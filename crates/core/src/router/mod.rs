@@ -31,7 +31,7 @@ use foldhash::fast::RandomState;
 use jam_wire::packet::{Connect, Publish, QoS};
 
 use crate::attempts::Attempts;
-use crate::directory::{Directory, Life};
+use crate::directory::{Directory, Friendship, LifeFact, Lookup};
 use crate::ids::{ClientId, UserId};
 use crate::link::{Eviction, LinkId};
 use crate::loads::Loads;
@@ -40,7 +40,7 @@ use crate::policy::{self, Destination, Facts, Identity, Permit, Refusal, Stop, r
 use crate::source::Source;
 use crate::store::{MailboxStore, Origin, Receipt, Recovered, RecoveredEntry, Seq, Write, Writes};
 use crate::time::{Adjustments, Time};
-use crate::user::{Alarm, Appended, Ended, New, User, UserLimits};
+use crate::user::{Alarm, Appended, Ended, New, Outdated, User, UserLimits};
 
 pub(crate) use devices::AttachOptions;
 use listening::Listening;
@@ -56,6 +56,9 @@ pub use shard::{GRACE, GRACE_BYTES, SHARDS};
 use shard::{Graced, Shard, lock};
 use wills::Wills;
 pub use wills::{MAX_DUE_WILL_BYTES, MAX_DUE_WILLS};
+
+/// How often a message is judged whose receiver's account is another one each time.
+const JUDGED_AT_MOST: usize = 3;
 
 /// What the operator decides.
 #[derive(Debug, Clone)]
@@ -98,6 +101,8 @@ pub struct Router {
     wills: Mutex<Wills>,
     /// What has ended with accounts since it was last asked.
     ended: Mutex<Ended>,
+    /// The generation of the directory by which all accounts have been checked, or are just being.
+    checked: AtomicU64,
     /// Bytes of messages in their grace.
     graced_bytes: AtomicU64,
     pushes: Mutex<Pushes>,
@@ -136,6 +141,7 @@ impl Router {
             timers: Mutex::default(),
             wills: Mutex::default(),
             ended: Mutex::default(),
+            checked: AtomicU64::default(),
             graced_bytes: AtomicU64::new(0),
             pushes: Mutex::default(),
             push_pairs: AtomicUsize::new(0),
@@ -178,7 +184,7 @@ impl Router {
         connect: &Connect,
         source: Source,
         now: Time,
-    ) -> Result<(Identity, Life), Stop> {
+    ) -> Result<(Identity, LifeFact), Stop> {
         let verdict = policy::authenticate(
             client,
             connect.user_name.as_ref(),
@@ -249,26 +255,58 @@ impl Router {
     fn append(
         &self,
         receiver: &UserId,
-        new: New,
+        mut new: New,
         receipt: &mut Option<Receipt>,
-        origin: Origin,
+        mut origin: Origin,
         now: Time,
     ) -> Result<usize, Refusal> {
         let retains = new.message.retain && new.destination == Destination::OwnChannel;
         if (new.message.qos != QoS::AtMostOnce || retains) && !self.store.accepts() {
             return Err(refusals::STORE);
         }
+        for _ in 0..JUDGED_AT_MOST {
+            match self.append_as_of(receiver, new, receipt, &mut origin, now) {
+                Ok(appended) => return appended,
+                Err(given_back) => new = *given_back,
+            }
+            let sender = new.message.sender();
+            let Lookup::Known(friendship, as_of) = self.directory.friendship(sender, receiver)
+            else {
+                break;
+            };
+            let Friendship::Friends(life) = friendship else {
+                return Err(refusals::NOT_FRIENDS);
+            };
+            new.life = Some(LifeFact { life, as_of });
+        }
+        Err(refusals::PUBLISH_WITHOUT_DIRECTORY)
+    }
+
+    /// Appends. Gives the message back if what it was permitted by is not the newest.
+    fn append_as_of(
+        &self,
+        receiver: &UserId,
+        new: New,
+        receipt: &mut Option<Receipt>,
+        origin: &mut Origin,
+        now: Time,
+    ) -> Result<Result<usize, Refusal>, Box<New>> {
         let beside = origin.write();
         let mut kept_already = None;
-        let mut woken = 0;
         let result = self.with_shard(receiver, |user, graced, effects| {
             // Taken under the lock: a log's numbers ascend, or a reader's cursor would pass one by.
             let next_seq = &|| self.next_seq();
             let limits = &self.rules.user;
-            if let Some(life) = &new.life {
-                user.live(life, effects, next_seq);
+            if let Some(life) = &new.life
+                && let Err(Outdated) = user.live(life, effects, next_seq)
+            {
+                return Err(Box::new(new));
             }
-            match user.append(new, limits, next_seq, effects)? {
+            let appended = match user.append(new, limits, next_seq, effects) {
+                Ok(appended) => appended,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            match appended {
                 Appended::NotKept(retained) if retained.is_empty() && beside.is_none() => {
                     kept_already = receipt.take();
                 }
@@ -297,6 +335,7 @@ impl Router {
                     let seq = append.seq;
                     self.end_graces(user, graced, effects);
                     let (this, user) = (self.this.clone(), append.user.clone());
+                    let origin = std::mem::replace(origin, Origin::Plain);
                     let receipt = Receipt::for_message(this, user, seq, receipt.take(), origin);
                     let mut writes: Writes = beside.into_iter().chain(retained).collect();
                     writes.push(Write::Append(append));
@@ -304,11 +343,10 @@ impl Router {
                     effects.writes.push((writes, Some(receipt)));
                 }
             }
-            woken = effects.wake.len();
-            Ok(())
+            Ok(Ok(effects.wake.len()))
         });
         kept_already.into_iter().for_each(Receipt::stored);
-        result.map(|()| woken)
+        result
     }
 
     /// Bytes of content that is being read from the store, or was and waits to be sent: see [`crate::loads`].

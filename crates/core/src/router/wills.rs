@@ -10,12 +10,12 @@ use jam_wire::packet::{Publish, QoS};
 
 use super::Router;
 use super::shard::lock;
-use crate::directory::{Account, Lookup, Question};
+use crate::directory::{LifeFact, Lookup, Question};
 use crate::ids::UserId;
 use crate::policy::{Stop, refusals};
 use crate::store::{Origin, Seq, WillRecord, Write};
 use crate::time::Time;
-use crate::user::DueWill;
+use crate::user::{DueWill, Outdated};
 
 /// Wills that wait, and bytes of memory that they take; beyond, they are dropped.
 pub const MAX_DUE_WILLS: usize = 65_536;
@@ -78,12 +78,22 @@ impl Router {
     /// # Errors
     /// The fact that has to be loaded before the will can be judged.
     pub fn publish_will(&self, due: &DueWill, now: Time) -> Result<(), Question> {
-        let Lookup::Known(account) = self.directory.account(&due.user) else {
-            return Err(Question::Account(due.user.clone()));
+        let question = || Question::Account(due.user.clone());
+        let Lookup::Known(account, as_of) = self.directory.account(&due.user) else {
+            return Err(question());
         };
-        let is_behind =
-            |account: Account| account.is_behind(due.token) && !self.live(&due.user, &account.life);
-        if !account.is_some_and(is_behind) {
+        let Some(life) = account
+            .filter(|account| account.is_behind(due.token))
+            .map(|account| account.life)
+        else {
+            self.drop_will(due);
+            return Ok(());
+        };
+        let fact = LifeFact { life, as_of };
+        let goes_on = self.with_user(&due.user, |user, effects| {
+            user.goes_on(&fact, effects, &|| self.next_seq())
+        });
+        if !goes_on.map_err(|Outdated| question())? {
             self.drop_will(due);
             return Ok(());
         }
@@ -115,7 +125,11 @@ impl Router {
         let origin = Origin::Will(due.clone());
         match self.publish(permit, publish, None, None, origin, now) {
             Ok(_) => {}
-            Err(refusal) if refusal == refusals::STORE => self.put_back_will(due),
+            Err(refusal)
+                if [refusals::STORE, refusals::PUBLISH_WITHOUT_DIRECTORY].contains(&refusal) =>
+            {
+                self.put_back_will(due);
+            }
             // A mailbox without room drops a will, which nobody waits for an answer to.
             Err(_) => self.drop_will(&due),
         }

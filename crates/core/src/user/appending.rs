@@ -6,7 +6,7 @@ use jam_wire::packet::{PacketId, QoS};
 use smallvec::SmallVec;
 
 use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, User, UserLimits};
-use crate::directory::Life;
+use crate::directory::LifeFact;
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::mailbox::{Gone, Kind, Mailbox, Place, Slots};
@@ -31,7 +31,7 @@ pub(crate) struct New {
     /// Whether the receiver is to be told if he does not get it soon.
     pub(crate) may_push: bool,
     /// Of the receiver's account, if the directory was asked.
-    pub(crate) life: Option<Life>,
+    pub(crate) life: Option<LifeFact>,
 }
 
 /// What became of a message.

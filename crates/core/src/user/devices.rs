@@ -7,8 +7,8 @@ use std::time::Duration;
 use jam_wire::packet::{PacketId, Will};
 use smallvec::SmallVec;
 
-use super::{Alarm, Device, Effects, Listening, User, UserLimits, millis};
-use crate::directory::{Life, Mark};
+use super::{Alarm, Device, Effects, Listening, Outdated, User, UserLimits, millis};
+use crate::directory::{Generation, LifeFact, Mark};
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::loads::LoadPermit;
@@ -24,7 +24,22 @@ pub(crate) struct Attach {
     pub(crate) clean_start: bool,
     pub(crate) session_expiry: Duration,
     pub(crate) will: Option<Box<Will>>,
-    pub(crate) life: Life,
+    pub(crate) life: LifeFact,
+}
+
+/// Why a client is not let in that has proved who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotAttached {
+    /// The user has [`Slots::MAX`] devices connected already.
+    TooManyDevices,
+    /// What it was let in by is not the newest.
+    Outdated,
+}
+
+impl From<Outdated> for NotAttached {
+    fn from(Outdated: Outdated) -> Self {
+        Self::Outdated
+    }
 }
 
 /// What a connection finds when it has been let in.
@@ -44,7 +59,6 @@ pub(crate) struct Attached {
 
 impl User {
     /// A client has been let in: others of this user make room, and it finds its session or a new one.
-    /// `None` if the user has [`Slots::MAX`] devices connected already.
     pub(crate) fn attach(
         &mut self,
         new: Attach,
@@ -52,11 +66,11 @@ impl User {
         now: Time,
         effects: &mut Effects,
         next_id: &dyn Fn() -> Seq,
-    ) -> Option<Attached> {
+    ) -> Result<Attached, NotAttached> {
         let client = new.link.identity().client();
         let token = new.link.identity().token().mark();
-        self.live(&new.life, effects, next_id);
-        self.end_sessions_of_other_tokens(Some(token), effects, next_id);
+        self.live(&new.life, effects, next_id)?;
+        self.end_sessions_of_other_tokens(Some(token), new.life.as_of, effects, next_id)?;
         if !limits.many_devices {
             while let Some(other) = self
                 .devices
@@ -75,7 +89,9 @@ impl User {
         let session_present = known.is_some();
         let index = match known {
             Some(index) => index,
-            None => self.new_device(client.clone(), token, effects, next_id)?,
+            None => self
+                .new_device(client.clone(), token, effects, next_id)
+                .ok_or(NotAttached::TooManyDevices)?,
         };
         let device = &mut self.devices[index];
         device.link = Some(new.link);
@@ -104,7 +120,7 @@ impl User {
         let session = device.id();
         let unrecorded = session.is_some() && !device.recorded;
         self.has_come(now, &limits.push, effects);
-        Some(Attached {
+        Ok(Attached {
             session_present,
             waits,
             session,
@@ -309,9 +325,11 @@ impl User {
     pub(crate) fn end_sessions_of_other_tokens(
         &mut self,
         token: Option<Mark>,
+        as_of: Generation,
         effects: &mut Effects,
         next_id: &dyn Fn() -> Seq,
-    ) {
+    ) -> Result<(), Outdated> {
+        self.judge_sessions(as_of, !self.belongs_to(token))?;
         for index in (0..self.devices.len()).rev() {
             let device = &mut self.devices[index];
             match (device.token, token) {
@@ -327,6 +345,7 @@ impl User {
                 }
             }
         }
+        Ok(())
     }
 
     /// A device's session ends; so does its connection, if it has one.

@@ -3,12 +3,13 @@
 //!
 //! Invariants, checked by `tests/lives.rs`: what an id held before the present life of its account is shown to nobody and
 //! delivered to nobody; the store says whose it is from the first thing on that it keeps; what vanished without anybody
-//! seeing how is kept for [`VANISHED_KEPT`], for its account may come back with the file that it was in.
+//! seeing how is kept for [`VANISHED_KEPT`], for its account may come back with the file that it was in; a fact ends only
+//! what an older one has made ([`Outdated`]).
 
 use std::time::Duration;
 
 use super::{Effects, User};
-use crate::directory::{Account, Life};
+use crate::directory::{Account, Generation, Life, LifeFact};
 use crate::link::Eviction;
 use crate::store::{OwnerRecord, Receipt, Seq, Write, Writes};
 use crate::time::Time;
@@ -20,11 +21,21 @@ pub const VANISHED_KEPT: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
     life: Life,
+    /// Of the newest fact that has said so.
+    as_of: Generation,
+    /// Of the newest fact that has said which sessions are the account's.
+    sessions_as_of: Generation,
     /// Whether the store has been told.
     recorded: bool,
-    /// Since when there is no account, if it may come back.
+    /// Since when there is no such account, if it may come back.
     gone_since: Option<Time>,
+    /// Of the newest fact that has said that.
+    gone_as_of: Generation,
 }
+
+/// A fact contradicts one that is as new or newer: it is to be asked for again. It was read before the lock was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outdated;
 
 /// What has ended with accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +48,8 @@ pub struct Ended {
     pub retained: usize,
     /// Sessions.
     pub sessions: usize,
+    /// Accounts of which nothing has ended yet: they may come back.
+    pub hidden: usize,
 }
 
 impl Ended {
@@ -45,80 +58,150 @@ impl Ended {
         self.messages += other.messages;
         self.retained += other.retained;
         self.sessions += other.sessions;
+        self.hidden += other.hidden;
     }
 }
 
 impl User {
-    /// The account has this life now. What belonged to another one ends; whether there was any.
+    /// The account of this life has the id now and uses it. What belonged to another one ends.
     pub(crate) fn live(
         &mut self,
-        life: &Life,
+        fact: &LifeFact,
         effects: &mut Effects,
         next_id: &dyn Fn() -> Seq,
-    ) -> bool {
+    ) -> Result<(), Outdated> {
         let Some(owner) = &mut self.owner else {
-            self.begin(life);
-            return false;
+            self.begin(fact, Generation::default());
+            return Ok(());
         };
-        if owner.life == *life && owner.gone_since.is_none() {
-            return false;
+        if owner.life == fact.life && owner.gone_since.is_none() {
+            owner.as_of = owner.as_of.max(fact.as_of);
+            return Ok(());
         }
-        if owner.life.goes_on_as(life) {
-            self.begin(life);
-            return false;
+        let is_another = !owner.goes_on_as(&fact.life);
+        let contradicted = match owner.gone_since {
+            Some(_) if !is_another => owner.gone_as_of,
+            Some(_) | None => owner.as_of,
+        };
+        if fact.as_of <= contradicted {
+            return Err(Outdated);
         }
-        self.end_life(effects, next_id);
-        self.begin(life);
-        true
+        let sessions_as_of = owner.sessions_as_of;
+        if is_another {
+            self.end_life(effects, next_id);
+        }
+        self.begin(fact, sessions_as_of);
+        Ok(())
     }
 
-    fn begin(&mut self, life: &Life) {
+    /// Whether the account of this life, that of the id by now, is the one that everything belongs to. If not, nothing ends.
+    pub(crate) fn goes_on(
+        &mut self,
+        fact: &LifeFact,
+        effects: &mut Effects,
+        next_id: &dyn Fn() -> Seq,
+    ) -> Result<bool, Outdated> {
+        let owner = self.owner.as_ref();
+        if let Some(owner) = owner.filter(|owner| !owner.goes_on_as(&fact.life)) {
+            let is_newer = fact.as_of > owner.as_of;
+            return is_newer.then_some(false).ok_or(Outdated);
+        }
+        self.live(fact, effects, next_id)?;
+        Ok(true)
+    }
+
+    fn begin(&mut self, fact: &LifeFact, sessions_as_of: Generation) {
         self.owner = Some(Box::new(Owner {
-            life: *life,
+            life: fact.life,
+            as_of: fact.as_of,
+            sessions_as_of,
             recorded: false,
             gone_since: None,
+            gone_as_of: Generation::default(),
         }));
+    }
+
+    /// Whether what there is belongs to another account than that of this life.
+    pub(crate) fn is_of_another(&self, life: &Life) -> bool {
+        let owner = self.owner.as_ref();
+        owner.is_some_and(|owner| !owner.goes_on_as(life))
+    }
+
+    /// What says which sessions are the account's is of this generation, and contradicts what there is or not: whether
+    /// it may.
+    pub(super) fn judge_sessions(
+        &mut self,
+        as_of: Generation,
+        contradicts: bool,
+    ) -> Result<(), Outdated> {
+        let Some(owner) = &mut self.owner else {
+            return Ok(());
+        };
+        if as_of < owner.sessions_as_of || (contradicts && as_of == owner.sessions_as_of) {
+            return Err(Outdated);
+        }
+        owner.sessions_as_of = as_of;
+        Ok(())
     }
 
     /// Whether there is nothing to do about what the directory says of the account.
     pub(crate) fn is_in_order(&self, account: Option<&Account>, now: Time) -> bool {
         let owner = self.owner.as_ref();
-        let Some(account) = account else {
+        let Some(account) = account.filter(|account| !self.is_of_another(&account.life)) else {
             return owner.is_some_and(|owner| owner.is_hidden(now)) && !self.is_connected();
         };
         let is_its = owner.is_some_and(|it| it.life == account.life && it.gone_since.is_none());
         is_its && self.belongs_to(account.token.as_ref().map(crate::directory::Token::mark))
     }
 
-    /// There is no such account any more. If it `may_come_back`, what it has is kept for some time, and shown to nobody.
+    /// There is no such account any more: none, or another one. If it `may_come_back`, what it has is kept for some time,
+    /// and shown to nobody.
     pub(crate) fn vanish(
         &mut self,
+        as_of: Generation,
         may_come_back: bool,
         now: Time,
         effects: &mut Effects,
         next_id: &dyn Fn() -> Seq,
-    ) {
+    ) -> Result<(), Outdated> {
         if self.is_idle() {
-            return;
+            return Ok(());
         }
-        let is_hidden = self.owner.as_ref().and_then(|owner| owner.gone_since);
-        match is_hidden {
+        if self.owner.is_none() {
+            self.begin(&LifeFact::default(), Generation::default());
+        }
+        let Some(owner) = &mut self.owner else {
+            return Ok(());
+        };
+        if owner.gone_since.is_none() && as_of <= owner.as_of {
+            return Err(Outdated);
+        }
+        owner.gone_as_of = owner.gone_as_of.max(as_of);
+        match owner.gone_since {
             Some(since) if now < since + VANISHED_KEPT => {}
             None if may_come_back => {
-                let life = self.owner.as_ref().map_or(Life::default(), |it| it.life);
-                self.begin(&life);
-                if let Some(owner) = &mut self.owner {
-                    owner.gone_since = Some(now);
-                }
+                owner.gone_since = Some(now);
+                owner.recorded = false;
+                effects.seldom().ended = Some(Ended {
+                    hidden: 1,
+                    ..Ended::default()
+                });
             }
             Some(_) | None => {
                 self.end_life(effects, next_id);
-                return;
+                return Ok(());
             }
         }
         for link in self.links() {
             link.evict(Eviction::NotAuthorized);
         }
+        Ok(())
+    }
+
+    /// Whether what there is belongs to an account that is gone, and may come back.
+    pub(super) fn is_hidden(&self) -> bool {
+        let owner = self.owner.as_ref();
+        owner.is_some_and(|owner| owner.gone_since.is_some())
     }
 
     /// Everything of the account ends, and nothing more is said in its name.
@@ -128,6 +211,7 @@ impl User {
             messages: self.mailbox.kept().messages,
             retained: self.retained.as_ref().map_or(0, |topics| topics.len()),
             sessions: self.devices.len(),
+            hidden: 0,
         };
         // The log first: nothing is passed on from one device to another.
         self.clear_retained(Seq::MAX, effects);
@@ -175,8 +259,11 @@ impl User {
     pub(crate) fn restore_owner(&mut self, found: &OwnerRecord) {
         self.owner = Some(Box::new(Owner {
             life: found.life,
+            as_of: Generation::default(),
+            sessions_as_of: Generation::default(),
             recorded: true,
             gone_since: found.gone_since,
+            gone_as_of: Generation::default(),
         }));
     }
 
@@ -220,6 +307,10 @@ impl User {
 }
 
 impl Owner {
+    fn goes_on_as(&self, life: &Life) -> bool {
+        self.life.goes_on_as(life)
+    }
+
     fn is_hidden(&self, now: Time) -> bool {
         self.gone_since
             .is_some_and(|since| now < since + VANISHED_KEPT)

@@ -42,10 +42,11 @@ use crate::store::{
 use crate::time::Time;
 
 pub(crate) use appending::{Appended, New};
-pub(crate) use devices::{Attach, Attached};
+pub(crate) use devices::{Attach, Attached, NotAttached};
 pub(crate) use fetching::{Delivery, Fetched, Room};
 use listening::Listening;
 pub(crate) use listening::{Listeners, PRESENCE, RECEIPTS};
+pub(crate) use lives::Outdated;
 use lives::Owner;
 pub use lives::{Ended, VANISHED_KEPT};
 use loading::Loaded;

@@ -13,6 +13,7 @@
 mod bucket;
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use bucket::Bucket;
 use foldhash::fast::RandomState;
@@ -23,6 +24,9 @@ use crate::mailbox::Mailbox;
 use crate::push::{DuePush, PushOutcome, PushRecord, PushRules};
 use crate::store::{Seq, Write};
 use crate::time::Time;
+
+/// How long a push waits at a time for an account that is gone to come back.
+const HIDDEN_REST: Duration = Duration::from_secs(60);
 
 /// Messages of one sender that come within this part of the deadline are looked at together.
 const TOGETHER: u32 = 40;
@@ -150,6 +154,11 @@ impl Pair {
             seq,
             sent,
             at,
+            expires_at: if sent || seq != 0 {
+                Time::NEVER
+            } else {
+                self.unkept_until
+            },
         }))
     }
 }
@@ -224,13 +233,14 @@ impl User {
             return record;
         }
         if pair.owed.is_some() || pair.was_just_sent(now, rules) {
-            let is_news = pair.owed.is_some() && seq != 0 && seq < pair.about.oldest;
+            let mut is_news = pair.owed.is_some() && seq != 0 && seq < pair.about.oldest;
             pair.about.newest = pair.about.newest.max(seq);
             if is_news {
                 pair.about.oldest = seq;
             }
-            if seq == 0 {
-                pair.unkept_until = pair.unkept_until.max(expires_at);
+            if seq == 0 && expires_at > pair.unkept_until {
+                pair.unkept_until = expires_at;
+                is_news = pair.owed.is_some() && pair.about.oldest == 0;
             }
             return is_news.then(|| pair.record(&self.id, sender));
         }
@@ -380,6 +390,10 @@ impl User {
         rules: &PushRules,
         effects: &mut Effects,
     ) -> Turn {
+        if self.is_hidden() {
+            // The id may be another's, and so may be the phone.
+            return Turn::Later(now + HIDDEN_REST);
+        }
         let Some(pushes) = self.pushes.as_mut() else {
             return Turn::Never;
         };
@@ -456,13 +470,13 @@ impl User {
         rules: &PushRules,
         effects: &mut Effects,
     ) {
-        // The store knows the oldest only, and not how long one that is not kept is news.
+        // The store knows the oldest only.
         let mut pair = Pair {
             about: Span {
                 oldest: found.seq,
                 newest: self.mailbox.last(),
             },
-            unkept_until: Time::NEVER,
+            unkept_until: found.expires_at,
             ..Pair::default()
         };
         // Before the clock was set back, perhaps.

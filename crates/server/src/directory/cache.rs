@@ -3,7 +3,7 @@
 //! Every fact is of the generation that was current before it was read. A change of the file ends
 //! the generation, and with it every fact read before the change was noticed; so a fact that was read
 //! before a change can never be believed after it (`tests::a_late_fact_is_not_believed`). The facts of
-//! a shard are all of one generation.
+//! a shard are all of one generation. A generation ends when the file has changed, and each answer says of which it is.
 //!
 //! Who had a fact loaded may use it once, even if the file has changed again meanwhile: the answer is
 //! newer than the question, and without that a process that commits all the time would keep the rules
@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
-use jam_core::directory::{Account, Friendship, NotificationToken};
+use jam_core::directory::{Account, Friendship, Generation, NotificationToken};
 use tokio::task;
 
 /// Locks are held for the copy of one fact; this many make it unlikely to meet at one.
@@ -62,10 +62,6 @@ pub(super) enum Fact {
     NotificationToken(NotificationToken),
 }
 
-/// Ends when the file changes; a later one is greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Generation(pub(super) u64);
-
 #[derive(Debug, Default)]
 struct Shard {
     generation: Generation,
@@ -84,6 +80,7 @@ struct Loaded {
     asker: Asker,
     at: Instant,
     fact: Fact,
+    generation: Generation,
 }
 
 #[derive(Debug)]
@@ -112,14 +109,14 @@ impl Cache {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A fact that is believed. `fresh`: the file has just been looked at, so that the current
+    /// A fact that is believed, and of which generation it is. `fresh`: the file has just been looked at, so that the current
     /// generation's facts hold.
     pub(super) fn get<T>(
         &self,
         key: &Key,
         fresh: bool,
         pick: impl FnOnce(&Fact) -> Option<T>,
-    ) -> Option<T> {
+    ) -> Option<(T, Generation)> {
         let generation = self.generation();
         let believed = |shard: &Shard| fresh && shard.generation == generation;
         {
@@ -129,7 +126,7 @@ impl Cache {
                 .expect("no code that holds a shard can panic");
             if shard.loaded.is_empty() {
                 let fact = shard.fact(key).filter(|_| believed(&shard));
-                return pick(&fact?);
+                return Some((pick(&fact?)?, generation));
             }
         }
         // Something waits for somebody: this one, perhaps.
@@ -139,7 +136,8 @@ impl Cache {
             .expect("no code that holds a shard can panic");
         let loaded = shard.take_loaded(key, Asker::current());
         let fact = shard.fact(key).filter(|_| believed(&shard));
-        pick(&fact.or(loaded)?)
+        let (fact, generation) = fact.map(|fact| (fact, generation)).or(loaded)?;
+        Some((pick(&fact)?, generation))
     }
 
     /// Keeps a fact that was read after `generation` was current.
@@ -173,6 +171,7 @@ impl Cache {
             asker,
             at,
             fact,
+            generation,
         });
     }
 
@@ -223,11 +222,12 @@ impl Shard {
     }
 
     /// What this one had loaded. Once.
-    fn take_loaded(&mut self, key: &Key, asker: Asker) -> Option<Fact> {
+    fn take_loaded(&mut self, key: &Key, asker: Asker) -> Option<(Fact, Generation)> {
         self.forget_late();
         let mut loaded = self.loaded.iter();
         let index = loaded.rposition(|it| it.key == *key && it.asker == asker)?;
-        self.loaded.remove(index).map(|it| it.fact)
+        let loaded = self.loaded.remove(index)?;
+        Some((loaded.fact, loaded.generation))
     }
 
     /// Whoever has not come for so long does not come, or asks again.
@@ -259,6 +259,7 @@ mod tests {
     const LIFE: Life = Life {
         email: None,
         name: None,
+        password: None,
         made_up: false,
     };
 
@@ -267,7 +268,9 @@ mod tests {
         let cache = Cache::new();
         let before = cache.generation();
         cache.invalidate();
-        cache.insert_for(Asker::current(), KEY, YES, before, Instant::now());
+        // However long the machine takes for the rest.
+        let at = Instant::now() + 1000 * CREDIT_AGE;
+        cache.insert_for(Asker::current(), KEY, YES, before, at);
         let other = thread::scope(|scope| {
             scope
                 .spawn(|| cache.get(&KEY, true, friends))
@@ -276,7 +279,7 @@ mod tests {
         });
         assert_eq!(other, None);
         // Once, for the one who asked; nobody after that.
-        assert_eq!(cache.get(&KEY, true, friends), Some(true));
+        assert_eq!(cache.get(&KEY, true, friends), Some((true, before)));
         assert_eq!(cache.get(&KEY, true, friends), None);
     }
 
@@ -285,7 +288,8 @@ mod tests {
         let cache = Cache::new();
         cache.insert(KEY, YES, cache.generation());
         for _ in 0..3 {
-            assert_eq!(cache.get(&KEY, true, friends), Some(true));
+            let known = Some((true, cache.generation()));
+            assert_eq!(cache.get(&KEY, true, friends), known);
         }
         assert_eq!(cache.get(&KEY, false, friends), None);
         cache.invalidate();

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jam_core::directory::Account;
+use jam_core::directory::{Account, Generation};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::cache::{Asker, Generation, Key};
+use super::cache::{Asker, Key};
 use super::files::{Files, Names};
 use super::schema::{self, LOCK_PATIENCE};
 use super::sqlite::{LookError, Opened, Shared};
@@ -50,7 +50,7 @@ pub(super) enum What {
         Place,
         oneshot::Sender<Result<Friends, DirectoryError>>,
     ),
-    Look(oneshot::Sender<Result<u64, DirectoryError>>),
+    Look(oneshot::Sender<Result<Generation, DirectoryError>>),
     /// The thread hangs until the sender is gone.
     #[cfg(test)]
     Hang(oneshot::Receiver<()>),
@@ -161,7 +161,7 @@ impl Loader {
                     let read = self.read(deadline, |it| friends::read(it, user, who, &place));
                     reply.send(read.map_err(Into::into)).is_ok()
                 }
-                What::Look(reply) => reply.send(Ok(generation.0)).is_ok(),
+                What::Look(reply) => reply.send(Ok(generation)).is_ok(),
                 #[cfg(test)]
                 What::Hang(until) => until.blocking_recv().is_ok(),
                 What::PushAddress(sender, receiver, reply) => reply

@@ -342,6 +342,7 @@ fn life(row: &Row<'_>) -> rusqlite::Result<Life> {
         Err(_) => Ok(None),
     };
     let (email, name) = (value("user_email")?, value("username")?);
+    let password = value("user_password_hash")?;
     let is_made_up = |email: &[u8]| {
         let random = email.strip_suffix(MADE_UP.as_bytes());
         random.is_some_and(|it| {
@@ -352,6 +353,7 @@ fn life(row: &Row<'_>) -> rusqlite::Result<Life> {
         made_up: email.as_deref().is_some_and(is_made_up),
         email: email.map(|email| mark(&[b"user_email", &email])),
         name: name.map(|name| mark(&[b"username", &name])),
+        password: password.map(|hash| mark(&[b"user_password_hash", &hash])),
     })
 }
 

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
-use jam_core::directory::{Account, Directory, Friendship, Lookup, NotificationToken, Question};
+use jam_core::directory::{
+    Account, Directory, Friendship, Generation, Lookup, NotificationToken, Question,
+};
 use jam_core::ids::UserId;
 use rusqlite::Connection;
 use rusqlite::types::FromSql;
@@ -198,15 +200,15 @@ impl SqliteDirectory {
         self.ask(|reply| What::Friends(id, who, place, reply)).await
     }
 
-    /// Looks at the file. The number that comes back differs from that of an earlier look if anything
-    /// was committed in between.
+    /// Looks at the file. The generation that comes back differs from that of an earlier look if anything
+    /// was committed in between; what is read from then on is of that one or a later.
     ///
     /// A look that finds the loader silent for [`SILENCE`] ends the belief in what is in memory, and one that is
     /// answered begins it again: to be called all the time.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub async fn look(&self) -> Result<u64, DirectoryError> {
+    pub async fn look(&self) -> Result<Generation, DirectoryError> {
         let looked = self.ask_anyway(What::Look).await;
         match &looked {
             Ok(_) => self.shared.silent.store(false, Ordering::Relaxed),
@@ -327,6 +329,11 @@ impl SqliteDirectory {
         }
     }
 
+    /// What holds of an id that no jam database can hold, whatever is read.
+    fn of_nobody<T>(&self, fact: T) -> Lookup<T> {
+        Lookup::Known(fact, self.shared.cache.generation())
+    }
+
     fn get<T>(&self, key: &Key, pick: impl Fn(&Fact) -> Option<T>) -> Lookup<T> {
         if self.shared.silent.load(Ordering::Relaxed) {
             return Lookup::Unknown;
@@ -335,7 +342,7 @@ impl SqliteDirectory {
         let known = self.shared.cache.get(key, fresh, &pick);
         known
             .or_else(|| self.shared.read(key, pick))
-            .map_or(Lookup::Unknown, Lookup::Known)
+            .map_or(Lookup::Unknown, |(fact, as_of)| Lookup::Known(fact, as_of))
     }
 }
 
@@ -356,7 +363,7 @@ impl Key {
 impl Directory for SqliteDirectory {
     fn account(&self, user: &UserId) -> Lookup<Option<Account>> {
         let Some(id) = row_id(user.as_str()) else {
-            return Lookup::Known(None);
+            return self.of_nobody(None);
         };
         self.get(&Key::Account(id), |fact| match fact {
             Fact::Account(account) => Some(account.clone()),
@@ -367,7 +374,7 @@ impl Directory for SqliteDirectory {
     fn friendship(&self, sender: &UserId, receiver: &UserId) -> Lookup<Friendship> {
         let (Some(sender), Some(receiver)) = (row_id(sender.as_str()), row_id(receiver.as_str()))
         else {
-            return Lookup::Known(Friendship::NotFriends);
+            return self.of_nobody(Friendship::NotFriends);
         };
         self.get(&Key::Friendship { sender, receiver }, |fact| match fact {
             Fact::Friendship(friendship) => Some(*friendship),
@@ -377,7 +384,7 @@ impl Directory for SqliteDirectory {
 
     fn notification_token(&self, user: &UserId) -> Lookup<NotificationToken> {
         let Some(id) = row_id(user.as_str()) else {
-            return Lookup::Known(NotificationToken::Absent);
+            return self.of_nobody(NotificationToken::Absent);
         };
         self.get(&Key::NotificationToken(id), |fact| match fact {
             Fact::NotificationToken(token) => Some(*token),
@@ -410,12 +417,12 @@ impl Shared {
 
     /// Reads a fact from the file. Does not wait.
     #[cold]
-    fn read<T>(&self, key: &Key, pick: impl FnOnce(&Fact) -> Option<T>) -> Option<T> {
+    fn read<T>(&self, key: &Key, pick: impl FnOnce(&Fact) -> Option<T>) -> Option<(T, Generation)> {
         let generation = self.cache.generation();
         let fact = self.direct.read(key)?;
         let picked = pick(&fact);
         self.cache.insert(*key, fact, generation);
-        picked
+        Some((picked?, generation))
     }
 
     /// Looks at the file, for the loader's thread: may wait for the one who is just looking.

@@ -87,7 +87,7 @@ async fn ask<T>(
 ) -> T {
     // Twice is enough unless the machine is so busy that a task waits long for its turn.
     for _ in 0..20 {
-        if let Lookup::Known(fact) = look_up(directory) {
+        if let Lookup::Known(fact, _) = look_up(directory) {
             return fact;
         }
         directory.load(question.clone()).await.unwrap();
@@ -227,7 +227,7 @@ fn what_memory_does_not_know_is_read_at_once() {
         let known = || {
             let began = Instant::now();
             while began.elapsed() < Duration::from_secs(30) {
-                if let Lookup::Known(friendship) = direct.friendship(&id("1"), &id("2")) {
+                if let Lookup::Known(friendship, _) = direct.friendship(&id("1"), &id("2")) {
                     return friendship;
                 }
                 std::thread::sleep(AGE);
@@ -257,7 +257,7 @@ async fn a_writer_is_never_in_the_way() {
             // What is not committed is not seen, and memory goes on answering without the thread.
             let known = directory.friendship(&id("1"), &id("2"));
             assert!(
-                matches!(known, Lookup::Known(Friendship::Friends(_))),
+                matches!(known, Lookup::Known(Friendship::Friends(_), _)),
                 "{mode}"
             );
             assert!(!friends(&directory, "1", "3").await, "{mode}");

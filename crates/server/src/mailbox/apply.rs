@@ -297,9 +297,11 @@ impl Applier {
                     rec::number(push.seq),
                     push.sent,
                     rec::number(push.at.as_millis()),
+                    rec::expiry(push.expires_at),
                 ];
-                let sql = "INSERT OR REPLACE INTO push (user, sender, message, sent, at)
-                     VALUES (?1, ?2, ?3, ?4, ?5)";
+                let sql =
+                    "INSERT OR REPLACE INTO push (user, sender, message, sent, at, expires_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
                 execute(connection, sql, row)
             }
             Write::EndPush(user, sender) => {
@@ -313,9 +315,11 @@ impl Applier {
                     owner.life.name.as_ref().map(Mark::bytes),
                     owner.life.made_up,
                     rec::optional_time(owner.gone_since),
+                    owner.life.password.as_ref().map(Mark::bytes),
                 ];
-                let sql = "INSERT OR REPLACE INTO owner (user, email, name, made_up, gone_since)
-                     VALUES (?1, ?2, ?3, ?4, ?5)";
+                let sql =
+                    "INSERT OR REPLACE INTO owner (user, email, name, made_up, gone_since, password)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
                 execute(connection, sql, row)
             }
             Write::EndOwner(user) => {

@@ -401,7 +401,7 @@ fn entry(row: &Row<'_>) -> Result<RecoveredEntry, Error> {
 
 fn owners(connection: &Connection) -> Result<Vec<OwnerRecord>, Error> {
     let mut select =
-        connection.prepare("SELECT user, email, name, made_up, gone_since FROM owner")?;
+        connection.prepare("SELECT user, email, name, made_up, gone_since, password FROM owner")?;
     select.query_map([], owner)?.collect()
 }
 
@@ -412,13 +412,15 @@ pub(super) fn owner(row: &Row<'_>) -> Result<OwnerRecord, Error> {
             email: rec::mark(row.get_ref(1)?.as_blob_or_null()?)?,
             name: rec::mark(row.get_ref(2)?.as_blob_or_null()?)?,
             made_up: row.get(3)?,
+            password: rec::mark(row.get_ref(5)?.as_blob_or_null()?)?,
         },
         gone_since: rec::time(row.get(4)?)?,
     })
 }
 
 fn pushes(connection: &Connection) -> Result<Vec<PushRecord>, Error> {
-    let mut select = connection.prepare("SELECT user, sender, message, sent, at FROM push")?;
+    let mut select =
+        connection.prepare("SELECT user, sender, message, sent, at, expires_at FROM push")?;
     let rows = select.query_map([], push)?;
     rows.collect()
 }
@@ -430,6 +432,7 @@ pub(super) fn push(row: &Row<'_>) -> Result<PushRecord, Error> {
         seq: rec::from_number(row.get(2)?)?,
         sent: row.get(3)?,
         at: Time::from_millis(rec::from_number(row.get(4)?)?),
+        expires_at: rec::from_expiry(row.get(5)?)?,
     })
 }
 

@@ -170,10 +170,10 @@ fn save(from: &Connection, into: &Connection, report: &mut Report) -> Result<(),
         report,
     )?;
     let valid = |row: &Row<'_>| recover::push(row).is_ok();
-    let columns = "user, sender, message, sent, at";
+    let columns = "user, sender, message, sent, at, expires_at";
     copy_table(from, into, ("push", columns, "user, sender"), valid, report)?;
     let valid = |row: &Row<'_>| recover::owner(row).is_ok();
-    let columns = "user, email, name, made_up, gone_since";
+    let columns = "user, email, name, made_up, gone_since, password";
     copy_table(from, into, ("owner", columns, "user"), valid, report)?;
     let highest = "SELECT value FROM meta WHERE name = 'last_seq'";
     if let Ok(highest) = from.query_row(highest, [], |row| row.get::<_, i64>(0)) {

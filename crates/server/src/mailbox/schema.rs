@@ -19,10 +19,10 @@ use super::{apply, records};
 pub(super) const APPLICATION_ID: i64 = 0x4A41_4D32;
 
 /// The schema that this program writes; [`MIGRATIONS`] lead there.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 /// What makes version n+1 out of version n, for n from 0.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE message (
         id INTEGER PRIMARY KEY,
@@ -163,6 +163,9 @@ pub(super) const MIGRATIONS: [&str; 4] = [
         message INTEGER NOT NULL,
         PRIMARY KEY (session, message)
     ) WITHOUT ROWID;",
+    "
+    ALTER TABLE owner ADD COLUMN password BLOB;
+    ALTER TABLE push ADD COLUMN expires_at INTEGER;",
 ];
 
 /// How long a statement waits for another process that has the file locked.

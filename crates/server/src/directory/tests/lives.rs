@@ -26,7 +26,20 @@ async fn an_account_is_told_by_its_address_and_its_name() {
         ("user_email = 'new', username = 'new@x'", false),
         ("user_email = NULL", true),
         ("username = 'back'", true),
-        ("username = NULL, user_email = 'new@x'", false),
+        ("username = NULL, user_email = 'new@x'", true),
+        ("user_email = 'newer@x'", true),
+        (
+            "user_email = 'newest@x', user_password_hash = 'newer'",
+            false,
+        ),
+        ("user_email = NULL", true),
+        ("user_password_hash = 'newest'", false),
+        ("user_api_token = 'newest'", true),
+        ("username = 'ann', user_password_hash = NULL", false),
+        ("username = 'anne'", false),
+        ("username = 'anne', user_email = 'ann@x'", true),
+        ("username = '', user_email = NULL", false),
+        ("username = NULL, user_email = 'again@x'", false),
     ] {
         let before = life(&directory, "1").await;
         jam.run(&format!("UPDATE accounts SET {change} WHERE user_id = 1"));
@@ -39,10 +52,8 @@ async fn an_account_is_told_by_its_address_and_its_name() {
             receiver: id("1"),
         });
         known.await.unwrap();
-        assert_eq!(
-            directory.friendship(&id("2"), &id("1")),
-            Lookup::Known(sender)
-        );
+        let known = directory.friendship(&id("2"), &id("1"));
+        assert!(matches!(known, Lookup::Known(found, _) if found == sender));
     }
 }
 

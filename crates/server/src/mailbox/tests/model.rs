@@ -197,6 +197,7 @@ fn write() -> impl Strategy<Value = Write> {
                 seq: number,
                 sent,
                 at: Time::from_millis(number),
+                expires_at: if sent { Time::NEVER } else { Time::from_millis(number + 1) },
             }))
         }),
         1 => (1_u8..4).prop_map(|sender| Write::EndPush(user("1"), user(&sender.to_string()))),
@@ -208,6 +209,7 @@ fn write() -> impl Strategy<Value = Write> {
                 life: Life {
                     email: Some(Mark::new([7; Mark::LEN])),
                     name: name.map(|name| Mark::new([name; Mark::LEN])),
+                    password: name.map(|name| Mark::new([name; Mark::LEN])),
                     made_up,
                 },
                 gone_since: gone.map(|at| Time::from_millis(at.into())),
