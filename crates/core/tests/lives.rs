@@ -496,3 +496,71 @@ fn what_another_account_was_found_for_is_removed_when_that_uses_its_id_or_after_
         }
     }
 }
+
+#[test]
+fn a_look_at_an_account_that_was_missing_for_a_moment_ends_nothing() {
+    let bench = lived();
+    bench.directory().hide_account("2", true);
+    let missing = bench.directory().snapshot();
+    bench.directory().hide_account("2", false);
+    let friend = bench.client("1:phone", V5);
+    friend.connect();
+    friend.write("2", "later", QoS::AtLeastOnce);
+    bench.directory().answer_once_as(&missing);
+    bench.recheck_seeing(&missing, false);
+    let old = bench.client("2:phone", V5);
+    assert!(old.connect_with(lasting).session_present);
+    for content in ["hello", "again", "later"] {
+        old.read("1", content);
+    }
+}
+
+#[test]
+fn what_was_read_before_an_account_was_found_missing_does_not_bring_it_back() {
+    let bench = lived();
+    let friend = bench.client("1:phone", V5);
+    friend.connect();
+    bench
+        .directory()
+        .set_notification("3", NotificationToken::Present);
+    let before = bench.directory().snapshot();
+    let life = bench.directory().life_of("2");
+    bench.directory().set_life("2", life + 1);
+    bench.directory().forbid("1", "2");
+    bench.recheck_that(true);
+    bench.directory().answer_once_as(&before);
+    friend.publish("/2/inbox", r#"{"from":"1"}"#, QoS::AtLeastOnce);
+    bench.recheck();
+    bench.directory().set_life("2", life);
+    bench.recheck();
+    let old = bench.client("2:phone", V5);
+    assert!(old.connect_with(lasting).session_present);
+    old.read("1", "hello");
+    old.read("1", "again");
+    old.expect_nothing();
+}
+
+#[test]
+fn the_day_of_what_is_hidden_does_not_begin_anew_with_a_restart() {
+    let bench = lived();
+    remove(&bench);
+    bench.recheck_that(true);
+    bench.pass(VANISHED_KEPT - Duration::from_secs(3600));
+    bench.crash();
+    bench.recheck_that(true);
+    assert_ne!(bench.disk().expect("a disk").kept(), 0);
+    bench.pass(Duration::from_secs(2 * 3600));
+    bench.recheck();
+    assert_eq!(bench.disk().expect("a disk").kept(), 0);
+}
+
+#[test]
+fn a_mark_is_told_from_another_by_each_of_its_bytes() {
+    for n in 0..Mark::LEN {
+        let mut bytes = [1; Mark::LEN];
+        bytes[n] = 3;
+        let mark = Mark::new(bytes);
+        assert_ne!(mark, Mark::new([1; Mark::LEN]));
+        assert_eq!(mark.bytes(), bytes);
+    }
+}

@@ -297,6 +297,18 @@ mod tests {
     }
 
     #[test]
+    fn a_fact_of_an_older_generation_takes_no_newer_ones_place() {
+        let cache = Cache::new();
+        let before = cache.generation();
+        cache.invalidate();
+        let now = cache.generation();
+        cache.insert(KEY, YES, now);
+        let no = Fact::Friendship(Friendship::NotFriends);
+        cache.insert(KEY, no, before);
+        assert_eq!(cache.get(&KEY, true, friends), Some((true, now)));
+    }
+
+    #[test]
     fn nobody_waits_for_an_old_fact() {
         let cache = Cache::new();
         let Some(long_ago) = Instant::now().checked_sub(2 * CREDIT_AGE) else {

@@ -61,6 +61,12 @@ const OPEN_TRIES: u32 = 3;
 /// Accounts that are read before others get their turn.
 const ACCOUNTS_AT_ONCE: usize = 128;
 
+#[cfg(test)]
+thread_local! {
+    /// What the next look of this thread does once it has read the file's version.
+    static MEANWHILE: std::cell::Cell<Option<Box<dyn FnOnce()>>> = const { std::cell::Cell::new(None) };
+}
+
 /// A jam database as the rules see it.
 #[derive(Debug)]
 pub struct SqliteDirectory {
@@ -286,6 +292,13 @@ impl SqliteDirectory {
         end
     }
 
+    /// Looks at the file, and has something done after its version has been read.
+    #[cfg(test)]
+    pub(super) fn look_while(&self, meanwhile: impl FnOnce() + 'static) {
+        MEANWHILE.set(Some(Box::new(meanwhile)));
+        self.shared.look().expect("the file can be looked at");
+    }
+
     /// Looks at the wrong file's `-shm` from now on.
     #[cfg(test)]
     pub(super) fn map_the_index_of(&self, path: &Path) {
@@ -498,6 +511,11 @@ impl Shared {
         let began = self.clock();
         let before = self.with_wal_index(WalIndex::header);
         let version = look.read_version()?;
+        #[cfg(test)]
+        MEANWHILE
+            .take()
+            .into_iter()
+            .for_each(|meanwhile| meanwhile());
         if look.version != Some(version) {
             let in_wal = look.is_in_wal()?;
             self.in_wal.store(in_wal, Ordering::Relaxed);

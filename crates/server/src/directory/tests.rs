@@ -452,6 +452,43 @@ async fn looks_are_cheap_in_wal_mode_and_see_every_commit() {
 }
 
 #[tokio::test]
+async fn a_commit_in_the_middle_of_a_look_is_seen_by_the_next_look_up() {
+    for mode in ["delete", "wal"] {
+        let jam = Jam::new(mode);
+        let directory = jam.open();
+        assert!(friends(&directory, "1", "2").await);
+        directory.look().await.unwrap();
+        assert!(friends(&directory, "1", "2").await);
+        let path = jam.path();
+        directory.look_while(move || {
+            let other = Connection::open(path).unwrap();
+            other
+                .execute_batch("UPDATE user_friends SET blocked = 1")
+                .unwrap();
+            std::mem::forget(other);
+        });
+        std::thread::sleep(AGE);
+        assert!(!friends(&directory, "1", "2").await, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_restored_into_the_file_counts_as_another_one() {
+    for mode in ["delete", "wal"] {
+        let jam = Jam::new(mode);
+        let directory = jam.open();
+        directory.look().await.unwrap();
+        let before = directory.replacements();
+        jam.run("UPDATE accounts SET user_api_token = 'new'");
+        directory.look().await.unwrap();
+        assert_eq!(directory.replacements(), before);
+        jam.run("CREATE TABLE more (x)");
+        directory.look().await.unwrap();
+        assert_eq!(directory.replacements(), before + 1, "{mode}");
+    }
+}
+
+#[tokio::test]
 async fn commits_without_end_hold_nobody_up() {
     for mode in ["delete", "wal"] {
         let jam = Jam::new(mode);

@@ -40,6 +40,9 @@ async fn an_account_is_told_by_its_address_and_its_name() {
         ("username = 'anne', user_email = 'ann@x'", true),
         ("username = '', user_email = NULL", false),
         ("username = NULL, user_email = 'again@x'", false),
+        ("username = 'bob', user_email = 'a@jam.invalid'", false),
+        // Made up by somebody else.
+        ("user_email = 'b@jam.invalid'", true),
     ] {
         let before = life(&directory, "1").await;
         jam.run(&format!("UPDATE accounts SET {change} WHERE user_id = 1"));
