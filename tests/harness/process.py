@@ -54,8 +54,8 @@ def ports(log):
 class Server:
     """`certificate` is a directory made by `harness/certificate`: with it, mqtts and wss are on.
 
-    Machines differ in how many threads they would serve with: unless told, it is one and several in turn. The log
-    says how many; JAM_TEST_THREADS makes it always so many.
+    Machines differ in how many threads they would serve with: unless told, it is one and several in turn, and
+    connections begin on each in turn. The log says how many; JAM_TEST_THREADS makes it always so many.
     """
 
     THREADS = itertools.cycle((1, 3))
@@ -88,7 +88,7 @@ class Server:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [*self.within(), *map(str, command), *self.arguments],
-                env=environment(self.settings) | {"TOKIO_WORKER_THREADS": str(threads)} | self.more(),
+                env=environment({"listen.threads": threads, "listen.fill_percent": 0} | self.settings) | self.more(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

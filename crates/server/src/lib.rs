@@ -4,6 +4,7 @@
 //!
 //! - [`serve`]: starting and stopping; everything is wired together here.
 //! - `listener`, [`tls`]: sockets to tasks. `slots`: how many there may be, and that none is left.
+//!   `threads`: which thread serves which.
 //! - `connection`: the loop that owns a socket and its bytes. `websocket`: a WebSocket as such a stream.
 //! - `coalescing`: acknowledgements are taken up with the next message, without a wake-up of their own.
 //! - `http`, `health`: what is served besides MQTT.
@@ -40,6 +41,7 @@ pub mod push;
 pub mod serve;
 pub mod settings;
 mod slots;
+mod threads;
 pub mod tls;
 mod turns;
 mod websocket;

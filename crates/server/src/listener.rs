@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use jam_core::time::Time;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
@@ -24,6 +25,7 @@ use crate::heard::Heard;
 use crate::http::Http;
 use crate::proxy_protocol::{self, HeaderError};
 use crate::slots::{Slot, Slots};
+use crate::threads::Threads;
 use crate::tls::Tls;
 
 /// Connections that the kernel holds for us: a storm of reconnects after a restart must find room.
@@ -92,6 +94,7 @@ pub(crate) enum Serves {
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) slots: Arc<Slots>,
+    pub(crate) threads: Arc<Threads>,
     /// The networks from which PROXY headers are expected.
     pub(crate) proxies: Vec<IpNet>,
     pub(crate) service: Service,
@@ -166,7 +169,15 @@ impl Listener {
             tracing::debug!(%error, "connection broken"); // reset while it waited in the backlog
             return;
         }
+        let (thread, stream) = match self.threads.begin(stream) {
+            Ok(begun) => begun,
+            Err(error) => {
+                tracing::debug!(%error, "connection broken");
+                return;
+            }
+        };
         let accepted = Accepted {
+            thread: thread.clone(),
             service: self.service.clone(),
             slot,
             address: peer,
@@ -177,13 +188,15 @@ impl Listener {
             accepted.begin(stream);
         } else {
             let refusals = refusals.clone();
-            tokio::spawn(accepted.identify(stream, is_proxy, refusals));
+            thread.spawn(accepted.identify(stream, is_proxy, refusals));
         }
     }
 }
 
 /// A connection that has a slot.
 struct Accepted {
+    /// Where its socket is registered.
+    thread: Handle,
     service: Service,
     slot: Slot,
     address: IpAddr,
@@ -232,7 +245,7 @@ impl Accepted {
             Some((tls, handshakes)) => {
                 let accept = Box::pin(tls.acceptor().accept(stream));
                 let handshake = handshakes.run(self.address.into(), accept);
-                tokio::spawn(self.shake_hands(handshake));
+                self.thread.clone().spawn(self.shake_hands(handshake));
             }
         }
     }
@@ -257,6 +270,7 @@ impl Accepted {
         S: Transport + Send + 'static,
     {
         let Self {
+            thread,
             service,
             slot,
             address,
@@ -265,10 +279,10 @@ impl Accepted {
         } = self;
         match service.serves {
             Serves::Mqtt => {
-                tokio::spawn(connection::serve(service.shared, slot, address, at, stream));
+                thread.spawn(connection::serve(service.shared, slot, address, at, stream));
             }
             Serves::Http(http) => {
-                tokio::spawn(http.serve(slot, address, stream));
+                thread.spawn(http.serve(slot, address, stream));
             }
         }
     }

@@ -20,7 +20,6 @@ use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules};
 use jam_core::store::{MailboxStore, Recovered};
 use jam_core::time::Time;
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -42,6 +41,7 @@ use crate::presence;
 use crate::push::{self, Notifier, dispatcher};
 use crate::settings::{Address, Devices, Proxies, Settings};
 use crate::slots::Slots;
+use crate::threads::Threads;
 use crate::tls::{Tls, TlsFiles};
 use crate::turns::Turns;
 pub use error::ServeError;
@@ -77,6 +77,7 @@ struct Parts {
     mailbox: Arc<SqliteMailbox>,
     shared: Arc<Shared>,
     slots: Arc<Slots>,
+    threads: Arc<Threads>,
     housekeepers: Crew,
     listeners: Crew,
 }
@@ -130,6 +131,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let housekeepers = housekeepers(&shared, &mailbox, &health, tls.as_ref(), notifier.clone());
     let http = Http::new(shared.clone(), health, limits.connect_timeout);
     let mut listeners = Crew::new();
+    let threads = Threads::start(settings.listen.threads, settings.listen.fill_percent);
+    let threads = Arc::new(threads.map_err(ServeError::Io)?);
     let handshakes = tls.is_some().then(Handshakes::start).transpose();
     let with_tls = tls.clone().zip(handshakes.map_err(ServeError::Io)?);
     let Proxies {
@@ -146,6 +149,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         let listener = Listener {
             socket,
             slots: slots.clone(),
+            threads: threads.clone(),
             proxies,
             service: Service {
                 serves,
@@ -162,8 +166,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         tracing::warn!("{exposed}");
     }
     say_where_pushes_go(&settings, notifier.as_deref());
-    let threads = Handle::current().metrics().num_workers();
-    tracing::info!(threads, "threads for connections");
+    tracing::info!(threads = threads.len(), "threads for connections");
     let http_name = if tls.is_some() { "https" } else { "http" };
     for (name, address) in [("mqtt", mqtt), ("mqtts", mqtts), (http_name, http_address)] {
         if let Some(address) = address {
@@ -175,6 +178,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         mailbox,
         shared,
         slots,
+        threads,
         housekeepers,
         listeners,
     };
@@ -210,6 +214,7 @@ impl Running {
             mailbox,
             shared,
             slots,
+            threads,
             housekeepers,
             listeners,
         } = self.parts;
@@ -229,8 +234,8 @@ impl Running {
         if !flush.await.expect("waiting for the mailbox does not panic") {
             tracing::error!("the mailbox could not keep everything in time");
         }
-        // The last one closes the directory and the mailbox, and waits for their threads.
-        let close = tokio::task::spawn_blocking(move || drop(shared));
+        // The last one closes the directory and the mailbox. Each waits for its threads.
+        let close = tokio::task::spawn_blocking(move || drop((threads, shared)));
         if tokio::time::timeout(CLOSE_TIMEOUT, close).await.is_err() {
             tracing::error!("the stores did not close in time: a disk does not answer");
         }

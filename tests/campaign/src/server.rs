@@ -131,7 +131,8 @@ impl House {
         }
         // On one thread and on several in turn: machines differ in what they would choose.
         let threads = 1 + 2 * (self.starts.fetch_add(1, Ordering::Relaxed) % 2);
-        command.env("TOKIO_WORKER_THREADS", threads.to_string());
+        command.env("JAM_MQTT_LISTEN__THREADS", threads.to_string());
+        command.env("JAM_MQTT_LISTEN__FILL_PERCENT", "0");
         command.stdin(Stdio::null()).stdout(log()).stderr(log());
         let child = command.spawn();
         let child = child.unwrap_or_else(|error| panic!("{}: {error}", binary().display()));

@@ -12,13 +12,13 @@ use serde::Serialize;
 
 use super::CliError;
 use super::output::{Output, table};
-use super::runtime;
 use crate::directory::Administration;
 use crate::mailbox::OpenError;
 use crate::mailbox::admin::{self, Condition};
 use crate::permissions;
 use crate::push;
 use crate::settings::{self, Address, Settings};
+use crate::threads;
 use crate::tls::TlsFiles;
 use crate::tls::validity::{Validity, validity};
 
@@ -60,11 +60,10 @@ pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<()
     findings.push(Finding::of("mailbox", mailbox));
     findings.push(Finding::of("disk", admin::room(&settings.mailbox_dir())));
     let tls = TlsFiles::of(&settings.tls);
-    let threads = runtime::threads(tls.is_some());
-    let threads = threads.map(|threads| format!("{threads} for connections"));
+    let threads = threads::number_of(settings.listen.threads);
     findings.push(Finding::of(
         "threads",
-        threads.map_err(|error| error.to_string()),
+        Ok(format!("{threads} for connections")),
     ));
     if let Some(files) = tls {
         findings.extend(certificates(&files));

@@ -28,7 +28,7 @@ const STRANGER: &str = "3";
 
 pub(super) fn run(output: &Output) -> Result<(), CliError> {
     init_logging(None, Usual::Warn)?;
-    runtime::on_threads(runtime::threads(false)?)?.block_on(demo(output))
+    runtime::on_this_thread()?.block_on(demo(output))
 }
 
 /// Ctrl-C and the other ways in which people end a command.

@@ -6,7 +6,7 @@
 //! - `settings_args`: the options that are settings.
 //! - `accounts`: `user`, `friend`, `block`, `unblock`. `messages`: `send`, `listen`.
 //! - `mailbox`: what waits for a user. `backup`, `check`, `demo`: the commands of those names.
-//! - [`output`]: what is printed where. `runtime`: on how many threads.
+//! - [`output`]: what is printed where. `runtime`: the main thread's.
 
 mod accounts;
 mod backup;
@@ -32,7 +32,6 @@ use crate::logging::{self, Usual};
 use crate::mailbox::OpenError;
 use crate::permissions;
 use crate::settings::{Settings, SettingsError, Sources};
-use crate::tls::TlsFiles;
 use output::Output;
 use program::CliError;
 use settings_args::{ServeArgs, StoreArgs};
@@ -187,8 +186,7 @@ fn print_config_of(sources: &Sources, output: &Output) -> Result<(), CliError> {
 
 fn serve(settings: Settings) -> Result<(), CliError> {
     init_logging(settings.log.as_deref(), Usual::Info)?;
-    let threads = runtime::threads(TlsFiles::of(&settings.tls).is_some())?;
-    let runtime = runtime::on_threads(threads)?;
+    let runtime = runtime::on_this_thread()?;
     if !settings.directory.named {
         std::fs::create_dir_all(&settings.data).map_err(|error| {
             CliError::Failed(format!(

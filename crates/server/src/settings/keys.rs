@@ -3,6 +3,8 @@
 //! All else follows from it: what is unknown, how values are read, `--print-config`, and the warnings
 //! about settings that are accepted but not served yet. A setting that is not here cannot be set.
 
+use crate::threads::MAX_THREADS;
+
 /// What a setting takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -95,6 +97,18 @@ pub(super) const KEYS: &[Key] = &[
         "127.0.0.1:8080",
         Kind::Address,
         r#"MQTT over WebSocket at /mqtt, /healthz, /readyz; "" = off"#,
+    ),
+    key(
+        "listen.threads",
+        "0",
+        Kind::Count(0, MAX_THREADS as u64),
+        "threads that serve connections; 0 = one for each core",
+    ),
+    key(
+        "listen.fill_percent",
+        "50",
+        Kind::Count(0, 100),
+        "of its time, for which a thread is busy before new connections begin on the next; 0 = on each in turn",
     ),
     key(
         "listen.proxy_protocol",

@@ -70,6 +70,10 @@ pub struct Listen {
     pub proxies: Proxies,
     /// Admin API, console, metrics.
     pub admin: Option<Address>,
+    /// That serve connections; 0 is one for each core.
+    pub threads: u32,
+    /// Percent of its time for which a thread is busy before new connections begin on the next one.
+    pub fill_percent: u32,
 }
 
 /// The networks from which a listener expects PROXY headers; none: it expects no header from anywhere.
@@ -313,6 +317,8 @@ impl Settings {
                 http: v.address("listen.http")?,
                 proxies: v.proxies("listen.proxy_protocol")?,
                 admin: v.address("listen.admin")?,
+                threads: v.count("listen.threads")?,
+                fill_percent: v.count("listen.fill_percent")?,
             },
             tls: Tls {
                 identity: v.identity()?,
