@@ -273,13 +273,29 @@ fn answers_come_in_order_and_numbers_are_never_used_again() {
     assert!(setting.reopen().last_seq > before);
 }
 
+/// What is known by heart of the file includes what stood there at the start, or it would stand there for ever.
+#[test]
+fn what_was_found_at_the_start_is_removed_when_it_ends() {
+    let mut setting = Setting::new();
+    setting.write([Write::Session(record(4)), retain_of(5, "/1/a", "a")]);
+    setting.write([Write::Claim(4, 5), Write::Received(4, id(6))]);
+    setting.reopen();
+    let rows = |setting: &Setting| (setting.count("claim"), setting.count("received"));
+    assert_eq!(rows(&setting), (1, 1));
+    setting.write([Write::EndClaim(4, 5), Write::Released(4, id(6))]);
+    setting.flush();
+    assert_eq!(rows(&setting), (0, 0));
+}
+
 #[test]
 fn a_long_table_comes_back_in_order() {
     let mut setting = Setting::new();
     for first in (1..=50_000).step_by(10_000) {
         setting.write((first..first + 10_000).map(append));
     }
-    setting.flush();
+    // The parts in which it is read meet between two rows, and in a gap.
+    let whole = setting.reopen();
+    assert!(whole.entries.iter().map(|it| it.seq).eq(1..=50_000));
     setting.write([
         Write::Remove(1),
         Write::Remove(25_000),

@@ -93,6 +93,25 @@ fn each_commit_waits_for_the_disk() {
     assert_eq!(mode, "wal");
 }
 
+#[test]
+fn what_is_tried_again_comes_before_what_came_since() {
+    let mut setting = Setting::new();
+    let in_slot = |slot| {
+        let mut session = record(9);
+        session.slot = slot;
+        Write::Session(session)
+    };
+    setting.write([in_slot(1)]);
+    setting.flush();
+    setting.sql("ALTER TABLE session RENAME TO away");
+    setting.write([in_slot(2)]);
+    wait_until(|| !setting.mailbox().accepts());
+    setting.write([in_slot(3)]);
+    setting.sql("ALTER TABLE away RENAME TO session");
+    assert!(setting.mailbox().flush(PATIENCE));
+    assert_eq!(setting.reopen().sessions[0].0.slot, 3);
+}
+
 /// The commit of a retained message and of its copy for a reader fails: they are kept together when the file is well again,
 /// and with what else was refused nothing has changed.
 #[test]
