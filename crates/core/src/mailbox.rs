@@ -103,15 +103,15 @@ pub(crate) enum Kind {
 
 /// Who has the content of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Residence {
     /// Nobody but the entry, for ever: it is not kept.
-    Ephemeral,
+    MemoryOnly,
     /// Nobody but the entry, for a grace: it may be acknowledged before it has to be stored.
     Grace,
     /// The store, which has not said yet that it is safe; it must not be delivered before (QoS 2).
-    Storing,
+    Committing,
     /// The store.
-    Store,
+    Stored,
 }
 
 /// Somebody has acknowledged the message.
@@ -135,7 +135,7 @@ pub(crate) struct Entry {
     sender: Number,
     pub(crate) kind: Kind,
     pub(crate) qos: QoS,
-    pub(crate) place: Place,
+    pub(crate) residence: Residence,
     /// [`ACKNOWLEDGED`] and [`RECEIPTED`].
     flags: u8,
 }
@@ -143,7 +143,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// Whether a crash does not end it.
     fn is_kept(&self) -> bool {
-        self.place != Place::Ephemeral
+        self.residence != Residence::MemoryOnly
     }
 
     /// Whether it counts against the limits of the mailbox.
@@ -163,7 +163,7 @@ impl Entry {
 
     /// Whether the store has it, or is about to.
     pub(crate) fn is_stored(&self) -> bool {
-        matches!(self.place, Place::Storing | Place::Store)
+        matches!(self.residence, Residence::Committing | Residence::Stored)
     }
 
     /// Whether a device has acknowledged it.
@@ -195,7 +195,7 @@ impl Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone {
     pub(crate) seq: Seq,
-    pub(crate) place: Place,
+    pub(crate) residence: Residence,
     pub(crate) size: u64,
     pub(crate) kind: Kind,
 }
@@ -204,7 +204,7 @@ impl Gone {
     fn of(entry: &Entry) -> Self {
         Self {
             seq: entry.seq,
-            place: entry.place,
+            residence: entry.residence,
             size: entry.size(),
             kind: entry.kind,
         }
@@ -217,7 +217,7 @@ pub(crate) enum Acked {
     /// Nothing.
     No,
     /// The message waits for fewer devices.
-    Fewer(Slots, Place),
+    Fewer(Slots, Residence),
     /// It has left.
     Gone(Gone),
 }
@@ -265,11 +265,11 @@ impl Mailbox {
         seq: Seq,
         message: Arc<Message>,
         kind: Kind,
-        place: Place,
+        residence: Residence,
         waits_for: Slots,
         max_age: Duration,
     ) {
-        let stored = matches!(place, Place::Storing | Place::Store);
+        let stored = matches!(residence, Residence::Committing | Residence::Stored);
         debug_assert!(self.last() < seq);
         let sender = message.sender.clone();
         let entry = Entry {
@@ -278,14 +278,14 @@ impl Mailbox {
             sent_to: Slots::default(),
             size: size_of_message(&message),
             // What is not kept goes with the connection.
-            expires: Expiry::at(match place {
-                Place::Ephemeral => message.expires_at,
+            expires: Expiry::at(match residence {
+                Residence::MemoryOnly => message.expires_at,
                 _ => message.expires_at.min(message.received_at + max_age),
             }),
             sender: 0,
             kind,
             qos: message.qos,
-            place,
+            residence,
             flags: 0,
             message: (!stored).then_some(message),
         };
@@ -313,7 +313,7 @@ impl Mailbox {
                 (false, false) => Kind::Channel,
             },
             qos: found.qos,
-            place: Place::Store,
+            residence: Residence::Stored,
             flags: if found.acknowledged {
                 ACKNOWLEDGED | RECEIPTED
             } else {
@@ -340,7 +340,7 @@ impl Mailbox {
             self.entries.reserve_exact(self.entries.len() / 8 + 4);
         }
         let size = entry.size();
-        match self.load_of(entry.kind, entry.place) {
+        match self.load_of(entry.kind, entry.residence) {
             Some(load) => load.add(size),
             None => self.retained_bytes += size,
         }
@@ -384,16 +384,16 @@ impl Mailbox {
     }
 
     /// `None` of what is or was retained.
-    fn load_of(&mut self, kind: Kind, place: Place) -> Option<&mut Load> {
-        match (kind, place) {
+    fn load_of(&mut self, kind: Kind, residence: Residence) -> Option<&mut Load> {
+        match (kind, residence) {
             (Kind::Retained | Kind::Replaced, _) => None,
-            (_, Place::Ephemeral) => Some(&mut self.ephemeral),
+            (_, Residence::MemoryOnly) => Some(&mut self.ephemeral),
             _ => Some(&mut self.kept),
         }
     }
 
     fn count_gone(&mut self, gone: &Gone) {
-        match self.load_of(gone.kind, gone.place) {
+        match self.load_of(gone.kind, gone.residence) {
             Some(load) => load.subtract(gone.size),
             None => self.retained_bytes -= gone.size,
         }
@@ -459,10 +459,10 @@ impl Mailbox {
     }
 
     /// The grace is over, or the store has said that it is safe. Returns the content in the first case.
-    pub(crate) fn move_to(&mut self, seq: Seq, place: Place) -> Option<Arc<Message>> {
+    pub(crate) fn move_to(&mut self, seq: Seq, residence: Residence) -> Option<Arc<Message>> {
         let index = self.index(seq)?;
         let entry = &mut self.entries[index];
-        entry.place = place;
+        entry.residence = residence;
         self.next.note(entry);
         entry.message.take()
     }
@@ -483,7 +483,7 @@ impl Mailbox {
             return Acked::Gone(self.remove_at(index));
         }
         self.next.note(entry);
-        Acked::Fewer(entry.waits_for, entry.place)
+        Acked::Fewer(entry.waits_for, entry.residence)
     }
 
     /// A device is about to acknowledge a message to the inbox: whether the store has that, if its sender is

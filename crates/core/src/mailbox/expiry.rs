@@ -3,7 +3,7 @@
 //! Invariants: what has expired leaves, but for what is on its way to somebody, who may have it; *Next*: nothing
 //! expires before `next` says so, so that to ask whether something has expired costs no look at the log.
 
-use super::{Entry, Gone, Kind, Mailbox, Place};
+use super::{Entry, Gone, Kind, Mailbox, Residence};
 use crate::time::Time;
 
 /// When an entry expires: milliseconds since the UNIX epoch, in 48 bits.
@@ -41,7 +41,7 @@ impl Default for Next {
 impl Next {
     /// An entry is here, or may leave. What is in its grace does not stay for long enough.
     pub(super) fn note(&mut self, entry: &Entry) {
-        if entry.place != Place::Grace {
+        if entry.residence != Residence::Grace {
             self.0 = self.0.min(entry.expires.time());
         }
     }

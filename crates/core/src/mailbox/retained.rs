@@ -3,7 +3,7 @@
 //! One is kept from the moment on at which it is published, and waits for the devices that have subscribed and not
 //! been sent it. When another one takes its place it ends for those; who has been sent it may still say so.
 
-use super::{Entry, Expiry, Gone, Kind, Mailbox, Place, Slot, Slots, size_of_message};
+use super::{Entry, Expiry, Gone, Kind, Mailbox, Residence, Slot, Slots, size_of_message};
 use crate::message::Message;
 use crate::store::Seq;
 
@@ -20,7 +20,7 @@ impl Mailbox {
             expires: Expiry::at(message.expires_at),
             kind: Kind::Retained,
             qos: message.qos,
-            place: Place::Store,
+            residence: Residence::Stored,
             sender: 0,
             flags: 0,
         };

@@ -30,12 +30,12 @@ fn message(qos: QoS, size: usize, at: Time, expiry_secs: Option<u32>) -> Arc<Mes
 /// Appends as `User::append` does to a log whose devices keep up.
 fn append(mailbox: &mut Mailbox, seq: Seq, message: Arc<Message>, kind: Kind, waits_for: Slots) {
     let ephemeral = message.qos == QoS::AtMostOnce;
-    let place = if ephemeral {
-        Place::Ephemeral
+    let residence = if ephemeral {
+        Residence::MemoryOnly
     } else {
-        Place::Grace
+        Residence::Grace
     };
-    mailbox.append(seq, message, kind, place, waits_for, MAX_AGE);
+    mailbox.append(seq, message, kind, residence, waits_for, MAX_AGE);
 }
 
 /// Whether the entry has left with this acknowledgement.
@@ -417,7 +417,14 @@ fn a_message_that_waits_is_small() {
     let mut mailbox = Mailbox::default();
     for seq in 1..=10_000 {
         let message = message(QoS::AtLeastOnce, 1, NOW, None);
-        mailbox.append(seq, message, Kind::Inbox, Place::Store, slots(&[]), MAX_AGE);
+        mailbox.append(
+            seq,
+            message,
+            Kind::Inbox,
+            Residence::Stored,
+            slots(&[]),
+            MAX_AGE,
+        );
         if seq > 64 {
             let waiting = usize::try_from(seq).unwrap();
             assert!(
@@ -443,14 +450,14 @@ fn content_is_here_only_as_long_as_nobody_else_has_it() {
         slots(&[0]),
     );
     assert!(mailbox.get(1).unwrap().message.is_some());
-    assert!(mailbox.move_to(1, Place::Store).is_some());
+    assert!(mailbox.move_to(1, Residence::Stored).is_some());
     assert!(mailbox.get(1).unwrap().message.is_none());
     let content = message(QoS::ExactlyOnce, 1, NOW, None);
     mailbox.append(
         2,
         content,
         Kind::Inbox,
-        Place::Storing,
+        Residence::Committing,
         slots(&[0]),
         MAX_AGE,
     );
@@ -533,7 +540,7 @@ fn what_was_in_its_grace_expires_when_the_store_has_it() {
     let mut mailbox = Mailbox::default();
     let message = message(QoS::AtLeastOnce, 1, NOW, Some(1));
     append(&mut mailbox, 1, message, Kind::Inbox, slots(&[0]));
-    mailbox.move_to(1, Place::Store);
+    mailbox.move_to(1, Residence::Stored);
     let expires_at = NOW + Duration::from_secs(1);
     assert_eq!(mailbox.next_expiry(), expires_at);
     assert!(mailbox.may_have_expired(expires_at));
@@ -599,7 +606,7 @@ fn what_was_on_its_way_when_it_expired_is_looked_at_when_it_no_longer_is() {
         let mut mailbox = Mailbox::default();
         let message = message(QoS::AtLeastOnce, 1, NOW, Some(1));
         append(&mut mailbox, 1, message, Kind::Inbox, slots(&[0, 1]));
-        mailbox.move_to(1, Place::Store);
+        mailbox.move_to(1, Residence::Stored);
         mailbox.sent(1, 0);
         let mut gone = Vec::new();
         mailbox.expire(later, &mut gone);

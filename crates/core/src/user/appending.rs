@@ -9,7 +9,7 @@ use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, User, UserLimits};
 use crate::directory::LifeFact;
 use crate::ids::UserId;
 use crate::link::LinkId;
-use crate::mailbox::{Gone, Kind, Mailbox, Place, Slots};
+use crate::mailbox::{Gone, Kind, Mailbox, Residence, Slots};
 use crate::message::{ENTRY_BYTES, Message};
 use crate::policy::{Destination, Refusal, refusals};
 use crate::push::PushRules;
@@ -107,20 +107,26 @@ impl User {
         if !wanted || (!kept && !self.has_room_for_ephemeral(&message, effects)) {
             return Ok(Appended::NotKept(retained));
         }
-        let place = match message.qos {
-            QoS::AtMostOnce => Place::Ephemeral,
+        let residence = match message.qos {
+            QoS::AtMostOnce => Residence::MemoryOnly,
             // That its readers have it does not keep it for who subscribes later.
-            QoS::AtLeastOnce if live && may_wait && !is_retained => Place::Grace,
-            QoS::AtLeastOnce => Place::Store,
-            QoS::ExactlyOnce => Place::Storing,
+            QoS::AtLeastOnce if live && may_wait && !is_retained => Residence::Grace,
+            QoS::AtLeastOnce => Residence::Stored,
+            QoS::ExactlyOnce => Residence::Committing,
         };
         let seq = next_seq();
-        self.mailbox
-            .append(seq, message.clone(), kind, place, readers, limits.max_age);
-        Ok(match place {
-            Place::Ephemeral => Appended::NotKept(retained),
-            Place::Grace => Appended::Grace(seq, message.weight() + ENTRY_BYTES),
-            Place::Storing | Place::Store => {
+        self.mailbox.append(
+            seq,
+            message.clone(),
+            kind,
+            residence,
+            readers,
+            limits.max_age,
+        );
+        Ok(match residence {
+            Residence::MemoryOnly => Appended::NotKept(retained),
+            Residence::Grace => Appended::Grace(seq, message.weight() + ENTRY_BYTES),
+            Residence::Committing | Residence::Stored => {
                 let append = Mailbox::to_append(seq, &self.id, message, kind, readers);
                 let push = if may_push {
                     let (sender, expires_at) = (&append.message.sender, append.message.expires_at);
@@ -206,7 +212,10 @@ impl User {
         push: Option<&PushRules>,
         effects: &mut Effects,
     ) -> Option<Writes> {
-        let message = self.mailbox.move_to(seq, Place::Store)?.into_detached();
+        let message = self
+            .mailbox
+            .move_to(seq, Residence::Stored)?
+            .into_detached();
         let entry = self.mailbox.get(seq)?;
         let (kind, waits_for) = (entry.kind, entry.waits_for());
         let (sender, received_at) = (message.sender.clone(), message.received_at);
@@ -241,12 +250,12 @@ impl User {
         let Some(entry) = self
             .mailbox
             .get(seq)
-            .filter(|entry| entry.place == Place::Storing)
+            .filter(|entry| entry.residence == Residence::Committing)
         else {
             return;
         };
         let waits_for = entry.waits_for();
-        self.mailbox.move_to(seq, Place::Store);
+        self.mailbox.move_to(seq, Residence::Stored);
         let devices = self
             .devices
             .iter()

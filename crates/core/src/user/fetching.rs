@@ -11,7 +11,7 @@ use crate::connection::OUTPUT_ENOUGH;
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::loads::Load;
-use crate::mailbox::{Acked, Entry, Mailbox, Place};
+use crate::mailbox::{Acked, Entry, Mailbox, Residence};
 use crate::message::{Message, Terms};
 use crate::session::{Due, Received, WrongAck};
 use crate::store::{Flight, Receipt, Seq, Which, Write, Writes};
@@ -266,7 +266,7 @@ impl Device {
         let open = room.window.saturating_sub(self.session.on_the_way());
         let next = mailbox.unsent(self.slot, self.session.cursor);
         let last = next
-            .take_while(|entry| entry.place != Place::Storing)
+            .take_while(|entry| entry.residence != Residence::Committing)
             .take(open)
             .last();
         self.horizon = last.map_or(self.horizon, |entry| entry.seq);
@@ -302,7 +302,7 @@ fn acked(
     match mailbox.ack(seq, device.slot) {
         // Claims and packet ids say who is to get it.
         Acked::Fewer(..) if is_retained => {}
-        Acked::Fewer(waits_for, Place::Storing | Place::Store) => {
+        Acked::Fewer(waits_for, Residence::Committing | Residence::Stored) => {
             writes.push(Write::Acknowledged {
                 seq,
                 waits_for: waits_for.bits(),
@@ -411,7 +411,7 @@ fn send_new(
             fetched.is_all = true;
             return Ok(());
         };
-        if entry.place == Place::Storing {
+        if entry.residence == Residence::Committing {
             return Ok(());
         }
         let (seq, stored) = (entry.seq, entry.is_stored());
@@ -540,7 +540,7 @@ fn to_load(user: &UserId, link: LinkId, device: &Device, mailbox: &Mailbox, room
         Flight::AwaitsPubComp => None,
     });
     let new = mailbox.unsent(device.slot, device.session.cursor);
-    let new = new.take_while(|entry| entry.place != Place::Storing);
+    let new = new.take_while(|entry| entry.residence != Residence::Committing);
     let new = new.map(|entry| (entry, true));
     let mut load = Load {
         user: user.clone(),

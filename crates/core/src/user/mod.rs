@@ -204,10 +204,10 @@ impl Effects {
     }
 
     fn gone(&mut self, gone: Gone) {
-        match gone.place {
-            crate::mailbox::Place::Ephemeral => {}
-            crate::mailbox::Place::Grace => self.spared.push(gone.seq),
-            crate::mailbox::Place::Storing | crate::mailbox::Place::Store => {
+        match gone.residence {
+            crate::mailbox::Residence::MemoryOnly => {}
+            crate::mailbox::Residence::Grace => self.spared.push(gone.seq),
+            crate::mailbox::Residence::Committing | crate::mailbox::Residence::Stored => {
                 self.write(Write::Remove(gone.seq));
             }
         }

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::{Alarm, Effects, User, UserLimits};
 use crate::link::LinkId;
-use crate::mailbox::{Kind, Place, Slots};
+use crate::mailbox::{Kind, Residence, Slots};
 use crate::message::Message;
 use crate::store::Seq;
 use crate::time::Time;
@@ -190,9 +190,15 @@ impl User {
         if !self.has_room_for_ephemeral(&message, effects) {
             return false;
         }
-        let (kind, place) = (Kind::Channel, Place::Ephemeral);
-        self.mailbox
-            .append(seq, Arc::new(message), kind, place, readers, limits.max_age);
+        let (kind, residence) = (Kind::Channel, Residence::MemoryOnly);
+        self.mailbox.append(
+            seq,
+            Arc::new(message),
+            kind,
+            residence,
+            readers,
+            limits.max_age,
+        );
         true
     }
 }
