@@ -24,15 +24,15 @@ pub const MAX_SUBSCRIPTIONS: usize = jam_wire::decode::MAX_FILTERS;
 
 /// What is to be done about a packet id on its way to the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Due {
+pub(crate) enum SendState {
     /// Nothing before the store has it.
-    Storing,
+    AwaitingStore,
     /// To be sent.
-    Fresh,
+    Ready,
     /// Sent on this connection.
     Sent,
     /// Sent on a connection that has ended: to be sent again, with DUP.
-    Again,
+    Resend,
     /// Sent on a connection that has ended, and larger than this one takes: for the next one.
     Parked,
 }
@@ -42,7 +42,7 @@ pub(crate) enum Due {
 pub(crate) struct InFlight {
     pub(crate) packet_id: PacketId,
     pub(crate) flight: Flight,
-    pub(crate) due: Due,
+    pub(crate) send_state: SendState,
     /// Its PUBLISH was sent on this connection, or will be as soon as the store has it: it counts against
     /// the client's Receive Maximum until it is complete (MQTT 5.0, section 4.9).
     pub(crate) in_window: bool,
@@ -54,7 +54,7 @@ impl InFlight {
     }
 
     fn is_due(&self) -> bool {
-        !matches!(self.due, Due::Sent | Due::Parked)
+        !matches!(self.send_state, SendState::Sent | SendState::Parked)
     }
 
     /// A PUBLISH of an earlier connection that waits for a place in the window of this one.
@@ -120,7 +120,7 @@ impl Session {
             packets.push(InFlight {
                 packet_id,
                 flight,
-                due: Due::Again,
+                send_state: SendState::Resend,
                 in_window: false,
             });
         }
@@ -171,7 +171,7 @@ impl Session {
 
     /// A message goes out for the first time, now or when the store has said so. There must be a free
     /// packet id.
-    pub(crate) fn send(&mut self, seq: Seq, qos: QoS, due: Due) -> PacketId {
+    pub(crate) fn send(&mut self, seq: Seq, qos: QoS, send_state: SendState) -> PacketId {
         let packet_id = self.free_packet_id();
         let flight = match qos {
             QoS::ExactlyOnce => Flight::AwaitsPubRec(seq),
@@ -180,7 +180,7 @@ impl Session {
         self.packets_mut().push(InFlight {
             packet_id,
             flight,
-            due,
+            send_state,
             in_window: true,
         });
         packet_id
@@ -193,7 +193,7 @@ impl Session {
             && packets
                 .in_flight
                 .iter()
-                .any(|it| it.due == Due::Storing && it.is_publish())
+                .any(|it| it.send_state == SendState::AwaitingStore && it.is_publish())
     }
 
     /// Whether a packet id waits to be sent, now or when the store has something.
@@ -215,13 +215,13 @@ impl Session {
             .iter()
             .take(count)
             .copied()
-            .filter(move |it| match it.due {
-                Due::Storing => {
+            .filter(move |it| match it.send_state {
+                SendState::AwaitingStore => {
                     held_up |= it.is_publish();
                     false
                 }
-                Due::Fresh | Due::Again => !(it.is_publish() && held_up),
-                Due::Sent | Due::Parked => false,
+                SendState::Ready | SendState::Resend => !(it.is_publish() && held_up),
+                SendState::Sent | SendState::Parked => false,
             })
     }
 
@@ -230,7 +230,7 @@ impl Session {
     pub(crate) fn sent(&mut self, packet_id: PacketId) {
         if let Some(index) = self.find(packet_id) {
             self.packets_mut().change(index, |it| {
-                it.due = Due::Sent;
+                it.send_state = SendState::Sent;
                 it.in_window |= it.is_publish();
             });
         }
@@ -240,7 +240,7 @@ impl Session {
     pub(crate) fn park(&mut self, packet_id: PacketId) {
         if let Some(index) = self.find(packet_id) {
             self.packets_mut().change(index, |it| {
-                (it.due, it.in_window) = (Due::Parked, false);
+                (it.send_state, it.in_window) = (SendState::Parked, false);
             });
         }
     }
@@ -254,8 +254,8 @@ impl Session {
                 Flight::AwaitsPubAck(_) => true,
                 Flight::AwaitsPubRec(_) | Flight::AwaitsPubComp => !lasts,
             };
-            if it.due == Due::Storing && waits_in_vain {
-                self.set_due(index, Due::Fresh);
+            if it.send_state == SendState::AwaitingStore && waits_in_vain {
+                self.set_due(index, SendState::Ready);
             }
         }
     }
@@ -263,9 +263,9 @@ impl Session {
     /// The store has what waited for it under this packet id.
     pub(crate) fn stored(&mut self, packet_id: PacketId) {
         if let Some(index) = self.find(packet_id)
-            && self.packets().in_flight[index].due == Due::Storing
+            && self.packets().in_flight[index].send_state == SendState::AwaitingStore
         {
-            self.set_due(index, Due::Fresh);
+            self.set_due(index, SendState::Ready);
         }
     }
 
@@ -309,7 +309,7 @@ impl Session {
         &mut self,
         packet_id: PacketId,
         refused: bool,
-        due: Due,
+        send_state: SendState,
     ) -> Result<Received, WrongAck> {
         let Some(index) = self.find(packet_id) else {
             return Ok(Received::Unknown);
@@ -319,13 +319,13 @@ impl Session {
             Flight::AwaitsPubAck(_) => return Err(WrongAck),
             Flight::AwaitsPubRec(seq) => {
                 packets.change(index, |it| {
-                    (it.flight, it.due) = (Flight::AwaitsPubComp, due);
+                    (it.flight, it.send_state) = (Flight::AwaitsPubComp, send_state);
                 });
                 Received::First(seq)
             }
             Flight::AwaitsPubComp => {
-                if packets.in_flight[index].due == Due::Sent {
-                    packets.change(index, |it| it.due = Due::Fresh);
+                if packets.in_flight[index].send_state == SendState::Sent {
+                    packets.change(index, |it| it.send_state = SendState::Ready);
                 }
                 Received::Again
             }
@@ -343,7 +343,7 @@ impl Session {
         };
         let packets = self.packets_mut();
         let it = packets.in_flight[index];
-        if it.is_publish() || it.due == Due::Storing {
+        if it.is_publish() || it.send_state == SendState::AwaitingStore {
             return Err(WrongAck);
         }
         packets.remove(index);
@@ -377,7 +377,7 @@ impl Session {
             self.packets_mut().change(index, |it| {
                 it.in_window = false;
                 if !it.is_due() {
-                    it.due = Due::Again;
+                    it.send_state = SendState::Resend;
                 }
             });
         }
@@ -391,8 +391,9 @@ impl Session {
         in_flight.position(|it| it.packet_id == packet_id)
     }
 
-    fn set_due(&mut self, index: usize, due: Due) {
-        self.packets_mut().change(index, |it| it.due = due);
+    fn set_due(&mut self, index: usize, send_state: SendState) {
+        self.packets_mut()
+            .change(index, |it| it.send_state = send_state);
     }
 
     /// After a crash it is not known which packet ids went out last. Going on anywhere else keeps a late

@@ -34,19 +34,19 @@ fn subscriptions_are_by_exact_name_and_bounded() {
 #[test]
 fn an_acknowledgement_of_the_wrong_kind_is_an_error_and_changes_nothing() {
     let mut session = Session::default();
-    let one = session.send(1, QoS::AtLeastOnce, Due::Sent);
-    let two = session.send(2, QoS::ExactlyOnce, Due::Sent);
-    assert_eq!(session.pub_rec(one, false, Due::Sent), Err(WrongAck));
+    let one = session.send(1, QoS::AtLeastOnce, SendState::Sent);
+    let two = session.send(2, QoS::ExactlyOnce, SendState::Sent);
+    assert_eq!(session.pub_rec(one, false, SendState::Sent), Err(WrongAck));
     assert_eq!(session.pub_comp(one), Err(WrongAck));
     assert_eq!(session.pub_ack(two), Err(WrongAck));
     assert_eq!(session.pub_comp(two), Err(WrongAck));
     let first = Ok(Received::First(2));
-    assert_eq!(session.pub_rec(two, false, Due::Storing), first);
+    assert_eq!(session.pub_rec(two, false, SendState::AwaitingStore), first);
     assert_eq!(session.pub_comp(two), Err(WrongAck), "before its PUBREL");
     session.stored(two);
     session.sent(two);
     let again = Ok(Received::Again);
-    assert_eq!(session.pub_rec(two, false, Due::Sent), again);
+    assert_eq!(session.pub_rec(two, false, SendState::Sent), again);
     assert_eq!(session.pub_ack(two), Err(WrongAck));
     assert_eq!(session.on_the_way(), 2);
     assert_eq!(session.pub_comp(two), Ok(true));
@@ -59,11 +59,11 @@ fn an_acknowledgement_of_the_wrong_kind_is_an_error_and_changes_nothing() {
 #[test]
 fn a_refused_qos_2_message_is_done_with() {
     let mut session = Session::default();
-    let id = session.send(1, QoS::ExactlyOnce, Due::Sent);
+    let id = session.send(1, QoS::ExactlyOnce, SendState::Sent);
     let first = Ok(Received::First(1));
-    assert_eq!(session.pub_rec(id, true, Due::Sent), first);
+    assert_eq!(session.pub_rec(id, true, SendState::Sent), first);
     let unknown = Ok(Received::Unknown);
-    assert_eq!(session.pub_rec(id, true, Due::Sent), unknown);
+    assert_eq!(session.pub_rec(id, true, SendState::Sent), unknown);
     assert_eq!(session.on_the_way(), 0);
 }
 
@@ -73,10 +73,10 @@ fn packet_ids_skip_0_and_those_on_their_way() {
         last_packet_id: u16::MAX - 1,
         ..Session::default()
     };
-    let ids = [(); 3].map(|()| session.send(1, QoS::AtLeastOnce, Due::Sent).get());
+    let ids = [(); 3].map(|()| session.send(1, QoS::AtLeastOnce, SendState::Sent).get());
     assert_eq!(ids, [u16::MAX, 1, 2]);
     session.last_packet_id = u16::MAX - 1;
-    assert_eq!(session.send(1, QoS::AtLeastOnce, Due::Sent).get(), 3);
+    assert_eq!(session.send(1, QoS::AtLeastOnce, SendState::Sent).get(), 3);
 }
 
 proptest! {
@@ -95,11 +95,11 @@ proptest! {
                 (0 | 1, _) => {
                     seq += 1;
                     let qos = if step == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
-                    let id = session.send(seq, qos, Due::Sent);
+                    let id = session.send(seq, qos, SendState::Sent);
                     prop_assert!(!ids.contains(&id));
                 }
                 (2, Some(id)) => { let _ = session.pub_ack(id); },
-                (3, Some(id)) => { let _ = session.pub_rec(id, false, Due::Sent); },
+                (3, Some(id)) => { let _ = session.pub_rec(id, false, SendState::Sent); },
                 (4, Some(id)) => { let _ = session.pub_comp(id); },
                 (5, _) => {
                     session.disconnected();
@@ -119,7 +119,7 @@ proptest! {
             prop_assert_eq!(usize::from(packets.due), count(InFlight::is_due));
             prop_assert_eq!(usize::from(packets.carried_over), count(InFlight::is_carried_over));
             prop_assert_eq!(session.on_the_way(), count(|it| it.in_window));
-            prop_assert!(!session.due().any(|it| it.due == Due::Parked));
+            prop_assert!(!session.due().any(|it| it.send_state == SendState::Parked));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::link::{Eviction, Link, LinkId};
 use crate::loads::LoadPermit;
 use crate::mailbox::Slots;
 use crate::message::Message;
-use crate::session::{Due, Received, Session};
+use crate::session::{Received, SendState, Session};
 use crate::store::{Flight, Flights, Seq, SessionId, SessionRecord, Write};
 use crate::time::Time;
 
@@ -300,7 +300,9 @@ impl User {
                     continue;
                 }
                 let write = if let Flight::AwaitsPubRec(_) = it.flight {
-                    let received = device.session.pub_rec(it.packet_id, false, Due::Again);
+                    let received = device
+                        .session
+                        .pub_rec(it.packet_id, false, SendState::Resend);
                     debug_assert_eq!(received, Ok(Received::First(seq)));
                     |id, packet_id| Write::InFlight(id, packet_id, Flight::AwaitsPubComp)
                 } else {

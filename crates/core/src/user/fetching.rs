@@ -13,7 +13,7 @@ use crate::link::LinkId;
 use crate::loads::Load;
 use crate::mailbox::{Acked, Entry, Mailbox, Residence};
 use crate::message::{Message, Terms};
-use crate::session::{Due, Received, WrongAck};
+use crate::session::{Received, SendState, WrongAck};
 use crate::store::{Flight, Receipt, Seq, Which, Write, Writes};
 use crate::time::Time;
 
@@ -184,9 +184,9 @@ impl User {
             None => (is_stored && can_store).then_some(Which::Of(link)),
         };
         let due = if waits.is_some() {
-            Due::Storing
+            SendState::AwaitingStore
         } else {
-            Due::Fresh
+            SendState::Ready
         };
         let received = device.session.pub_rec(packet_id, refused, due)?;
         let Received::First(seq) = received else {
@@ -370,7 +370,7 @@ fn send_due(
         let reads = device.reads(&message.topic).unwrap_or_default();
         let mut terms = terms(device, entry, &message, reads, qos);
         terms.packet_id = Some(it.packet_id);
-        terms.dup |= it.due == Due::Again;
+        terms.dup |= it.send_state == SendState::Resend;
         device.unload(seq);
         if room.takes(&message, terms, now) {
             device.session.sent(it.packet_id);
@@ -478,9 +478,9 @@ fn send_new(
             continue;
         }
         let due = if stores_first {
-            Due::Storing
+            SendState::AwaitingStore
         } else {
-            Due::Sent
+            SendState::Sent
         };
         let packet_id = device.session.send(seq, terms.qos, due);
         mailbox.sent(seq, device.slot);
