@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use jam_wire::packet::{PacketId, QoS};
 
-use crate::store::{Flight, Flights, Seq, Subscription};
+use crate::store::{OutboundState, OutboundStates, Seq, Subscription};
 use crate::time::Time;
 
 mod subscriptions;
@@ -41,7 +41,7 @@ pub(crate) enum SendState {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InFlight {
     pub(crate) packet_id: PacketId,
-    pub(crate) flight: Flight,
+    pub(crate) flight: OutboundState,
     pub(crate) send_state: SendState,
     /// Its PUBLISH was sent on this connection, or will be as soon as the store has it: it counts against
     /// the client's Receive Maximum until it is complete (MQTT 5.0, section 4.9).
@@ -50,7 +50,7 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     fn is_publish(&self) -> bool {
-        self.flight != Flight::AwaitsPubComp
+        self.flight != OutboundState::AwaitsPubComp
     }
 
     fn is_due(&self) -> bool {
@@ -105,7 +105,7 @@ impl Session {
     pub(crate) fn restore(
         subscriptions: Vec<Subscription>,
         received: Vec<PacketId>,
-        flights: Flights,
+        flights: OutboundStates,
     ) -> Self {
         let mut known = Subscriptions::default();
         for subscription in subscriptions {
@@ -174,8 +174,8 @@ impl Session {
     pub(crate) fn send(&mut self, seq: Seq, qos: QoS, send_state: SendState) -> PacketId {
         let packet_id = self.free_packet_id();
         let flight = match qos {
-            QoS::ExactlyOnce => Flight::AwaitsPubRec(seq),
-            QoS::AtMostOnce | QoS::AtLeastOnce => Flight::AwaitsPubAck(seq),
+            QoS::ExactlyOnce => OutboundState::AwaitsPubRec(seq),
+            QoS::AtMostOnce | QoS::AtLeastOnce => OutboundState::AwaitsPubAck(seq),
         };
         self.packets_mut().push(InFlight {
             packet_id,
@@ -251,8 +251,8 @@ impl Session {
         for index in 0..self.packets().in_flight.len() {
             let it = self.packets().in_flight[index];
             let waits_in_vain = match it.flight {
-                Flight::AwaitsPubAck(_) => true,
-                Flight::AwaitsPubRec(_) | Flight::AwaitsPubComp => !lasts,
+                OutboundState::AwaitsPubAck(_) => true,
+                OutboundState::AwaitsPubRec(_) | OutboundState::AwaitsPubComp => !lasts,
             };
             if it.send_state == SendState::AwaitingStore && waits_in_vain {
                 self.set_due(index, SendState::Ready);
@@ -270,22 +270,22 @@ impl Session {
     }
 
     /// Nothing is on its way under this packet id any more.
-    pub(crate) fn landed(&mut self, packet_id: PacketId) {
+    pub(crate) fn complete(&mut self, packet_id: PacketId) {
         if let Some(index) = self.find(packet_id) {
             self.packets_mut().remove(index);
         }
     }
 
     /// What a packet id on its way stands for.
-    pub(crate) fn flight(&self, packet_id: PacketId) -> Option<Flight> {
+    pub(crate) fn flight(&self, packet_id: PacketId) -> Option<OutboundState> {
         self.find(packet_id)
             .map(|index| self.packets().in_flight[index].flight)
     }
 
     /// The packet id under which a message is on its way.
-    pub(crate) fn flight_of(&self, seq: Seq) -> Option<(PacketId, Flight)> {
+    pub(crate) fn outbound_of(&self, seq: Seq) -> Option<(PacketId, OutboundState)> {
         let it = self.packets().in_flight.iter().find(|it| {
-            matches!(it.flight, Flight::AwaitsPubAck(of) | Flight::AwaitsPubRec(of) if of == seq)
+            matches!(it.flight, OutboundState::AwaitsPubAck(of) | OutboundState::AwaitsPubRec(of) if of == seq)
         })?;
         Some((it.packet_id, it.flight))
     }
@@ -296,11 +296,11 @@ impl Session {
             return Ok(None);
         };
         match self.packets().in_flight[index].flight {
-            Flight::AwaitsPubAck(seq) => {
+            OutboundState::AwaitsPubAck(seq) => {
                 self.packets_mut().remove(index);
                 Ok(Some(seq))
             }
-            Flight::AwaitsPubRec(_) | Flight::AwaitsPubComp => Err(WrongAck),
+            OutboundState::AwaitsPubRec(_) | OutboundState::AwaitsPubComp => Err(WrongAck),
         }
     }
 
@@ -316,14 +316,14 @@ impl Session {
         };
         let packets = self.packets_mut();
         let received = match packets.in_flight[index].flight {
-            Flight::AwaitsPubAck(_) => return Err(WrongAck),
-            Flight::AwaitsPubRec(seq) => {
+            OutboundState::AwaitsPubAck(_) => return Err(WrongAck),
+            OutboundState::AwaitsPubRec(seq) => {
                 packets.change(index, |it| {
-                    (it.flight, it.send_state) = (Flight::AwaitsPubComp, send_state);
+                    (it.flight, it.send_state) = (OutboundState::AwaitsPubComp, send_state);
                 });
                 Received::First(seq)
             }
-            Flight::AwaitsPubComp => {
+            OutboundState::AwaitsPubComp => {
                 if packets.in_flight[index].send_state == SendState::Sent {
                     packets.change(index, |it| it.send_state = SendState::Ready);
                 }

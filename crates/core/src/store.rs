@@ -61,9 +61,9 @@ pub enum Write {
     /// Its PUBREL was received.
     Released(SessionId, PacketId),
     /// A PUBLISH is on its way to a device; takes the place of what the packet id stood for before.
-    InFlight(SessionId, PacketId, Flight),
+    InFlight(SessionId, PacketId, OutboundState),
     /// Nothing is on its way under the packet id any more.
-    Landed(SessionId, PacketId),
+    EndInFlight(SessionId, PacketId),
     /// A message that new subscriptions to its topic are sent first. Unlike [`Self::Append`] it is tried again.
     Retain(Append),
     /// They no longer are.
@@ -109,7 +109,7 @@ impl Write {
 
 /// What a packet id on its way to a device stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flight {
+pub enum OutboundState {
     /// A message of QoS 1, to be acknowledged with PUBACK.
     AwaitsPubAck(Seq),
     /// A message of QoS 2, to be acknowledged with PUBREC.
@@ -119,7 +119,7 @@ pub enum Flight {
 }
 
 /// What is on its way to a device, in the order of [`Write::InFlight`].
-pub type Flights = Vec<(PacketId, Flight)>;
+pub type OutboundStates = Vec<(PacketId, OutboundState)>;
 
 /// A message of a log.
 #[derive(Debug, Clone)]
@@ -210,7 +210,7 @@ pub struct Subscription {
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// Every session with the QoS 2 ids received, and what is on its way in the order of `InFlight`.
-    pub sessions: Vec<(SessionRecord, Vec<PacketId>, Flights)>,
+    pub sessions: Vec<(SessionRecord, Vec<PacketId>, OutboundStates)>,
     /// The topics that have a retained message.
     pub retained: Vec<RetainedTopic>,
     /// Retained messages that sessions are still to be sent.

@@ -16,9 +16,9 @@ use jam_core::message::Message;
 use jam_core::policy::refusals;
 use jam_core::push::PushRecord;
 use jam_core::store::{
-    Append, Flights, MailboxStore, OnLoaded, OwnerRecord, Receipt, Recovered, RecoveredClaim,
-    RecoveredEntry, RetainedTopic, Seq, SessionId, SessionRecord, WillId, WillRecord, Write,
-    Writes, is_refusable,
+    Append, MailboxStore, OnLoaded, OutboundStates, OwnerRecord, Receipt, Recovered,
+    RecoveredClaim, RecoveredEntry, RetainedTopic, Seq, SessionId, SessionRecord, WillId,
+    WillRecord, Write, Writes, is_refusable,
 };
 use jam_wire::packet::PacketId;
 
@@ -50,7 +50,7 @@ impl std::fmt::Debug for State {
 /// What survives.
 #[derive(Debug, Default, Clone)]
 struct File {
-    sessions: BTreeMap<SessionId, (SessionRecord, BTreeSet<PacketId>, Flights)>,
+    sessions: BTreeMap<SessionId, (SessionRecord, BTreeSet<PacketId>, OutboundStates)>,
     /// With whether anybody has acknowledged it.
     entries: BTreeMap<Seq, (Append, bool)>,
     /// The retained messages among the entries.
@@ -95,7 +95,7 @@ impl CrashingStore {
     pub fn is_empty(&self) -> bool {
         let state = self.state();
         let file = &state.file;
-        let idle = |(_, received, flights): &(_, BTreeSet<PacketId>, Flights)| {
+        let idle = |(_, received, flights): &(_, BTreeSet<PacketId>, OutboundStates)| {
             received.is_empty() && flights.is_empty()
         };
         file.entries.is_empty()
@@ -295,7 +295,7 @@ impl File {
                 let (before, received, flights) = self
                     .sessions
                     .remove(&id)
-                    .unwrap_or_else(|| ((*record).clone(), BTreeSet::new(), Flights::new()));
+                    .unwrap_or_else(|| ((*record).clone(), BTreeSet::new(), OutboundStates::new()));
                 record.subscriptions = before.subscriptions;
                 self.sessions.insert(id, (*record, received, flights));
             }
@@ -331,7 +331,7 @@ impl File {
                     flights.push((packet_id, flight));
                 }
             }
-            Write::Landed(id, packet_id) => {
+            Write::EndInFlight(id, packet_id) => {
                 if let Some((_, _, flights)) = self.sessions.get_mut(&id) {
                     flights.retain(|(other, _)| *other != packet_id);
                 }

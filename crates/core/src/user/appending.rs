@@ -229,7 +229,7 @@ impl User {
         for device in &self.devices {
             if entry.sent_to().contains(device.slot)
                 && let Some(id) = device.id()
-                && let Some((packet_id, flight)) = device.session.flight_of(seq)
+                && let Some((packet_id, flight)) = device.session.outbound_of(seq)
             {
                 writes.push(Write::InFlight(id, packet_id, flight));
             }
@@ -277,12 +277,12 @@ impl User {
     pub(super) fn land_gone(&mut self, gone: &[Gone], effects: &mut Effects) {
         for entry in gone {
             for device in &mut self.devices {
-                if let Some((packet_id, _)) = device.session.flight_of(entry.seq) {
-                    device.session.landed(packet_id);
+                if let Some((packet_id, _)) = device.session.outbound_of(entry.seq) {
+                    device.session.complete(packet_id);
                     effects.write_all(
                         device
                             .id()
-                            .map(|id| Write::Landed(id, packet_id))
+                            .map(|id| Write::EndInFlight(id, packet_id))
                             .into_iter()
                             .collect(),
                     );
@@ -297,8 +297,8 @@ impl User {
         self.mailbox.remove(seq);
         self.no_push_for(seq, effects);
         for device in &mut self.devices {
-            if let Some((packet_id, _)) = device.session.flight_of(seq) {
-                device.session.landed(packet_id);
+            if let Some((packet_id, _)) = device.session.outbound_of(seq) {
+                device.session.complete(packet_id);
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::loads::LoadPermit;
 use crate::mailbox::Slots;
 use crate::message::Message;
 use crate::session::{Received, SendState, Session};
-use crate::store::{Flight, Flights, Seq, SessionId, SessionRecord, Write};
+use crate::store::{OutboundState, OutboundStates, Seq, SessionId, SessionRecord, Write};
 use crate::time::Time;
 
 /// What a new connection brings.
@@ -239,7 +239,7 @@ impl User {
         &mut self,
         record: SessionRecord,
         received: Vec<PacketId>,
-        flights: Flights,
+        flights: OutboundStates,
         now: Time,
         effects: &mut Effects,
     ) {
@@ -293,21 +293,23 @@ impl User {
         for device in &mut self.devices {
             let flights: Vec<_> = device.session.due().collect();
             for it in flights {
-                let (Flight::AwaitsPubAck(seq) | Flight::AwaitsPubRec(seq)) = it.flight else {
+                let (OutboundState::AwaitsPubAck(seq) | OutboundState::AwaitsPubRec(seq)) =
+                    it.flight
+                else {
                     continue;
                 };
                 if self.mailbox.restore_sent(seq, device.slot) {
                     continue;
                 }
-                let write = if let Flight::AwaitsPubRec(_) = it.flight {
+                let write = if let OutboundState::AwaitsPubRec(_) = it.flight {
                     let received = device
                         .session
                         .pub_rec(it.packet_id, false, SendState::Resend);
                     debug_assert_eq!(received, Ok(Received::First(seq)));
-                    |id, packet_id| Write::InFlight(id, packet_id, Flight::AwaitsPubComp)
+                    |id, packet_id| Write::InFlight(id, packet_id, OutboundState::AwaitsPubComp)
                 } else {
-                    device.session.landed(it.packet_id);
-                    Write::Landed
+                    device.session.complete(it.packet_id);
+                    Write::EndInFlight
                 };
                 if let Some(id) = device.id() {
                     effects.write(write(id, it.packet_id));

@@ -14,7 +14,7 @@ use crate::loads::Load;
 use crate::mailbox::{Acked, Entry, Mailbox, Residence};
 use crate::message::{Message, Terms};
 use crate::session::{Received, SendState, WrongAck};
-use crate::store::{Flight, Receipt, Seq, Which, Write, Writes};
+use crate::store::{OutboundState, Receipt, Seq, Which, Write, Writes};
 use crate::time::Time;
 
 /// Messages that are read from the store at once for one device.
@@ -176,7 +176,9 @@ impl User {
             return Ok(Received::Unknown);
         };
         let is_stored = match device.session.flight(packet_id) {
-            Some(Flight::AwaitsPubRec(seq)) => self.mailbox.get(seq).is_some_and(Entry::is_stored),
+            Some(OutboundState::AwaitsPubRec(seq)) => {
+                self.mailbox.get(seq).is_some_and(Entry::is_stored)
+            }
             _ => false,
         };
         let waits = match device.id() {
@@ -194,10 +196,10 @@ impl User {
         };
         let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
         if refused {
-            writes.extend(landed(device, packet_id));
+            writes.extend(end_in_flight(device, packet_id));
         } else if let Some(id) = device.id() {
             // Together: the device waits for PUBREL from the moment on at which the message is gone.
-            writes.push(Write::InFlight(id, packet_id, Flight::AwaitsPubComp));
+            writes.push(Write::InFlight(id, packet_id, OutboundState::AwaitsPubComp));
         }
         match waits.filter(|_| !refused) {
             Some(session) => effects.writes.push((writes, Some(receipt(session)))),
@@ -220,7 +222,7 @@ impl User {
             .find(|device| device.is_linked(link))
             && device.session.pub_comp(packet_id)?
         {
-            effects.write_all(landed(device, packet_id).into_iter().collect());
+            effects.write_all(end_in_flight(device, packet_id).into_iter().collect());
         }
         Ok(())
     }
@@ -280,8 +282,8 @@ impl Device {
     }
 }
 
-fn landed(device: &Device, packet_id: PacketId) -> Option<Write> {
-    device.id().map(|id| Write::Landed(id, packet_id))
+fn end_in_flight(device: &Device, packet_id: PacketId) -> Option<Write> {
+    device.id().map(|id| Write::EndInFlight(id, packet_id))
 }
 
 /// A device has a message, or will not get it: what the store is to know of that.
@@ -313,7 +315,7 @@ fn acked(
         Acked::Fewer(..) | Acked::No => {}
     }
     if stored {
-        writes.extend(packet_id.and_then(|packet_id| landed(device, packet_id)));
+        writes.extend(packet_id.and_then(|packet_id| end_in_flight(device, packet_id)));
     }
     writes
 }
@@ -339,13 +341,13 @@ fn send_due(
         }
         let (seq, qos) = match it.flight {
             // Exempt from the window, and from what a message waits for (MQTT 5.0, section 4.9).
-            Flight::AwaitsPubComp => {
+            OutboundState::AwaitsPubComp => {
                 device.session.sent(it.packet_id);
                 fetched.deliveries.push(Delivery::PubRel(it.packet_id));
                 continue;
             }
-            Flight::AwaitsPubAck(seq) => (seq, QoS::AtLeastOnce),
-            Flight::AwaitsPubRec(seq) => (seq, QoS::ExactlyOnce),
+            OutboundState::AwaitsPubAck(seq) => (seq, QoS::AtLeastOnce),
+            OutboundState::AwaitsPubRec(seq) => (seq, QoS::ExactlyOnce),
         };
         if halt.is_some() {
             continue;
@@ -486,8 +488,8 @@ fn send_new(
         mailbox.sent(seq, device.slot);
         if let Some(id) = device.id().filter(|_| stored || stores_first) {
             let flight = match terms.qos {
-                QoS::ExactlyOnce => Flight::AwaitsPubRec(seq),
-                _ => Flight::AwaitsPubAck(seq),
+                QoS::ExactlyOnce => OutboundState::AwaitsPubRec(seq),
+                _ => OutboundState::AwaitsPubAck(seq),
             };
             let receipt = stores_first.then(|| receipt(Which::Lasting(id), Some(packet_id)));
             let mut writes = Writes::from_iter([Write::InFlight(id, packet_id, flight)]);
@@ -534,10 +536,10 @@ fn to_load(user: &UserId, link: LinkId, device: &Device, mailbox: &Mailbox, room
     let open = room.window.saturating_sub(device.session.on_the_way());
     // What is in the window already needs no further place in it.
     let due = device.session.due().filter_map(|it| match it.flight {
-        Flight::AwaitsPubAck(seq) | Flight::AwaitsPubRec(seq) => {
+        OutboundState::AwaitsPubAck(seq) | OutboundState::AwaitsPubRec(seq) => {
             Some((mailbox.get(seq)?, !it.in_window))
         }
-        Flight::AwaitsPubComp => None,
+        OutboundState::AwaitsPubComp => None,
     });
     let new = mailbox.unsent(device.slot, device.session.cursor);
     let new = new.take_while(|entry| entry.residence != Residence::Committing);

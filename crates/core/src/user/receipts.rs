@@ -5,7 +5,7 @@ use jam_wire::packet::{PacketId, QoS};
 
 use super::User;
 use crate::link::LinkId;
-use crate::store::{Flight, Seq};
+use crate::store::{OutboundState, Seq};
 
 impl User {
     /// Whether a device subscribes to this user's receipts.
@@ -44,8 +44,8 @@ impl User {
     ) -> Option<(Seq, bool)> {
         let (session, _) = self.session(link)?;
         match (session.flight(packet_id)?, qos) {
-            (Flight::AwaitsPubAck(seq), QoS::AtLeastOnce)
-            | (Flight::AwaitsPubRec(seq), QoS::ExactlyOnce) => {
+            (OutboundState::AwaitsPubAck(seq), QoS::AtLeastOnce)
+            | (OutboundState::AwaitsPubRec(seq), QoS::ExactlyOnce) => {
                 let is_stored = self.mailbox.claim_receipt(seq)?;
                 Some((seq, is_stored))
             }

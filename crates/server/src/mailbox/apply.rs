@@ -6,7 +6,7 @@
 use bytes::BytesMut;
 use jam_core::directory::Mark;
 use jam_core::message::Message;
-use jam_core::store::{Append, Flight, Seq, SessionRecord, Write};
+use jam_core::store::{Append, OutboundState, Seq, SessionRecord, Write};
 use jam_core::timekeeping::ClockRecord;
 use jam_wire::EncodeError;
 use rusqlite::{CachedStatement, Connection, Error, Row, TransactionBehavior, params};
@@ -229,9 +229,9 @@ impl Applier {
             }
             Write::InFlight(session, id, flight) => {
                 let (state, seq) = match *flight {
-                    Flight::AwaitsPubAck(seq) => (AWAITS_PUBACK, seq),
-                    Flight::AwaitsPubRec(seq) => (AWAITS_PUBREC, seq),
-                    Flight::AwaitsPubComp => (AWAITS_PUBCOMP, 0),
+                    OutboundState::AwaitsPubAck(seq) => (AWAITS_PUBACK, seq),
+                    OutboundState::AwaitsPubRec(seq) => (AWAITS_PUBREC, seq),
+                    OutboundState::AwaitsPubComp => (AWAITS_PUBCOMP, 0),
                 };
                 let position = self.position;
                 self.position += 1;
@@ -246,7 +246,7 @@ impl Applier {
                      position) VALUES (?1, ?2, ?3, ?4, ?5)";
                 execute(connection, sql, row)
             }
-            Write::Landed(session, id) => {
+            Write::EndInFlight(session, id) => {
                 let sql = "DELETE FROM in_flight WHERE session = ?1 AND packet_id = ?2";
                 execute(connection, sql, params![rec::number(*session), id.get()])
             }

@@ -189,7 +189,7 @@ impl Pending {
                 Some(Write::InFlight(session, id, _)) => {
                     kept.packet(PacketKey::in_flight(*session, *id));
                 }
-                Some(Write::Landed(session, id)) => {
+                Some(Write::EndInFlight(session, id)) => {
                     kept.free(PacketKey::in_flight(*session, *id));
                 }
                 Some(Write::Session(record)) => kept.session(record.id),
@@ -295,7 +295,7 @@ impl Pending {
                 Some(Write::Received(session, id) | Write::Released(session, id)) => {
                     kept.packet(PacketKey::received(*session, *id));
                 }
-                Some(Write::InFlight(session, id, _) | Write::Landed(session, id)) => {
+                Some(Write::InFlight(session, id, _) | Write::EndInFlight(session, id)) => {
                     kept.packet(PacketKey::in_flight(*session, *id));
                 }
                 Some(Write::EndSession(session)) => kept.session(*session),
@@ -340,7 +340,7 @@ impl Pending {
             Write::Released(session, id) => {
                 self.free(kept, PacketKey::received(session, id), write, call);
             }
-            Write::Landed(session, id) => {
+            Write::EndInFlight(session, id) => {
                 self.free(kept, PacketKey::in_flight(session, id), write, call);
             }
             Write::Retain(ref append) => {

@@ -11,8 +11,8 @@ use jam_core::directory::Life;
 use jam_core::ids::ClientId;
 use jam_core::push::PushRecord;
 use jam_core::store::{
-    Flight, Flights, OwnerRecord, Recovered, RecoveredClaim, RecoveredEntry, RetainedTopic, Seq,
-    SessionId, SessionRecord, Subscription, WillRecord,
+    OutboundState, OutboundStates, OwnerRecord, Recovered, RecoveredClaim, RecoveredEntry,
+    RetainedTopic, Seq, SessionId, SessionRecord, Subscription, WillRecord,
 };
 use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
@@ -121,7 +121,7 @@ fn forget_orphans(connection: &Connection) {
     drop(connection.execute(sql, []));
 }
 
-type Session = (SessionRecord, Vec<PacketId>, Flights);
+type Session = (SessionRecord, Vec<PacketId>, OutboundStates);
 
 /// By their numbers.
 type Sessions = Vec<Session>;
@@ -142,7 +142,7 @@ fn sessions(connection: &Connection, first: i64, last: i64) -> Result<Part<Sessi
     )?;
     let mut sessions = Sessions::new();
     let part = rows(&mut select, first, last, |row| {
-        sessions.push((session(row)?, Vec::new(), Flights::new()));
+        sessions.push((session(row)?, Vec::new(), OutboundStates::new()));
         Ok(())
     })?;
     Ok(part.with(sessions))
@@ -241,9 +241,9 @@ fn in_flight(
         let id = rec::packet_id(row.get(1)?)?;
         let seq = rec::from_number(row.get(3)?)?;
         let flight = match row.get(2)? {
-            AWAITS_PUBACK => Flight::AwaitsPubAck(seq),
-            AWAITS_PUBREC => Flight::AwaitsPubRec(seq),
-            AWAITS_PUBCOMP => Flight::AwaitsPubComp,
+            AWAITS_PUBACK => OutboundState::AwaitsPubAck(seq),
+            AWAITS_PUBREC => OutboundState::AwaitsPubRec(seq),
+            AWAITS_PUBCOMP => OutboundState::AwaitsPubComp,
             _ => return Err(rec::wrong("the state of a packet id")),
         };
         next = row.get::<_, i64>(4)?.saturating_add(1);

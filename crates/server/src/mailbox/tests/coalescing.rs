@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use jam_core::store::{Flight, Write};
+use jam_core::store::{OutboundState, Write};
 
 use super::setting::{Outcome, append, id, record, retain_of, will};
 use crate::mailbox::kept::Kept;
@@ -104,8 +104,8 @@ fn nothing_comes_back_after_it_was_removed() {
 
 #[test]
 fn a_flight_that_lands_needs_no_write_unless_it_is_in_the_file() {
-    let flight = || vec![Write::InFlight(9, id(4), Flight::AwaitsPubAck(1))];
-    let landed = || vec![Write::Landed(9, id(4))];
+    let flight = || vec![Write::InFlight(9, id(4), OutboundState::AwaitsPubAck(1))];
+    let landed = || vec![Write::EndInFlight(9, id(4))];
     let mut kept = Kept::default();
     assert!(push(&kept, vec![flight(), landed()]).0.is_empty());
     assert!(push(&kept, vec![landed()]).0.is_empty());
@@ -123,7 +123,7 @@ fn the_last_record_of_a_session_counts_and_its_end_drops_it() {
         record.slot = slot;
         vec![Write::Session(record)]
     };
-    let flight = || vec![Write::InFlight(9, id(4), Flight::AwaitsPubAck(1))];
+    let flight = || vec![Write::InFlight(9, id(4), OutboundState::AwaitsPubAck(1))];
     let end = || vec![Write::EndSession(9)];
     let mut kept = Kept::default();
     assert_eq!(
@@ -148,7 +148,7 @@ fn a_refused_call_takes_nothing_of_earlier_calls_with_it() {
         vec![Write::Received(9, id(4))],
         vec![Write::Released(9, id(4))],
         vec![append(5), Write::Received(9, id(4))],
-        vec![Write::InFlight(8, id(1), Flight::AwaitsPubComp)],
+        vec![Write::InFlight(8, id(1), OutboundState::AwaitsPubComp)],
     ];
     kept.session(9);
     for (call, number) in calls.into_iter().zip(1..) {

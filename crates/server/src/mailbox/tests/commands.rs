@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use jam_core::directory::Life;
-use jam_core::store::{Flight, MailboxStore, OwnerRecord, Write};
+use jam_core::store::{MailboxStore, OutboundState, OwnerRecord, Write};
 use jam_core::time::Time;
 use rusqlite::Connection;
 
@@ -29,7 +29,7 @@ fn an_overview_counts_and_shows_nothing() {
     setting.write([
         Write::Session(record(4)),
         Write::Subscribe(4, Box::new(subscription("/1/inbox"))),
-        Write::InFlight(4, id(1), Flight::AwaitsPubAck(1)),
+        Write::InFlight(4, id(1), OutboundState::AwaitsPubAck(1)),
     ]);
     setting.flush();
     let overview = admin::show(setting.path(), &user("1")).unwrap();
@@ -133,7 +133,7 @@ fn everything_of_a_user_goes_up_to_the_request_and_nothing_later() {
             Write::Session(record(id)),
             Write::Subscribe(id, Box::new(subscription("/1/inbox"))),
             Write::Received(id, super::setting::id(5)),
-            Write::InFlight(id, super::setting::id(6), Flight::AwaitsPubComp),
+            Write::InFlight(id, super::setting::id(6), OutboundState::AwaitsPubComp),
         ]
     };
     let due = |id| {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use jam_core::store::{Append, Flight, Subscription, Write};
+use jam_core::store::{Append, OutboundState, Subscription, Write};
 use jam_core::time::Time;
 use jam_wire::packet::{PublishProperties, QoS, Will};
 use rusqlite::Connection;
@@ -127,11 +127,11 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
         Write::Received(3, id(2)),
         Write::Received(4, id(1)),
     ]);
-    setting.write([Write::InFlight(3, id(8), Flight::AwaitsPubAck(50))]);
-    setting.write([Write::InFlight(3, id(7), Flight::AwaitsPubRec(51))]);
-    setting.write([Write::InFlight(3, id(6), Flight::AwaitsPubRec(52))]);
+    setting.write([Write::InFlight(3, id(8), OutboundState::AwaitsPubAck(50))]);
+    setting.write([Write::InFlight(3, id(7), OutboundState::AwaitsPubRec(51))]);
+    setting.write([Write::InFlight(3, id(6), OutboundState::AwaitsPubRec(52))]);
     setting.flush();
-    setting.write([Write::InFlight(3, id(7), Flight::AwaitsPubComp)]);
+    setting.write([Write::InFlight(3, id(7), OutboundState::AwaitsPubComp)]);
     setting.write([Write::Released(3, id(9)), Write::EndSession(5)]);
     for it in &subscriptions {
         for session in [3, 4] {
@@ -150,13 +150,13 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
     assert_eq!(found.will, first.will);
     assert_eq!(received, &[id(2)]);
     let expected = [
-        (id(8), Flight::AwaitsPubAck(50)),
-        (id(6), Flight::AwaitsPubRec(52)),
-        (id(7), Flight::AwaitsPubComp),
+        (id(8), OutboundState::AwaitsPubAck(50)),
+        (id(6), OutboundState::AwaitsPubRec(52)),
+        (id(7), OutboundState::AwaitsPubComp),
     ];
     assert_eq!(flights, &expected);
-    setting.write([Write::InFlight(3, id(1), Flight::AwaitsPubAck(53))]);
-    setting.write([Write::Landed(3, id(8)), Write::EndSession(4)]);
+    setting.write([Write::InFlight(3, id(1), OutboundState::AwaitsPubAck(53))]);
+    setting.write([Write::EndInFlight(3, id(8)), Write::EndSession(4)]);
     setting.write([Write::Unsubscribe(3, "/1/None".into())]);
     let recovered = setting.reopen();
     assert_eq!(recovered.sessions.len(), 1);

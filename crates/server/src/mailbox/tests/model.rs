@@ -7,7 +7,7 @@ use std::time::Duration;
 use jam_core::directory::{Life, Mark};
 use jam_core::ids::UserId;
 use jam_core::push::PushRecord;
-use jam_core::store::{Append, Flight, OwnerRecord, Subscription, Write};
+use jam_core::store::{Append, OutboundState, OwnerRecord, Subscription, Write};
 use jam_core::time::Time;
 use proptest::prelude::*;
 
@@ -27,7 +27,7 @@ struct Model {
     sessions: BTreeMap<u64, u8>,
     subscriptions: BTreeMap<(u64, String), Option<u32>>,
     received: BTreeMap<(u64, u16), ()>,
-    flights: Vec<(u64, u16, Flight)>,
+    flights: Vec<(u64, u16, OutboundState)>,
     retained: BTreeMap<u64, String>,
     claims: BTreeSet<(u64, u64)>,
     wills: BTreeMap<u64, String>,
@@ -69,7 +69,7 @@ impl Model {
                     .retain(|(of, at, _)| (of, *at) != (session, id.get()));
                 self.flights.push((*session, id.get(), *flight));
             }
-            Write::Landed(session, id) => {
+            Write::EndInFlight(session, id) => {
                 self.flights
                     .retain(|(of, at, _)| (of, *at) != (session, id.get()));
             }
@@ -144,7 +144,7 @@ impl Model {
         model
     }
 
-    /// Flights are in order within a session.
+    /// OutboundStates are in order within a session.
     fn sorted(mut self) -> Self {
         self.flights.sort_by_key(|(session, ..)| *session);
         self
@@ -159,9 +159,9 @@ fn write() -> impl Strategy<Value = Write> {
         )
     };
     let flight = prop_oneof![
-        (1_u64..20).prop_map(Flight::AwaitsPubAck),
-        (1_u64..20).prop_map(Flight::AwaitsPubRec),
-        Just(Flight::AwaitsPubComp)
+        (1_u64..20).prop_map(OutboundState::AwaitsPubAck),
+        (1_u64..20).prop_map(OutboundState::AwaitsPubRec),
+        Just(OutboundState::AwaitsPubComp)
     ];
     prop_oneof![
         // Numbers are given out while the steps are taken; this one is replaced.
@@ -186,7 +186,7 @@ fn write() -> impl Strategy<Value = Write> {
         2 => ids().prop_map(|(session, id)| Write::Received(session, id)),
         2 => ids().prop_map(|(session, id)| Write::Released(session, id)),
         4 => (ids(), flight).prop_map(|((session, id), flight)| Write::InFlight(session, id, flight)),
-        3 => ids().prop_map(|(session, id)| Write::Landed(session, id)),
+        3 => ids().prop_map(|(session, id)| Write::EndInFlight(session, id)),
         2 => (0_u8..3).prop_map(|topic| retain_of(0, &format!("/1/{topic}"), "x")),
         2 => (1_u64..4, 0_u64..8).prop_map(|(session, seq)| Write::Claim(session, seq)),
         2 => (1_u64..4, 0_u64..8).prop_map(|(session, seq)| Write::EndClaim(session, seq)),
@@ -264,7 +264,7 @@ impl Numbers {
             | Write::Received(session, _)
             | Write::Released(session, _)
             | Write::InFlight(session, ..)
-            | Write::Landed(session, _) => *session = self.session(*session),
+            | Write::EndInFlight(session, _) => *session = self.session(*session),
             Write::Claim(session, seq) | Write::EndClaim(session, seq) => {
                 *session = self.session(*session);
                 *seq = self.last.saturating_sub(*seq);

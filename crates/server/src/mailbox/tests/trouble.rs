@@ -10,7 +10,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use jam_core::policy::refusals;
-use jam_core::store::{Flight, MailboxStore, Write};
+use jam_core::store::{MailboxStore, OutboundState, Write};
 
 use super::setting::{PATIENCE, Setting, append_of, id, open, record, retain_of, wait_until};
 use crate::mailbox::pending::Answer;
@@ -39,7 +39,10 @@ fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room()
     // What is there is delivered, also what needs a little room for that: it has the reserve.
     assert_eq!(setting.load(&[1, 3]).len(), 1);
     let reserve = setting.path().join("mailbox.reserve");
-    setting.ask(6, [Write::InFlight(2, id(9), Flight::AwaitsPubRec(1))]);
+    setting.ask(
+        6,
+        [Write::InFlight(2, id(9), OutboundState::AwaitsPubRec(1))],
+    );
     assert_eq!(setting.answer(), (6, Ok(())));
     assert!(setting.mailbox().is_writable() && !setting.mailbox().accepts());
     assert!(!reserve.exists());
@@ -181,7 +184,12 @@ fn fills_a_small_file_system() {
         assert!(refused && !mailbox.accepts());
         for number in 1..2000 {
             let packet_id = id(number % 50 + 1);
-            ask(Write::InFlight(1, packet_id, Flight::AwaitsPubRec(2))).unwrap();
+            ask(Write::InFlight(
+                1,
+                packet_id,
+                OutboundState::AwaitsPubRec(2),
+            ))
+            .unwrap();
         }
         assert!(mailbox.is_writable() && !mailbox.accepts());
         assert!(!reserve.exists());
@@ -265,7 +273,7 @@ fn starts_on_a_full_file_system() {
         );
         assert_eq!(read.recv_timeout(PATIENCE).unwrap(), 1);
         for number in 1..200 {
-            let flight = Write::InFlight(1, id(1), Flight::AwaitsPubRec(2));
+            let flight = Write::InFlight(1, id(1), OutboundState::AwaitsPubRec(2));
             ask(&mailbox, number, flight).unwrap();
         }
         thread::sleep(PROBE_INTERVAL * 2);
@@ -276,7 +284,7 @@ fn starts_on_a_full_file_system() {
         ask(
             &mailbox,
             1,
-            Write::InFlight(1, id(2), Flight::AwaitsPubRec(2)),
+            Write::InFlight(1, id(2), OutboundState::AwaitsPubRec(2)),
         )
         .unwrap();
         fs::remove_file(&filler).unwrap();
