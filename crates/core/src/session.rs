@@ -310,9 +310,9 @@ impl Session {
         packet_id: PacketId,
         refused: bool,
         send_state: SendState,
-    ) -> Result<Received, WrongAck> {
+    ) -> Result<PubRecOutcome, WrongAck> {
         let Some(index) = self.find(packet_id) else {
-            return Ok(Received::Unknown);
+            return Ok(PubRecOutcome::Unknown);
         };
         let packets = self.packets_mut();
         let received = match packets.in_flight[index].flight {
@@ -321,13 +321,13 @@ impl Session {
                 packets.change(index, |it| {
                     (it.flight, it.send_state) = (OutboundState::AwaitsPubComp, send_state);
                 });
-                Received::First(seq)
+                PubRecOutcome::Acked(seq)
             }
             OutboundState::AwaitsPubComp => {
                 if packets.in_flight[index].send_state == SendState::Sent {
                     packets.change(index, |it| it.send_state = SendState::Ready);
                 }
-                Received::Again
+                PubRecOutcome::Repeated
             }
         };
         if refused {
@@ -459,11 +459,11 @@ fn count(len: usize) -> u16 {
 
 /// What a PUBREC was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Received {
+pub(crate) enum PubRecOutcome {
     /// A message, whose device has it now.
-    First(Seq),
+    Acked(Seq),
     /// A message that the device had acknowledged before.
-    Again,
+    Repeated,
     /// Nothing that is on its way.
     Unknown,
 }

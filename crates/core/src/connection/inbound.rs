@@ -18,7 +18,7 @@ use crate::link::{Link, Notices};
 use crate::output::Output;
 use crate::policy::{self, MAX_TOPIC_BYTES, Stop, refusals};
 use crate::router::Router;
-use crate::session::{Received, WrongAck};
+use crate::session::{PubRecOutcome, WrongAck};
 use crate::store::{Origin, Receipt, Subscription};
 use crate::time::Time;
 use crate::user::Attached;
@@ -61,7 +61,7 @@ pub(super) struct Established {
     pub(super) received: u16,
     /// How many of those at most came on an earlier connection: they take no place in the window of this
     /// one (MQTT 5.0, section 4.9).
-    pub(super) carried: u16,
+    pub(super) received_before: u16,
     /// See [`Connection::take_work`].
     pub(super) work: u32,
     /// What senders are to be told when the client acknowledges.
@@ -141,7 +141,7 @@ impl Established {
             gates: 0,
             has_greeted: true,
             received: attached.received,
-            carried: attached.received,
+            received_before: attached.received,
             work: 0,
             receipts: None,
             seldom: None,
@@ -238,7 +238,7 @@ impl Established {
             }
         }
         // MQTT 5.0, section 3.3.4: more than the server's Receive Maximum.
-        let limit = usize::from(router.rules().inflight) + usize::from(self.carried);
+        let limit = usize::from(router.rules().inflight) + usize::from(self.received_before);
         if self.version == Version::V5
             && usize::from(self.received) + self.unacknowledged_qos1() >= limit
         {
@@ -409,7 +409,7 @@ impl Established {
             Packet::PubAck(ack) => router.pub_ack(user, link, ack.packet_id)?,
             Packet::PubRec(ack) => {
                 let received = router.pub_rec(user, link, ack.packet_id, ack.reason.is_error())?;
-                if received != Received::Unknown {
+                if received != PubRecOutcome::Unknown {
                     // The PUBREL is fetched, now or when the store has it.
                     self.has_mail = true;
                 } else if !ack.reason.is_error() {
@@ -447,7 +447,7 @@ impl Established {
         }
         let (known, received) = router.pub_rel(&user, link, packet_id, receipt);
         self.received = received;
-        self.carried = self.carried.min(received);
+        self.received_before = self.received_before.min(received);
         let reason = if known {
             ReasonCode::Success
         } else {

@@ -13,7 +13,7 @@ use crate::directory::LifeFact;
 use crate::ids::UserId;
 use crate::link::{Displaced, Link, LinkId};
 use crate::policy::Identity;
-use crate::session::{Received, Session, WrongAck};
+use crate::session::{PubRecOutcome, Session, WrongAck};
 use crate::store::{Receipt, Seq, SessionId, Subscription, Which, Write, Writes};
 use crate::time::Time;
 use crate::user::{Attach, Attached, Fetched, NotAttached, Room};
@@ -211,7 +211,7 @@ impl Router {
         link: LinkId,
         packet_id: PacketId,
         refused: bool,
-    ) -> Result<Received, WrongAck> {
+    ) -> Result<PubRecOutcome, WrongAck> {
         let can_store = self.can_store();
         self.with_user(user, |user, effects| {
             let id = user.id().clone();

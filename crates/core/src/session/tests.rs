@@ -40,12 +40,12 @@ fn an_acknowledgement_of_the_wrong_kind_is_an_error_and_changes_nothing() {
     assert_eq!(session.pub_comp(one), Err(WrongAck));
     assert_eq!(session.pub_ack(two), Err(WrongAck));
     assert_eq!(session.pub_comp(two), Err(WrongAck));
-    let first = Ok(Received::First(2));
+    let first = Ok(PubRecOutcome::Acked(2));
     assert_eq!(session.pub_rec(two, false, SendState::AwaitingStore), first);
     assert_eq!(session.pub_comp(two), Err(WrongAck), "before its PUBREL");
     session.stored(two);
     session.sent(two);
-    let again = Ok(Received::Again);
+    let again = Ok(PubRecOutcome::Repeated);
     assert_eq!(session.pub_rec(two, false, SendState::Sent), again);
     assert_eq!(session.pub_ack(two), Err(WrongAck));
     assert_eq!(session.on_the_way(), 2);
@@ -60,9 +60,9 @@ fn an_acknowledgement_of_the_wrong_kind_is_an_error_and_changes_nothing() {
 fn a_refused_qos_2_message_is_done_with() {
     let mut session = Session::default();
     let id = session.send(1, QoS::ExactlyOnce, SendState::Sent);
-    let first = Ok(Received::First(1));
+    let first = Ok(PubRecOutcome::Acked(1));
     assert_eq!(session.pub_rec(id, true, SendState::Sent), first);
-    let unknown = Ok(Received::Unknown);
+    let unknown = Ok(PubRecOutcome::Unknown);
     assert_eq!(session.pub_rec(id, true, SendState::Sent), unknown);
     assert_eq!(session.on_the_way(), 0);
 }

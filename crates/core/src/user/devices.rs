@@ -14,7 +14,7 @@ use crate::link::{Eviction, Link, LinkId};
 use crate::loads::LoadPermit;
 use crate::mailbox::Slots;
 use crate::message::Message;
-use crate::session::{Received, SendState, Session};
+use crate::session::{PubRecOutcome, SendState, Session};
 use crate::store::{OutboundState, OutboundStates, Seq, SessionId, SessionRecord, Write};
 use crate::time::Time;
 
@@ -305,7 +305,7 @@ impl User {
                     let received = device
                         .session
                         .pub_rec(it.packet_id, false, SendState::Resend);
-                    debug_assert_eq!(received, Ok(Received::First(seq)));
+                    debug_assert_eq!(received, Ok(PubRecOutcome::Acked(seq)));
                     |id, packet_id| Write::InFlight(id, packet_id, OutboundState::AwaitsPubComp)
                 } else {
                     device.session.complete(it.packet_id);

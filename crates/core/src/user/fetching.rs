@@ -13,7 +13,7 @@ use crate::link::LinkId;
 use crate::loads::Load;
 use crate::mailbox::{Acked, Entry, Mailbox, Residence};
 use crate::message::{Message, Terms};
-use crate::session::{Received, SendState, WrongAck};
+use crate::session::{PubRecOutcome, SendState, WrongAck};
 use crate::store::{OutboundState, Receipt, Seq, Which, Write, Writes};
 use crate::time::Time;
 
@@ -170,10 +170,10 @@ impl User {
         can_store: bool,
         effects: &mut Effects,
         receipt: impl FnOnce(Which) -> Receipt,
-    ) -> Result<Received, WrongAck> {
+    ) -> Result<PubRecOutcome, WrongAck> {
         let mut devices = self.devices.iter_mut();
         let Some(device) = devices.find(|device| device.is_linked(link)) else {
-            return Ok(Received::Unknown);
+            return Ok(PubRecOutcome::Unknown);
         };
         let is_stored = match device.session.flight(packet_id) {
             Some(OutboundState::AwaitsPubRec(seq)) => {
@@ -191,7 +191,7 @@ impl User {
             SendState::Ready
         };
         let received = device.session.pub_rec(packet_id, refused, due)?;
-        let Received::First(seq) = received else {
+        let PubRecOutcome::Acked(seq) = received else {
             return Ok(received);
         };
         let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
