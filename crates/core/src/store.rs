@@ -159,7 +159,7 @@ pub struct SessionRecord {
     pub will_at: Option<Time>,
     /// Up to this number, a message of QoS 1 may have been sent without its [`Write::InFlight`] having
     /// been kept: the client is connected, or the server was killed when it was.
-    pub maybe_sent: Seq,
+    pub maybe_sent_before_crash: Seq,
     /// Its subscriptions, when a store has found it; otherwise empty: [`Write::Subscribe`] says each by itself.
     pub subscriptions: Vec<Subscription>,
     /// Of the token that it was made with; `None` if that was not kept yet when it was written.

@@ -99,7 +99,7 @@ impl User {
         // What was too large for the last connection may not be for this one.
         device.session.cursor = 0;
         device.will = new.will;
-        (device.horizon, device.has_room) = (0, false);
+        (device.maybe_sent_now, device.has_room) = (0, false);
         device.set_session_expiry(new.session_expiry);
         if device.id().is_none() && !new.session_expiry.is_zero() {
             device.number = NonZeroU64::new(next_id());
@@ -224,9 +224,9 @@ impl User {
             will: None,
             will_at: Time::NEVER,
             ends_at: Time::NEVER,
-            maybe_sent: 0,
-            horizon: 0,
-            horizon_is_kept: false,
+            maybe_sent_before_crash: 0,
+            maybe_sent_now: 0,
+            maybe_sent_now_is_stored: false,
             has_room: false,
             loaded: None,
             loading: false,
@@ -269,9 +269,9 @@ impl User {
                 .or(will_delay.map(|delay| now + delay))
                 .unwrap_or(Time::NEVER),
             ends_at: record.ends_at.unwrap_or(now + record.expiry),
-            maybe_sent: record.maybe_sent,
-            horizon: 0,
-            horizon_is_kept: false,
+            maybe_sent_before_crash: record.maybe_sent_before_crash,
+            maybe_sent_now: 0,
+            maybe_sent_now_is_stored: false,
             has_room: false,
             loaded: None,
             loading: false,
@@ -420,7 +420,7 @@ impl User {
             return;
         };
         let device = &mut self.devices[index];
-        (device.link, device.horizon) = (None, 0);
+        (device.link, device.maybe_sent_now) = (None, 0);
         if let Some(session_expiry) = session_expiry {
             device.set_session_expiry(session_expiry);
         }

@@ -241,7 +241,7 @@ impl User {
         if let Some(device) = self.devices.iter_mut().find(is_it) {
             match packet_id {
                 Some(packet_id) => device.session.stored(packet_id),
-                None => device.horizon_is_kept = true,
+                None => device.maybe_sent_now_is_stored = true,
             }
             effects.wake.extend(device.link.clone());
         }
@@ -262,7 +262,7 @@ impl Device {
         let Some(link) = self.link.as_ref().map(|link| link.id()) else {
             return;
         };
-        if self.horizon > 0 && !self.horizon_is_kept {
+        if self.maybe_sent_now > 0 && !self.maybe_sent_now_is_stored {
             return;
         }
         let open = room.window.saturating_sub(self.session.on_the_way());
@@ -271,8 +271,8 @@ impl Device {
             .take_while(|entry| entry.residence != Residence::Committing)
             .take(open)
             .last();
-        self.horizon = last.map_or(self.horizon, |entry| entry.seq);
-        self.horizon_is_kept = false;
+        self.maybe_sent_now = last.map_or(self.maybe_sent_now, |entry| entry.seq);
+        self.maybe_sent_now_is_stored = false;
         if let Some(record) = self.record(user) {
             let receipt = receipt(Which::Of(link), None);
             effects
@@ -461,7 +461,7 @@ fn send_new(
             fetched.held_back = true;
             return Err(Halt::Window);
         }
-        let is_seen = seq <= device.horizon && device.horizon_is_kept;
+        let is_seen = seq <= device.maybe_sent_now && device.maybe_sent_now_is_stored;
         if terms.qos == QoS::AtLeastOnce
             && stored
             && device.id().is_some()
@@ -571,7 +571,9 @@ fn terms(device: &Device, entry: &Entry, message: &Message, reads: Reads, qos: Q
     Terms {
         packet_id: None,
         qos,
-        dup: qos == QoS::AtLeastOnce && entry.seq <= device.maybe_sent && !entry.is_retained(),
+        dup: qos == QoS::AtLeastOnce
+            && entry.seq <= device.maybe_sent_before_crash
+            && !entry.is_retained(),
         retain: entry.is_retained() || (reads.retain_as_published && message.retain),
         subscription_id: reads.subscription_id,
     }

@@ -242,11 +242,11 @@ struct Device {
     ends_at: Time,
     /// Up to this number, a message may have been sent although the store does not know of its packet id: the server
     /// was killed when the client was connected. It goes out with DUP.
-    maybe_sent: Seq,
+    maybe_sent_before_crash: Seq,
     /// Up to this number, messages of QoS 1 may be sent on this connection before the store has their packet ids.
-    horizon: Seq,
+    maybe_sent_now: Seq,
     /// Whether the store has that: after a crash it is known what may have been sent.
-    horizon_is_kept: bool,
+    maybe_sent_now_is_stored: bool,
     /// Whether the window of this connection was open when it last fetched.
     has_room: bool,
     /// What was read from the store for this device; `None` if there is nothing.
@@ -326,7 +326,7 @@ impl Device {
             ends_at: some(self.ends_at),
             will: self.will.clone(),
             will_at: some(self.will_at),
-            maybe_sent: self.maybe_sent.max(self.horizon),
+            maybe_sent_before_crash: self.maybe_sent_before_crash.max(self.maybe_sent_now),
             subscriptions: Vec::new(),
             token: self.token,
         };

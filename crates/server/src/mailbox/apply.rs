@@ -403,7 +403,7 @@ fn session(connection: &Connection, record: &SessionRecord) -> Result<(), Error>
         will,
         record.will.as_ref().and_then(|will| will.delay_secs),
         rec::optional_time(record.will_at),
-        rec::number(record.maybe_sent),
+        rec::number(record.maybe_sent_before_crash),
         record.token.as_ref().map(Mark::bytes),
     ];
     // In place: of a row that keeps its size, SQLite writes the pages that have changed. A will may be large, and this is

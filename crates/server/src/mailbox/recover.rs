@@ -168,7 +168,7 @@ pub(super) fn session(row: &Row<'_>) -> Result<SessionRecord, Error> {
         will,
         will_at: rec::time(row.get(8)?)?,
         subscriptions: Vec::new(),
-        maybe_sent: rec::from_number(row.get(9)?)?,
+        maybe_sent_before_crash: rec::from_number(row.get(9)?)?,
         token: rec::mark(row.get_ref(10)?.as_blob_or_null()?)?,
     })
 }

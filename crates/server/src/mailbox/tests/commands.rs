@@ -389,7 +389,10 @@ fn a_mailbox_of_the_first_version_is_brought_up_to_date() {
     let mut setting = of_the_first_version();
     let recovered = setting.reopen();
     let (record, _, _) = &recovered.sessions[0];
-    assert_eq!((record.client.as_str(), record.maybe_sent), ("1:phone", 0));
+    assert_eq!(
+        (record.client.as_str(), record.maybe_sent_before_crash),
+        ("1:phone", 0)
+    );
     setting.write([Write::Session(record.clone().into())]);
     assert_eq!(setting.reopen().sessions.len(), 1);
 }

@@ -116,7 +116,7 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
         },
     }));
     first.will_at = Some(Time::from_millis(12));
-    first.maybe_sent = 2;
+    first.maybe_sent_before_crash = 2;
     first.ends_at = Some(Time::NEVER);
     first.expiry = Duration::MAX;
     setting.write([Write::Session(first.clone())]);
@@ -339,7 +339,7 @@ fn what_is_large_is_not_written_again_for_what_is_small() {
     bye.payload = vec![1; LARGE].into();
     session.will = Some(bye);
     for n in 0..5 {
-        session.maybe_sent = 1000 + n;
+        session.maybe_sent_before_crash = 1000 + n;
         let bytes = written(&setting, [Write::Session(session.clone())]);
         assert!(n == 0 || bytes <= SMALL, "{bytes} for a session");
     }
@@ -349,6 +349,6 @@ fn what_is_large_is_not_written_again_for_what_is_small() {
         (0, true)
     );
     let (session, ..) = &found.sessions[0];
-    assert_eq!(session.maybe_sent, 1004);
+    assert_eq!(session.maybe_sent_before_crash, 1004);
     assert_eq!(session.will.as_ref().unwrap().payload.len(), LARGE);
 }

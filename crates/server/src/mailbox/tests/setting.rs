@@ -269,7 +269,7 @@ pub(super) fn record(id: u64) -> Box<SessionRecord> {
         ends_at: None,
         will: None,
         will_at: None,
-        maybe_sent: 0,
+        maybe_sent_before_crash: 0,
         subscriptions: Vec::new(),
         token: Some(Mark::new([2; Mark::LEN])),
     })
