@@ -161,8 +161,8 @@ impl Established {
             && publish.qos == QoS::ExactlyOnce
             && self.version != Version::V5
         {
-            let seldom = self.seldom.get_or_insert_default();
-            seldom.refused.insert(packet_id);
+            let rare = self.rare.get_or_insert_default();
+            rare.refused.insert(packet_id);
         }
         self.enqueue(publish, Some(refusal.reason));
         self.acknowledge(output);
@@ -217,8 +217,8 @@ impl Established {
         router.with_session(user, link, |session| session.release(packet_id));
         self.received = self.received.saturating_sub(1);
         if self.version != Version::V5 {
-            let seldom = self.seldom.get_or_insert_default();
-            seldom.refused.insert(packet_id);
+            let rare = self.rare.get_or_insert_default();
+            rare.refused.insert(packet_id);
         }
     }
 }

@@ -67,12 +67,12 @@ pub(super) struct Established {
     /// What senders are to be told when the client acknowledges.
     pub(super) receipts: Option<Box<Receipts>>,
     /// `None` of a client that has needed none of it.
-    pub(super) seldom: Option<Box<Seldom>>,
+    pub(super) rare: Option<Box<RareState>>,
 }
 
 /// What most connections never need, and so take no room for.
 #[derive(Default)]
-pub(super) struct Seldom {
+pub(super) struct RareState {
     /// Topics by alias less one.
     aliases: Vec<Option<ByteString>>,
     /// QoS 2 ids of a 3.1 or 3.1.1 client that were refused on this connection and not released. On the next
@@ -144,7 +144,7 @@ impl Established {
             received_before: attached.received,
             work: 0,
             receipts: None,
-            seldom: None,
+            rare: None,
         }
     }
 
@@ -192,7 +192,7 @@ impl Established {
             return Err(Fatal(ReasonCode::TopicAliasInvalid));
         }
         let index = usize::from(alias.get() - 1);
-        let aliases = &mut self.seldom.get_or_insert_default().aliases;
+        let aliases = &mut self.rare.get_or_insert_default().aliases;
         if aliases.len() <= index {
             aliases.resize(index + 1, None);
         }
@@ -215,8 +215,8 @@ impl Established {
             return Ok(true);
         };
         if publish.qos == QoS::ExactlyOnce {
-            let seldom = self.seldom.as_ref();
-            if seldom.is_some_and(|it| it.refused.contains(&packet_id)) {
+            let rare = self.rare.as_ref();
+            if rare.is_some_and(|it| it.refused.contains(&packet_id)) {
                 self.enqueue(publish, Some(ReasonCode::Success));
                 return Ok(false);
             }
@@ -442,8 +442,8 @@ impl Established {
         {
             answer.not_before = self.first_publish + place as u64 + 1;
         }
-        if let Some(seldom) = &mut self.seldom {
-            seldom.refused.remove(&packet_id);
+        if let Some(rare) = &mut self.rare {
+            rare.refused.remove(&packet_id);
         }
         let (known, received) = router.pub_rel(&user, link, packet_id, receipt);
         self.received = received;

@@ -149,7 +149,7 @@ impl Connection {
             && written > 0
             && let Some(established) = self.established()
         {
-            established.seldom.get_or_insert_default().answers_beyond += written;
+            established.rare.get_or_insert_default().answers_beyond += written;
         }
     }
 
@@ -287,8 +287,8 @@ impl Connection {
             ..
         } = established.link.take();
         if let Some(notices) = notices {
-            let seldom = established.seldom.get_or_insert_default();
-            seldom.notices.extend(*notices);
+            let rare = established.rare.get_or_insert_default();
+            rare.notices.extend(*notices);
         }
         let had_greeted = established.has_greeted;
         established.settle(outcomes, &self.router, &mut self.output);
@@ -315,8 +315,8 @@ impl Connection {
         if let Phase::Established(established) | Phase::Authorizing(established, ..) =
             &mut self.phase
         {
-            if has_room && let Some(seldom) = &mut established.seldom {
-                seldom.answers_beyond = 0;
+            if has_room && let Some(rare) = &mut established.rare {
+                rare.answers_beyond = 0;
             }
             if established.has_mail {
                 established.deliver(&self.router, &mut self.output, now);
@@ -414,9 +414,9 @@ impl Connection {
     pub fn has_notice(&self) -> bool {
         match &self.phase {
             Phase::Established(established) | Phase::Authorizing(established, ..) => established
-                .seldom
+                .rare
                 .as_ref()
-                .is_some_and(|seldom| !seldom.notices.is_empty()),
+                .is_some_and(|rare| !rare.notices.is_empty()),
             Phase::Fresh(_) | Phase::Authenticating(..) | Phase::Closing(_) => false,
         }
     }
@@ -424,9 +424,9 @@ impl Connection {
     /// All that the client had sent is handled: newcomers may take this connection's place.
     pub fn handle_heard(&mut self) {
         if let Some(established) = self.established()
-            && let Some(seldom) = &mut established.seldom
+            && let Some(rare) = &mut established.rare
         {
-            seldom.notices.clear();
+            rare.notices.clear();
         }
     }
 
@@ -452,8 +452,8 @@ impl Connection {
     fn answers_beyond(&self) -> usize {
         match &self.phase {
             Phase::Established(established) => {
-                let seldom = established.seldom.as_ref();
-                seldom.map_or(0, |seldom| seldom.answers_beyond)
+                let rare = established.rare.as_ref();
+                rare.map_or(0, |rare| rare.answers_beyond)
             }
             _ => 0,
         }

@@ -18,7 +18,7 @@ use crate::link::LinkId;
 use crate::loads::{Load, LoadPermit};
 use crate::store::{Origin, Receipt, Seq};
 use crate::time::Time;
-use crate::user::{Effects, Seldom, User};
+use crate::user::{Effects, RareEffects, User};
 
 use super::Router;
 
@@ -184,8 +184,8 @@ impl Router {
     fn note(&self, user: &mut User, pairs_before: usize, effects: &mut Effects) -> bool {
         user.watch_expiry(effects);
         self.count_push_pairs(pairs_before, user.push_pairs());
-        if let Some(seldom) = &effects.seldom {
-            self.listening.change(seldom.listeners);
+        if let Some(rare) = &effects.rare {
+            self.listening.change(rare.listeners);
         }
         user.keep_owner(effects);
         user.is_idle()
@@ -236,13 +236,13 @@ impl Router {
 
     fn apply(&self, id: &UserId, effects: &mut Effects) {
         effects.wake.iter().for_each(|link| link.wake());
-        if let Some(seldom) = effects.seldom.take() {
-            self.apply_seldom(id, *seldom);
+        if let Some(rare) = effects.rare.take() {
+            self.apply_rare(id, *rare);
         }
     }
 
     #[inline(never)] // not between the lines that every message needs
-    fn apply_seldom(&self, id: &UserId, effects: Seldom) {
+    fn apply_rare(&self, id: &UserId, effects: RareEffects) {
         if let Some(link) = effects.displaced {
             drop(link.receiving());
         }
@@ -364,7 +364,7 @@ impl Router {
                         Receipt::for_message(this, user, graced.seq, graced.receipt, Origin::Plain);
                     self.store.write(writes, Some(receipt));
                 }
-                if effects.seldom.is_some() {
+                if effects.rare.is_some() {
                     others.push((graced.user, effects));
                 }
             }

@@ -169,7 +169,7 @@ impl User {
         next_id: &dyn Fn() -> Seq,
     ) -> Option<usize> {
         let device = &mut self.devices[index];
-        effects.seldom().unset.extend(device.timer());
+        effects.rare().unset.extend(device.timer());
         (device.will_at, device.ends_at) = (Time::NEVER, Time::NEVER);
         if clean || (device.link.is_some() && device.session_expiry().is_zero()) {
             self.end_session(index, Some(Eviction::TakenOver), effects, next_id);
@@ -177,7 +177,7 @@ impl User {
         }
         if let Some(old) = device.link.take() {
             old.evict(Eviction::TakenOver);
-            effects.seldom().displaced = Some(old);
+            effects.rare().displaced = Some(old);
             // MQTT 5.0, section 3.1.2.5: with a delay, the will of a client that is back is not sent.
             let will = device
                 .will
@@ -362,7 +362,7 @@ impl User {
     ) {
         let mut device = self.devices.remove(index);
         device.stop_listening(effects);
-        effects.seldom().unset.extend(device.timer());
+        effects.rare().unset.extend(device.timer());
         if let (Some(link), Some(why)) = (device.link.take(), why) {
             link.evict(why);
         }
@@ -440,7 +440,7 @@ impl User {
                 effects.wills_due(will.map(|will| device.leave(will, &self.id, next_id)));
             }
         }
-        effects.seldom().set.extend(device.timer());
+        effects.rare().set.extend(device.timer());
         let record = device.record(&self.id);
         record.into_iter().for_each(|record| effects.write(record));
         self.disconnected(index, effects);
@@ -486,7 +486,7 @@ impl User {
             device.will_at = Time::NEVER;
             let will = device.will.take();
             effects.wills_due(will.map(|will| device.leave(will, &self.id, next_id)));
-            effects.seldom().set.extend(device.timer());
+            effects.rare().set.extend(device.timer());
             let record = device.record(&self.id);
             record.into_iter().for_each(|record| effects.write(record));
         }

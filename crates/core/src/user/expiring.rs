@@ -47,10 +47,10 @@ impl User {
     fn ring_for_expiry(&mut self, due: Time, effects: &mut Effects) {
         let before = std::mem::replace(&mut self.expiry_alarm, due);
         if before != Time::NEVER {
-            effects.seldom().unset.push((before, Alarm::Expiry));
+            effects.rare().unset.push((before, Alarm::Expiry));
         }
         if due != Time::NEVER {
-            effects.seldom().set.push((due, Alarm::Expiry));
+            effects.rare().set.push((due, Alarm::Expiry));
         }
     }
 }

@@ -122,7 +122,7 @@ impl User {
         match halt {
             Err(Halt::Load) if !device.loading => {
                 device.loading = true;
-                effects.seldom().load = Some(to_load(&self.id, link, device, mailbox, room));
+                effects.rare().load = Some(to_load(&self.id, link, device, mailbox, room));
             }
             // Whoever acknowledges nothing holds nothing but its log.
             Err(Halt::Window) => device.loaded = None,

@@ -51,14 +51,14 @@ impl Device {
     /// The subscriptions are others than before.
     pub(super) fn listen(&mut self, user: &UserId, effects: &mut Effects) {
         let now = Listening::of(user, &self.session);
-        effects.seldom().listeners.change(self.listening, now);
+        effects.rare().listeners.change(self.listening, now);
         self.listening = now;
     }
 
     /// The session has ended.
     pub(super) fn stop_listening(&self, effects: &mut Effects) {
         let nothing = Listening::default();
-        effects.seldom().listeners.change(self.listening, nothing);
+        effects.rare().listeners.change(self.listening, nothing);
     }
 }
 

@@ -182,7 +182,7 @@ impl User {
             None if may_come_back => {
                 owner.gone_since = Some(now);
                 owner.recorded = false;
-                effects.seldom().ended = Some(Ended {
+                effects.rare().ended = Some(Ended {
                     hidden: 1,
                     ..Ended::default()
                 });
@@ -229,7 +229,7 @@ impl User {
         if ended.messages + ended.retained + ended.sessions == 0 {
             ended.lives = 0;
         }
-        effects.seldom().ended = Some(ended);
+        effects.rare().ended = Some(ended);
     }
 
     /// Everything ends that has a number up to this one, and what has none: the sessions that end with their connections.

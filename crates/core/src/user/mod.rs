@@ -128,13 +128,13 @@ pub(crate) struct Effects {
     pub(crate) wake: SmallVec<[Arc<Link>; 2]>,
     /// Entries that left the log within their grace: whoever published them need not wait any longer.
     pub(crate) spared: SmallVec<[Seq; 4]>,
-    /// `None` of what most messages do.
-    pub(crate) seldom: Option<Box<Seldom>>,
+    /// `None` on the common path.
+    pub(crate) rare: Option<Box<RareEffects>>,
 }
 
-/// What a message to a user who is here and keeps up does not bring about, as a rule.
+/// Effects of rare operations, boxed so that the common path allocates nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Seldom {
+pub(crate) struct RareEffects {
     /// The connection whose session another one has taken over.
     pub(crate) displaced: Option<Arc<Link>>,
     pub(crate) wills: Vec<DueWill>,
@@ -167,13 +167,13 @@ pub(crate) enum Alarm {
 }
 
 impl Effects {
-    fn seldom(&mut self) -> &mut Seldom {
-        self.seldom.get_or_insert_default()
+    fn rare(&mut self) -> &mut RareEffects {
+        self.rare.get_or_insert_default()
     }
 
     /// No timer that a timer sets is due by `now`: it would ring for ever.
     pub(crate) fn postpone_timers(&mut self, now: Time) {
-        for (due, alarm) in self.seldom.iter_mut().flat_map(|seldom| &mut seldom.set) {
+        for (due, alarm) in self.rare.iter_mut().flat_map(|rare| &mut rare.set) {
             debug_assert!(*due > now, "{alarm:?} has just been dealt with");
             *due = (*due).max(now.next());
         }
@@ -200,7 +200,7 @@ impl Effects {
         if let Some(record) = due.record() {
             self.write(Write::Will(Box::new(record)));
         }
-        self.seldom().wills.push(due);
+        self.rare().wills.push(due);
     }
 
     fn gone(&mut self, gone: Gone) {

@@ -65,7 +65,7 @@ impl Presence {
 
     fn queue(&mut self, effects: &mut Effects) {
         if !self.queued {
-            effects.seldom().look = true;
+            effects.rare().look = true;
         }
         self.queued = true;
     }
@@ -79,7 +79,7 @@ impl Presence {
     fn arm(&mut self, due: Time, effects: &mut Effects) {
         if !self.armed {
             self.armed = true;
-            effects.seldom().set.push((due, Alarm::Presence));
+            effects.rare().set.push((due, Alarm::Presence));
         }
     }
 }

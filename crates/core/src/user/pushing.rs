@@ -184,10 +184,10 @@ impl Pushes {
             return;
         }
         if self.alarm != Time::NEVER {
-            effects.seldom().unset.push((self.alarm, Alarm::Pushes));
+            effects.rare().unset.push((self.alarm, Alarm::Pushes));
         }
         if due != Time::NEVER {
-            effects.seldom().set.push((due, Alarm::Pushes));
+            effects.rare().set.push((due, Alarm::Pushes));
         }
         self.alarm = due;
     }
@@ -249,7 +249,7 @@ impl User {
         let record = pair.record(&self.id, sender);
         if seq == 0 {
             effects
-                .seldom()
+                .rare()
                 .pushes
                 .push(DuePush::new(&self.id, sender, now));
         } else {
@@ -265,7 +265,7 @@ impl User {
         };
         if let Some(since) = pair.owed {
             let push = DuePush::new(&self.id, &sender, since);
-            effects.seldom().pushes.push(push);
+            effects.rare().pushes.push(push);
         }
     }
 
@@ -371,7 +371,7 @@ impl User {
                     pair.running.clear();
                     (pair.owed, pair.about.oldest) = (Some(now), oldest);
                     let push = DuePush::new(&self.id, sender, now);
-                    effects.seldom().pushes.push(push);
+                    effects.rare().pushes.push(push);
                 }
             }
             if was != (pair.running.len(), pair.owed, pair.sent) {
@@ -491,7 +491,7 @@ impl User {
             } else if pair.is_wanted(&self.mailbox, now) {
                 pair.owed = Some(at);
                 let push = DuePush::new(&self.id, &found.sender, at);
-                effects.seldom().pushes.push(push);
+                effects.rare().pushes.push(push);
             }
         }
         if pair.is_idle() {
