@@ -53,7 +53,7 @@ pub(crate) use receipts::Owed;
 pub use rivals::LONGEST_RIVAL_WAIT;
 use rivals::Rivals;
 pub use shard::{GRACE, GRACE_BYTES, SHARDS};
-use shard::{Graced, Shard, lock};
+use shard::{InGrace, Shard, lock};
 use wills::Wills;
 pub use wills::{MAX_DUE_WILL_BYTES, MAX_DUE_WILLS};
 
@@ -104,7 +104,7 @@ pub struct Router {
     /// The generation of the directory by which all accounts have been checked, or are just being.
     checked: AtomicU64,
     /// Bytes of messages in their grace.
-    graced_bytes: AtomicU64,
+    bytes_in_grace: AtomicU64,
     pushes: Mutex<Pushes>,
     /// Senders and receivers of whom something is known of pushes, in pairs.
     push_pairs: AtomicUsize,
@@ -142,7 +142,7 @@ impl Router {
             wills: Mutex::default(),
             ended: Mutex::default(),
             checked: AtomicU64::default(),
-            graced_bytes: AtomicU64::new(0),
+            bytes_in_grace: AtomicU64::new(0),
             pushes: Mutex::default(),
             push_pairs: AtomicUsize::new(0),
             listening: Listening::default(),
@@ -248,7 +248,7 @@ impl Router {
 
     /// Whether there is room for a message in its grace.
     fn may_wait(&self) -> bool {
-        self.graced_bytes.load(Ordering::Relaxed) < GRACE_BYTES
+        self.bytes_in_grace.load(Ordering::Relaxed) < GRACE_BYTES
     }
 
     /// As [`Self::publish`]; when it is refused, the receipt is still there.
@@ -293,7 +293,7 @@ impl Router {
     ) -> Result<Result<usize, Refusal>, Box<New>> {
         let beside = origin.write();
         let mut kept_already = None;
-        let result = self.with_shard(receiver, |user, graced, effects| {
+        let result = self.with_shard(receiver, |user, in_grace, effects| {
             // Taken under the lock: a log's numbers ascend, or a reader's cursor would pass one by.
             let next_seq = &|| self.next_seq();
             let limits = &self.rules.user;
@@ -315,16 +315,16 @@ impl Router {
                     effects.writes.push((writes, receipt.take()));
                 }
                 Appended::Grace(seq, bytes) => {
-                    self.graced_bytes.fetch_add(bytes, Ordering::Relaxed);
+                    self.bytes_in_grace.fetch_add(bytes, Ordering::Relaxed);
                     let (user, receipt) = (receiver.clone(), receipt.take());
                     let due = now + GRACE;
-                    graced.push_back(Graced {
+                    in_grace.push_back(InGrace {
                         due,
                         seq,
                         user,
                         bytes,
                         receipt,
-                        over: false,
+                        settled: false,
                     });
                 }
                 Appended::Store {
@@ -333,7 +333,7 @@ impl Router {
                     pushes,
                 } => {
                     let seq = append.seq;
-                    self.end_graces(user, graced, effects);
+                    self.end_graces(user, in_grace, effects);
                     let (this, user) = (self.this.clone(), append.user.clone());
                     let origin = std::mem::replace(origin, Origin::Plain);
                     let receipt = Receipt::for_message(this, user, seq, receipt.take(), origin);

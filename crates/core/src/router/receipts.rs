@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jam_wire::packet::{PacketId, Publish, QoS};
 
 use super::Router;
-use super::shard::{Graced, lock};
+use super::shard::{InGrace, lock};
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::message::Message;
@@ -72,10 +72,10 @@ impl Router {
         owed: &Owed,
         now: Time,
     ) {
-        let claimed = self.with_shard(receiver, |user, graced, _| {
+        let claimed = self.with_shard(receiver, |user, in_grace, _| {
             let (seq, is_stored) = user.claim_receipt(link, packet_id, qos)?;
-            let waiting = graced.iter_mut().find(|it| it.seq == seq);
-            Some((seq, is_stored, waiting.and_then(Graced::wait_for_more)))
+            let waiting = in_grace.iter_mut().find(|it| it.seq == seq);
+            Some((seq, is_stored, waiting.and_then(InGrace::wait_for_more)))
         });
         let Some((seq, is_stored, mut publisher)) = claimed else {
             return;

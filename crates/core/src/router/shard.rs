@@ -39,21 +39,21 @@ pub(super) struct Shard {
     /// By the hash of their ids, which also says the shard.
     pub(super) users: Users,
     /// In the order of their numbers, which are taken under the lock.
-    graced: VecDeque<Graced>,
+    in_grace: VecDeque<InGrace>,
 }
 
 /// A message that may be acknowledged before it has to be stored.
-pub(super) struct Graced {
+pub(super) struct InGrace {
     pub(super) due: Time,
     pub(super) seq: Seq,
     pub(super) user: UserId,
     pub(super) bytes: u64,
     /// The publisher's; gone when it is resolved or handed to the store.
     pub(super) receipt: Option<Receipt>,
-    pub(super) over: bool,
+    pub(super) settled: bool,
 }
 
-impl Graced {
+impl InGrace {
     /// Its publisher waits for something else as well: what to resolve for that, if there is a publisher who waits.
     pub(super) fn wait_for_more(&mut self) -> Option<Receipt> {
         let (own, other) = self.receipt.take()?.and_also();
@@ -82,17 +82,17 @@ impl Shard {
     }
 
     /// The message need not be stored: the receipt of who published it.
-    fn spare(&mut self, seq: Seq) -> Option<(u64, Option<Receipt>)> {
+    fn settle_acked(&mut self, seq: Seq) -> Option<(u64, Option<Receipt>)> {
         let index = self
-            .graced
-            .binary_search_by_key(&seq, |graced| graced.seq)
+            .in_grace
+            .binary_search_by_key(&seq, |in_grace| in_grace.seq)
             .ok()?;
-        let graced = &mut self.graced[index];
-        let receipt = graced.receipt.take();
-        let bytes = std::mem::take(&mut graced.bytes);
-        graced.over = true;
-        while self.graced.front().is_some_and(|front| front.over) {
-            self.graced.pop_front();
+        let in_grace = &mut self.in_grace[index];
+        let receipt = in_grace.receipt.take();
+        let bytes = std::mem::take(&mut in_grace.bytes);
+        in_grace.settled = true;
+        while self.in_grace.front().is_some_and(|front| front.settled) {
+            self.in_grace.pop_front();
         }
         Some((bytes, receipt))
     }
@@ -157,14 +157,14 @@ impl Router {
     pub(super) fn with_shard<T>(
         &self,
         id: &UserId,
-        what: impl FnOnce(&mut User, &mut VecDeque<Graced>, &mut Effects) -> T,
+        what: impl FnOnce(&mut User, &mut VecDeque<InGrace>, &mut Effects) -> T,
     ) -> T {
         let mut effects = Effects::default();
         let (mut guard, hash) = self.enter(id);
         let shard = &mut *guard;
         let user = self.entry(&mut shard.users, id, hash);
         let pairs = user.push_pairs();
-        let result = what(user, &mut shard.graced, &mut effects);
+        let result = what(user, &mut shard.in_grace, &mut effects);
         let is_idle = self.note(user, pairs, &mut effects);
         self.leave(id, hash, guard, is_idle, &mut effects);
         result
@@ -203,12 +203,12 @@ impl Router {
         if is_idle {
             shard.remove(id, hash);
         }
-        let mut spared: SmallVec<[Receipt; 4]> = SmallVec::new();
-        if !effects.spared.is_empty() {
-            for seq in effects.spared.drain(..) {
-                if let Some((bytes, receipt)) = shard.spare(seq) {
-                    self.graced_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                    spared.extend(receipt);
+        let mut acked_in_grace: SmallVec<[Receipt; 4]> = SmallVec::new();
+        if !effects.acked_in_grace.is_empty() {
+            for seq in effects.acked_in_grace.drain(..) {
+                if let Some((bytes, receipt)) = shard.settle_acked(seq) {
+                    self.bytes_in_grace.fetch_sub(bytes, Ordering::Relaxed);
+                    acked_in_grace.extend(receipt);
                 }
             }
         }
@@ -222,7 +222,7 @@ impl Router {
         if wrote {
             self.store.settle();
         }
-        spared.into_iter().for_each(Receipt::stored);
+        acked_in_grace.into_iter().for_each(Receipt::stored);
         self.apply(id, effects);
     }
 
@@ -276,26 +276,26 @@ impl Router {
     pub(super) fn end_graces(
         &self,
         user: &mut User,
-        graced: &mut VecDeque<Graced>,
+        in_grace: &mut VecDeque<InGrace>,
         effects: &mut Effects,
     ) {
-        for graced in graced.iter_mut() {
-            if graced.over || graced.user != *user.id() {
+        for in_grace in in_grace.iter_mut() {
+            if in_grace.settled || in_grace.user != *user.id() {
                 continue;
             }
-            graced.over = true;
-            let bytes = std::mem::take(&mut graced.bytes);
-            self.graced_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            let receipt = graced.receipt.take();
+            in_grace.settled = true;
+            let bytes = std::mem::take(&mut in_grace.bytes);
+            self.bytes_in_grace.fetch_sub(bytes, Ordering::Relaxed);
+            let receipt = in_grace.receipt.take();
             let push = self.push_rules();
-            if let Some(writes) = user.hand_over(graced.seq, push, effects) {
-                let (this, id) = (self.this.clone(), graced.user.clone());
-                let receipt = Receipt::for_message(this, id, graced.seq, receipt, Origin::Plain);
+            if let Some(writes) = user.hand_over(in_grace.seq, push, effects) {
+                let (this, id) = (self.this.clone(), in_grace.user.clone());
+                let receipt = Receipt::for_message(this, id, in_grace.seq, receipt, Origin::Plain);
                 effects.writes.push((writes, Some(receipt)));
             }
         }
-        while graced.front().is_some_and(|front| front.over) {
-            graced.pop_front();
+        while in_grace.front().is_some_and(|front| front.settled) {
+            in_grace.pop_front();
         }
     }
 
@@ -333,39 +333,45 @@ impl Router {
         while let Some((user, link)) = self.take_new_session(now) {
             self.keep_session(&user, link);
         }
-        if self.graced_bytes.load(Ordering::Relaxed) == 0 && now != Time::NEVER {
+        if self.bytes_in_grace.load(Ordering::Relaxed) == 0 && now != Time::NEVER {
             return;
         }
         let mut others = Vec::new();
         for shard in &self.shards {
             let mut shard = lock(shard);
-            while let Some(front) = shard.graced.front()
-                && (front.over || front.due <= now)
+            while let Some(front) = shard.in_grace.front()
+                && (front.settled || front.due <= now)
             {
-                let Some(graced) = shard.graced.pop_front() else {
+                let Some(in_grace) = shard.in_grace.pop_front() else {
                     break;
                 };
-                if graced.over {
+                if in_grace.settled {
                     continue;
                 }
-                self.graced_bytes.fetch_sub(graced.bytes, Ordering::Relaxed);
-                let Some(user) = shard.find_mut(&graced.user, self.hash(&graced.user)) else {
+                self.bytes_in_grace
+                    .fetch_sub(in_grace.bytes, Ordering::Relaxed);
+                let Some(user) = shard.find_mut(&in_grace.user, self.hash(&in_grace.user)) else {
                     continue;
                 };
                 let mut effects = Effects::default();
                 let pairs = user.push_pairs();
-                let writes = user.hand_over(graced.seq, self.push_rules(), &mut effects);
+                let writes = user.hand_over(in_grace.seq, self.push_rules(), &mut effects);
                 self.count_push_pairs(pairs, user.push_pairs());
                 user.watch_expiry(&mut effects);
                 if let Some(mut writes) = writes {
                     writes.extend(user.owner_write());
-                    let (this, user) = (self.this.clone(), graced.user.clone());
-                    let receipt =
-                        Receipt::for_message(this, user, graced.seq, graced.receipt, Origin::Plain);
+                    let (this, user) = (self.this.clone(), in_grace.user.clone());
+                    let receipt = Receipt::for_message(
+                        this,
+                        user,
+                        in_grace.seq,
+                        in_grace.receipt,
+                        Origin::Plain,
+                    );
                     self.store.write(writes, Some(receipt));
                 }
                 if effects.rare.is_some() {
-                    others.push((graced.user, effects));
+                    others.push((in_grace.user, effects));
                 }
             }
         }

@@ -127,7 +127,7 @@ pub(crate) struct Effects {
     pub(crate) writes: SmallVec<[(Writes, Option<Receipt>); 1]>,
     pub(crate) wake: SmallVec<[Arc<Link>; 2]>,
     /// Entries that left the log within their grace: whoever published them need not wait any longer.
-    pub(crate) spared: SmallVec<[Seq; 4]>,
+    pub(crate) acked_in_grace: SmallVec<[Seq; 4]>,
     /// `None` on the common path.
     pub(crate) rare: Option<Box<RareEffects>>,
 }
@@ -206,7 +206,7 @@ impl Effects {
     fn gone(&mut self, gone: Gone) {
         match gone.residence {
             crate::mailbox::Residence::MemoryOnly => {}
-            crate::mailbox::Residence::Grace => self.spared.push(gone.seq),
+            crate::mailbox::Residence::Grace => self.acked_in_grace.push(gone.seq),
             crate::mailbox::Residence::Committing | crate::mailbox::Residence::Stored => {
                 self.write(Write::Remove(gone.seq));
             }
