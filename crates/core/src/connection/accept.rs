@@ -162,7 +162,7 @@ impl Connection {
         };
         // Nobody is kept out by a store in trouble.
         if attached.waits && self.router.can_store() {
-            established.greet_later(conn_ack, &self.router);
+            established.defer_connack(conn_ack, &self.router);
         } else {
             let _ = self.output.push(&conn_ack, connect.version);
             if session_present {

@@ -41,8 +41,8 @@ impl Established {
                 continue;
             };
             if matches!(*packet, Packet::SubAck(_) | Packet::ConnAck(_)) {
-                self.gates -= 1;
-                self.has_greeted = true;
+                self.deferred_subacks -= 1;
+                self.connack_sent = true;
                 self.has_mail = true;
             }
             self.push(&packet, output);
@@ -84,17 +84,17 @@ impl Established {
     }
 
     /// The CONNACK waits for the store. Nothing is taken before.
-    pub(super) fn greet_later(&mut self, conn_ack: Packet, router: &Router) {
+    pub(super) fn defer_connack(&mut self, conn_ack: Packet, router: &Router) {
         let receipt = self.answer_later();
         self.answer_is(conn_ack);
-        self.gates += 1;
-        self.has_greeted = false;
+        self.deferred_subacks += 1;
+        self.connack_sent = false;
         router.barrier(self.link.user(), receipt);
     }
 
     /// Nobody is kept out by a store that can keep nothing.
-    pub(super) fn greet_without_store(&mut self, router: &Router, output: &mut Output) {
-        if self.has_greeted || router.can_store() {
+    pub(super) fn connack_without_store(&mut self, router: &Router, output: &mut Output) {
+        if self.connack_sent || router.can_store() {
             return;
         }
         if let Some(conn_ack) = self.answers.front_mut() {

@@ -54,9 +54,9 @@ pub(super) struct Established {
     /// The number of the first of them.
     pub(super) first_answer: u64,
     /// How many of those are a CONNACK or SUBACKs: nothing is delivered before them.
-    pub(super) gates: u16,
+    pub(super) deferred_subacks: u16,
     /// Whether the CONNACK has been written.
-    pub(super) has_greeted: bool,
+    pub(super) connack_sent: bool,
     /// QoS 2 ids received and not released.
     pub(super) received: u16,
     /// How many of those at most came on an earlier connection: they take no place in the window of this
@@ -138,8 +138,8 @@ impl Established {
             first_publish: 0,
             answers: VecDeque::new(),
             first_answer: 0,
-            gates: 0,
-            has_greeted: true,
+            deferred_subacks: 0,
+            connack_sent: true,
             received: attached.received,
             received_before: attached.received,
             work: 0,
@@ -170,7 +170,7 @@ impl Established {
 
     /// When the client must have been heard of, in the time without what is skipped.
     pub(super) fn deadline(&self) -> Option<Time> {
-        if !self.has_greeted {
+        if !self.connack_sent {
             return None; // the client waits for the server, and not the other way round
         }
         let patience = self.patience();
@@ -180,7 +180,7 @@ impl Established {
     /// Whether another packet may be taken.
     pub(super) fn has_room(&self, router: &Router) -> bool {
         let inflight = usize::from(router.rules().inflight);
-        self.has_greeted && self.unacknowledged.len() < inflight && self.answers.len() < inflight
+        self.connack_sent && self.unacknowledged.len() < inflight && self.answers.len() < inflight
     }
 
     /// Puts the topic in place of its alias (MQTT 5.0, section 3.3.2.3.4).
@@ -505,7 +505,7 @@ impl Established {
             properties,
             codes,
         })));
-        self.gates += 1;
+        self.deferred_subacks += 1;
         if !router.can_store() {
             self.deliver(router, output, now);
         }

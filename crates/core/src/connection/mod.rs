@@ -290,10 +290,10 @@ impl Connection {
             let rare = established.rare.get_or_insert_default();
             rare.notices.extend(*notices);
         }
-        let had_greeted = established.has_greeted;
+        let had_greeted = established.connack_sent;
         established.settle(outcomes, &self.router, &mut self.output);
-        established.greet_without_store(&self.router, &mut self.output);
-        if established.has_greeted && !had_greeted {
+        established.connack_without_store(&self.router, &mut self.output);
+        if established.connack_sent && !had_greeted {
             established.heard(awake); // from now on it is the client's turn
         }
         if let Some(why) = evicted {
@@ -438,7 +438,7 @@ impl Connection {
         }
         match &self.phase {
             Phase::Fresh(_) => true,
-            Phase::Established(established) => established.has_greeted,
+            Phase::Established(established) => established.connack_sent,
             Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => false,
         }
     }

@@ -49,7 +49,7 @@ impl Established {
         self.has_mail = true;
         // A SUBACK that waits for a store in trouble holds nothing up: MQTT allows messages before it (5.0,
         // section 3.8.4), and what is there is to be delivered whatever the disk does.
-        if !self.has_greeted || (self.gates > 0 && router.can_store()) {
+        if !self.connack_sent || (self.deferred_subacks > 0 && router.can_store()) {
             return false;
         }
         let mut is_awaited = false;
