@@ -113,7 +113,7 @@ impl Drop for Notice {
 
 /// What was left for a connection since it last looked.
 #[derive(Debug, Default)]
-pub struct Left {
+pub struct Signals {
     /// Outcomes, in the order in which they came.
     pub outcomes: Vec<(Ticket, Outcome)>,
     /// There may be something to fetch.
@@ -134,7 +134,7 @@ pub struct Link {
     waker: Waker,
     /// What all connections of the user share; `None`: they may publish as fast as they like.
     allowance: Option<Arc<Allowance>>,
-    left: Mutex<Left>,
+    signals: Mutex<Signals>,
     receiving: Mutex<()>,
 }
 
@@ -150,7 +150,7 @@ impl Link {
             identity,
             waker,
             allowance,
-            left: Mutex::default(),
+            signals: Mutex::default(),
             receiving: Mutex::default(),
         }
     }
@@ -175,17 +175,17 @@ impl Link {
 
     /// Something may be there to fetch.
     pub(crate) fn wake(&self) {
-        self.leave(|left| left.mail = true);
+        self.signal(|signals| signals.mail = true);
     }
 
     /// The connection must end; the first reason stays.
     pub(crate) fn evict(&self, why: Eviction) {
-        self.leave(|left| left.evicted = left.evicted.or(Some(why)));
+        self.signal(|signals| signals.evicted = signals.evicted.or(Some(why)));
     }
 
     /// A publish has been stored or refused.
     pub(crate) fn resolve(&self, ticket: Ticket, outcome: Outcome) {
-        self.leave(|left| left.outcomes.push((ticket, outcome)));
+        self.signal(|signals| signals.outcomes.push((ticket, outcome)));
     }
 
     /// Held by the connection from when its session knows the id of a QoS 2 PUBLISH until the message is
@@ -199,32 +199,32 @@ impl Link {
     /// The connection is about to be ended by a newcomer, which waits until the notice is dropped. Of more
     /// than [`MAX_NOTICES`] the others do not wait.
     pub(crate) fn give_notice(&self, notice: Notice) {
-        self.leave(|left| {
-            let notices = left.notices.get_or_insert_default();
+        self.signal(|signals| {
+            let notices = signals.notices.get_or_insert_default();
             if notices.len() < MAX_NOTICES {
                 notices.push(notice);
             }
         });
     }
 
-    /// Takes what was left.
-    pub(crate) fn take(&self) -> Left {
+    /// Takes what was signals.
+    pub(crate) fn take_signals(&self) -> Signals {
         std::mem::take(&mut self.lock())
     }
 
-    fn leave(&self, what: impl FnOnce(&mut Left)) {
+    fn signal(&self, what: impl FnOnce(&mut Signals)) {
         let woken = {
-            let mut left = self.lock();
-            what(&mut left);
-            std::mem::replace(&mut left.woken, true)
+            let mut signals = self.lock();
+            what(&mut signals);
+            std::mem::replace(&mut signals.woken, true)
         };
         if !woken {
             self.waker.wake_by_ref();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Left> {
-        self.left
+    fn lock(&self) -> MutexGuard<'_, Signals> {
+        self.signals
             .lock()
             .expect("no code that holds a link can panic")
     }

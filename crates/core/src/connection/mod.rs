@@ -34,7 +34,7 @@ use jam_wire::packet::{Connect, Disconnect, Packet, Publish, Version};
 
 use crate::directory::Question;
 use crate::ids::ClientId;
-use crate::link::{Displaced, Eviction, Left};
+use crate::link::{Displaced, Eviction, Signals};
 use crate::output::Output;
 use crate::policy::{self, refusals};
 use crate::router::Router;
@@ -279,13 +279,13 @@ impl Connection {
         else {
             return false;
         };
-        let Left {
+        let Signals {
             outcomes,
             mail,
             evicted,
             notices,
             ..
-        } = established.link.take();
+        } = established.link.take_signals();
         if let Some(notices) = notices {
             let rare = established.rare.get_or_insert_default();
             rare.notices.extend(*notices);
