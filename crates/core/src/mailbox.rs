@@ -45,12 +45,12 @@ const MAX_ENTRY_BYTES: usize = 48;
 
 /// A set of a user's devices, by their slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Slots(u32);
+pub(crate) struct DeviceSet(u32);
 
-/// The place of a device among a user's devices: below [`Slots::MAX`].
+/// The place of a device among a user's devices: below [`DeviceSet::MAX`].
 pub(crate) type Slot = u8;
 
-impl Slots {
+impl DeviceSet {
     /// Devices of one user with a session at a time.
     pub(crate) const MAX: usize = u32::BITS as usize;
 
@@ -126,9 +126,9 @@ pub(crate) struct Entry {
     /// The content, while nobody else has it.
     pub(crate) message: Option<Arc<Message>>,
     /// Who is still to acknowledge it.
-    waits_for: Slots,
+    waits_for: DeviceSet,
     /// To whom of those it has been sent.
-    sent_to: Slots,
+    sent_to: DeviceSet,
     size: u32,
     expires: Expiry,
     /// Who sent it, if it is kept and not retained.
@@ -171,11 +171,11 @@ impl Entry {
         self.flags & ACKNOWLEDGED != 0
     }
 
-    pub(crate) fn waits_for(&self) -> Slots {
+    pub(crate) fn waits_for(&self) -> DeviceSet {
         self.waits_for
     }
 
-    pub(crate) fn sent_to(&self) -> Slots {
+    pub(crate) fn sent_to(&self) -> DeviceSet {
         self.sent_to
     }
 
@@ -217,7 +217,7 @@ pub(crate) enum Acked {
     /// Nothing.
     No,
     /// The message waits for fewer devices.
-    Fewer(Slots, Residence),
+    Fewer(DeviceSet, Residence),
     /// It has left.
     Gone(Gone),
 }
@@ -266,7 +266,7 @@ impl Mailbox {
         message: Arc<Message>,
         kind: Kind,
         residence: Residence,
-        waits_for: Slots,
+        waits_for: DeviceSet,
         max_age: Duration,
     ) {
         let stored = matches!(residence, Residence::Committing | Residence::Stored);
@@ -275,7 +275,7 @@ impl Mailbox {
         let entry = Entry {
             seq,
             waits_for,
-            sent_to: Slots::default(),
+            sent_to: DeviceSet::default(),
             size: size_of_message(&message),
             // What is not kept goes with the connection.
             expires: Expiry::at(match residence {
@@ -297,8 +297,8 @@ impl Mailbox {
         let entry = Entry {
             seq: found.seq,
             message: None,
-            waits_for: Slots::from_bits(found.waits_for),
-            sent_to: Slots::default(),
+            waits_for: DeviceSet::from_bits(found.waits_for),
+            sent_to: DeviceSet::default(),
             size: found.size,
             expires: Expiry::at(if found.retained {
                 found.expires_at
@@ -323,9 +323,9 @@ impl Mailbox {
         self.push(entry, &found.sender);
     }
 
-    /// Everything that a store has found is here. Slots that no session had at a message's number are not
+    /// Everything that a store has found is here. DeviceSet that no session had at a message's number are not
     /// waited for.
-    pub(crate) fn restored(&mut self, slots_at: impl Fn(Seq) -> Slots) {
+    pub(crate) fn restored(&mut self, slots_at: impl Fn(Seq) -> DeviceSet) {
         let entries = self.entries.make_contiguous();
         entries.sort_by_key(|entry| entry.seq);
         for entry in entries {
@@ -616,7 +616,7 @@ impl Mailbox {
         user: &UserId,
         message: Arc<Message>,
         kind: Kind,
-        waits_for: Slots,
+        waits_for: DeviceSet,
     ) -> Append {
         let user = user.clone();
         Append {

@@ -3,19 +3,19 @@
 //! One is kept from the moment on at which it is published, and waits for the devices that have subscribed and not
 //! been sent it. When another one takes its place it ends for those; who has been sent it may still say so.
 
-use super::{Entry, Expiry, Gone, Kind, Mailbox, Residence, Slot, Slots, size_of_message};
+use super::{DeviceSet, Entry, Expiry, Gone, Kind, Mailbox, Residence, Slot, size_of_message};
 use crate::message::Message;
 use crate::store::Seq;
 
 impl Mailbox {
     /// Appends a retained message at the end. `seq` is larger than any before.
-    pub(crate) fn append_retained(&mut self, seq: Seq, message: &Message, waits_for: Slots) {
+    pub(crate) fn append_retained(&mut self, seq: Seq, message: &Message, waits_for: DeviceSet) {
         debug_assert!(self.last() < seq);
         let entry = Entry {
             seq,
             message: None,
             waits_for,
-            sent_to: Slots::default(),
+            sent_to: DeviceSet::default(),
             size: size_of_message(message),
             expires: Expiry::at(message.expires_at),
             kind: Kind::Retained,
@@ -56,9 +56,9 @@ impl Mailbox {
 
     /// The message is no longer retained. Says who was to get it and has not been sent it, and whether it has
     /// left.
-    pub(crate) fn end_retained(&mut self, seq: Seq) -> (Slots, Option<Gone>) {
+    pub(crate) fn end_retained(&mut self, seq: Seq) -> (DeviceSet, Option<Gone>) {
         let Some(index) = self.index(seq) else {
-            return (Slots::default(), None);
+            return (DeviceSet::default(), None);
         };
         let entry = &mut self.entries[index];
         let unsent = entry.waits_for.without(entry.sent_to);

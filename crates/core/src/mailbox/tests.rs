@@ -28,7 +28,13 @@ fn message(qos: QoS, size: usize, at: Time, expiry_secs: Option<u32>) -> Arc<Mes
 }
 
 /// Appends as `User::append` does to a log whose devices keep up.
-fn append(mailbox: &mut Mailbox, seq: Seq, message: Arc<Message>, kind: Kind, waits_for: Slots) {
+fn append(
+    mailbox: &mut Mailbox,
+    seq: Seq,
+    message: Arc<Message>,
+    kind: Kind,
+    waits_for: DeviceSet,
+) {
     let ephemeral = message.qos == QoS::AtMostOnce;
     let residence = if ephemeral {
         Residence::MemoryOnly
@@ -51,8 +57,8 @@ fn seqs(gone: &[Gone]) -> Vec<Seq> {
     gone.iter().map(|gone| gone.seq).collect()
 }
 
-fn slots(of: &[Slot]) -> Slots {
-    let mut slots = Slots::default();
+fn slots(of: &[Slot]) -> DeviceSet {
+    let mut slots = DeviceSet::default();
     of.iter().for_each(|slot| slots.insert(*slot));
     slots
 }
@@ -323,7 +329,7 @@ impl Watched {
             Operation::Retain(size, expiry) => {
                 self.next += 1;
                 let message = message(QoS::AtLeastOnce, *size, NOW, *expiry);
-                let nobody = Slots::default();
+                let nobody = DeviceSet::default();
                 self.mailbox.append_retained(self.next, &message, nobody);
                 self.retained.push(self.next);
             }
@@ -498,7 +504,13 @@ fn senders_are_counted_however_many_they_are() {
 fn who_was_not_to_get_a_message_does_not_acknowledge_it() {
     let mut mailbox = Mailbox::default();
     let unclaimed = message(QoS::AtLeastOnce, 1, NOW, None);
-    append(&mut mailbox, 1, unclaimed, Kind::Inbox, Slots::default());
+    append(
+        &mut mailbox,
+        1,
+        unclaimed,
+        Kind::Inbox,
+        DeviceSet::default(),
+    );
     assert_eq!(mailbox.ack(1, 5), Acked::No);
     assert!(!mailbox.get(1).unwrap().is_acknowledged());
 }
@@ -528,7 +540,13 @@ fn what_expires_between_two_times() {
     let mut mailbox = Mailbox::default();
     for (seq, secs) in [(1, 1), (2, 2), (3, 3)] {
         let message = message(QoS::AtLeastOnce, 1, NOW, Some(secs));
-        append(&mut mailbox, seq, message, Kind::Inbox, Slots::default());
+        append(
+            &mut mailbox,
+            seq,
+            message,
+            Kind::Inbox,
+            DeviceSet::default(),
+        );
     }
     let second = Duration::from_secs(1);
     let expiring = mailbox.expiring(NOW + second, NOW + second * 2);

@@ -9,7 +9,7 @@ use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, User, UserLimits};
 use crate::directory::LifeFact;
 use crate::ids::UserId;
 use crate::link::LinkId;
-use crate::mailbox::{Gone, Kind, Mailbox, Residence, Slots};
+use crate::mailbox::{DeviceSet, Gone, Kind, Mailbox, Residence};
 use crate::message::{ENTRY_BYTES, Message};
 use crate::policy::{Destination, Refusal, refusals};
 use crate::push::PushRules;
@@ -180,8 +180,8 @@ impl User {
         message: &Message,
         origin: Option<LinkId>,
         effects: &mut Effects,
-    ) -> (Slots, bool) {
-        let mut readers = Slots::default();
+    ) -> (DeviceSet, bool) {
+        let mut readers = DeviceSet::default();
         let waiting = [self.mailbox.kept(), self.mailbox.ephemeral()];
         let mut live = waiting.iter().all(|load| load.messages < KEEPING_UP);
         for device in &self.devices {

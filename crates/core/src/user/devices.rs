@@ -12,7 +12,7 @@ use crate::directory::{Generation, LifeFact, Mark};
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::loads::LoadPermit;
-use crate::mailbox::Slots;
+use crate::mailbox::DeviceSet;
 use crate::message::Message;
 use crate::session::{PubRecOutcome, SendState, Session};
 use crate::store::{OutboundState, OutboundStates, Seq, SessionId, SessionRecord, Write};
@@ -30,7 +30,7 @@ pub(crate) struct Attach {
 /// Why a client is not let in that has proved who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotAttached {
-    /// The user has [`Slots::MAX`] devices connected already.
+    /// The user has [`DeviceSet::MAX`] devices connected already.
     TooManyDevices,
     /// What it was let in by is not the newest.
     Outdated,
@@ -152,7 +152,7 @@ impl User {
     }
 
     /// The same for the sessions of devices that a message is to wait for.
-    pub(super) fn keep_sessions(&mut self, slots: Slots, effects: &mut Effects) {
+    pub(super) fn keep_sessions(&mut self, slots: DeviceSet, effects: &mut Effects) {
         let devices = self.devices.iter_mut();
         for device in devices.filter(|it| !it.recorded && slots.contains(it.slot)) {
             let record = device.record(&self.id);
@@ -199,17 +199,19 @@ impl User {
         effects: &mut Effects,
         next_id: &dyn Fn() -> Seq,
     ) -> Option<usize> {
-        if self.devices.len() >= Slots::MAX {
+        if self.devices.len() >= DeviceSet::MAX {
             let away = self.devices.iter().enumerate();
             let away = away.filter(|(_, device)| device.link.is_none());
             let (longest, _) = away.min_by_key(|(_, device)| device.away_since())?;
             self.end_session(longest, None, effects, next_id);
         }
-        let mut taken = Slots::default();
+        let mut taken = DeviceSet::default();
         self.devices
             .iter()
             .for_each(|device| taken.insert(device.slot));
-        let slot = (0..).take(Slots::MAX).find(|slot| !taken.contains(*slot))?;
+        let slot = (0..)
+            .take(DeviceSet::MAX)
+            .find(|slot| !taken.contains(*slot))?;
         self.devices.push(Device {
             client,
             slot,

@@ -32,7 +32,7 @@ use crate::directory::Mark;
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId};
 use crate::loads::Load;
-use crate::mailbox::{Gone, Mailbox, Slot, Slots};
+use crate::mailbox::{DeviceSet, Gone, Mailbox, Slot};
 use crate::message::{ENTRY_BYTES, will_weight};
 use crate::push::{DuePush, PushRules};
 use crate::session::Session;
@@ -438,7 +438,7 @@ impl User {
         // A message waits for no session that is younger than itself: such a one only has the place of
         // another that has ended.
         self.mailbox.restored(|seq| {
-            let mut slots = Slots::default();
+            let mut slots = DeviceSet::default();
             self.devices
                 .iter()
                 .filter(|device| device.id().is_some_and(|id| id < seq))

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::{Alarm, Effects, User, UserLimits};
 use crate::link::LinkId;
-use crate::mailbox::{Kind, Residence, Slots};
+use crate::mailbox::{DeviceSet, Kind, Residence};
 use crate::message::Message;
 use crate::store::Seq;
 use crate::time::Time;
@@ -176,7 +176,7 @@ impl User {
         limits: &UserLimits,
         effects: &mut Effects,
     ) -> bool {
-        let mut readers = Slots::default();
+        let mut readers = DeviceSet::default();
         for device in self.devices.iter().filter(|it| it.listening.presence) {
             let Some(link) = &device.link else { continue };
             if to.map_or(!device.awaits_presence, |to| to == link.id()) {

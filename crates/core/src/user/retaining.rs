@@ -16,7 +16,7 @@ use jam_wire::packet::QoS;
 use smol_str::SmolStr;
 
 use super::{Device, Effects, MAX_RETAINED, User, UserLimits};
-use crate::mailbox::{Entry, Kind, Mailbox, Slots};
+use crate::mailbox::{DeviceSet, Entry, Kind, Mailbox};
 use crate::message::Message;
 use crate::policy::{Refusal, refusals};
 use crate::store::{Seq, SessionId, Write, Writes};
@@ -35,7 +35,7 @@ impl User {
     pub(super) fn retain(
         &mut self,
         message: &Arc<Message>,
-        readers: Slots,
+        readers: DeviceSet,
         limits: &UserLimits,
         next_seq: &dyn Fn() -> Seq,
         effects: &mut Effects,
@@ -56,7 +56,7 @@ impl User {
         self.mailbox.append_retained(seq, message, heirs);
         let topics = self.retained.get_or_insert_default();
         topics.insert(SmolStr::new(&message.topic), seq);
-        let (message, nobody) = (message.clone(), Slots::default());
+        let (message, nobody) = (message.clone(), DeviceSet::default());
         let append = Mailbox::to_append(seq, &self.id, message, Kind::Retained, nobody);
         for device in self.devices.iter().filter(|it| heirs.contains(it.slot)) {
             writes.extend(device.claim(seq, &append.message));
@@ -76,12 +76,12 @@ impl User {
     }
 
     /// The topic has no retained message any more. Says who was to get that and has not been sent it.
-    fn end_retained(&mut self, topic: &str, writes: &mut Writes) -> Slots {
+    fn end_retained(&mut self, topic: &str, writes: &mut Writes) -> DeviceSet {
         let Some(topics) = &mut self.retained else {
-            return Slots::default();
+            return DeviceSet::default();
         };
         let Some(seq) = topics.remove(topic) else {
-            return Slots::default();
+            return DeviceSet::default();
         };
         if topics.is_empty() {
             self.retained = None;
