@@ -16,7 +16,7 @@ use crate::directory::{
 };
 use crate::ids::{ClientId, UserId};
 use crate::payload::{self, PayloadError};
-use crate::push::Reach;
+use crate::push::PushAudience;
 
 pub mod refusals;
 #[cfg(test)]
@@ -271,7 +271,7 @@ pub struct Facts<'a> {
     /// Accounts and friendships.
     pub directory: &'a dyn Directory,
     /// Whom pushes can reach.
-    pub reach: Reach,
+    pub audience: PushAudience,
     /// Whether a user has a device connected.
     pub is_connected: &'a dyn Fn(&UserId) -> bool,
 }
@@ -435,7 +435,7 @@ fn push_can_be_addressed(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     let Target::FriendInbox(receiver) = &attempt.target else {
         return Ok(());
     };
-    if !attempt.facts.reach.asks_for_token() || (attempt.facts.is_connected)(receiver) {
+    if !attempt.facts.audience.asks_for_token() || (attempt.facts.is_connected)(receiver) {
         return Ok(());
     }
     let (token, _) = known(attempt.facts.directory.notification_token(receiver), || {

@@ -17,25 +17,25 @@ pub const BURST: u32 = 3;
 
 /// Whom pushes can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum PushAudience {
     /// Nobody: push is switched off.
     Off,
     /// Nobody: push is on, but nothing is there to send them.
-    Unserved,
+    NoService,
     /// Who has a notification token.
-    Tokens,
+    TokenHolders,
     /// Everybody.
     Everybody,
 }
 
-impl Reach {
+impl PushAudience {
     /// Whether the directory has to say what the token of an absent receiver is (section 4, last row).
     pub(crate) fn asks_for_token(self) -> bool {
-        matches!(self, Self::Unserved | Self::Tokens)
+        matches!(self, Self::NoService | Self::TokenHolders)
     }
 
     pub(crate) fn is_served(self) -> bool {
-        matches!(self, Self::Tokens | Self::Everybody)
+        matches!(self, Self::TokenHolders | Self::Everybody)
     }
 }
 
@@ -43,7 +43,7 @@ impl Reach {
 #[derive(Debug, Clone, Copy)]
 pub struct PushRules {
     /// Whom they can reach.
-    pub reach: Reach,
+    pub audience: PushAudience,
     /// How long a connected device may take to acknowledge a message.
     pub deadline: Duration,
     /// After a push, how long there is no other for the same sender while the receiver stays away.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use Version::{V3, V4, V5};
 use bytes::Bytes;
 use jam_core::directory::NotificationToken;
-use jam_core::push::Reach;
+use jam_core::push::PushAudience;
 use jam_testkit::client::lasting;
 use jam_testkit::{Bench, packets};
 use jam_wire::packet::{
@@ -599,7 +599,7 @@ fn session_expiry_is_granted_up_to_the_maximum() {
 
 #[test]
 fn the_notification_token_is_nobodys_business_here() {
-    let bench = Bench::with(|rules| rules.user.push.reach = Reach::Unserved);
+    let bench = Bench::with(|rules| rules.user.push.audience = PushAudience::NoService);
     bench
         .directory()
         .set_notification("1", NotificationToken::Unreadable);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V4, V5};
-use jam_core::push::{PushOutcome, Reach};
+use jam_core::push::{PushAudience, PushOutcome};
 use jam_testkit::client::lasting;
 use jam_testkit::disk::CrashingStore;
 use jam_testkit::{Bench, Client, packets};
@@ -219,7 +219,7 @@ fn a_will_that_was_read_does_not_come_again_after_a_crash() {
 /// One whose grace is ended by another is looked at after that one, and is the older of the two.
 #[test]
 fn a_push_is_about_the_oldest_message_also_if_that_was_looked_at_last() {
-    let bench = Bench::on_disk(|rules| rules.user.push.reach = Reach::Everybody);
+    let bench = Bench::on_disk(|rules| rules.user.push.audience = PushAudience::Everybody);
     disk(&bench).at_once(true);
     let reader = bench.client("2:phone", V5);
     reader.connect_with(lasting);

@@ -6,7 +6,7 @@ use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
 use bytes::Bytes;
 use jam_core::directory::NotificationToken;
-use jam_core::push::Reach;
+use jam_core::push::PushAudience;
 use jam_testkit::{Bench, Client, packets};
 use jam_wire::ReasonCode;
 use jam_wire::packet::{Ack, Packet, PacketId, PublishProperties, QoS, Version};
@@ -133,7 +133,7 @@ fn listeners(bench: &Bench, version: Version) -> [Client; 2] {
 #[test]
 fn each_row_in_its_order_in_each_version_and_qos() {
     for version in VERSIONS {
-        let bench = Bench::with(|rules| rules.user.push.reach = Reach::Unserved);
+        let bench = Bench::with(|rules| rules.user.push.audience = PushAudience::NoService);
         for user in ["3", "4"] {
             bench
                 .directory()
@@ -210,7 +210,7 @@ fn a_block_takes_effect_while_both_are_connected() {
 #[test]
 fn the_notification_token_matters_when_a_push_would_be_due() {
     for version in VERSIONS {
-        let bench = Bench::with(|rules| rules.user.push.reach = Reach::Unserved);
+        let bench = Bench::with(|rules| rules.user.push.audience = PushAudience::NoService);
         bench
             .directory()
             .set_notification("2", NotificationToken::Unreadable);
@@ -250,7 +250,7 @@ fn without_push_nobody_asks_for_the_notification_token() {
 #[test]
 fn the_directory_may_take_its_time() {
     for version in VERSIONS {
-        let bench = Bench::with(|rules| rules.user.push.reach = Reach::Unserved);
+        let bench = Bench::with(|rules| rules.user.push.audience = PushAudience::NoService);
         bench.directory().forget();
         let one = bench.at_inbox("1:phone", version);
         let stream = [1, 2, 3].map(|n| {

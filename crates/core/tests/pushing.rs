@@ -6,7 +6,7 @@ use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V4, V5};
 use jam_core::directory::NotificationToken;
 use jam_core::link::Eviction;
-use jam_core::push::{MAX_PUSHES, PushOutcome, Reach};
+use jam_core::push::{MAX_PUSHES, PushAudience, PushOutcome};
 use jam_core::router::Rules;
 use jam_testkit::client::lasting;
 use jam_testkit::{Bench, Client, packets};
@@ -18,7 +18,7 @@ const COLLAPSE: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn served(rules: &mut Rules) {
-    rules.user.push.reach = Reach::Tokens;
+    rules.user.push.audience = PushAudience::TokenHolders;
 }
 
 /// With a push service; everybody has a notification token.
@@ -100,7 +100,7 @@ fn who_has_no_token_is_not() {
 
 #[test]
 fn everybody_is_where_no_token_is_needed() {
-    let bench = Bench::with(|rules| rules.user.push.reach = Reach::Everybody);
+    let bench = Bench::with(|rules| rules.user.push.audience = PushAudience::Everybody);
     for token in [NotificationToken::Absent, NotificationToken::Unreadable] {
         bench.directory().set_notification("2", token);
         writer(&bench).write("2", "hello", AtLeastOnce);
@@ -111,8 +111,8 @@ fn everybody_is_where_no_token_is_needed() {
 
 #[test]
 fn nothing_is_owed_where_nothing_can_be_sent() {
-    for reach in [Reach::Off, Reach::Unserved] {
-        let bench = with_tokens(Bench::on_disk(|rules| rules.user.push.reach = reach));
+    for reach in [PushAudience::Off, PushAudience::NoService] {
+        let bench = with_tokens(Bench::on_disk(|rules| rules.user.push.audience = reach));
         bench.disk().unwrap().at_once(true);
         writer(&bench).write("2", "hello", AtLeastOnce);
         writer(&bench).write("2", "hello", AtMostOnce);
@@ -998,7 +998,7 @@ fn nothing_is_left_when_all_is_quiet() {
 #[test]
 fn there_is_a_bound_to_what_is_owed() {
     let bench = Bench::with(|rules| {
-        rules.user.push.reach = Reach::Everybody;
+        rules.user.push.audience = PushAudience::Everybody;
         rules.failed_auth = u32::MAX;
     });
     let writer = writer(&bench);

@@ -563,7 +563,7 @@ fn a_purge_of_the_inbox_leaves_what_is_retained() {
 #[test]
 fn a_push_record_leaves_with_a_message_that_has_expired() {
     let bench = Bench::on_disk(|rules| {
-        rules.user.push.reach = jam_core::push::Reach::Everybody;
+        rules.user.push.audience = jam_core::push::PushAudience::Everybody;
     });
     disk(&bench).at_once(true);
     let one = bench.client("1:phone", V5);

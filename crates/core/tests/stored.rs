@@ -9,7 +9,7 @@ use std::time::Duration;
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V4, V5};
 use jam_core::directory::NotificationToken;
-use jam_core::push::Reach;
+use jam_core::push::PushAudience;
 use jam_testkit::client::lasting;
 use jam_testkit::disk::CrashingStore;
 use jam_testkit::{Bench, Client, packets};
@@ -242,7 +242,7 @@ fn a_retained_message_that_is_sent_for_the_first_time_after_a_crash_has_no_dup()
 }
 
 fn pushing() -> Bench {
-    let bench = Bench::on_disk(|rules| rules.user.push.reach = Reach::Tokens);
+    let bench = Bench::on_disk(|rules| rules.user.push.audience = PushAudience::TokenHolders);
     let directory = bench.directory();
     directory.set_notification("2", NotificationToken::Present);
     disk(&bench).at_once(true);
@@ -315,7 +315,7 @@ fn who_sends_pushes_is_woken_when_one_is_due() {
 fn nobody_is_told_of_messages_of_their_own() {
     let bench = Bench::on_disk(|rules| {
         rules.user.many_devices = true;
-        rules.user.push.reach = Reach::Everybody;
+        rules.user.push.audience = PushAudience::Everybody;
     });
     disk(&bench).at_once(true);
     let (one, two) = (device(&bench, "2:one"), device(&bench, "2:two"));

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jam_core::UserLimits;
 use jam_core::link::Eviction;
-use jam_core::push::{PushRules, Reach};
+use jam_core::push::{PushAudience, PushRules};
 use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules};
 use jam_core::store::{MailboxStore, Recovered};
 use jam_core::time::Time;
@@ -111,7 +111,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let tls = open_tls(&settings)?;
     let notifier = push::open(&settings.push).map_err(ServeError::Push)?;
     let (directory, mailbox, found) = open_stores(&settings)?;
-    let rules = rules(&settings, push::reach(&settings.push, notifier.as_deref()));
+    let rules = rules(
+        &settings,
+        push::audience(&settings.push, notifier.as_deref()),
+    );
     let router = Router::new(rules, directory.clone(), mailbox.clone());
     let clock = restore(&mailbox, found, &router)?;
     let shared = Arc::new(Shared {
@@ -451,7 +454,7 @@ fn open_directory(settings: &Settings) -> Result<Arc<SqliteDirectory>, ServeErro
     Ok(Arc::new(directory))
 }
 
-fn rules(settings: &Settings, reach: Reach) -> Rules {
+fn rules(settings: &Settings, audience: PushAudience) -> Rules {
     let Settings {
         mailbox,
         sessions,
@@ -466,7 +469,7 @@ fn rules(settings: &Settings, reach: Reach) -> Rules {
             max_bytes: mailbox.max_bytes,
             max_age: mailbox.max_age,
             push: PushRules {
-                reach,
+                audience,
                 deadline: push.deadline,
                 collapse: push.collapse,
             },

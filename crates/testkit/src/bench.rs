@@ -18,7 +18,7 @@ use jam_core::connection::{Connection, Progress};
 use jam_core::directory::Account;
 use jam_core::ids::UserId;
 use jam_core::link::Displaced;
-use jam_core::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules, Reach};
+use jam_core::push::{DuePush, MAX_PUSHES, PushAudience, PushOutcome, PushRules};
 use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules, SHARDS};
 use jam_core::time::{Stamp, Time};
 use jam_wire::Decoder;
@@ -100,7 +100,7 @@ pub fn rules() -> Rules {
             max_bytes: 4 * 1024 * 1024,
             max_age: Duration::from_secs(30 * 24 * 3600),
             push: PushRules {
-                reach: Reach::Off,
+                audience: PushAudience::Off,
                 deadline: Duration::from_secs(10),
                 collapse: Duration::from_secs(30),
             },

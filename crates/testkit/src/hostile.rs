@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jam_core::connection::OUTPUT_ENOUGH;
 use jam_core::policy::refusals;
-use jam_core::push::Reach;
+use jam_core::push::PushAudience;
 use jam_core::router::{GRACE, Rules};
 use jam_wire::ReasonCode;
 use jam_wire::packet::{Ack, Connect, Disconnect, Packet, PacketId, Publish, QoS, Version};
@@ -74,7 +74,7 @@ fn run_on(
         rules.inflight = 3;
         rules.packet = 4096;
         if many {
-            rules.user.push.reach = Reach::Tokens;
+            rules.user.push.audience = PushAudience::TokenHolders;
         }
         rules.failed_auth = u32::MAX;
     }));

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::directory::{Account, Generation, Life, Mark};
-use crate::push::Reach;
+use crate::push::PushAudience;
 
 /// What the directory knows of one question; what is missing is not in memory.
 #[derive(Default)]
@@ -103,7 +103,7 @@ fn who_connects() {
 /// What user 1 hears when he publishes; `online` are those who are connected.
 fn publish(
     memory: &Memory,
-    reach: Reach,
+    audience: PushAudience,
     online: &[&str],
     topic: &'static str,
     payload: &str,
@@ -111,7 +111,7 @@ fn publish(
     let is_connected = |user: &UserId| online.contains(&user.as_str());
     let facts = Facts {
         directory: memory,
-        reach,
+        audience,
         is_connected: &is_connected,
     };
     let topic = ByteString::from_static(topic);
@@ -133,7 +133,7 @@ fn a_permit_says_where_to() {
         ("/1/devices/1:a", "1", Destination::OwnChannel),
         ("/1/", "1", Destination::OwnChannel),
     ] {
-        let permit = publish(&memory, Reach::Off, &[], topic, OK).unwrap();
+        let permit = publish(&memory, PushAudience::Off, &[], topic, OK).unwrap();
         assert_eq!(permit.destination(), destination);
         let (from, to) = permit.into_users();
         assert_eq!((from.as_str(), to.as_str()), ("1", receiver));
@@ -144,8 +144,9 @@ fn a_permit_says_where_to() {
 fn a_rule_asks_for_nothing_that_an_earlier_one_makes_needless() {
     // A directory that knows nothing: whatever is answered was answered without it.
     let nothing = Memory::default();
-    let hear =
-        |topic, payload| publish(&nothing, Reach::Unserved, &[], topic, payload).unwrap_err();
+    let hear = |topic, payload| {
+        publish(&nothing, PushAudience::NoService, &[], topic, payload).unwrap_err()
+    };
     assert_eq!(hear("/2", OK), refusals::TOPIC_LEVELS.into());
     assert_eq!(hear("/2/#", OK), refusals::TOPIC_WILDCARDS.into());
     assert_eq!(hear("/2/x", OK), refusals::TOPIC_FOREIGN.into());
@@ -156,8 +157,8 @@ fn a_rule_asks_for_nothing_that_an_earlier_one_makes_needless() {
         receiver: user("2"),
     };
     assert_eq!(hear("/2/inbox", OK), Stop::Ask(friendship));
-    assert!(publish(&nothing, Reach::Unserved, &[], "/1/inbox", OK).is_ok());
-    assert!(publish(&nothing, Reach::Unserved, &[], "/1/x", "anything").is_ok());
+    assert!(publish(&nothing, PushAudience::NoService, &[], "/1/inbox", OK).is_ok());
+    assert!(publish(&nothing, PushAudience::NoService, &[], "/1/x", "anything").is_ok());
 }
 
 #[test]
@@ -169,12 +170,12 @@ fn the_notification_token_is_asked_for_only_when_a_push_is_due() {
     memory.friends.insert(("1", "3"), Friendship::NotFriends);
     let asks = Stop::Ask(Question::NotificationToken(user("2")));
     assert_eq!(
-        publish(&memory, Reach::Unserved, &["1"], "/2/inbox", OK).unwrap_err(),
+        publish(&memory, PushAudience::NoService, &["1"], "/2/inbox", OK).unwrap_err(),
         asks
     );
-    assert!(publish(&memory, Reach::Off, &[], "/2/inbox", OK).is_ok());
-    assert!(publish(&memory, Reach::Unserved, &["2"], "/2/inbox", OK).is_ok());
-    let stranger = publish(&memory, Reach::Unserved, &[], "/3/inbox", OK).unwrap_err();
+    assert!(publish(&memory, PushAudience::Off, &[], "/2/inbox", OK).is_ok());
+    assert!(publish(&memory, PushAudience::NoService, &["2"], "/2/inbox", OK).is_ok());
+    let stranger = publish(&memory, PushAudience::NoService, &[], "/3/inbox", OK).unwrap_err();
     assert_eq!(stranger, refusals::NOT_FRIENDS.into());
     for (token, allowed) in [
         (NotificationToken::Present, true),
@@ -182,7 +183,7 @@ fn the_notification_token_is_asked_for_only_when_a_push_is_due() {
         (NotificationToken::Unreadable, false),
     ] {
         memory.tokens.insert("2", token);
-        let verdict = publish(&memory, Reach::Unserved, &[], "/2/inbox", OK);
+        let verdict = publish(&memory, PushAudience::NoService, &[], "/2/inbox", OK);
         assert_eq!(verdict.is_ok(), allowed);
         if let Err(stop) = verdict {
             assert_eq!(stop, refusals::NOTIFICATION_TOKEN.into());
@@ -202,7 +203,7 @@ fn a_receiver_that_cannot_be_is_no_receiver() {
         "2/inbox/",
         long,
     ] {
-        let stop = publish(&nothing, Reach::Off, &[], topic, OK).unwrap_err();
+        let stop = publish(&nothing, PushAudience::Off, &[], topic, OK).unwrap_err();
         assert_eq!(stop, refusals::TOPIC_FOREIGN.into(), "{topic}");
     }
 }
@@ -256,7 +257,7 @@ fn a_topic_has_at_most_1024_bytes() {
     };
     for topic in [of(1024, "/1/", "x"), of(1024, "/1/1", "\u{e9}")] {
         assert_eq!(topic.len(), 1024);
-        assert!(publish(&memory, Reach::Off, &[], topic, "x").is_ok());
+        assert!(publish(&memory, PushAudience::Off, &[], topic, "x").is_ok());
     }
     // The first row: whatever else may be said of it.
     for topic in [
@@ -264,7 +265,7 @@ fn a_topic_has_at_most_1024_bytes() {
         of(1025, "", "#"),
         of(65_535, "/2/inbox", "+"),
     ] {
-        let stop = publish(&memory, Reach::Off, &[], topic, "x").unwrap_err();
+        let stop = publish(&memory, PushAudience::Off, &[], topic, "x").unwrap_err();
         assert_eq!(stop, refusals::TOPIC_TOO_LONG.into());
     }
     let own = ByteString::from_static(of(1024, "/1/", "x"));
@@ -293,7 +294,7 @@ fn properties_are_few() {
         .insert(("1", "2"), Friendship::Friends(Life::default()));
     let facts = Facts {
         directory: &memory,
-        reach: Reach::Off,
+        audience: PushAudience::Off,
         is_connected: &|_| true,
     };
     let judge = |count: usize, bytes: usize, topic: &'static str, payload: &str| {

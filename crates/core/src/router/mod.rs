@@ -212,7 +212,7 @@ impl Router {
         let is_connected = |user: &UserId| self.is_connected(user);
         let facts = Facts {
             directory: &*self.directory,
-            reach: self.rules.user.push.reach,
+            audience: self.rules.user.push.audience,
             is_connected: &is_connected,
         };
         let properties = publish.properties.as_deref();

@@ -144,7 +144,7 @@ impl Router {
     /// it.
     pub(super) fn push_rules(&self) -> Option<&PushRules> {
         let rules = &self.rules.user.push;
-        (rules.reach.is_served() && !self.pushes_are_full()).then_some(rules)
+        (rules.audience.is_served() && !self.pushes_are_full()).then_some(rules)
     }
 
     fn pushes(&self) -> MutexGuard<'_, Pushes> {

@@ -481,7 +481,7 @@ impl User {
         };
         // Before the clock was set back, perhaps.
         let at = found.at.min(now);
-        if rules.reach.is_served() {
+        if rules.audience.is_served() {
             if found.sent {
                 pair.sent = Some(found.at);
                 pair.sent = pair.sent.filter(|_| pair.was_just_sent(now, rules));

@@ -3,7 +3,7 @@ use super::*;
 use std::net::{IpAddr, Ipv4Addr};
 
 use jam_core::UserLimits;
-use jam_core::push::{PushRules, Reach};
+use jam_core::push::{PushAudience, PushRules};
 use jam_core::router::Rules;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -28,7 +28,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         max_bytes: 1_000,
         max_age: Duration::from_secs(60),
         push: PushRules {
-            reach: Reach::Off,
+            audience: PushAudience::Off,
             deadline: Duration::from_secs(10),
             collapse: Duration::from_secs(30),
         },

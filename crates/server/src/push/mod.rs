@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jam_core::ids::UserId;
-use jam_core::push::Reach;
+use jam_core::push::PushAudience;
 use jam_core::time::Stamp;
 use secrecy::SecretString;
 
@@ -150,12 +150,12 @@ pub(crate) fn open(push: &settings::Push) -> Result<Option<Arc<dyn Notifier>>, P
 }
 
 /// Whom pushes can reach.
-pub(crate) fn reach(push: &settings::Push, notifier: Option<&dyn Notifier>) -> Reach {
+pub(crate) fn audience(push: &settings::Push, notifier: Option<&dyn Notifier>) -> PushAudience {
     match notifier {
-        _ if !push.enabled => Reach::Off,
-        None => Reach::Unserved,
-        Some(notifier) if notifier.needs_token() => Reach::Tokens,
-        Some(_) => Reach::Everybody,
+        _ if !push.enabled => PushAudience::Off,
+        None => PushAudience::NoService,
+        Some(notifier) if notifier.needs_token() => PushAudience::TokenHolders,
+        Some(_) => PushAudience::Everybody,
     }
 }
 

@@ -13,7 +13,7 @@ mod pushes;
 
 use std::time::Duration;
 
-use jam_core::push::Reach;
+use jam_core::push::PushAudience;
 use jam_core::router::{GRACE, Rules};
 use jam_core::time::Time;
 use jam_wire::packet::{Packet, QoS, Version};
@@ -145,7 +145,7 @@ fn set(rules: &mut Rules, many: bool) {
     rules.user.max_age = Duration::from_secs(u64::from(u32::MAX));
     rules.session_expiry = SESSION;
     rules.longest_rival_wait = Duration::ZERO; // a client here is answered at once
-    rules.user.push.reach = Reach::Everybody;
+    rules.user.push.audience = PushAudience::Everybody;
 }
 
 fn run_on(bench: Bench, source: &mut dyn Source, many: bool, fails: bool, steps: usize) {
