@@ -228,8 +228,8 @@ struct Pump<S> {
 
 impl<S: Transport> Pump<S> {
     fn new(shared: Arc<Shared>, slot: Slot, address: IpAddr, accepted: Time, stream: S) -> Self {
-        slot.bell().set_address(address);
-        let waker = Waker::from(slot.bell().clone());
+        slot.wake_flag().set_address(address);
+        let waker = Waker::from(slot.wake_flag().clone());
         let connection = Connection::new(shared.router.clone(), address, waker, accepted);
         Self {
             stream,
@@ -249,7 +249,7 @@ impl<S: Transport> Pump<S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
-        self.slot.bell().register(cx.waker());
+        self.slot.wake_flag().register(cx.waker());
         let granted = ready!(self.poll_next_turn(cx));
         self.connection.take_work();
         let mut at = Instant::now();
@@ -307,7 +307,7 @@ impl<S: Transport> Pump<S> {
 
     fn log_connected(&self) {
         if let Some(client) = self.connection.client()
-            && let Some(address) = self.slot.bell().address()
+            && let Some(address) = self.slot.wake_flag().address()
         {
             self.shared.client_log.connected(client, address);
         }
@@ -316,7 +316,7 @@ impl<S: Transport> Pump<S> {
     /// Says once why the connection has ended.
     fn log_end(&mut self) {
         if let Some(ended) = self.connection.take_ended()
-            && let Some(address) = self.slot.bell().address()
+            && let Some(address) = self.slot.wake_flag().address()
         {
             self.shared.client_log.ended(&ended, address);
         }
@@ -360,7 +360,7 @@ impl<S: Transport> Pump<S> {
 
     /// `at` is `now` as the runtime has it, which is finer.
     fn poll_open(&mut self, cx: &mut Context<'_>, now: Time, at: Instant) -> Turn {
-        let mut delivered = self.answer_bell(now);
+        let mut delivered = self.take_signals(now);
         let was_ending = self.is_ending();
         loop {
             self.decode(now);
@@ -368,7 +368,7 @@ impl<S: Transport> Pump<S> {
                 break;
             }
         }
-        delivered |= self.answer_bell(now); // what those packets have led to goes out with the same write
+        delivered |= self.take_signals(now); // what those packets have led to goes out with the same write
         if self.connection.closing() {
             return self.close(now);
         }
@@ -412,7 +412,7 @@ impl<S: Transport> Pump<S> {
         };
         match read {
             Poll::Pending => {
-                if self.slot.bell().take_heard() {
+                if self.slot.wake_flag().take_heard() {
                     self.hear(now); // a part of what makes a byte for this loop
                 }
                 self.wait(now)
@@ -451,7 +451,7 @@ impl<S: Transport> Pump<S> {
 
     /// Bytes have come: the client is alive.
     fn hear(&mut self, now: Time) {
-        self.slot.bell().take_heard();
+        self.slot.wake_flag().take_heard();
         self.connection.handle_input(now);
         if self.connection.has_notice() {
             self.rare().heard_at = Some(now);
@@ -493,9 +493,9 @@ impl<S: Transport> Pump<S> {
     fn poll_full(&mut self, cx: &mut Context<'_>, now: Time) -> Turn {
         if self.connection.deadline().is_some_and(|due| due <= now) {
             let mut one = (&mut self.input).limit(1);
-            self.slot.bell().set_asks_kernel(true);
+            self.slot.wake_flag().set_asks_kernel(true);
             let read = pin!(self.stream.read_buf(&mut one)).poll(cx);
-            self.slot.bell().set_asks_kernel(false);
+            self.slot.wake_flag().set_asks_kernel(false);
             match read {
                 Poll::Pending => {}
                 Poll::Ready(Ok(read)) if read > 0 => self.hear(now),
@@ -506,8 +506,8 @@ impl<S: Transport> Pump<S> {
     }
 
     /// Whether a message was delivered that the client has to acknowledge.
-    fn answer_bell(&mut self, now: Time) -> bool {
-        if !self.slot.bell().answer() {
+    fn take_signals(&mut self, now: Time) -> bool {
+        if !self.slot.wake_flag().take() {
             return false;
         }
         let delivered = self.connection.handle_wake(now);
@@ -623,7 +623,7 @@ impl<S: Transport> Pump<S> {
                 self.slot.settle();
                 self.log_connected();
             } else if let Some(client) = self.connection.held_back()
-                && let Some(address) = self.slot.bell().address()
+                && let Some(address) = self.slot.wake_flag().address()
             {
                 self.shared.client_log.held_back(&client, address);
             }
@@ -699,9 +699,9 @@ impl<S: Transport> Pump<S> {
 
     /// The same, whatever the runtime knows of: pending when there is nothing.
     fn poll_kernel(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.slot.bell().set_asks_kernel(true);
+        self.slot.wake_flag().set_asks_kernel(true);
         let read = self.poll_read(cx);
-        self.slot.bell().set_asks_kernel(false);
+        self.slot.wake_flag().set_asks_kernel(false);
         read
     }
 

@@ -4,7 +4,7 @@
 //! above them until they are complete. So it is said here, below both, that the client is alive.
 //!
 //! The runtime reads a socket when it has been told of new bytes, which takes longer the more it has to do, and reads
-//! nothing for a task that has had its share. Where a connection is about to be judged, [`Bell::set_asks_kernel`] has
+//! nothing for a task that has had its share. Where a connection is about to be judged, [`WakeFlag::set_asks_kernel`] has
 //! the kernel asked instead (`what_the_runtime_has_not_noticed_is_read`): once, so that a flood of what is nothing above
 //! ends the task's turn all the same.
 
@@ -17,17 +17,17 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::slots::Bell;
+use crate::slots::WakeFlag;
 
-/// The stream; its connection asks [`Bell::take_heard`].
+/// The stream; its connection asks [`WakeFlag::take_heard`].
 pub(crate) struct Heard<S> {
     stream: S,
-    bell: Arc<Bell>,
+    wake_flag: Arc<WakeFlag>,
 }
 
 impl<S> Heard<S> {
-    pub(crate) fn new(stream: S, bell: Arc<Bell>) -> Self {
-        Self { stream, bell }
+    pub(crate) fn new(stream: S, wake_flag: Arc<WakeFlag>) -> Self {
+        Self { stream, wake_flag }
     }
 }
 
@@ -63,12 +63,12 @@ impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Heard<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let mut read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_pending() && self.bell.take_asks_kernel() {
+        if read.is_pending() && self.wake_flag.take_asks_kernel() {
             read = read_from_kernel(&self.stream, buffer);
         }
         ready!(read)?;
         if buffer.filled().len() > before {
-            self.bell.hear();
+            self.wake_flag.hear();
         }
         Poll::Ready(Ok(()))
     }
@@ -120,8 +120,8 @@ mod tests {
             .await
             .unwrap();
         let (peer, _) = listener.accept().await.unwrap();
-        let bell = Arc::new(Bell::default());
-        let mut heard = Heard::new(stream, bell.clone());
+        let wake_flag = Arc::new(WakeFlag::default());
+        let mut heard = Heard::new(stream, wake_flag.clone());
         let mut read = || {
             let mut bytes = [0; 8];
             let mut buffer = ReadBuf::new(&mut bytes);
@@ -135,16 +135,16 @@ mod tests {
         // Nothing is awaited from here on, so the runtime notices nothing.
         peer.try_write(b"word").unwrap();
         assert_eq!(read(), None);
-        assert!(!bell.take_heard());
-        bell.set_asks_kernel(true);
+        assert!(!wake_flag.take_heard());
+        wake_flag.set_asks_kernel(true);
         assert_eq!(read(), Some(b"word".to_vec()));
-        assert!(bell.take_heard());
+        assert!(wake_flag.take_heard());
         peer.try_write(b"more").unwrap();
         assert_eq!(read(), None, "it is asked once");
-        bell.set_asks_kernel(true);
+        wake_flag.set_asks_kernel(true);
         assert_eq!(read(), Some(b"more".to_vec()));
         drop(peer);
-        bell.set_asks_kernel(true);
+        wake_flag.set_asks_kernel(true);
         assert_eq!(read(), Some(Vec::new()), "the end");
     }
 }

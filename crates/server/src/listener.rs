@@ -239,7 +239,7 @@ impl Accepted {
     }
 
     fn begin(self, stream: TcpStream) {
-        let stream = Heard::new(stream, self.slot.bell().clone());
+        let stream = Heard::new(stream, self.slot.wake_flag().clone());
         match &self.service.tls {
             None => self.spawn(stream),
             Some((tls, handshakes)) => {

@@ -3,7 +3,7 @@
 //! A task that serves a connection holds a [`Slot`] from the moment it is spawned until it ends, also
 //! across a TLS handshake and an upgrade to WebSocket. So the number of free slots is the number of
 //! connections that may still come, and when all are free no such task exists: that is what stopping
-//! waits for. A slot also holds the [`Bell`] by which others make its task look up.
+//! waits for. A slot also holds the [`WakeFlag`] by which others make its task look up.
 //!
 //! A slot is *half-open* until its client has authenticated. Half-open connections keep nobody out: when
 //! there is no place for a newcomer, in all, among [`MAX_HALF_OPEN`] or at its source, one of them is told to end.
@@ -52,9 +52,9 @@ enum Standing {
     Settled,
 }
 
-/// Wakes the task of one connection. Ringing an unanswered bell again costs one atomic operation.
+/// Wakes the task of one connection. Ringing an unanswered wake_flag again costs one atomic operation.
 #[derive(Debug)]
-pub(crate) struct Bell {
+pub(crate) struct WakeFlag {
     /// The slot's, here because a connection's task has no room for it.
     key: u32,
     rung: AtomicBool,
@@ -69,7 +69,7 @@ pub(crate) struct Bell {
     address: OnceLock<IpAddr>,
 }
 
-impl Default for Bell {
+impl Default for WakeFlag {
     fn default() -> Self {
         Self {
             key: 0,
@@ -83,7 +83,7 @@ impl Default for Bell {
     }
 }
 
-impl Bell {
+impl WakeFlag {
     fn of_slot(key: usize) -> Self {
         Self {
             key: u32::try_from(key).expect("there are fewer slots than that"),
@@ -95,7 +95,7 @@ impl Bell {
         self.key as usize
     }
 
-    /// From now on the bell wakes this task.
+    /// From now on the wake_flag wakes this task.
     pub(crate) fn register(&self, task: &Waker) {
         self.task.register(task);
     }
@@ -110,8 +110,8 @@ impl Bell {
         self.address.get().copied()
     }
 
-    /// Whether the bell has rung since this was last asked.
-    pub(crate) fn answer(&self) -> bool {
+    /// Whether the wake_flag has rung since this was last asked.
+    pub(crate) fn take(&self) -> bool {
         self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::AcqRel)
     }
 
@@ -130,7 +130,7 @@ impl Bell {
         self.asks_kernel.store(asks, Ordering::Relaxed);
     }
 
-    /// See [`Bell::set_asks_kernel`]. Taking it is to ask.
+    /// See [`WakeFlag::set_asks_kernel`]. Taking it is to ask.
     pub(crate) fn take_asks_kernel(&self) -> bool {
         self.asks_kernel.load(Ordering::Relaxed) && self.asks_kernel.swap(false, Ordering::Relaxed)
     }
@@ -144,7 +144,7 @@ impl Bell {
     }
 }
 
-impl Wake for Bell {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -182,7 +182,7 @@ struct Taken {
 /// A taken slot.
 #[derive(Debug)]
 struct Entered {
-    bell: Arc<Bell>,
+    wake_flag: Arc<WakeFlag>,
     source: Source,
     /// Whether it counts for its source: not while only a proxy's address is known.
     counted: bool,
@@ -194,7 +194,7 @@ struct Entered {
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Arc<Slots>,
-    bell: Arc<Bell>,
+    wake_flag: Arc<WakeFlag>,
 }
 
 /// The source has as many connections as one source may have, and all have authenticated.
@@ -284,9 +284,9 @@ impl Slots {
         taken.arrivals += 1;
         let place = taken.slots.vacant_entry();
         let key = place.key();
-        let bell = Arc::new(Bell::of_slot(key));
+        let wake_flag = Arc::new(WakeFlag::of_slot(key));
         place.insert(Entered {
-            bell: bell.clone(),
+            wake_flag: wake_flag.clone(),
             source,
             counted,
             half_open: Some(arrival),
@@ -294,11 +294,11 @@ impl Slots {
         taken.half_open.insert(source, arrival, key);
         permit.forget(); // `Slot::drop` adds it again
         if self.stopping() {
-            bell.wake_by_ref(); // `stop` may have looked before this one was there
+            wake_flag.wake_by_ref(); // `stop` may have looked before this one was there
         }
         Slot {
             slots: self.clone(),
-            bell,
+            wake_flag,
         }
     }
 
@@ -315,14 +315,14 @@ impl Slots {
     /// Tells every connection to end, those too that no session knows of.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        let bells: Vec<_> = self
+        let flags: Vec<_> = self
             .lock()
             .slots
             .iter()
-            .map(|(_, entered)| entered.bell.clone())
+            .map(|(_, entered)| entered.wake_flag.clone())
             .collect();
-        for bell in bells {
-            bell.wake();
+        for wake_flag in flags {
+            wake_flag.wake();
         }
     }
 
@@ -370,8 +370,8 @@ impl Taken {
     fn displace(&mut self, key: usize) {
         let entered = &mut self.slots[key];
         entered.half_open = None;
-        entered.bell.set(Standing::Displaced);
-        entered.bell.wake_by_ref();
+        entered.wake_flag.set(Standing::Displaced);
+        entered.wake_flag.wake_by_ref();
         self.displaced += 1;
         // Its place at its source is free from now on; that in all when its task has ended.
         if std::mem::take(&mut entered.counted) {
@@ -398,9 +398,9 @@ fn log_displaced(mut taken: MutexGuard<'_, Taken>) {
 }
 
 impl Slot {
-    /// The bell of the task that holds this slot.
-    pub(crate) fn bell(&self) -> &Arc<Bell> {
-        &self.bell
+    /// The wake_flag of the task that holds this slot.
+    pub(crate) fn wake_flag(&self) -> &Arc<WakeFlag> {
+        &self.wake_flag
     }
 
     /// Counts the connection for where it comes from, which the proxy has said.
@@ -409,24 +409,26 @@ impl Slot {
     /// [`TooMany`] when the source has as many as it may have.
     pub(crate) fn attribute(&mut self, source: Source) -> Result<(), TooMany> {
         let mut taken = self.slots.lock();
-        let Some(arrival) = taken.slots[self.bell.key()].half_open else {
+        let Some(arrival) = taken.slots[self.wake_flag.key()].half_open else {
             return Ok(()); // it is to end
         };
         taken.count(source, self.slots.per_source)?;
-        let entered = &mut taken.slots[self.bell.key()];
+        let entered = &mut taken.slots[self.wake_flag.key()];
         let proxy = std::mem::replace(&mut entered.source, source);
         entered.counted = true;
         taken.half_open.remove(proxy, arrival);
-        taken.half_open.insert(source, arrival, self.bell.key());
+        taken
+            .half_open
+            .insert(source, arrival, self.wake_flag.key());
         Ok(())
     }
 
     /// The client has authenticated: from now on nobody takes the slot away.
     pub(crate) fn settle(&mut self) {
         let mut taken = self.slots.lock();
-        let displaced = self.bell.is(Standing::Displaced);
-        self.bell.set(Standing::Settled);
-        let entered = &mut taken.slots[self.bell.key()];
+        let displaced = self.wake_flag.is(Standing::Displaced);
+        self.wake_flag.set(Standing::Settled);
+        let entered = &mut taken.slots[self.wake_flag.key()];
         let source = entered.source;
         if let Some(arrival) = entered.half_open.take() {
             taken.half_open.remove(source, arrival);
@@ -440,12 +442,12 @@ impl Slot {
 
     /// Whether its client has yet to authenticate.
     pub(crate) fn is_half_open(&self) -> bool {
-        !self.bell.is(Standing::Settled)
+        !self.wake_flag.is(Standing::Settled)
     }
 
     /// Whether the place is needed for another connection: the task is to end at once.
     pub(crate) fn is_displaced(&self) -> bool {
-        self.bell.is(Standing::Displaced)
+        self.wake_flag.is(Standing::Displaced)
     }
 
     /// Whether the server is stopping.
@@ -453,12 +455,12 @@ impl Slot {
         self.slots.stopping()
     }
 
-    /// Ready when the task is to end. Holds the slot's bell, not its place.
+    /// Ready when the task is to end. Holds the slot's wake_flag, not its place.
     pub(crate) fn ended(&self) -> impl Future<Output = End> + Send + use<> {
-        let (slots, bell) = (self.slots.clone(), self.bell.clone());
+        let (slots, wake_flag) = (self.slots.clone(), self.wake_flag.clone());
         poll_fn(move |cx| {
-            bell.register(cx.waker());
-            if bell.is(Standing::Displaced) {
+            wake_flag.register(cx.waker());
+            if wake_flag.is(Standing::Displaced) {
                 Poll::Ready(End::Displaced)
             } else if slots.stopping() {
                 Poll::Ready(End::Stopping)
@@ -472,7 +474,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.slots.lock();
-        let entered = taken.slots.remove(self.bell.key());
+        let entered = taken.slots.remove(self.wake_flag.key());
         if let Some(arrival) = entered.half_open {
             taken.half_open.remove(entered.source, arrival);
         }

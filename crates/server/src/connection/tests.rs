@@ -63,7 +63,7 @@ async fn tcp_stream(slot: &Slot) -> (Heard<TcpStream>, tokio::net::TcpListener) 
     let stream = TcpStream::connect(socket.local_addr().unwrap())
         .await
         .unwrap();
-    (Heard::new(stream, slot.bell().clone()), socket)
+    (Heard::new(stream, slot.wake_flag().clone()), socket)
 }
 
 async fn slot() -> (Slot, IpAddr) {

@@ -180,10 +180,10 @@ async fn stopping_reaches_who_waits() {
 
 #[test]
 fn a_bell_is_answered_once() {
-    let bell = Arc::new(Bell::default());
-    assert!(!bell.answer());
-    bell.wake_by_ref();
-    bell.wake_by_ref();
-    assert!(bell.answer());
-    assert!(!bell.answer());
+    let wake_flag = Arc::new(WakeFlag::default());
+    assert!(!wake_flag.take());
+    wake_flag.wake_by_ref();
+    wake_flag.wake_by_ref();
+    assert!(wake_flag.take());
+    assert!(!wake_flag.take());
 }
