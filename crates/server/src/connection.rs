@@ -129,11 +129,11 @@ pub(crate) fn serve<S>(
 where
     S: Transport + Send,
 {
-    let mut pump = Pump::new(shared, slot, address, accepted, stream);
+    let mut driver = Driver::new(shared, slot, address, accepted, stream);
     // Everything is captured in place: as arguments of an `async fn` it would lie in the task twice.
     async move {
         let mut timer = pin!(tokio::time::sleep_until(Instant::now()));
-        poll_fn(|cx| pump.poll(cx, timer.as_mut())).await;
+        poll_fn(|cx| driver.poll(cx, timer.as_mut())).await;
     }
 }
 
@@ -205,7 +205,7 @@ impl Rare {
     }
 }
 
-struct Pump<S> {
+struct Driver<S> {
     stream: S,
     connection: Connection,
     decoder: Decoder,
@@ -226,7 +226,7 @@ struct Pump<S> {
     slot: Slot,
 }
 
-impl<S: Transport> Pump<S> {
+impl<S: Transport> Driver<S> {
     fn new(shared: Arc<Shared>, slot: Slot, address: IpAddr, accepted: Time, stream: S) -> Self {
         slot.wake_flag().set_address(address);
         let waker = Waker::from(slot.wake_flag().clone());
@@ -419,7 +419,7 @@ impl<S: Transport> Pump<S> {
             }
             Poll::Ready(Ok(read)) if read > 0 => {
                 self.hear(now);
-                self.tell_answer(read, now);
+                self.classify_read(read, now);
                 // As much as a read takes: this may be a flood.
                 if read < READ_BYTES {
                     Turn::Again
@@ -529,7 +529,7 @@ impl<S: Transport> Pump<S> {
     }
 
     /// So many bytes have come: so few are an acknowledgement, others a message.
-    fn tell_answer(&mut self, read: usize, now: Time) {
+    fn classify_read(&mut self, read: usize, now: Time) {
         if read <= ANSWER_BYTES as usize {
             let after = now.low_millis().wrapping_sub(self.delivered_at);
             self.answer = if after <= AT_ONCE_MILLIS {

@@ -16,7 +16,7 @@ use jam_core::connection::Progress;
 use jam_core::time::Time;
 use jam_wire::decode::DecodeError;
 
-use super::{Pump, READ_AHEAD_BYTES, READ_BYTES, Rare, Transport, Turn};
+use super::{Driver, READ_AHEAD_BYTES, READ_BYTES, Rare, Transport, Turn};
 use crate::websocket::{CloseCode, FramingError};
 
 /// How long what a client has sent may take to be handled when its connection ends.
@@ -85,7 +85,7 @@ impl Ending {
     }
 }
 
-impl<S: Transport> Pump<S> {
+impl<S: Transport> Driver<S> {
     pub(super) fn is_ending(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.ending.is_some())
     }

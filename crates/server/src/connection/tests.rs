@@ -85,8 +85,8 @@ async fn an_idle_connection_is_small() {
     let size = size_of_val(&task);
     println!("task of a TCP connection: {size} bytes");
     println!(
-        "  of which: pump {}, connection {}, decoder {}, sleep {}",
-        size_of::<Pump<Heard<TcpStream>>>(),
+        "  of which: driver {}, connection {}, decoder {}, sleep {}",
+        size_of::<Driver<Heard<TcpStream>>>(),
         size_of::<Connection>(),
         size_of::<Decoder>(),
         size_of::<Sleep>()
@@ -115,15 +115,15 @@ async fn output_that_goes_nowhere_ends_the_connection_after_its_time_and_no_soon
     let (slot, address) = slot().await;
     let (stream, _peer) = tokio::io::duplex(64);
     let now = Time::from_millis(1_000_000_000);
-    let mut pump = Pump::new(shared, slot, address, Time::NEVER, stream);
-    pump.rare().stalled_since = Some(now - STALLED_OUTPUT + Duration::from_millis(1));
-    assert_eq!(pump.wait(now), Turn::Wait);
-    assert_eq!(pump.deadline(), Some(now + Duration::from_millis(1)));
-    assert!(!pump.is_ending());
+    let mut driver = Driver::new(shared, slot, address, Time::NEVER, stream);
+    driver.rare().stalled_since = Some(now - STALLED_OUTPUT + Duration::from_millis(1));
+    assert_eq!(driver.wait(now), Turn::Wait);
+    assert_eq!(driver.deadline(), Some(now + Duration::from_millis(1)));
+    assert!(!driver.is_ending());
     let now = now + Duration::from_millis(1);
-    assert_eq!(pump.wait(now), Turn::Again);
-    assert!(pump.is_ending());
-    assert!(pump.deadline().is_some_and(|due| due > now));
+    assert_eq!(driver.wait(now), Turn::Again);
+    assert!(driver.is_ending());
+    assert!(driver.deadline().is_some_and(|due| due > now));
 }
 
 /// The runtime is busy, say, and has not looked at the socket since the bytes came.
@@ -135,20 +135,20 @@ async fn what_has_arrived_at_the_last_moment_is_no_silence() {
     let (stream, listener) = tcp_stream(&slot).await;
     let (peer, _) = listener.accept().await.unwrap();
     let accepted = shared.clock.now();
-    let mut pump = Pump::new(shared, slot, address, accepted, stream);
+    let mut driver = Driver::new(shared, slot, address, accepted, stream);
     let late = accepted + Duration::from_secs(10);
-    let step = |pump: &mut Pump<_>| {
+    let step = |driver: &mut Driver<_>| {
         let mut cx = Context::from_waker(Waker::noop());
-        pump.poll_open(&mut cx, late, Instant::now())
+        driver.poll_open(&mut cx, late, Instant::now())
     };
-    assert_eq!(step(&mut pump), Turn::Again);
-    assert!(pump.is_ending(), "nothing has come");
-    pump.rare = None;
+    assert_eq!(step(&mut driver), Turn::Again);
+    assert!(driver.is_ending(), "nothing has come");
+    driver.rare = None;
 
     assert_eq!(peer.try_write(&[0x10]).unwrap(), 1);
-    step(&mut pump);
-    assert!(!pump.is_ending());
-    assert_eq!(&pump.input[..], [0x10]);
+    step(&mut driver);
+    assert!(!driver.is_ending());
+    assert_eq!(&driver.input[..], [0x10]);
 }
 
 /// Else a receiver who keeps getting messages would not be heard.
@@ -165,21 +165,21 @@ async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
             .coalescing
             .count_message(at(0) - Duration::from_millis(16));
     }
-    let mut pump = Pump::new(shared, slot, address, at(0), stream);
-    pump.expect_answer(at(0), Instant::now());
-    assert_eq!(pump.answer, Answer::PutOff);
-    pump.expect_answer(at(3), Instant::now());
-    assert_eq!(pump.delivered_at, at(0).low_millis());
-    pump.tell_answer(4, at(5));
-    assert_eq!(pump.answer, Answer::Late);
-    pump.expect_answer(at(6), Instant::now());
-    assert_eq!(pump.answer, Answer::Late);
-    pump.tell_answer(4, at(7));
-    assert_eq!(pump.answer, Answer::AtOnce);
-    pump.expect_answer(at(8), Instant::now());
-    assert_eq!(pump.answer, Answer::PutOff);
-    pump.tell_answer(300, at(9));
-    assert_eq!(pump.answer, Answer::AtOnce);
+    let mut driver = Driver::new(shared, slot, address, at(0), stream);
+    driver.expect_answer(at(0), Instant::now());
+    assert_eq!(driver.answer, Answer::PutOff);
+    driver.expect_answer(at(3), Instant::now());
+    assert_eq!(driver.delivered_at, at(0).low_millis());
+    driver.classify_read(4, at(5));
+    assert_eq!(driver.answer, Answer::Late);
+    driver.expect_answer(at(6), Instant::now());
+    assert_eq!(driver.answer, Answer::Late);
+    driver.classify_read(4, at(7));
+    assert_eq!(driver.answer, Answer::AtOnce);
+    driver.expect_answer(at(8), Instant::now());
+    assert_eq!(driver.answer, Answer::PutOff);
+    driver.classify_read(300, at(9));
+    assert_eq!(driver.answer, Answer::AtOnce);
 }
 
 /// Whatever wakes it: its own read may have to wait for who has just sent to it.
