@@ -41,7 +41,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::client_log::ClientLog;
 use crate::clock::Clock;
-use crate::coalescing::{ANSWER_BYTES, AT_ONCE_MILLIS, Coalesce, Coalescing};
+use crate::deferred_acks::{ANSWER_BYTES, AT_ONCE_MILLIS, DeferredAcks, LowWater};
 use crate::directory::{DirectoryError, SqliteDirectory};
 use crate::heard::Heard;
 use crate::slots::Slot;
@@ -96,13 +96,13 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) router: Arc<Router>,
     pub(crate) directory: Arc<SqliteDirectory>,
-    pub(crate) coalescing: Coalescing,
+    pub(crate) deferred_acks: DeferredAcks,
     pub(crate) turns: Turns,
     pub(crate) client_log: ClientLog,
 }
 
 /// What the loop asks of a stream besides bytes.
-pub(crate) trait Transport: AsyncRead + AsyncWrite + Coalesce + Unpin {
+pub(crate) trait Transport: AsyncRead + AsyncWrite + LowWater + Unpin {
     /// Why this side is going to end the stream, where the transport has a word for it.
     fn set_close_code(&mut self, _code: CloseCode) {}
 }
@@ -171,7 +171,7 @@ enum Answer {
     /// Later, the last time.
     Late,
     /// Nothing has come since it was put off.
-    PutOff,
+    Deferred,
 }
 
 /// A packet that waits for the directory, or a CONNECT for those that it displaces.
@@ -254,7 +254,7 @@ impl<S: Transport> Driver<S> {
         self.connection.take_work();
         let mut at = Instant::now();
         let mut now = self.shared.clock.time(at);
-        self.shared.coalescing.take_up(&self.stream, at, now);
+        self.shared.deferred_acks.reap(&self.stream, at, now);
         loop {
             if self.slot.is_displaced() {
                 self.connection.handle_closed(now);
@@ -519,12 +519,12 @@ impl<S: Transport> Driver<S> {
 
     /// A message is about to be written: its acknowledgement need not wake the server, if it comes at once.
     fn expect_answer(&mut self, now: Time, at: Instant) {
-        if self.answer == Answer::PutOff {
+        if self.answer == Answer::Deferred {
             return;
         }
         self.delivered_at = now.low_millis();
-        if self.answer == Answer::AtOnce && self.shared.coalescing.put_off(&self.stream, at, now) {
-            self.answer = Answer::PutOff;
+        if self.answer == Answer::AtOnce && self.shared.deferred_acks.defer(&self.stream, at, now) {
+            self.answer = Answer::Deferred;
         }
     }
 
@@ -538,10 +538,10 @@ impl<S: Transport> Driver<S> {
                 Answer::Late
             };
         } else {
-            if self.answer == Answer::PutOff {
+            if self.answer == Answer::Deferred {
                 self.answer = Answer::AtOnce;
             }
-            self.shared.coalescing.count_message(now);
+            self.shared.deferred_acks.count_message(now);
         }
     }
 

@@ -63,7 +63,7 @@ pub(crate) async fn keep_time(shared: Arc<Shared>, mut stop: watch::Receiver<boo
 pub(crate) async fn end_graces(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(GRACE_TICK);
     while next(&mut ticks, &mut stop).await {
-        shared.coalescing.handle_tick();
+        shared.deferred_acks.handle_tick();
         shared.router.hand_over(shared.clock.now());
     }
 }

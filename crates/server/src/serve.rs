@@ -26,8 +26,8 @@ use tokio::task::JoinSet;
 
 use crate::client_log::{self, ClientLog};
 use crate::clock::{self, Clock};
-use crate::coalescing::Coalescing;
 use crate::connection::Shared;
+use crate::deferred_acks::DeferredAcks;
 use crate::descriptors;
 use crate::directory::SqliteDirectory;
 use crate::handshakes::Handshakes;
@@ -121,7 +121,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         clock,
         router,
         directory,
-        coalescing: Coalescing::default(),
+        deferred_acks: DeferredAcks::default(),
         turns: Turns::default(),
         client_log: ClientLog::new(limits.failed_auth_window),
     });

@@ -13,10 +13,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 #[cfg(target_os = "linux")]
-use crate::coalescing::tests::{PUBACK, pair};
+use crate::deferred_acks::tests::{PUBACK, pair};
 use crate::slots::Slots;
 
-impl Coalesce for tokio::io::DuplexStream {}
+impl LowWater for tokio::io::DuplexStream {}
 
 impl Transport for tokio::io::DuplexStream {}
 
@@ -49,7 +49,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         clock: Clock::start(router.adjustments().clone(), None).0,
         router,
         directory,
-        coalescing: Coalescing::default(),
+        deferred_acks: DeferredAcks::default(),
         turns: Turns::default(),
         client_log: ClientLog::new(Duration::from_secs(600)),
     })
@@ -162,12 +162,12 @@ async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
     let at = |millis: u64| Time::from_millis(1_000_000 + millis);
     for _ in 0..32 {
         shared
-            .coalescing
+            .deferred_acks
             .count_message(at(0) - Duration::from_millis(16));
     }
     let mut driver = Driver::new(shared, slot, address, at(0), stream);
     driver.expect_answer(at(0), Instant::now());
-    assert_eq!(driver.answer, Answer::PutOff);
+    assert_eq!(driver.answer, Answer::Deferred);
     driver.expect_answer(at(3), Instant::now());
     assert_eq!(driver.delivered_at, at(0).low_millis());
     driver.classify_read(4, at(5));
@@ -177,7 +177,7 @@ async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
     driver.classify_read(4, at(7));
     assert_eq!(driver.answer, Answer::AtOnce);
     driver.expect_answer(at(8), Instant::now());
-    assert_eq!(driver.answer, Answer::PutOff);
+    assert_eq!(driver.answer, Answer::Deferred);
     driver.classify_read(300, at(9));
     assert_eq!(driver.answer, Answer::AtOnce);
 }
@@ -204,11 +204,11 @@ async fn who_wakes_takes_up_what_others_have_put_off() {
         let now = shared.clock.now();
         for at in [now - Duration::from_millis(16), now] {
             for _ in 0..32 {
-                shared.coalescing.count_message(at);
+                shared.deferred_acks.count_message(at);
             }
         }
         let long_ago = Instant::now() - Duration::from_millis(1);
-        let is_put_off = shared.coalescing.put_off(&other, long_ago, now);
+        let is_put_off = shared.deferred_acks.defer(&other, long_ago, now);
         client.try_write(&PUBACK).unwrap();
         let is_pending = poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx).is_pending())).await;
         assert!(is_pending);
@@ -262,7 +262,7 @@ impl AsyncWrite for Flood {
     }
 }
 
-impl Coalesce for Flood {}
+impl LowWater for Flood {}
 
 impl Transport for Flood {}
 

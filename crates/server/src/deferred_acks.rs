@@ -59,36 +59,36 @@ const PACE_MILLIS_LOG2: u32 = 4;
 const PACE: std::ops::RangeInclusive<u64> = 16..=320;
 
 /// A stream, seen as a socket that may be told not to wake for an answer.
-pub(crate) trait Coalesce {
+pub(crate) trait LowWater {
     /// The socket, and how few bytes on it need not wake anybody; nothing where it cannot be told.
-    fn quiet(&self) -> Option<(RawFd, i32)> {
+    fn low_water_mark(&self) -> Option<(RawFd, i32)> {
         None
     }
 }
 
-impl Coalesce for Heard<TcpStream> {
-    fn quiet(&self) -> Option<(RawFd, i32)> {
+impl LowWater for Heard<TcpStream> {
+    fn low_water_mark(&self) -> Option<(RawFd, i32)> {
         Some((self.as_raw_fd(), ANSWER_BYTES))
     }
 }
 
-impl Coalesce for TlsStream<Heard<TcpStream>> {
-    fn quiet(&self) -> Option<(RawFd, i32)> {
+impl LowWater for TlsStream<Heard<TcpStream>> {
+    fn low_water_mark(&self) -> Option<(RawFd, i32)> {
         Some((self.as_raw_fd(), ANSWER_BYTES + TLS_RECORD_BYTES))
     }
 }
 
 /// The library keeps the socket to itself.
-impl<S> Coalesce for WebSocketStream<S> {}
+impl<S> LowWater for WebSocketStream<S> {}
 
 /// What is put off, and for how long; one for the server.
 #[derive(Debug, Default)]
-pub(crate) struct Coalescing {
+pub(crate) struct DeferredAcks {
     pace: Pace,
-    late: Mutex<Late>,
+    deferred: Mutex<Deferred>,
 }
 
-impl Coalescing {
+impl DeferredAcks {
     /// A message has come in.
     pub(crate) fn count_message(&self, now: Time) {
         self.pace.count(now);
@@ -99,18 +99,18 @@ impl Coalescing {
     ///
     /// To be called before it reads. Whoever has just sent something to a socket on this machine may hold its lock
     /// for a little longer, and who touched that socket at once would wait for it.
-    pub(crate) fn take_up(&self, own: &impl Coalesce, at: Instant, now: Time) {
+    pub(crate) fn reap(&self, own: &impl LowWater, at: Instant, now: Time) {
         if !self.pace.is_right(now) {
             return; // what is left is for the next tick
         }
         let mut due = Due::new();
         {
-            let mut late = self.lock();
-            if late.sockets.is_empty() {
+            let mut deferred = self.lock();
+            if deferred.sockets.is_empty() {
                 return;
             }
-            let own = own.quiet().map(|(socket, _)| socket);
-            late.take_until(at - ARRIVAL, own, &mut due);
+            let own = own.low_water_mark().map(|(socket, _)| socket);
+            deferred.take_until(at - ARRIVAL, own, &mut due);
         }
         wake_for_everything(&due);
     }
@@ -118,11 +118,11 @@ impl Coalescing {
     /// Asks not to be woken for the answer that this socket is going to receive to what is written in the turn that
     /// began at `at`, if that is worth while; whether it was. Not to be called again before the answer is there, or it
     /// would be put off for longer.
-    pub(crate) fn put_off(&self, socket: &impl Coalesce, at: Instant, now: Time) -> bool {
+    pub(crate) fn defer(&self, socket: &impl LowWater, at: Instant, now: Time) -> bool {
         if !self.pace.is_right(now) {
             return false;
         }
-        let Some((socket, bytes)) = socket.quiet() else {
+        let Some((socket, bytes)) = socket.low_water_mark() else {
             return false;
         };
         if !self.lock().takes_more(at) || !low_water::set(socket, bytes + 1) {
@@ -140,8 +140,8 @@ impl Coalescing {
         wake_for_everything(&due);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Late> {
-        self.late
+    fn lock(&self) -> MutexGuard<'_, Deferred> {
+        self.deferred
             .lock()
             .expect("no code that holds the lock can panic")
     }
@@ -159,14 +159,14 @@ fn wake_for_everything(sockets: &[RawFd]) {
 
 /// The sockets that are put off, in the order in which they were.
 #[derive(Debug, Default)]
-struct Late {
+struct Deferred {
     sockets: VecDeque<(RawFd, Instant)>,
     /// When a tick last took something up.
     timed_out_at: Option<Instant>,
     rests_until: Option<Instant>,
 }
 
-impl Late {
+impl Deferred {
     fn takes_more(&self, now: Instant) -> bool {
         self.sockets.len() < MOST && self.rests_until.is_none_or(|until| until <= now)
     }
@@ -174,11 +174,11 @@ impl Late {
     /// Takes those out that were put off then or earlier, but leaves `own`.
     fn take_until(&mut self, then: Instant, own: Option<RawFd>, due: &mut Due) {
         let mut left = None;
-        while let Some(&(socket, put_off_at)) = self.sockets.front()
-            && put_off_at <= then
+        while let Some(&(socket, deferred_at)) = self.sockets.front()
+            && deferred_at <= then
         {
             if Some(socket) == own {
-                left = Some((socket, put_off_at)); // once is enough; it has to be told the contrary some time, though
+                left = Some((socket, deferred_at)); // once is enough; it has to be told the contrary some time, though
             } else {
                 due.push(socket);
             }
