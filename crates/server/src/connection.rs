@@ -44,7 +44,7 @@ use crate::clock::Clock;
 use crate::deferred_acks::{ANSWER_BYTES, AT_ONCE_MILLIS, DeferredAcks, LowWater};
 use crate::directory::{DirectoryError, SqliteDirectory};
 use crate::heard::Heard;
-use crate::slots::Slot;
+use crate::permits::ConnectionPermit;
 use crate::turns::{self, NextTurn, Turns};
 use crate::websocket::{CloseCode, WebSocketStream};
 use ending::{Cause, Ending};
@@ -121,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport for WebSocketStream<S> {
 /// counts from there.
 pub(crate) fn serve<S>(
     shared: Arc<Shared>,
-    slot: Slot,
+    permit: ConnectionPermit,
     address: IpAddr,
     accepted: Time,
     stream: S,
@@ -129,7 +129,7 @@ pub(crate) fn serve<S>(
 where
     S: Transport + Send,
 {
-    let mut driver = Driver::new(shared, slot, address, accepted, stream);
+    let mut driver = Driver::new(shared, permit, address, accepted, stream);
     // Everything is captured in place: as arguments of an `async fn` it would lie in the task twice.
     async move {
         let mut timer = pin!(tokio::time::sleep_until(Instant::now()));
@@ -223,13 +223,19 @@ struct Driver<S> {
     /// When the message was delivered that the next answer is about: [`Time::low_millis`].
     delivered_at: u32,
     shared: Arc<Shared>,
-    slot: Slot,
+    permit: ConnectionPermit,
 }
 
 impl<S: Transport> Driver<S> {
-    fn new(shared: Arc<Shared>, slot: Slot, address: IpAddr, accepted: Time, stream: S) -> Self {
-        slot.wake_flag().set_address(address);
-        let waker = Waker::from(slot.wake_flag().clone());
+    fn new(
+        shared: Arc<Shared>,
+        permit: ConnectionPermit,
+        address: IpAddr,
+        accepted: Time,
+        stream: S,
+    ) -> Self {
+        permit.wake_flag().set_address(address);
+        let waker = Waker::from(permit.wake_flag().clone());
         let connection = Connection::new(shared.router.clone(), address, waker, accepted);
         Self {
             stream,
@@ -244,19 +250,19 @@ impl<S: Transport> Driver<S> {
             answer: Answer::AtOnce,
             delivered_at: 0,
             shared,
-            slot,
+            permit,
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
-        self.slot.wake_flag().register(cx.waker());
+        self.permit.wake_flag().register(cx.waker());
         let granted = ready!(self.poll_next_turn(cx));
         self.connection.take_work();
         let mut at = Instant::now();
         let mut now = self.shared.clock.time(at);
         self.shared.deferred_acks.reap(&self.stream, at, now);
         loop {
-            if self.slot.is_displaced() {
+            if self.permit.is_displaced() {
                 self.connection.handle_closed(now);
                 return Poll::Ready(());
             }
@@ -307,7 +313,7 @@ impl<S: Transport> Driver<S> {
 
     fn log_connected(&self) {
         if let Some(client) = self.connection.client()
-            && let Some(address) = self.slot.wake_flag().address()
+            && let Some(address) = self.permit.wake_flag().address()
         {
             self.shared.client_log.connected(client, address);
         }
@@ -316,7 +322,7 @@ impl<S: Transport> Driver<S> {
     /// Says once why the connection has ended.
     fn log_end(&mut self) {
         if let Some(ended) = self.connection.take_ended()
-            && let Some(address) = self.slot.wake_flag().address()
+            && let Some(address) = self.permit.wake_flag().address()
         {
             self.shared.client_log.ended(&ended, address);
         }
@@ -412,7 +418,7 @@ impl<S: Transport> Driver<S> {
         };
         match read {
             Poll::Pending => {
-                if self.slot.wake_flag().take_heard() {
+                if self.permit.wake_flag().take_heard() {
                     self.hear(now); // a part of what makes a byte for this loop
                 }
                 self.wait(now)
@@ -451,7 +457,7 @@ impl<S: Transport> Driver<S> {
 
     /// Bytes have come: the client is alive.
     fn hear(&mut self, now: Time) {
-        self.slot.wake_flag().take_heard();
+        self.permit.wake_flag().take_heard();
         self.connection.handle_input(now);
         if self.connection.has_notice() {
             self.rare().heard_at = Some(now);
@@ -493,9 +499,9 @@ impl<S: Transport> Driver<S> {
     fn poll_full(&mut self, cx: &mut Context<'_>, now: Time) -> Turn {
         if self.connection.deadline().is_some_and(|due| due <= now) {
             let mut one = (&mut self.input).limit(1);
-            self.slot.wake_flag().set_asks_kernel(true);
+            self.permit.wake_flag().set_asks_kernel(true);
             let read = pin!(self.stream.read_buf(&mut one)).poll(cx);
-            self.slot.wake_flag().set_asks_kernel(false);
+            self.permit.wake_flag().set_asks_kernel(false);
             match read {
                 Poll::Pending => {}
                 Poll::Ready(Ok(read)) if read > 0 => self.hear(now),
@@ -507,11 +513,11 @@ impl<S: Transport> Driver<S> {
 
     /// Whether a message was delivered that the client has to acknowledge.
     fn take_signals(&mut self, now: Time) -> bool {
-        if !self.slot.wake_flag().take() {
+        if !self.permit.wake_flag().take() {
             return false;
         }
         let delivered = self.connection.handle_wake(now);
-        if self.slot.stopping() && !self.is_ending() {
+        if self.permit.stopping() && !self.is_ending() {
             self.begin_ending(Cause::Stopping, now);
         }
         delivered
@@ -618,12 +624,12 @@ impl<S: Transport> Driver<S> {
             Some(load) => self.rare().loading = Some(Loading { load, times }),
             None => self.decoder.set_max_packet(self.connection.max_packet()),
         }
-        if self.slot.is_half_open() {
+        if self.permit.is_half_open() {
             if self.connection.has_authenticated() {
-                self.slot.settle();
+                self.permit.settle();
                 self.log_connected();
             } else if let Some(client) = self.connection.held_back()
-                && let Some(address) = self.slot.wake_flag().address()
+                && let Some(address) = self.permit.wake_flag().address()
             {
                 self.shared.client_log.held_back(&client, address);
             }
@@ -699,9 +705,9 @@ impl<S: Transport> Driver<S> {
 
     /// The same, whatever the runtime knows of: pending when there is nothing.
     fn poll_kernel(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.slot.wake_flag().set_asks_kernel(true);
+        self.permit.wake_flag().set_asks_kernel(true);
         let read = self.poll_read(cx);
-        self.slot.wake_flag().set_asks_kernel(false);
+        self.permit.wake_flag().set_asks_kernel(false);
         read
     }
 

@@ -5,7 +5,7 @@
 //! priority of those that serve connections: a flood takes what is left of the machine. On these threads the
 //! sources take turns, one step of one handshake each: a flood waits for itself.
 //!
-//! How many there are at once is bounded by `slots`: a connection in its handshake is half-open.
+//! How many there are at once is bounded by `permits`: a connection in its handshake is half-open.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};

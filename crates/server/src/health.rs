@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jam_core::store::MailboxStore;
 
-use crate::slots::Slots;
+use crate::permits::ConnectionPermits;
 
 /// How the parts of the server are.
 #[derive(Debug)]
 pub(crate) struct Health {
-    slots: Arc<Slots>,
+    permits: Arc<ConnectionPermits>,
     mailbox: Arc<dyn MailboxStore>,
     directory_fails: AtomicBool,
 }
 
 impl Health {
     /// All is well.
-    pub(crate) fn new(slots: Arc<Slots>, mailbox: Arc<dyn MailboxStore>) -> Self {
+    pub(crate) fn new(permits: Arc<ConnectionPermits>, mailbox: Arc<dyn MailboxStore>) -> Self {
         Self {
-            slots,
+            permits,
             mailbox,
             directory_fails: AtomicBool::new(false),
         }
@@ -34,7 +34,7 @@ impl Health {
 
     /// Why the server is not ready; `None`: it is.
     pub(crate) fn trouble(&self) -> Option<&'static str> {
-        if self.slots.stopping() {
+        if self.permits.stopping() {
             Some("stopping")
         } else if self.directory_fails.load(Ordering::Relaxed) {
             Some("the accounts database does not answer")
@@ -68,9 +68,9 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        let slots = Slots::new(1, 1);
+        let permits = ConnectionPermits::new(1, 1);
         let disk = Arc::new(Disk::default());
-        let health = Health::new(slots.clone(), disk.clone());
+        let health = Health::new(permits.clone(), disk.clone());
         assert_eq!(health.trouble(), None);
         assert!(health.set_directory_fails(true));
         assert!(!health.set_directory_fails(true));
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(health.trouble(), Some("the mailbox cannot be written"));
         disk.full.store(false, Ordering::Relaxed);
         assert_eq!(health.trouble(), None);
-        slots.stop();
+        permits.stop();
         assert_eq!(health.trouble(), Some("stopping"));
     }
 }

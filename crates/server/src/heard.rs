@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::slots::WakeFlag;
+use crate::permits::WakeFlag;
 
 /// The stream; its connection asks [`WakeFlag::take_heard`].
 pub(crate) struct Heard<S> {

@@ -1,6 +1,6 @@
 //! What the `http` address answers: `/mqtt`, `/healthz` and `/readyz` (`docs/operations.md`).
 //!
-//! The HTTP side of a connection holds no state of MQTT's: an upgrade takes the connection's slot along
+//! The HTTP side of a connection holds no state of MQTT's: an upgrade takes the connection's permit along
 //! and becomes a connection like any other. Whoever asks for something else than an upgrade is served
 //! from memory. A request's head must have come within the time that CONNECT has.
 
@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::{self, Shared};
 use crate::health::Health;
-use crate::slots::{End, Slot};
+use crate::permits::{ConnectionPermit, End};
 use crate::websocket::{self, WebSocketStream};
 
 /// How many bytes the head of a request may have.
@@ -51,8 +51,8 @@ struct Served {
 #[derive(Clone)]
 struct Origin {
     address: IpAddr,
-    /// The connection's slot, until an upgrade takes it.
-    slot: Arc<Mutex<Option<Slot>>>,
+    /// The connection's permit, until an upgrade takes it.
+    permit: Arc<Mutex<Option<ConnectionPermit>>>,
 }
 
 impl Http {
@@ -70,14 +70,14 @@ impl Http {
     }
 
     /// Serves one connection until it ends or is upgraded.
-    pub(crate) async fn serve<S>(self, slot: Slot, address: IpAddr, stream: S)
+    pub(crate) async fn serve<S>(self, permit: ConnectionPermit, address: IpAddr, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let ended = slot.ended();
+        let ended = permit.ended();
         let origin = Origin {
             address,
-            slot: Arc::new(Mutex::new(Some(slot))),
+            permit: Arc::new(Mutex::new(Some(permit))),
         };
         let service = TowerToHyperService::new(self.router.layer(Extension(origin)));
         let connection = http1::Builder::new()
@@ -112,12 +112,12 @@ async fn mqtt(
         Ok(accepted) => accepted,
         Err(refused) => return *refused,
     };
-    let slot = origin
-        .slot
+    let permit = origin
+        .permit
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take();
-    let Some(slot) = slot else {
+    let Some(permit) = permit else {
         return StatusCode::BAD_REQUEST.into_response(); // one connection, two upgrades
     };
     tokio::spawn(async move {
@@ -126,7 +126,7 @@ async fn mqtt(
                 let accepted = served.shared.clock.now();
                 let stream = WebSocketStream::new(TokioIo::new(upgraded));
                 let address = origin.address;
-                connection::serve(served.shared, slot, address, accepted, stream).await;
+                connection::serve(served.shared, permit, address, accepted, stream).await;
             }
             Err(error) => tracing::debug!(%error, "HTTP connection broken"),
         }

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`serve`]: starting and stopping; everything is wired together here.
-//! - `listener`, [`tls`]: sockets to tasks. `slots`: how many there may be, and that none is left.
+//! - `listener`, [`tls`]: sockets to tasks. `permits`: how many there may be, and that none is left.
 //!   `threads`: which thread serves which.
 //! - `connection`: the loop that owns a socket and its bytes. `websocket`: a WebSocket as such a stream.
 //! - `deferred_acks`: acknowledgements are taken up with the next message, without a wake-up of their own.
@@ -35,12 +35,12 @@ mod listener;
 pub mod logging;
 pub mod mailbox;
 mod permissions;
+mod permits;
 mod presence;
 mod proxy_protocol;
 pub mod push;
 pub mod serve;
 pub mod settings;
-mod slots;
 mod threads;
 pub mod tls;
 mod turns;

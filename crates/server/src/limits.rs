@@ -16,8 +16,8 @@ use jam_wire::decode::MAX_FILTERS;
 
 use crate::connection::READ_BYTES;
 use crate::mailbox::{MAX_PENDING_BYTES, RESERVE_BYTES};
+use crate::permits::MAX_HALF_OPEN;
 use crate::settings::{Devices, Settings};
-use crate::slots::MAX_HALF_OPEN;
 
 /// Topic aliases of a connection.
 const ALIASES: u64 = 16;

@@ -1,9 +1,9 @@
 //! From a listening socket to a task for each connection.
 //!
 //! Nothing is awaited here on behalf of a connection: a PROXY header and the TLS handshake are its task's,
-//! within the time that CONNECT has. When all slots are taken, one accepted connection waits here for the next free one
+//! within the time that CONNECT has. When all permits are taken, one accepted connection waits here for the next free one
 //! and the others in the kernel's backlog. Invariants: an accept error never ends a listener and never
-//! makes it spin; a task exists only with a slot.
+//! makes it spin; a task exists only with a permit.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,8 +23,8 @@ use crate::connection::{self, Shared, Transport};
 use crate::handshakes::{Handshake, Handshakes};
 use crate::heard::Heard;
 use crate::http::Http;
+use crate::permits::{ConnectionPermit, ConnectionPermits};
 use crate::proxy_protocol::{self, HeaderError};
-use crate::slots::{Slot, Slots};
 use crate::threads::Threads;
 use crate::tls::Tls;
 
@@ -93,7 +93,7 @@ pub(crate) enum Serves {
 /// A bound socket and what it needs to serve.
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
-    pub(crate) slots: Arc<Slots>,
+    pub(crate) permits: Arc<ConnectionPermits>,
     pub(crate) threads: Arc<Threads>,
     /// The networks from which PROXY headers are expected.
     pub(crate) proxies: Vec<IpNet>,
@@ -132,13 +132,13 @@ impl Listener {
                 Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
                     trouble.works = true;
-                    let permit = self.slots.permit().await;
-                    self.admit(stream, permit, peer.ip().to_canonical(), &refusals);
+                    let vacancy = self.permits.vacancy().await;
+                    self.admit(stream, vacancy, peer.ip().to_canonical(), &refusals);
                 }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     if is_for_want_of_descriptors(&error) {
-                        self.slots.make_room();
+                        self.permits.make_room();
                     }
                     trouble.met(&error, Instant::now());
                     tokio::time::sleep(pause).await;
@@ -151,17 +151,17 @@ impl Listener {
     fn admit(
         &self,
         stream: TcpStream,
-        permit: SemaphorePermit<'_>,
+        vacancy: SemaphorePermit<'_>,
         peer: IpAddr,
         refusals: &Arc<Refusals>,
     ) {
         let is_proxy = self.proxies.iter().any(|network| network.contains(&peer));
-        let slot = if is_proxy {
-            Ok(self.slots.take_for_proxied(permit, peer.into()))
+        let permit = if is_proxy {
+            Ok(self.permits.take_for_proxied(vacancy, peer.into()))
         } else {
-            self.slots.take(permit, peer.into())
+            self.permits.take(vacancy, peer.into())
         };
-        let Ok(slot) = slot else {
+        let Ok(permit) = permit else {
             refusals.too_many(peer);
             return;
         };
@@ -179,7 +179,7 @@ impl Listener {
         let accepted = Accepted {
             thread: thread.clone(),
             service: self.service.clone(),
-            slot,
+            permit,
             address: peer,
             at: self.service.shared.clock.now(),
             deadline: Instant::now() + self.service.handshake_timeout,
@@ -193,12 +193,12 @@ impl Listener {
     }
 }
 
-/// A connection that has a slot.
+/// A connection that has a permit.
 struct Accepted {
     /// Where its socket is registered.
     thread: Handle,
     service: Service,
-    slot: Slot,
+    permit: ConnectionPermit,
     address: IpAddr,
     at: Time,
     /// When a PROXY header and the TLS handshake must have come.
@@ -217,7 +217,7 @@ impl Accepted {
         };
         let header = tokio::select! {
             header = tokio::time::timeout_at(self.deadline, header) => header,
-            _ = self.slot.ended() => return,
+            _ = self.permit.ended() => return,
         };
         match header {
             Ok(Ok(source)) => self.address = source.unwrap_or(self.address),
@@ -231,7 +231,7 @@ impl Accepted {
             }
             Err(_) => return,
         }
-        if is_proxy && self.slot.attribute(self.address.into()).is_err() {
+        if is_proxy && self.permit.attribute(self.address.into()).is_err() {
             refusals.too_many(self.address);
             return;
         }
@@ -239,7 +239,7 @@ impl Accepted {
     }
 
     fn begin(self, stream: TcpStream) {
-        let stream = Heard::new(stream, self.slot.wake_flag().clone());
+        let stream = Heard::new(stream, self.permit.wake_flag().clone());
         match &self.service.tls {
             None => self.spawn(stream),
             Some((tls, handshakes)) => {
@@ -254,7 +254,7 @@ impl Accepted {
         let address = self.address;
         let shaken = tokio::select! {
             shaken = tokio::time::timeout_at(self.deadline, handshake) => shaken,
-            _ = self.slot.ended() => return,
+            _ = self.permit.ended() => return,
         };
         match shaken {
             Ok(Ok(stream)) => self.spawn(stream),
@@ -272,17 +272,23 @@ impl Accepted {
         let Self {
             thread,
             service,
-            slot,
+            permit,
             address,
             at,
             ..
         } = self;
         match service.serves {
             Serves::Mqtt => {
-                thread.spawn(connection::serve(service.shared, slot, address, at, stream));
+                thread.spawn(connection::serve(
+                    service.shared,
+                    permit,
+                    address,
+                    at,
+                    stream,
+                ));
             }
             Serves::Http(http) => {
-                thread.spawn(http.serve(slot, address, stream));
+                thread.spawn(http.serve(permit, address, stream));
             }
         }
     }

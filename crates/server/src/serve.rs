@@ -37,10 +37,10 @@ use crate::http::Http;
 use crate::listener::{Listener, Serves, Service, bind};
 use crate::mailbox::{self, SqliteMailbox};
 use crate::permissions;
+use crate::permits::ConnectionPermits;
 use crate::presence;
 use crate::push::{self, Notifier, dispatcher};
 use crate::settings::{Address, Devices, Proxies, Settings};
-use crate::slots::Slots;
 use crate::threads::Threads;
 use crate::tls::{Tls, TlsFiles};
 use crate::turns::Turns;
@@ -76,7 +76,7 @@ struct Parts {
     tls: Option<Arc<Tls>>,
     mailbox: Arc<SqliteMailbox>,
     shared: Arc<Shared>,
-    slots: Arc<Slots>,
+    permits: Arc<ConnectionPermits>,
     threads: Arc<Threads>,
     housekeepers: Crew,
     listeners: Crew,
@@ -91,7 +91,7 @@ struct Crew {
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts")
-            .field("connections", &self.slots.len())
+            .field("connections", &self.permits.len())
             .finish_non_exhaustive()
     }
 }
@@ -125,11 +125,11 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         turns: Turns::default(),
         client_log: ClientLog::new(limits.failed_auth_window),
     });
-    let slots = Slots::new(
+    let permits = ConnectionPermits::new(
         descriptors::places(limits.connections),
         limits.connections_per_address,
     );
-    let health = Arc::new(Health::new(slots.clone(), mailbox.clone()));
+    let health = Arc::new(Health::new(permits.clone(), mailbox.clone()));
 
     let housekeepers = housekeepers(&shared, &mailbox, &health, tls.as_ref(), notifier.clone());
     let http = Http::new(shared.clone(), health, limits.connect_timeout);
@@ -151,7 +151,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         let Some(socket) = socket else { continue };
         let listener = Listener {
             socket,
-            slots: slots.clone(),
+            permits: permits.clone(),
             threads: threads.clone(),
             proxies,
             service: Service {
@@ -180,7 +180,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         tls,
         mailbox,
         shared,
-        slots,
+        permits,
         threads,
         housekeepers,
         listeners,
@@ -197,7 +197,7 @@ impl Running {
     /// How many connections there are, those that have not logged in yet included.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.parts.slots.len()
+        self.parts.permits.len()
     }
 
     /// Reads the TLS files again; bad ones change nothing and are logged.
@@ -216,7 +216,7 @@ impl Running {
             tls: _,
             mailbox,
             shared,
-            slots,
+            permits,
             threads,
             housekeepers,
             listeners,
@@ -224,12 +224,15 @@ impl Running {
         listeners.stop().await;
         acknowledge(&shared, &mailbox).await;
         shared.router.evict_all(Eviction::ShuttingDown);
-        slots.stop();
-        if tokio::time::timeout(DRAIN_TIMEOUT, slots.all_free())
+        permits.stop();
+        if tokio::time::timeout(DRAIN_TIMEOUT, permits.all_free())
             .await
             .is_err()
         {
-            tracing::warn!(connections = slots.len(), "connections did not end in time");
+            tracing::warn!(
+                connections = permits.len(),
+                "connections did not end in time"
+            );
         }
         housekeepers.stop().await;
         shared.router.hand_over(Time::NEVER);

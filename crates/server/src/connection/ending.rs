@@ -139,7 +139,7 @@ impl<S: Transport> Driver<S> {
             }
             if bytes > 0 {
                 let Poll::Ready(read) = self.poll_kernel(cx) else {
-                    return if self.slot.wake_flag().take_heard() {
+                    return if self.permit.wake_flag().take_heard() {
                         Turn::Yield // a part of what makes a byte here, or a frame that makes none
                     } else if is_quiet {
                         self.conclude(cause, now)

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 #[cfg(target_os = "linux")]
 use crate::deferred_acks::tests::{PUBACK, pair};
-use crate::slots::Slots;
+use crate::permits::ConnectionPermits;
 
 impl LowWater for tokio::io::DuplexStream {}
 
@@ -56,21 +56,23 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
 }
 
 /// With the listener whose backlog its other end is in.
-async fn tcp_stream(slot: &Slot) -> (Heard<TcpStream>, tokio::net::TcpListener) {
+async fn tcp_stream(permit: &ConnectionPermit) -> (Heard<TcpStream>, tokio::net::TcpListener) {
     let socket = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();
     let stream = TcpStream::connect(socket.local_addr().unwrap())
         .await
         .unwrap();
-    (Heard::new(stream, slot.wake_flag().clone()), socket)
+    (Heard::new(stream, permit.wake_flag().clone()), socket)
 }
 
-async fn slot() -> (Slot, IpAddr) {
-    let slots = Slots::new(1, 1);
+async fn permit() -> (ConnectionPermit, IpAddr) {
+    let permits = ConnectionPermits::new(1, 1);
     let address = IpAddr::from(Ipv4Addr::LOCALHOST);
     (
-        slots.take(slots.permit().await, address.into()).unwrap(),
+        permits
+            .take(permits.vacancy().await, address.into())
+            .unwrap(),
         address,
     )
 }
@@ -79,9 +81,9 @@ async fn slot() -> (Slot, IpAddr) {
 async fn an_idle_connection_is_small() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
-    let (slot, address) = slot().await;
-    let (stream, _listener) = tcp_stream(&slot).await;
-    let task = serve(shared.clone(), slot, address, shared.clock.now(), stream);
+    let (permit, address) = permit().await;
+    let (stream, _listener) = tcp_stream(&permit).await;
+    let task = serve(shared.clone(), permit, address, shared.clock.now(), stream);
     let size = size_of_val(&task);
     println!("task of a TCP connection: {size} bytes");
     println!(
@@ -100,9 +102,9 @@ async fn an_idle_connection_is_small() {
 async fn a_deadline_that_never_comes_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
-    let (slot, address) = slot().await;
+    let (permit, address) = permit().await;
     let (stream, _peer) = tokio::io::duplex(64);
-    let mut task = pin!(serve(shared, slot, address, Time::NEVER, stream));
+    let mut task = pin!(serve(shared, permit, address, Time::NEVER, stream));
     let is_pending = poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx).is_pending())).await;
     assert!(is_pending);
 }
@@ -112,10 +114,10 @@ async fn a_deadline_that_never_comes_is_waited_for() {
 async fn output_that_goes_nowhere_ends_the_connection_after_its_time_and_no_sooner() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
-    let (slot, address) = slot().await;
+    let (permit, address) = permit().await;
     let (stream, _peer) = tokio::io::duplex(64);
     let now = Time::from_millis(1_000_000_000);
-    let mut driver = Driver::new(shared, slot, address, Time::NEVER, stream);
+    let mut driver = Driver::new(shared, permit, address, Time::NEVER, stream);
     driver.rare().stalled_since = Some(now - STALLED_OUTPUT + Duration::from_millis(1));
     assert_eq!(driver.wait(now), Turn::Wait);
     assert_eq!(driver.deadline(), Some(now + Duration::from_millis(1)));
@@ -131,11 +133,11 @@ async fn output_that_goes_nowhere_ends_the_connection_after_its_time_and_no_soon
 async fn what_has_arrived_at_the_last_moment_is_no_silence() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
-    let (slot, address) = slot().await;
-    let (stream, listener) = tcp_stream(&slot).await;
+    let (permit, address) = permit().await;
+    let (stream, listener) = tcp_stream(&permit).await;
     let (peer, _) = listener.accept().await.unwrap();
     let accepted = shared.clock.now();
-    let mut driver = Driver::new(shared, slot, address, accepted, stream);
+    let mut driver = Driver::new(shared, permit, address, accepted, stream);
     let late = accepted + Duration::from_secs(10);
     let step = |driver: &mut Driver<_>| {
         let mut cx = Context::from_waker(Waker::noop());
@@ -157,15 +159,15 @@ async fn what_has_arrived_at_the_last_moment_is_no_silence() {
 async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
-    let (slot, address) = slot().await;
-    let (stream, _listener) = tcp_stream(&slot).await;
+    let (permit, address) = permit().await;
+    let (stream, _listener) = tcp_stream(&permit).await;
     let at = |millis: u64| Time::from_millis(1_000_000 + millis);
     for _ in 0..32 {
         shared
             .deferred_acks
             .count_message(at(0) - Duration::from_millis(16));
     }
-    let mut driver = Driver::new(shared, slot, address, at(0), stream);
+    let mut driver = Driver::new(shared, permit, address, at(0), stream);
     driver.expect_answer(at(0), Instant::now());
     assert_eq!(driver.answer, Answer::Deferred);
     driver.expect_answer(at(3), Instant::now());
@@ -188,11 +190,11 @@ async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
 async fn who_wakes_takes_up_what_others_have_put_off() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
-    let (slot, address) = slot().await;
+    let (permit, address) = permit().await;
     let (stream, _peer) = tokio::io::duplex(64);
     let mut task = pin!(serve(
         shared.clone(),
-        slot,
+        permit,
         address,
         shared.clock.now(),
         stream
@@ -289,13 +291,17 @@ async fn many_floods_let_others_in() {
         change.execute(sql, (&user, &token)).unwrap();
     }
     change.commit().unwrap();
-    let slots = Slots::new(1000, 1000);
+    let permits = ConnectionPermits::new(1000, 1000);
     let address = IpAddr::from(Ipv4Addr::LOCALHOST);
-    let slot = async || slots.take(slots.permit().await, address.into()).unwrap();
+    let permit = async || {
+        permits
+            .take(permits.vacancy().await, address.into())
+            .unwrap()
+    };
     let now = shared.clock.now();
     let mut tasks = JoinSet::new();
     let (stream, mut client) = tokio::io::duplex(1024);
-    tasks.spawn(serve(shared.clone(), slot().await, address, now, stream));
+    tasks.spawn(serve(shared.clone(), permit().await, address, now, stream));
     client.write_all(&login("1000")).await.unwrap();
     let mut conn_ack = [0; 4];
     client.read_exact(&mut conn_ack).await.unwrap();
@@ -307,7 +313,7 @@ async fn many_floods_let_others_in() {
             connect: login(&(1000 + user).to_string()),
             writes: writes.clone(),
         };
-        tasks.spawn(serve(shared.clone(), slot().await, address, now, stream));
+        tasks.spawn(serve(shared.clone(), permit().await, address, now, stream));
     }
     while writes.load(Ordering::Relaxed) < 3 * FLOODS {
         tokio::task::yield_now().await;

@@ -248,7 +248,7 @@ async fn the_limit_of_connections_holds() {
     let mut third = Client::new(house.tcp().await, V4);
     third.send(&[connect("1", V4)]).await;
     let served = tokio::time::timeout(Duration::from_millis(200), third.next()).await;
-    assert!(served.is_err(), "there is no slot for a third one");
+    assert!(served.is_err(), "there is no permit for a third one");
     drop(first);
     assert!(
         matches!(third.next().await, Some(Packet::ConnAck(_))),
@@ -296,7 +296,7 @@ async fn stopping_leaves_nothing() {
     let mut old = house.client("2", V4).await;
     let mut stranger = house.tcp().await;
     house.settle(3).await;
-    let slots = house.running.parts.slots.clone();
+    let permits = house.running.parts.permits.clone();
 
     // What is queued when the server stops is written all the same.
     modern.send(&[subscribe("/1/pictures")]).await;
@@ -328,7 +328,7 @@ async fn stopping_leaves_nothing() {
     drop((modern, old, stranger));
     soon(stop).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(2));
-    assert_eq!(slots.len(), 0);
+    assert_eq!(permits.len(), 0);
     assert!(
         TcpStream::connect(address).await.is_err(),
         "nobody listens there any more"

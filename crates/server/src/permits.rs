@@ -1,16 +1,16 @@
 //! How many connections there may be, and the proof that none is left.
 //!
-//! A task that serves a connection holds a [`Slot`] from the moment it is spawned until it ends, also
-//! across a TLS handshake and an upgrade to WebSocket. So the number of free slots is the number of
+//! A task that serves a connection holds a [`ConnectionPermit`] from the moment it is spawned until it ends, also
+//! across a TLS handshake and an upgrade to WebSocket. So the number of free permits is the number of
 //! connections that may still come, and when all are free no such task exists: that is what stopping
-//! waits for. A slot also holds the [`WakeFlag`] by which others make its task look up.
+//! waits for. A permit also holds the [`WakeFlag`] by which others make its task look up.
 //!
-//! A slot is *half-open* until its client has authenticated. Half-open connections keep nobody out: when
+//! A permit is *half-open* until its client has authenticated. Half-open connections keep nobody out: when
 //! there is no place for a newcomer, in all, among [`MAX_HALF_OPEN`] or at its source, one of them is told to end.
 //! `half_open` says which.
 //!
-//! Invariants: never more than `connections` slots in all and `per_source` for one source
-//! (`limits_hold`); both are free again when a slot is dropped (`dropping_frees`); no slot whose client has
+//! Invariants: never more than `connections` permits in all and `per_source` for one source
+//! (`limits_hold`); both are free again when a permit is dropped (`dropping_frees`); no permit whose client has
 //! authenticated is taken away (`who_has_authenticated_stays`).
 
 mod half_open;
@@ -55,14 +55,14 @@ enum Standing {
 /// Wakes the task of one connection. Ringing an unanswered wake_flag again costs one atomic operation.
 #[derive(Debug)]
 pub(crate) struct WakeFlag {
-    /// The slot's, here because a connection's task has no room for it.
+    /// The permit's, here because a connection's task has no room for it.
     key: u32,
     rung: AtomicBool,
     /// Bytes have come for the connection: see [`crate::heard`].
     heard: AtomicBool,
     /// Whether the next read asks the kernel itself: see [`crate::heard`].
     asks_kernel: AtomicBool,
-    /// A [`Standing`], which changes under the lock of the slots.
+    /// A [`Standing`], which changes under the lock of the permits.
     standing: AtomicU8,
     task: AtomicWaker,
     /// Whose connection it is, for the log.
@@ -84,9 +84,9 @@ impl Default for WakeFlag {
 }
 
 impl WakeFlag {
-    fn of_slot(key: usize) -> Self {
+    fn of_permit(key: usize) -> Self {
         Self {
-            key: u32::try_from(key).expect("there are fewer slots than that"),
+            key: u32::try_from(key).expect("there are fewer permits than that"),
             ..Self::default()
         }
     }
@@ -157,9 +157,9 @@ impl Wake for WakeFlag {
     }
 }
 
-/// All slots of the server.
+/// All permits of the server.
 #[derive(Debug)]
-pub(crate) struct Slots {
+pub(crate) struct ConnectionPermits {
     connections: u32,
     per_source: u32,
     free: Semaphore,
@@ -169,8 +169,8 @@ pub(crate) struct Slots {
 
 #[derive(Debug, Default)]
 struct Taken {
-    slots: Slab<Entered>,
-    /// At most as many entries as there are slots: none is zero.
+    permits: Slab<Entered>,
+    /// At most as many entries as there are permits: none is zero.
     by_source: HashMap<Source, u32, foldhash::fast::RandomState>,
     half_open: HalfOpen,
     arrivals: u64,
@@ -179,7 +179,7 @@ struct Taken {
     logged: Option<Instant>,
 }
 
-/// A taken slot.
+/// A taken permit.
 #[derive(Debug)]
 struct Entered {
     wake_flag: Arc<WakeFlag>,
@@ -192,8 +192,8 @@ struct Entered {
 
 /// One connection's place. Dropping it frees the place.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    slots: Arc<Slots>,
+pub(crate) struct ConnectionPermit {
+    permits: Arc<ConnectionPermits>,
     wake_flag: Arc<WakeFlag>,
 }
 
@@ -210,8 +210,8 @@ pub(crate) enum End {
     Displaced,
 }
 
-impl Slots {
-    /// As many slots as the limits say; at least one.
+impl ConnectionPermits {
+    /// As many permits as the limits say; at least one.
     pub(crate) fn new(connections: u32, per_source: u32) -> Arc<Self> {
         // A semaphore hands out at most u32 permits at a time, which the proof at the end needs.
         let connections = connections.max(1);
@@ -224,11 +224,11 @@ impl Slots {
         })
     }
 
-    /// Waits until there is a free slot. When there is none, a half-open connection has to go; when there is none
+    /// Waits until there is a free permit. When there is none, a half-open connection has to go; when there is none
     /// of those either, the newcomer waits until somebody leaves.
-    pub(crate) async fn permit(&self) -> SemaphorePermit<'_> {
-        if let Ok(permit) = self.free.try_acquire() {
-            return permit;
+    pub(crate) async fn vacancy(&self) -> SemaphorePermit<'_> {
+        if let Ok(vacancy) = self.free.try_acquire() {
+            return vacancy;
         }
         self.make_room();
         self.free
@@ -244,47 +244,47 @@ impl Slots {
         log_displaced(taken);
     }
 
-    /// Takes a slot for a connection from this source.
+    /// Takes a permit for a connection from this source.
     ///
     /// # Errors
-    /// [`TooMany`] when the source has as many as it may have; the permit is given back.
+    /// [`TooMany`] when the source has as many as it may have; the vacancy is given back.
     pub(crate) fn take(
         self: &Arc<Self>,
-        permit: SemaphorePermit<'_>,
+        vacancy: SemaphorePermit<'_>,
         source: Source,
-    ) -> Result<Slot, TooMany> {
+    ) -> Result<ConnectionPermit, TooMany> {
         let mut taken = self.lock();
         taken.count(source, self.per_source)?;
-        let slot = self.enter(&mut taken, permit, source, true);
+        let permit = self.enter(&mut taken, vacancy, source, true);
         log_displaced(taken);
-        Ok(slot)
+        Ok(permit)
     }
 
-    /// Takes a slot for a connection that has come by a proxy and has not said from where, until
-    /// [`Slot::attribute`]. It counts in all, and for no source.
+    /// Takes a permit for a connection that has come by a proxy and has not said from where, until
+    /// [`ConnectionPermit::attribute`]. It counts in all, and for no source.
     pub(crate) fn take_for_proxied(
         self: &Arc<Self>,
-        permit: SemaphorePermit<'_>,
+        vacancy: SemaphorePermit<'_>,
         proxy: Source,
-    ) -> Slot {
-        self.enter(&mut self.lock(), permit, proxy, false)
+    ) -> ConnectionPermit {
+        self.enter(&mut self.lock(), vacancy, proxy, false)
     }
 
     fn enter(
         self: &Arc<Self>,
         taken: &mut Taken,
-        permit: SemaphorePermit<'_>,
+        vacancy: SemaphorePermit<'_>,
         source: Source,
         counted: bool,
-    ) -> Slot {
+    ) -> ConnectionPermit {
         if taken.half_open.len() >= MAX_HALF_OPEN {
             taken.displace_any();
         }
         let arrival = taken.arrivals;
         taken.arrivals += 1;
-        let place = taken.slots.vacant_entry();
+        let place = taken.permits.vacant_entry();
         let key = place.key();
-        let wake_flag = Arc::new(WakeFlag::of_slot(key));
+        let wake_flag = Arc::new(WakeFlag::of_permit(key));
         place.insert(Entered {
             wake_flag: wake_flag.clone(),
             source,
@@ -292,22 +292,22 @@ impl Slots {
             half_open: Some(arrival),
         });
         taken.half_open.insert(source, arrival, key);
-        permit.forget(); // `Slot::drop` adds it again
+        vacancy.forget(); // `ConnectionPermit::drop` adds it again
         if self.stopping() {
             wake_flag.wake_by_ref(); // `stop` may have looked before this one was there
         }
-        Slot {
-            slots: self.clone(),
+        ConnectionPermit {
+            permits: self.clone(),
             wake_flag,
         }
     }
 
     /// How many connections there are.
     pub(crate) fn len(&self) -> usize {
-        self.lock().slots.len()
+        self.lock().permits.len()
     }
 
-    /// Whether [`Slots::stop`] has been called.
+    /// Whether [`ConnectionPermits::stop`] has been called.
     pub(crate) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -317,7 +317,7 @@ impl Slots {
         self.stopping.store(true, Ordering::Release);
         let flags: Vec<_> = self
             .lock()
-            .slots
+            .permits
             .iter()
             .map(|(_, entered)| entered.wake_flag.clone())
             .collect();
@@ -368,7 +368,7 @@ impl Taken {
     }
 
     fn displace(&mut self, key: usize) {
-        let entered = &mut self.slots[key];
+        let entered = &mut self.permits[key];
         entered.half_open = None;
         entered.wake_flag.set(Standing::Displaced);
         entered.wake_flag.wake_by_ref();
@@ -397,8 +397,8 @@ fn log_displaced(mut taken: MutexGuard<'_, Taken>) {
     );
 }
 
-impl Slot {
-    /// The wake_flag of the task that holds this slot.
+impl ConnectionPermit {
+    /// The wake flag of the task that holds this permit.
     pub(crate) fn wake_flag(&self) -> &Arc<WakeFlag> {
         &self.wake_flag
     }
@@ -408,12 +408,12 @@ impl Slot {
     /// # Errors
     /// [`TooMany`] when the source has as many as it may have.
     pub(crate) fn attribute(&mut self, source: Source) -> Result<(), TooMany> {
-        let mut taken = self.slots.lock();
-        let Some(arrival) = taken.slots[self.wake_flag.key()].half_open else {
+        let mut taken = self.permits.lock();
+        let Some(arrival) = taken.permits[self.wake_flag.key()].half_open else {
             return Ok(()); // it is to end
         };
-        taken.count(source, self.slots.per_source)?;
-        let entered = &mut taken.slots[self.wake_flag.key()];
+        taken.count(source, self.permits.per_source)?;
+        let entered = &mut taken.permits[self.wake_flag.key()];
         let proxy = std::mem::replace(&mut entered.source, source);
         entered.counted = true;
         taken.half_open.remove(proxy, arrival);
@@ -423,12 +423,12 @@ impl Slot {
         Ok(())
     }
 
-    /// The client has authenticated: from now on nobody takes the slot away.
+    /// The client has authenticated: from now on nobody takes the permit away.
     pub(crate) fn settle(&mut self) {
-        let mut taken = self.slots.lock();
+        let mut taken = self.permits.lock();
         let displaced = self.wake_flag.is(Standing::Displaced);
         self.wake_flag.set(Standing::Settled);
-        let entered = &mut taken.slots[self.wake_flag.key()];
+        let entered = &mut taken.permits[self.wake_flag.key()];
         let source = entered.source;
         if let Some(arrival) = entered.half_open.take() {
             taken.half_open.remove(source, arrival);
@@ -452,17 +452,17 @@ impl Slot {
 
     /// Whether the server is stopping.
     pub(crate) fn stopping(&self) -> bool {
-        self.slots.stopping()
+        self.permits.stopping()
     }
 
-    /// Ready when the task is to end. Holds the slot's wake_flag, not its place.
+    /// Ready when the task is to end. Holds the permit's wake flag, not its place.
     pub(crate) fn ended(&self) -> impl Future<Output = End> + Send + use<> {
-        let (slots, wake_flag) = (self.slots.clone(), self.wake_flag.clone());
+        let (permits, wake_flag) = (self.permits.clone(), self.wake_flag.clone());
         poll_fn(move |cx| {
             wake_flag.register(cx.waker());
             if wake_flag.is(Standing::Displaced) {
                 Poll::Ready(End::Displaced)
-            } else if slots.stopping() {
+            } else if permits.stopping() {
                 Poll::Ready(End::Stopping)
             } else {
                 Poll::Pending
@@ -471,10 +471,10 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut taken = self.slots.lock();
-        let entered = taken.slots.remove(self.wake_flag.key());
+        let mut taken = self.permits.lock();
+        let entered = taken.permits.remove(self.wake_flag.key());
         if let Some(arrival) = entered.half_open {
             taken.half_open.remove(entered.source, arrival);
         }
@@ -482,6 +482,6 @@ impl Drop for Slot {
             taken.uncount(entered.source);
         }
         drop(taken);
-        self.slots.free.add_permits(1);
+        self.permits.free.add_permits(1);
     }
 }

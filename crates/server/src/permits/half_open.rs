@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jam_core::source::Source;
 
-/// The keys of the slots by arrival, the oldest first.
+/// The keys of the permits by arrival, the oldest first.
 type Arrivals = BTreeMap<u64, usize>;
 
 /// Half-open connections by source.
