@@ -52,7 +52,7 @@ enum Standing {
     Settled,
 }
 
-/// Wakes the task of one connection. Ringing an unanswered wake_flag again costs one atomic operation.
+/// Wakes the task of one connection. Setting it again before it is taken costs one atomic operation.
 #[derive(Debug)]
 pub(crate) struct WakeFlag {
     /// The permit's, here because a connection's task has no room for it.
@@ -95,7 +95,7 @@ impl WakeFlag {
         self.key as usize
     }
 
-    /// From now on the wake_flag wakes this task.
+    /// From now on the flag wakes this task.
     pub(crate) fn register(&self, task: &Waker) {
         self.task.register(task);
     }
@@ -110,7 +110,7 @@ impl WakeFlag {
         self.address.get().copied()
     }
 
-    /// Whether the wake_flag has rung since this was last asked.
+    /// Whether it was set since this was last asked.
     pub(crate) fn take(&self) -> bool {
         self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::AcqRel)
     }
