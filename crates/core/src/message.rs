@@ -12,6 +12,7 @@ use bytestring::ByteString;
 use jam_wire::encode;
 use jam_wire::packet::{PacketId, Publish, PublishProperties, QoS, Will};
 
+use crate::directory::Life;
 use crate::ids::UserId;
 use crate::time::Time;
 
@@ -34,6 +35,8 @@ pub struct Message {
     pub(crate) retain: bool,
     packet_id: Option<PacketId>,
     pub(crate) sender: UserId,
+    /// Which of the accounts that have had that id; `None` if that was not kept.
+    pub(crate) sender_life: Option<Life>,
     pub(crate) received_at: Time,
     pub(crate) expires_at: Time,
     properties: Option<Box<PublishProperties>>,
@@ -97,6 +100,7 @@ impl Message {
             retain: publish.retain,
             packet_id: publish.packet_id,
             sender,
+            sender_life: None,
             received_at: now,
             expires_at,
             properties,
@@ -124,10 +128,12 @@ impl Message {
     pub fn from_stored(
         stored: Publish,
         sender: UserId,
+        sender_life: Option<Life>,
         received_at: Time,
         expires_at: Time,
     ) -> Self {
         Self {
+            sender_life,
             received_at,
             expires_at,
             ..Self::new(stored, sender, received_at)
@@ -138,6 +144,12 @@ impl Message {
     #[must_use]
     pub fn sender(&self) -> &UserId {
         &self.sender
+    }
+
+    /// Which of the accounts that have had the sender's id wrote it, if that is known.
+    #[must_use]
+    pub fn sender_life(&self) -> Option<Life> {
+        self.sender_life
     }
 
     /// What it was published under, if it came as a PUBLISH of QoS 1 or 2 and not as a will.

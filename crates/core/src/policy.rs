@@ -12,7 +12,7 @@ use jam_wire::packet::PublishProperties;
 use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 
 use crate::directory::{
-    Directory, Friendship, Generation, LifeFact, Lookup, NotificationToken, Question, Token,
+    Directory, Friendship, Generation, Life, LifeFact, Lookup, NotificationToken, Question, Token,
 };
 use crate::ids::{ClientId, UserId};
 use crate::payload::{self, PayloadError};
@@ -127,6 +127,7 @@ pub struct Identity {
     user: UserId,
     client: ClientId,
     token: Token,
+    life: Life,
 }
 
 impl Identity {
@@ -140,6 +141,11 @@ impl Identity {
     #[must_use]
     pub fn client(&self) -> &ClientId {
         &self.client
+    }
+
+    /// Which of the accounts that have had the user id.
+    pub(crate) fn life(&self) -> Life {
+        self.life
     }
 
     /// What it proved it with.
@@ -183,12 +189,13 @@ pub fn authenticate(
     let expected = account.token.filter(|expected| expected.is(password));
     let token = expected.ok_or(refusals::WRONG_TOKEN)?;
     let client = client.clone();
+    let life = account.life;
     let identity = Identity {
         user,
         client,
         token,
+        life,
     };
-    let life = account.life;
     Ok((identity, LifeFact { life, as_of }))
 }
 
@@ -205,6 +212,8 @@ pub enum Destination {
 #[derive(Debug)]
 pub struct Permit {
     sender: UserId,
+    /// Of the sender's account, if a client of its wrote it.
+    sender_life: Option<Life>,
     receiver: UserId,
     destination: Destination,
     may_push: bool,
@@ -217,11 +226,25 @@ impl Permit {
     pub(crate) fn for_server(user: &UserId) -> Self {
         Self {
             sender: user.clone(),
+            sender_life: None,
             receiver: user.clone(),
             destination: Destination::OwnChannel,
             may_push: false,
             life: None,
         }
+    }
+
+    /// It is by the account of this life, of those that have had the sender's id.
+    pub(crate) fn by(self, life: Life) -> Self {
+        Self {
+            sender_life: Some(life),
+            ..self
+        }
+    }
+
+    /// Which account wrote it.
+    pub(crate) fn sender_life(&self) -> Option<Life> {
+        self.sender_life
     }
 
     /// Who wrote it, and whose it will be.
@@ -352,6 +375,7 @@ pub fn authorize_publish(
     };
     Ok(Permit {
         sender: sender.clone(),
+        sender_life: None,
         receiver,
         destination,
         may_push,

@@ -564,3 +564,97 @@ fn a_mark_is_told_from_another_by_each_of_its_bytes() {
         assert_eq!(mark.bytes(), bytes);
     }
 }
+
+/// What may be between the message and the account that gets its sender's id.
+const SENDER_STORIES: [fn(&Bench); 4] = [
+    |_| (),
+    |bench| bench.recheck(),
+    |bench| bench.crash(),
+    |bench| {
+        bench.recheck_that(true);
+        bench.crash();
+    },
+];
+
+/// Connects and subscribes to receipts, and leaves nothing behind when it goes.
+fn at_receipts(bench: &Bench, client: &str) -> Client {
+    let client = bench.client(client, V5);
+    client.connect();
+    client.subscribe(&format!("/{}/receipts", client.user()), QoS::AtLeastOnce);
+    client
+}
+
+#[test]
+fn a_receipt_is_not_for_the_account_that_has_the_senders_id_by_now() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        for story in SENDER_STORIES {
+            for is_same in [false, true] {
+                let bench = Bench::on_disk(|_| ());
+                bench.disk().expect("a disk").at_once(true);
+                let old = bench.client("2:phone", V5);
+                old.connect();
+                old.write("1", "from the old one", qos);
+                old.disconnect();
+                let life = bench.directory().life_of("2");
+                remove(&bench);
+                story(&bench);
+                add(&bench);
+                if is_same {
+                    bench.directory().set_life("2", life);
+                }
+                let new = at_receipts(&bench, "2:phone");
+                let friend = bench.at_inbox("1:phone", V5);
+                friend.read("2", "from the old one");
+                if is_same {
+                    new.ack(&new.expect_publish());
+                }
+                new.expect_nothing();
+                new.write("1", "from the new one", qos);
+                friend.read("2", "from the new one");
+                new.ack(&new.expect_publish());
+                new.expect_nothing();
+            }
+        }
+    }
+}
+
+#[test]
+fn nor_is_one_for_what_was_on_its_way_when_the_senders_account_ended() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let bench = Bench::on_disk(|_| ());
+        bench.disk().expect("a disk").at_once(true);
+        let friend = bench.at_inbox("1:phone", V5);
+        let old = at_receipts(&bench, "2:phone");
+        let id = old.publish("/1/inbox", packets::message("2", "hello"), qos);
+        let on_its_way = friend.expect_message("2", "hello");
+        bench.pass(Duration::from_secs(1));
+        old.expect_accepted(qos, id);
+        remove(&bench);
+        add(&bench);
+        bench.recheck();
+        let new = at_receipts(&bench, "2:phone");
+        friend.ack(&on_its_way);
+        new.expect_nothing();
+    }
+}
+
+/// The will is published in the name of the account that left it, as what that wrote itself.
+#[test]
+fn nor_for_the_will_of_the_account_before() {
+    let bench = Bench::on_disk(|_| ());
+    bench.disk().expect("a disk").at_once(true);
+    let old = bench.client("2:phone", V5);
+    old.connect_with(|connect| {
+        let mut will = packets::will("/1/inbox", r#"{"from":"2","content":"bye","type":0}"#);
+        will.qos = QoS::AtLeastOnce;
+        connect.will = Some(will);
+    });
+    old.drop_connection();
+    bench.pass(Duration::from_secs(1));
+    remove(&bench);
+    add(&bench);
+    let new = at_receipts(&bench, "2:phone");
+    let friend = bench.at_inbox("1:phone", V5);
+    friend.read("2", "bye");
+    new.expect_nothing();
+}

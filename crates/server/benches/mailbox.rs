@@ -122,7 +122,7 @@ fn message() -> Arc<Message> {
     };
     let sender = UserId::parse("1001").expect("a user id");
     let at = Time::from_millis(1_700_000_000_000);
-    Arc::new(Message::from_stored(publish, sender, at, Time::NEVER))
+    Arc::new(Message::from_stored(publish, sender, None, at, Time::NEVER))
 }
 
 /// CPU time of this process in clock ticks of 10 ms.

@@ -329,6 +329,7 @@ impl Connection {
         {
             Ok(permit) => {
                 let link = established.link.clone();
+                let permit = permit.by(link.identity().life());
                 let is_once = publish.qos == QoS::ExactlyOnce;
                 let _receiving = is_once.then(|| link.receiving());
                 let mut origin = Origin::Plain;

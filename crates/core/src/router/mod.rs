@@ -234,14 +234,18 @@ impl Router {
         let destination = permit.destination();
         let may_push = permit.may_push() && self.push_rules().is_some();
         let life = permit.life();
+        let sender_life = permit.sender_life();
         let (sender, receiver) = permit.into_users();
+        let mut message = Message::new(publish, sender, now);
+        message.sender_life = sender_life;
         let new = New {
-            message: Message::new(publish, sender, now),
+            message,
             destination,
             origin: link,
             may_wait: matches!(origin, Origin::Plain) && self.may_wait(),
             may_push,
             life,
+            only_for: None,
         };
         self.append(&receiver, new, &mut { receipt }, origin, now)
     }
@@ -301,6 +305,9 @@ impl Router {
                 && let Err(Outdated) = user.live(life, effects, next_seq)
             {
                 return Err(Box::new(new));
+            }
+            if new.only_for.is_some_and(|life| !user.is_still_of(&life)) {
+                return Ok(Ok(0));
             }
             let appended = match user.append(new, limits, next_seq, effects) {
                 Ok(appended) => appended,

@@ -10,6 +10,7 @@ use jam_wire::packet::{PacketId, Publish, QoS};
 
 use super::Router;
 use super::shard::{InGrace, lock};
+use crate::directory::Life;
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::message::Message;
@@ -23,6 +24,8 @@ use crate::user::{New, RECEIPTS, User};
 #[derive(Debug)]
 pub(crate) struct Owed {
     sender: UserId,
+    /// The account that wrote it, if that is known: who has its id later is told nothing.
+    sender_life: Option<Life>,
     /// As it stands in the payload.
     id: Option<Box<str>>,
     published_as: Option<PacketId>,
@@ -57,6 +60,7 @@ impl Router {
             .is_some_and(User::wants_receipts);
         wants.then(|| Owed {
             sender: sender.clone(),
+            sender_life: message.sender_life,
             id: payload::message_id(&message.payload).map(Into::into),
             published_as: message.packet_id(),
         })
@@ -101,6 +105,7 @@ impl Router {
             may_wait: !is_stored && self.may_wait(),
             may_push: false,
             life: None,
+            only_for: owed.sender_life,
         };
         let origin = if is_stored {
             Origin::ReceiptOf(seq)

@@ -6,7 +6,7 @@ use jam_wire::packet::{PacketId, QoS};
 use smallvec::SmallVec;
 
 use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, User, UserLimits};
-use crate::directory::LifeFact;
+use crate::directory::{Life, LifeFact};
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::mailbox::{DeviceSet, Gone, Kind, Mailbox, Residence};
@@ -32,6 +32,8 @@ pub(crate) struct New {
     pub(crate) may_push: bool,
     /// Of the receiver's account, if the directory was asked.
     pub(crate) life: Option<LifeFact>,
+    /// The account that it is for: nobody gets it if another one has the receiver's id by now.
+    pub(crate) only_for: Option<Life>,
 }
 
 /// What became of a message.
@@ -65,6 +67,7 @@ impl User {
             may_wait,
             may_push,
             life: _,
+            only_for: _,
         } = new;
         let now = message.received_at;
         let kept = message.qos != QoS::AtMostOnce;

@@ -127,6 +127,12 @@ impl User {
         owner.is_some_and(|owner| !owner.goes_on_as(life))
     }
 
+    /// Whether what there is belongs to the account of this life, which had the id at some time.
+    pub(crate) fn is_still_of(&self, life: &Life) -> bool {
+        let owner = self.owner.as_ref();
+        owner.is_some_and(|owner| life.goes_on_as(&owner.life))
+    }
+
     /// What says which sessions are the account's is of this generation, and contradicts what there is or not: whether
     /// it may.
     pub(super) fn judge_sessions(

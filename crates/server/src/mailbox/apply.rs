@@ -333,7 +333,7 @@ impl Applier {
 fn insert(verb: &str) -> String {
     format!(
         "{verb} INTO message (id, user, sender, flags, waits_for, acknowledged, received_at, expires_at,
-         size, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+         size, body, sender_life) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
     )
 }
 
@@ -367,6 +367,7 @@ fn message(
         rec::expiry(message.expires_at()),
         rec::number(op.size as u64),
         &buf[..],
+        message.sender_life().as_ref().map(rec::life),
     ];
     insert.execute(row).map(drop)
 }

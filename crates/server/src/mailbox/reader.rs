@@ -118,10 +118,13 @@ impl Reader {
 
 fn select(connection: &Connection, seq: Seq) -> Result<Option<Arc<Message>>, Error> {
     let mut select = connection.prepare_cached(
-        "SELECT sender, received_at, expires_at, body, flags FROM message WHERE id = ?1",
+        "SELECT sender, received_at, expires_at, body, flags, sender_life FROM message WHERE id = ?1",
     )?;
     let row = |row: &rusqlite::Row<'_>| {
-        let (sender, body) = (row.get_ref(0)?.as_str()?, row.get_ref(3)?.as_blob()?);
+        let (sender, body) = (
+            rec::sender(row.get_ref(0)?, row.get_ref(5)?)?,
+            row.get_ref(3)?.as_blob()?,
+        );
         let flags = rec::Flags::from_number(row.get(4)?)?;
         rec::decode_message(body, flags.packet_id, sender, row.get(1)?, row.get(2)?)
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use jam_core::directory::Mark;
+use jam_core::directory::{Life, Mark};
 use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::store::{Append, Subscription};
@@ -16,7 +16,7 @@ use jam_core::time::Time;
 use jam_wire::packet::{Packet, PacketId, Publish, QoS, Version, Will};
 use jam_wire::{Decoder, EncodeError, encode_publish_header};
 use rusqlite::Error;
-use rusqlite::types::Type;
+use rusqlite::types::{Type, ValueRef};
 
 /// The flags of a message: QoS in the two lowest bits.
 const QOS: i64 = 0b0011;
@@ -146,6 +146,45 @@ pub(super) fn mark(bytes: Option<&[u8]>) -> Result<Option<Mark>, Error> {
     Ok(Some(Mark::new(bytes)))
 }
 
+/// Of [`life`]: a byte that says whether the address is made up, then three marks, zeros for none.
+const LIFE_BYTES: usize = 1 + 3 * Mark::LEN;
+
+/// What is kept of the account that wrote a message.
+pub(super) fn life(life: &Life) -> [u8; LIFE_BYTES] {
+    let mut bytes = [0; LIFE_BYTES];
+    bytes[0] = life.made_up.into();
+    let marks = [life.email, life.name, life.password];
+    for (place, mark) in bytes[1..].chunks_exact_mut(Mark::LEN).zip(marks) {
+        place.copy_from_slice(&mark.map_or([0; Mark::LEN], |mark| mark.bytes()));
+    }
+    bytes
+}
+
+fn from_life(bytes: &[u8]) -> Result<Life, Error> {
+    let bytes: &[u8; LIFE_BYTES] = bytes.try_into().map_err(|_| wrong("an account's life"))?;
+    let mark_at = |at: usize| {
+        let start = 1 + at * Mark::LEN;
+        let bytes = &bytes[start..start + Mark::LEN];
+        // A mark does not begin with zero.
+        mark(Some(bytes).filter(|bytes| bytes[0] != 0))
+    };
+    Ok(Life {
+        email: mark_at(0)?,
+        name: mark_at(1)?,
+        password: mark_at(2)?,
+        made_up: bytes[0] != 0,
+    })
+}
+
+/// Who wrote a message: the id, and which of the accounts that have had it.
+pub(super) fn sender(
+    id: ValueRef<'_>,
+    account: ValueRef<'_>,
+) -> Result<(UserId, Option<Life>), Error> {
+    let account = account.as_blob_or_null()?.map(from_life).transpose()?;
+    Ok((user(id.as_str()?)?, account))
+}
+
 pub(super) fn packet_id(value: i64) -> Result<PacketId, Error> {
     let id = u16::try_from(value).ok().and_then(PacketId::new);
     id.ok_or_else(|| wrong("a packet id"))
@@ -169,7 +208,7 @@ fn encode_publish(publish: &Publish, buf: &mut BytesMut) -> Result<(), EncodeErr
 pub(super) fn decode_message(
     body: &[u8],
     has_packet_id: bool,
-    sender: &str,
+    (sender, sender_life): (UserId, Option<Life>),
     received_at: i64,
     expires_at: Option<i64>,
 ) -> Result<Arc<Message>, Error> {
@@ -177,7 +216,8 @@ pub(super) fn decode_message(
     publish.packet_id = publish.packet_id.filter(|_| has_packet_id);
     Ok(Arc::new(Message::from_stored(
         publish,
-        user(sender)?,
+        sender,
+        sender_life,
         Time::from_millis(from_number(received_at)?),
         from_expiry(expires_at)?,
     )))

@@ -482,12 +482,13 @@ pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
     let retained = retained(connection)?.len() as u64;
     claims(connection)?;
     pushes(connection)?;
-    let mut select =
-        connection.prepare("SELECT sender, received_at, expires_at, body FROM message")?;
+    let mut select = connection
+        .prepare("SELECT sender, received_at, expires_at, body, sender_life FROM message")?;
     let mut rows = select.query([])?;
     let mut messages = 0;
     while let Some(row) = rows.next()? {
-        let (sender, body) = (row.get_ref(0)?.as_str()?, row.get_ref(3)?.as_blob()?);
+        let sender = rec::sender(row.get_ref(0)?, row.get_ref(4)?)?;
+        let body = row.get_ref(3)?.as_blob()?;
         rec::decode_message(body, false, sender, row.get(1)?, row.get(2)?)?;
         messages += 1;
     }

@@ -41,8 +41,7 @@ impl Report {
     }
 }
 
-const MESSAGE: &str =
-    "id, user, sender, flags, waits_for, acknowledged, received_at, expires_at, size, body";
+const MESSAGE: &str = "id, user, sender, flags, waits_for, acknowledged, received_at, expires_at, size, body, sender_life";
 
 const THERE: &str = "SELECT 1 FROM message WHERE id = ?1";
 
@@ -230,7 +229,8 @@ fn is_message(row: &Row<'_>) -> Result<(), Error> {
     rec::from_devices(row.get(4)?)?;
     let (_, size): (bool, u32) = (row.get(5)?, row.get(8)?);
     let body = row.get_ref(9)?.as_blob()?;
-    let sender = row.get_ref(2)?.as_str()?;
+    let sender = rec::sender(row.get_ref(2)?, row.get_ref(10)?)?;
+    let id = sender.0.clone();
     let message = rec::decode_message(body, flags.packet_id, sender, row.get(6)?, row.get(7)?)?;
     let payload = message.to_stored().payload;
     // Before version 4 a message weighed its payload; a retained one of then, the whole packet.
@@ -239,7 +239,7 @@ fn is_message(row: &Row<'_>) -> Result<(), Error> {
         return Err(rec::wrong("the size of a message"));
     }
     // What lies on a page of its own may be anything by now. Most of that is no longer what was let in.
-    if flags.inbox && check_sender(&payload, sender).is_err() {
+    if flags.inbox && check_sender(&payload, id.as_str()).is_err() {
         return Err(rec::wrong("the payload of a message"));
     }
     Ok(())

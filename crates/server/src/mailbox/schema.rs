@@ -19,10 +19,10 @@ use super::{apply, records};
 pub(super) const APPLICATION_ID: i64 = 0x4A41_4D32;
 
 /// The schema that this program writes; [`MIGRATIONS`] lead there.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 
 /// What makes version n+1 out of version n, for n from 0.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE message (
         id INTEGER PRIMARY KEY,
@@ -166,6 +166,8 @@ pub(super) const MIGRATIONS: [&str; 5] = [
     "
     ALTER TABLE owner ADD COLUMN password BLOB;
     ALTER TABLE push ADD COLUMN expires_at INTEGER;",
+    "
+    ALTER TABLE message ADD COLUMN sender_life BLOB;",
 ];
 
 /// How long a statement waits for another process that has the file locked.

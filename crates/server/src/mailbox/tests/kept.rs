@@ -3,15 +3,17 @@
 use std::fs;
 use std::time::Duration;
 
+use jam_core::directory::{Life, Mark};
 use jam_core::store::{Append, OutboundState, Subscription, Write};
 use jam_core::time::Time;
 use jam_wire::packet::{PublishProperties, QoS, Will};
 use rusqlite::Connection;
 
 use super::setting::{
-    Found, Setting, append, append_of, id, message_under, record, retain_of, subscription, user,
-    will,
+    Found, Setting, append, append_by, append_of, id, message_under, record, retain_of,
+    subscription, user, will,
 };
+use crate::mailbox::salvage::salvage;
 
 #[test]
 fn messages_come_back_with_what_is_known_of_them() {
@@ -52,6 +54,56 @@ fn messages_come_back_with_what_is_known_of_them() {
     assert_eq!(loaded[1].1.to_stored().payload, vec![7; 100_000]);
     assert_eq!(loaded[0].1.sender(), &user("7"));
     assert_eq!(loaded[0].1.topic(), "/1/inbox");
+}
+
+/// Rows of before this was kept, and messages of the server's own, say nothing of it.
+#[test]
+fn which_account_wrote_a_message_comes_back_and_is_salvaged() {
+    let mut setting = Setting::new();
+    let life = |email: u8, name: u8, password: u8, made_up| {
+        let mark = |n: u8| (n != 0).then(|| Mark::new([n; Mark::LEN]));
+        Some(Life {
+            email: mark(email),
+            name: mark(name),
+            password: mark(password),
+            made_up,
+        })
+    };
+    let accounts = [
+        life(1, 3, 5, false),
+        life(1, 0, 0, true),
+        life(0, 3, 0, false),
+        life(0, 0, 5, false),
+        life(0, 0, 0, false),
+        None,
+        life(7, 9, 11, true),
+    ];
+    setting.write(
+        (1..)
+            .zip(accounts)
+            .map(|(seq, account)| append_by(seq, account)),
+    );
+    setting.close();
+    let saved = tempfile::tempdir().unwrap();
+    let to = saved.path().join("mailbox.db");
+    assert_eq!(salvage(setting.path(), &to).unwrap().messages, 7);
+    for is_salvaged in [false, true] {
+        if is_salvaged {
+            setting.close();
+            fs::copy(&to, setting.path().join("mailbox.db")).unwrap();
+        }
+        setting.reopen();
+        let loaded = setting.load(&[1, 2, 3, 4, 5, 6, 7]);
+        let found: Vec<_> = loaded.iter().map(|(_, it)| it.sender_life()).collect();
+        assert_eq!(found, accounts, "{is_salvaged}");
+    }
+    setting.close();
+    setting.sql("UPDATE message SET sender_life = x'00' WHERE id = 2");
+    setting.sql("UPDATE message SET sender_life = NULL WHERE id = 1");
+    setting.reopen();
+    let loaded = setting.load(&[1, 2]);
+    assert_eq!(loaded.len(), 1);
+    assert_eq!((loaded[0].0, loaded[0].1.sender_life()), (1, None));
 }
 
 /// What a sender is told of a message by; a will has none, and rows of before this was kept say so.

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use jam_core::directory::Mark;
+use jam_core::directory::{Life, Mark};
 use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::policy::Refusal;
@@ -193,6 +193,20 @@ pub(super) fn message(topic: &str, payload: impl Into<Bytes>) -> Arc<Message> {
     message_under(Some(NonZeroU16::MIN), topic, payload)
 }
 
+/// A message of 7 to 1, written by one of the accounts that have had that id.
+pub(super) fn append_by(seq: Seq, account: Option<Life>) -> Write {
+    let publish = message("/1/inbox", r#"{"from":"7"}"#).to_stored();
+    let (at, never) = (Time::from_millis(1_700_000_000_000), Time::NEVER);
+    Write::Append(Append {
+        seq,
+        user: user("1"),
+        message: Arc::new(Message::from_stored(publish, user("7"), account, at, never)),
+        inbox: true,
+        retained: false,
+        waits_for: 1,
+    })
+}
+
 /// A message that was published under this packet id; a will has none.
 pub(super) fn message_under(
     packet_id: Option<NonZeroU16>,
@@ -209,7 +223,13 @@ pub(super) fn message_under(
         payload: payload.into(),
     };
     let at = Time::from_millis(1_700_000_000_000);
-    Arc::new(Message::from_stored(publish, user("7"), at, Time::NEVER))
+    Arc::new(Message::from_stored(
+        publish,
+        user("7"),
+        None,
+        at,
+        Time::NEVER,
+    ))
 }
 
 pub(super) fn append(seq: Seq) -> Write {
