@@ -2,6 +2,8 @@
 //!
 //! A failure prints its seed: add it to [`PAST`] with a word on what it was.
 
+use std::ops::Range;
+
 use jam_testkit::random::{Bytes, Random};
 use jam_testkit::simulator;
 
@@ -10,7 +12,7 @@ const STEPS: usize = 1000;
 /// Runs of each kind without crashes.
 const RUNS: u64 = 150;
 /// Runs of each kind with crashes, and in the world, where there are crashes too: a million operations together.
-/// `JAM_SIMULATOR_RUNS` asks for another number of each.
+/// `JAM_SIMULATOR_RUNS` asks for another number of each, or for the seeds `from..to`.
 const RUNS_WITH_CRASHES: u64 = 300;
 const RUNS_IN_THE_WORLD: u64 = 200;
 /// Seeds that failed once.
@@ -61,15 +63,22 @@ fn a_fuzzer_s_bytes() {
     }
 }
 
-/// So many, unless another number is asked for.
-fn runs(usual: u64) -> u64 {
-    let asked = std::env::var("JAM_SIMULATOR_RUNS").ok();
-    asked.and_then(|runs| runs.parse().ok()).unwrap_or(usual)
+/// So many, unless others are asked for.
+fn runs(usual: u64) -> Range<u64> {
+    let Ok(asked) = std::env::var("JAM_SIMULATOR_RUNS") else {
+        return 0..usual;
+    };
+    let (from, to) = asked.split_once("..").unwrap_or(("0", &asked));
+    let number = |text: &str| {
+        text.parse()
+            .expect("JAM_SIMULATOR_RUNS is a number or from..to")
+    };
+    number(from)..number(to)
 }
 
 #[test]
 fn crashes_with_one_device_at_a_time() {
-    for seed in 0..runs(RUNS_WITH_CRASHES) {
+    for seed in runs(RUNS_WITH_CRASHES) {
         let _seed = Seed(seed, false);
         simulator::run_with_crashes(&mut Random::new(seed), false, STEPS);
     }
@@ -77,14 +86,14 @@ fn crashes_with_one_device_at_a_time() {
 
 #[test]
 fn crashes_with_many_devices() {
-    for seed in 0..runs(RUNS_WITH_CRASHES) {
+    for seed in runs(RUNS_WITH_CRASHES) {
         let _seed = Seed(seed, true);
         simulator::run_with_crashes(&mut Random::new(seed), true, STEPS);
     }
 }
 
 fn in_the_world(many: bool) {
-    for seed in 0..runs(RUNS_IN_THE_WORLD) {
+    for seed in runs(RUNS_IN_THE_WORLD) {
         let _seed = Seed(seed, many);
         simulator::run_in_the_world(&mut Random::new(seed), many, STEPS);
     }

@@ -8,34 +8,29 @@ use std::cell::{RefCell, RefMut};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use jam_core::UserLimits;
-use jam_core::connection::{Connection, Progress};
+use jam_core::connection::Connection;
 use jam_core::directory::Account;
 use jam_core::ids::UserId;
-use jam_core::link::Displaced;
 use jam_core::push::{DuePush, MAX_PUSHES, PushAudience, PushOutcome, PushRules};
 use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules, SHARDS};
 use jam_core::time::{Stamp, Time};
-use jam_wire::Decoder;
 use jam_wire::packet::Version;
 
 use crate::client::Client;
 use crate::clocks::Clocks;
 use crate::directory::{FakeDirectory, Snapshot};
 use crate::disk::CrashingStore;
+use crate::end::{End, Flag};
 use crate::packets::token;
 use crate::store::FaultyStore;
 
 /// Rounds over all connections after one event; more is a livelock.
 pub const MAX_TURNS: usize = 10_000;
-
-/// Bytes of the buffer in which packets arrive.
-pub(crate) const INPUT: usize = 16 * 1024;
 
 /// When every bench begins: some time in 2023.
 const START: Time = Time::from_millis(1_700_000_000_000);
@@ -62,32 +57,6 @@ pub(crate) struct World {
     /// Whether presence is told as soon as there is something to tell.
     pub(crate) telling: bool,
     ends: Vec<End>,
-}
-
-/// The server's end of a connection, and the bytes on their way.
-pub(crate) struct End {
-    connection: Option<Connection>,
-    flag: Arc<Flag>,
-    decoder: Decoder,
-    pub(crate) input: BytesMut,
-    pub(crate) output: BytesMut,
-    /// Whether the client takes what is written.
-    pub(crate) reading: bool,
-    /// What the client waits for that is about to be let in.
-    displaced: Option<Displaced>,
-    /// Packets have arrived that are not wanted yet.
-    is_held: bool,
-    /// The client has turned away: the place is free.
-    forgotten: bool,
-}
-
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// The rules a bench has if nothing else is said: one device, windows of 10, a day of session, no push.
@@ -227,8 +196,7 @@ impl Bench {
     pub fn crash(&self) {
         let disk = self.0.disk.clone().expect("a store with a file");
         for end in &mut self.world().ends {
-            end.connection = None;
-            end.input.clear();
+            end.die();
         }
         let (entries, found) = disk.crash();
         let router = Router::new(self.0.rules.clone(), self.0.directory.clone(), disk);
@@ -310,16 +278,7 @@ impl Bench {
             world.now = world.clocks.now(&router);
             let now = world.now;
             for end in &mut world.ends {
-                // Nobody is waited for so long.
-                end.displaced_have_left(&self.0.directory, now);
-                let is_due = |it: &Connection| it.deadline().is_some_and(|due| due <= now);
-                if end.connection.as_ref().is_some_and(is_due) {
-                    end.hear_out(&self.0.directory, now);
-                }
-                if let Some(connection) = &mut end.connection {
-                    let progress = connection.handle_timeout(now);
-                    end.proceed(progress, &self.0.directory, now);
-                }
+                end.handle_timeout(&self.0.directory, now);
             }
             let timers = self.router().pending_timers();
             for _ in 0..=timers {
@@ -399,17 +358,7 @@ impl Bench {
         let waker = Waker::from(flag.clone());
         let mut world = self.world();
         let connection = Connection::new(self.router(), address, waker, world.now);
-        let end = End {
-            decoder: Decoder::server(connection.max_packet()),
-            connection: Some(connection),
-            flag,
-            input: BytesMut::with_capacity(INPUT),
-            output: BytesMut::new(),
-            reading: true,
-            displaced: None,
-            is_held: false,
-            forgotten: false,
-        };
+        let end = End::new(connection, flag);
         match world.ends.iter().position(|end| end.forgotten) {
             Some(index) => {
                 world.ends[index] = end;
@@ -441,13 +390,7 @@ impl Bench {
         {
             let mut world = self.world();
             let now = world.now;
-            let end = &mut world.ends[end];
-            end.hear_out(&self.0.directory, now);
-            if let Some(mut connection) = end.connection.take() {
-                connection.handle_closed(now);
-            }
-            end.displaced = None;
-            end.forgotten = true;
+            world.ends[end].cut(&self.0.directory, now);
         }
         self.run();
     }
@@ -531,119 +474,5 @@ impl Bench {
             busy = true;
         }
         busy
-    }
-}
-
-impl End {
-    /// Whether somebody has left something for the connection.
-    fn is_called(&self) -> bool {
-        self.connection.is_some() && self.flag.0.load(Ordering::Relaxed)
-    }
-
-    /// One look at a connection; whether there was anything to do.
-    fn turn(&mut self, directory: &FakeDirectory, now: Time) -> bool {
-        let Some(connection) = &mut self.connection else {
-            return false;
-        };
-        let mut busy = false;
-        if self.flag.0.swap(false, Ordering::Relaxed) {
-            busy = true;
-            connection.handle_wake(now);
-        }
-        let waker = Waker::noop(); // everybody is looked at in each round
-        if self.displaced.as_ref().is_some_and(|it| it.is_over(waker)) {
-            busy = true;
-            self.displaced_have_left(directory, now);
-        }
-        busy |= self.decode(directory, now, |connection| connection.wants_input());
-        let Some(connection) = &mut self.connection else {
-            return busy;
-        };
-        if connection.has_notice() && !self.is_held {
-            busy = true;
-            connection.handle_heard();
-        }
-        while self.reading && !connection.output().is_empty() {
-            busy = true;
-            let some = connection.output().chunk().len();
-            let bytes = connection.output().copy_to_bytes(some);
-            self.output.extend_from_slice(&bytes);
-            connection.handle_flushed(now);
-        }
-        if connection.closing() {
-            busy = true;
-            connection.handle_closed(now);
-            self.connection = None;
-            self.input.clear();
-        }
-        busy
-    }
-
-    /// Takes the packets that are there, as long as they are wanted; whether there were any.
-    fn decode(
-        &mut self,
-        directory: &FakeDirectory,
-        now: Time,
-        wants: impl Fn(&mut Connection) -> bool,
-    ) -> bool {
-        let mut busy = false;
-        self.is_held = false;
-        while !self.input.is_empty()
-            && let Some(connection) = &mut self.connection
-        {
-            if self.displaced.is_some() || !wants(connection) {
-                self.is_held = !connection.closing();
-                break;
-            }
-            match self.decoder.decode(&mut self.input) {
-                Ok(Some(packet)) => {
-                    busy = true;
-                    let progress = connection.handle_packet(packet, now);
-                    self.proceed(progress, directory, now);
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    busy = true;
-                    let version = self.decoder.version();
-                    connection.handle_decode_error(&error, version, now);
-                    self.input.clear();
-                }
-            }
-        }
-        busy
-    }
-
-    fn proceed(&mut self, mut progress: Progress, directory: &FakeDirectory, now: Time) {
-        let Some(connection) = &mut self.connection else {
-            return;
-        };
-        loop {
-            match progress {
-                Progress::Ready => break,
-                Progress::Ask(question) => {
-                    progress = connection.resume(directory.load(question), now);
-                }
-                Progress::Displace(displaced) => {
-                    self.displaced = Some(displaced);
-                    break;
-                }
-            }
-        }
-        self.decoder.set_max_packet(connection.max_packet());
-    }
-
-    fn displaced_have_left(&mut self, directory: &FakeDirectory, now: Time) {
-        if self.displaced.take().is_some()
-            && let Some(connection) = &mut self.connection
-        {
-            let progress = connection.resume(Ok(()), now);
-            self.proceed(progress, directory, now);
-        }
-    }
-
-    /// The connection is going to end: what has arrived counts.
-    fn hear_out(&mut self, directory: &FakeDirectory, now: Time) {
-        self.displaced_have_left(directory, now);
-        self.decode(directory, now, Connection::wants_last_input);
     }
 }

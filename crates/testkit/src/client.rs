@@ -12,7 +12,8 @@ use jam_wire::packet::{
 };
 use jam_wire::{ConnectReturnCode, Decoder, ReasonCode, encode};
 
-use crate::bench::{Bench, INPUT};
+use crate::bench::Bench;
+use crate::end::INPUT;
 use crate::packets;
 
 /// What a client takes; the server has its own limits.
@@ -437,6 +438,20 @@ impl Client {
     /// Whether the client takes what the server writes.
     pub fn set_reading(&self, reading: bool) {
         self.bench.with_end(self.end(), |end| end.reading = reading);
+        self.bench.run();
+    }
+
+    /// Whether the server has something of this client's that it has not handled.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        let end = self.end.get();
+        end.is_some_and(|end| self.bench.with_end(end, |end| end.is_behind()))
+    }
+
+    /// Whether the server is busy with others: it looks at what this client sends when it is no longer, when the
+    /// connection ends or when another one is to take its place.
+    pub fn set_busy(&self, busy: bool) {
+        self.bench.with_end(self.end(), |end| end.busy = busy);
         self.bench.run();
     }
 

@@ -59,6 +59,7 @@ struct Facts {
     /// What is in memory; `None` if everything is.
     loaded: Option<HashSet<Question>>,
     failing: bool,
+    hanging: bool,
     loads: usize,
 }
 
@@ -135,7 +136,7 @@ impl FakeDirectory {
     /// If the directory is failing.
     pub fn friends(&self, user: &UserId, watching: bool) -> Result<Vec<UserId>, Unavailable> {
         let facts = self.facts();
-        if facts.failing {
+        if facts.failing || facts.hanging {
             return Err(Unavailable);
         }
         let user = user.to_string();
@@ -173,6 +174,22 @@ impl FakeDirectory {
         self.facts().failing = failing;
     }
 
+    /// Whether loading does not come back from now on: whoever can wait waits, others go without.
+    pub fn hang(&self, hanging: bool) {
+        self.facts().hanging = hanging;
+    }
+
+    /// Whether loading works.
+    pub fn is_answering(&self) -> bool {
+        let facts = self.facts();
+        !facts.failing && !facts.hanging
+    }
+
+    /// See [`Self::hang`].
+    pub fn is_hanging(&self) -> bool {
+        self.facts().hanging
+    }
+
     /// How often a fact was loaded.
     pub fn loads(&self) -> usize {
         self.facts().loads
@@ -186,7 +203,7 @@ impl FakeDirectory {
         let mut facts = self.facts();
         facts.loads += 1;
         facts.look();
-        if facts.failing {
+        if facts.failing || facts.hanging {
             return Err(Unavailable);
         }
         if let Some(loaded) = &mut facts.loaded {
@@ -318,7 +335,8 @@ impl Directory for FakeDirectory {
         let back = (sender.to_string(), receiver.to_string());
         self.look_up(question, |facts| {
             let blocked = facts.blocks.contains(&pair) || facts.blocks.contains(&back);
-            if facts.friends.contains(&pair) && !blocked {
+            let hidden = facts.hidden.contains(receiver.as_str());
+            if facts.friends.contains(&pair) && !blocked && !hidden {
                 Friendship::Friends(facts.life(receiver.as_str()))
             } else {
                 Friendship::NotFriends

@@ -22,6 +22,21 @@ use jam_core::store::{
 };
 use jam_wire::packet::PacketId;
 
+/// What a user has in the store.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Weights {
+    /// In the inbox.
+    pub messages: usize,
+    /// Of those.
+    pub bytes: u64,
+    /// Of retained messages.
+    pub retained_bytes: u64,
+    /// Of wills, due or not.
+    pub will_bytes: u64,
+    /// Of messages that wait to be written.
+    pub pending_bytes: u64,
+}
+
 /// The store.
 #[derive(Debug, Default)]
 pub struct CrashingStore {
@@ -78,6 +93,42 @@ impl CrashingStore {
     pub fn kept(&self) -> usize {
         let state = self.state();
         state.file.entries.len() - state.file.retained.len()
+    }
+
+    /// What a user has in the file, and what waits to be written.
+    pub fn weights(&self, user: &str) -> Weights {
+        let state = self.state();
+        let file = &state.file;
+        let mut weights = Weights::default();
+        for (seq, (append, _)) in &file.entries {
+            if append.user.as_str() != user {
+                continue;
+            }
+            let weight = append.message.weight();
+            if append.inbox {
+                weights.messages += 1;
+                weights.bytes += weight;
+            } else if file.retained.contains(seq) {
+                weights.retained_bytes += weight;
+            }
+        }
+        let sessions = file.sessions.values().map(|(record, ..)| record);
+        let sessions = sessions.filter(|it| it.user.as_str() == user);
+        let wills = file.wills.values().filter(|it| it.user.as_str() == user);
+        let wills = sessions
+            .filter_map(|it| it.will.as_ref())
+            .chain(wills.map(|it| &it.will));
+        weights.will_bytes = wills
+            .map(|will| (will.topic.len() + will.payload.len()) as u64)
+            .sum();
+        for write in state.calls.iter().flat_map(|(writes, _)| writes) {
+            if let Write::Append(append) | Write::Retain(append) = write
+                && append.user.as_str() == user
+            {
+                weights.pending_bytes += append.message.weight();
+            }
+        }
+        weights
     }
 
     /// Whether from now on every call is committed and answered as soon as no lock is held.

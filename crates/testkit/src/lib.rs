@@ -18,6 +18,7 @@ pub mod client;
 mod clocks;
 pub mod directory;
 pub mod disk;
+mod end;
 pub mod hostile;
 pub mod packets;
 mod presence;

@@ -18,6 +18,8 @@ pub(super) struct Pushes {
     last: Pairs,
     /// Of those whose receiver has not been heard of since.
     window: Pairs,
+    /// Users whose acknowledgements the server has not handled: it hears of them whenever it does.
+    behind: Vec<&'static str>,
 }
 
 impl Pushes {
@@ -26,12 +28,19 @@ impl Pushes {
             collapse,
             last: Pairs::new(),
             window: Pairs::new(),
+            behind: Vec::new(),
         }
     }
 
     /// A user has come, or may have acknowledged something.
     pub(super) fn heard_of(&mut self, user: &str) {
         self.window.retain(|(receiver, _), _| receiver != user);
+    }
+
+    /// These have sent what the server may not have handled.
+    pub(super) fn are_behind(&mut self, users: impl Iterator<Item = &'static str>) {
+        self.behind.clear();
+        self.behind.extend(users);
     }
 
     /// A user's account has ended: nothing is known of pushes to it, or for it.
@@ -64,14 +73,20 @@ impl Pushes {
             before.is_none_or(|before| before + self.collapse <= now),
             "two pushes in a window: {pair:?}"
         );
+        if self.behind.iter().any(|user| *user == pair.0) {
+            self.window.remove(&pair);
+        }
         self.last.insert(pair, now);
     }
 
     /// Somebody has been told of each message that nobody has acknowledged.
     pub(super) fn check_complete(&self, messages: &[Message]) {
         for (number, message) in messages.iter().enumerate() {
-            let waits =
-                message.accepted && !message.acknowledged && message.is_kept() && !message.excused;
+            let waits = message.accepted
+                && !message.acknowledged
+                && message.is_kept()
+                && !message.excused
+                && message.expires.is_none();
             if !waits || message.sender == message.receiver {
                 continue;
             }

@@ -3,15 +3,17 @@
 //! It does nothing by itself: what it has to answer waits in `todo` until it is told to act, so that
 //! connections break between any two steps of a handshake.
 
+mod acks;
+mod receiving;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroU16;
 
-use bytes::Bytes;
 use jam_core::time::Time;
-use jam_wire::ReasonCode;
 use jam_wire::packet::{Ack, Packet, PacketId, Publish, QoS, Version};
 
-use super::{Message, Messages, SESSION};
+use super::wills::{Fate, Testament};
+use super::{Messages, SESSION};
 use crate::bench::Bench;
 use crate::client::{Client, lasting as ask_lasting};
 use crate::packets;
@@ -19,6 +21,8 @@ use crate::packets;
 /// Messages that the server may have on their way to a device: its own limit, and what 5.0 clients ask for.
 const WINDOW: usize = 10;
 const RECEIVE_MAXIMUM: u16 = 4;
+/// What is published on own channels.
+pub(super) const NOISE: &str = "noise";
 
 /// A message on its way to the server.
 #[derive(Debug)]
@@ -27,6 +31,10 @@ pub(super) struct Outgoing {
     publish: Publish,
     number: usize,
     allowed: bool,
+    /// Whether it is refused for want of room.
+    refusal: Option<bool>,
+    /// It was not, and is now: it may have been refused.
+    was_refused: bool,
     /// The PUBREC has come.
     received: bool,
 }
@@ -53,6 +61,34 @@ pub(super) struct Device {
     ends_early: Option<Time>,
     /// What the next connection asks for, and then what this one has asked for, if it could.
     pub(super) receive_maximum: Option<u16>,
+    pub(super) token: String,
+    /// What is not acknowledged to its sender may not get to the server.
+    pub(super) is_unpromised: bool,
+    /// The will that the next connection leaves with the server, and the one that this one has, or that has a delay.
+    pub(super) next_will: Option<Testament>,
+    will: Option<Testament>,
+    /// When the will's delay is over, of a device that is away.
+    will_at: Option<Time>,
+    /// What has become of wills.
+    pub(super) fates: Vec<(usize, Fate)>,
+    /// The server does not look at what the device sends.
+    pub(super) waits: bool,
+    /// The device looks at what the server writes.
+    pub(super) reads: bool,
+    /// A connection of the session has ended with output that the device has not read, or may have.
+    missed: bool,
+    /// Bytes of a packet that this connection takes.
+    pub(super) max_packet: Option<u32>,
+    /// The mailboxes may be full.
+    pub(super) is_tight: bool,
+    pub(super) now: Time,
+    /// What comes may have been written some time ago.
+    pub(super) is_late: bool,
+    /// What the session has acknowledged, as far as the server has handled that, and what it has not.
+    pub(super) acked: HashSet<usize>,
+    late_acks: Vec<usize>,
+    /// Those of which the store may not know.
+    fresh_acks: Vec<usize>,
     /// The store may fail: what is allowed may be refused all the same.
     pub(super) fallible: bool,
     /// The server has crashed since the session began.
@@ -85,10 +121,11 @@ pub(super) struct Device {
 impl Device {
     pub(super) fn new(bench: &Bench, id: &str, version: Version) -> Self {
         let user = super::USERS.into_iter().find(|user| id.starts_with(user));
+        let user = user.expect("a device of one of the users");
         Self {
             client: bench.client(id, version),
             version,
-            user: user.expect("a device of one of the users"),
+            user,
             connected: false,
             lasting: false,
             unsure: false,
@@ -99,6 +136,22 @@ impl Device {
             ends_late: None,
             ends_early: None,
             receive_maximum: Some(RECEIVE_MAXIMUM),
+            token: packets::token(user),
+            is_unpromised: false,
+            next_will: None,
+            will: None,
+            will_at: None,
+            fates: Vec::new(),
+            waits: false,
+            reads: true,
+            missed: false,
+            max_packet: None,
+            is_tight: false,
+            now: Time::NEVER,
+            is_late: false,
+            acked: HashSet::new(),
+            late_acks: Vec::new(),
+            fresh_acks: Vec::new(),
             fallible: false,
             crashed: false,
             session: None,
@@ -137,6 +190,7 @@ impl Device {
         now: Time,
         messages: &mut Messages,
     ) {
+        self.look_at_will(now);
         // 3.1.1 has one flag for both.
         let clean = if self.version == Version::V5 {
             clean
@@ -148,8 +202,11 @@ impl Device {
                 ask_lasting(connect);
             }
             connect.clean_start = clean;
+            connect.will = self.next_will.as_ref().map(|it| it.will.clone());
+            connect.password = Some(self.token.clone().into());
             if connect.version == Version::V5 {
                 connect.properties.receive_maximum = self.receive_maximum.and_then(NonZeroU16::new);
+                connect.properties.maximum_packet_size = self.max_packet;
             }
         });
         let mut present = self.session.is_some() && !clean;
@@ -163,29 +220,39 @@ impl Device {
         }
         self.ends_late = None;
         self.ends_early = self.ends_early.or(self.session);
+        if present && self.will.is_some() {
+            self.is_no_will();
+        }
         if !present {
-            self.end_session();
+            self.end_session_at(now);
             self.unsure = true;
         }
         self.session = Some(Time::NEVER);
         (self.connected, self.lasting) = (true, lasting);
+        self.will = self.next_will.take();
         for index in 0..self.outgoing.len() {
             let outgoing = &mut self.outgoing[index];
+            messages[outgoing.number].is_unordered |= self.missed || self.is_tight;
             if outgoing.received {
                 self.client.send(Packet::PubRel(Ack::success(outgoing.id)));
                 continue;
             }
             outgoing.publish.dup = true;
-            messages[outgoing.number].sent_again = true;
-            messages[outgoing.number].repeated |= outgoing.publish.qos == QoS::AtLeastOnce;
+            let message = &mut messages[outgoing.number];
+            message.repeated |= outgoing.publish.qos == QoS::AtLeastOnce;
+            message.resent += usize::from(outgoing.publish.qos == QoS::AtLeastOnce);
+            message.is_sent_again();
             self.unanswered.push_back(outgoing.id);
             self.client.send(Packet::Publish(outgoing.publish.clone()));
         }
     }
 
     pub(super) fn leave(&mut self, polite: bool, now: Time) {
+        // What it has acknowledged makes room for more.
+        self.missed |= self.client.is_behind();
         if polite {
             self.client.disconnect();
+            self.is_no_will();
         }
         self.client.drop_connection();
         self.lose_connection(now);
@@ -194,6 +261,11 @@ impl Device {
     /// The connection has ended; the session goes on if it was asked to.
     pub(super) fn lose_connection(&mut self, now: Time) {
         self.connected = false;
+        self.missed |= !self.reads || self.waits;
+        self.acks_are_heard();
+        (self.waits, self.reads) = (false, true);
+        self.will_at = self.will.as_ref().map(|it| now + it.delay);
+        self.look_at_will(now);
         self.unanswered.clear();
         self.errors.clear();
         self.todo.clear();
@@ -202,7 +274,7 @@ impl Device {
         self.last_of.clear();
         self.session = Some(now + SESSION);
         if !self.lasting {
-            self.end_session();
+            self.end_session_at(now);
         }
     }
 
@@ -216,6 +288,11 @@ impl Device {
         } else if self.session.is_some() {
             self.ends_late = Some(late);
         }
+        // Its delay may begin anew: it may come, and need not if the client is back before.
+        if let Some(it) = self.will.take() {
+            self.fates.push((it.number, Fate::Due(now)));
+        }
+        self.will_at = None;
         if self.unanswered_subscribes > 0 {
             self.owed.clear();
             (self.subscribed, self.maybe_subscribed) = (false, true);
@@ -229,6 +306,7 @@ impl Device {
 
     /// The account has ended, and everything of it.
     pub(super) fn end_life(&mut self) {
+        self.is_no_will();
         if self.connected {
             assert!(
                 self.client.is_closed(),
@@ -242,6 +320,27 @@ impl Device {
         self.end_session();
     }
 
+    /// The server has ended the connection; the session goes on.
+    pub(super) fn is_evicted(&mut self, now: Time) {
+        if self.connected {
+            assert!(
+                self.client.is_closed(),
+                "{} is still there",
+                self.client.id()
+            );
+            self.client.drop_connection();
+            self.lose_connection(now);
+        }
+    }
+
+    /// What is on its way to the server was not allowed, and is now.
+    pub(super) fn is_allowed_now(&mut self, number: usize) {
+        let outgoing = self.outgoing.iter_mut();
+        for it in outgoing.filter(|it| it.number == number) {
+            (it.allowed, it.was_refused) = (true, true);
+        }
+    }
+
     /// Whether a message is on its way to the server, or will be again.
     pub(super) fn is_publishing(&self, number: usize) -> bool {
         self.outgoing.iter().any(|it| it.number == number)
@@ -249,13 +348,49 @@ impl Device {
 
     pub(super) fn expire(&mut self, now: Time) {
         let until = self.ends_late.max(self.session);
-        if !self.connected && until.is_some_and(|until| until <= now) {
-            self.end_session();
+        if !self.connected {
+            self.look_at_will(now);
         }
+        if !self.connected && until.is_some_and(|until| until <= now) {
+            self.end_session_at(now);
+        }
+    }
+
+    /// As [`Self::end_session`]; a will that waits for the end of a delay is due.
+    pub(super) fn end_session_at(&mut self, now: Time) {
+        if self.will_at.take().is_some()
+            && let Some(it) = self.will.take()
+        {
+            self.fates.push((it.number, Fate::Due(now)));
+        }
+        self.end_session();
+    }
+
+    /// A will whose delay is over is due.
+    fn look_at_will(&mut self, now: Time) {
+        if let Some(at) = self.will_at.take_if(|at| *at <= now)
+            && let Some(it) = self.will.take()
+        {
+            self.fates.push((it.number, Fate::Due(at)));
+        }
+    }
+
+    /// The will is not to be written any more.
+    fn is_no_will(&mut self) {
+        self.will_at = None;
+        self.fates
+            .extend(self.will.take().map(|it| (it.number, Fate::Never)));
+    }
+
+    /// A DISCONNECT on a connection of its own that is about to be displaced.
+    pub(super) fn say_goodbye(&mut self, old: &Client) {
+        old.disconnect();
+        self.is_no_will();
     }
 
     /// The server forgets the session, and so does the device.
     pub(super) fn end_session(&mut self) {
+        self.missed = false;
         self.session = None;
         (self.unsure, self.doubtful, self.crashed) = (false, false, false);
         (self.ends_late, self.ends_early) = (None, None);
@@ -266,13 +401,14 @@ impl Device {
         self.outgoing.clear();
         self.in_flight.clear();
         self.received.clear();
+        self.acked.clear();
         self.seen.clear();
         self.seen_once.clear();
         self.owed.clear();
     }
 
     /// Another device of the user has come.
-    pub(super) fn expect_logout(&mut self) {
+    pub(super) fn expect_logout(&mut self, now: Time) {
         let mut told = false;
         while let Some(packet) = self.client.next() {
             if let Packet::Publish(publish) = packet {
@@ -282,7 +418,7 @@ impl Device {
             }
         }
         assert!(
-            told,
+            told || !self.reads,
             "{} was not told that it is logged out",
             self.client.id()
         );
@@ -293,7 +429,7 @@ impl Device {
         );
         self.client.drop_connection();
         self.lasting = false;
-        self.lose_connection(Time::NEVER);
+        self.lose_connection(now);
     }
 
     // Doing something.
@@ -311,8 +447,14 @@ impl Device {
             // What was not sent goes to somebody else.
             self.owed.clear();
         }
-        (self.subscribed, self.maybe_subscribed) = (on, false);
+        // What was written before is still to be read.
+        (self.subscribed, self.maybe_subscribed) = (on, !on && !self.reads);
         self.unsubscribing = !on && self.unanswered_subscribes > 0;
+        self.is_subscribing();
+    }
+
+    /// A SUBSCRIBE, or the opposite, is on its way.
+    pub(super) fn is_subscribing(&mut self) {
         self.unanswered_subscribes += 1;
     }
 
@@ -324,36 +466,34 @@ impl Device {
             self.unanswered_subscribes += 1;
             self.send(Packet::Subscribe(Box::new(subscribe)));
         } else {
-            let mut publish = packets::publish(&topic, "noise", QoS::AtMostOnce, None);
+            let mut publish = packets::publish(&topic, NOISE, QoS::AtMostOnce, None);
             publish.retain = retain;
             self.send(Packet::Publish(publish));
         }
     }
 
+    /// `refusal` is whether the mailbox has no room for it, if that is known.
     pub(super) fn publish(
         &mut self,
-        receiver: &str,
-        payload: Bytes,
-        qos: QoS,
+        mut publish: Publish,
         number: usize,
         allowed: bool,
+        refusal: Option<bool>,
     ) {
-        let mut id = None;
-        if qos != QoS::AtMostOnce {
+        if publish.qos != QoS::AtMostOnce {
             let used = |id: &PacketId| self.outgoing.iter().any(|other| other.id == *id);
-            id = (0..).map(|_| self.client.take_id()).find(|id| !used(id));
+            publish.packet_id = (0..).map(|_| self.client.take_id()).find(|id| !used(id));
         }
-        let publish = packets::publish(&format!("/{receiver}/inbox"), payload, qos, id);
-        if let Some(id) = id {
+        if let Some(id) = publish.packet_id {
             self.unanswered.push_back(id);
-            let publish = publish.clone();
-            let received = false;
             self.outgoing.push_back(Outgoing {
                 id,
-                publish,
+                publish: publish.clone(),
                 number,
                 allowed,
-                received,
+                refusal,
+                was_refused: false,
+                received: false,
             });
         }
         self.send(Packet::Publish(publish));
@@ -377,11 +517,13 @@ impl Device {
                 self.window.remove(&ack.packet_id);
                 if let Some(number) = self.in_flight.remove(&ack.packet_id).flatten() {
                     messages[number].acknowledged = true;
+                    self.has_acked(number, messages);
                 }
             }
             Packet::PubRec(ack) => {
                 if let Some(number) = self.in_flight.get(&ack.packet_id).copied().flatten() {
                     messages[number].acknowledged = true;
+                    self.has_acked(number, messages);
                 }
             }
             Packet::PubComp(ack) => {
@@ -402,200 +544,12 @@ impl Device {
     /// The session has brought what it owed.
     pub(super) fn check_complete(&self, messages: &Messages) {
         // What was not acknowledged to its sender may have been lost in a crash, or refused by the store.
-        let mut missing = self.owed.difference(&self.seen);
-        let missing =
-            missing.find(|number| !(self.fallible || self.crashed) || messages[**number].accepted);
+        let owed = self.owed.iter();
+        let mut missing =
+            owed.filter(|it| !self.seen.contains(it) && messages[**it].expires.is_none());
+        let missing = missing.find(|number| {
+            !(self.fallible || self.crashed || self.is_unpromised) || messages[**number].accepted
+        });
         assert_eq!(missing, None, "{} has not got it", self.client.id());
     }
-
-    // Being sent something.
-
-    pub(super) fn drain(&mut self, in_order: bool, messages: &mut Messages) {
-        if !self.connected {
-            return;
-        }
-        while let Some(packet) = self.client.next() {
-            match packet {
-                Packet::Publish(publish) => self.take(&publish, in_order, messages),
-                Packet::PubAck(ack) => self.answered(&ack, QoS::AtLeastOnce, messages),
-                Packet::PubRec(ack) => self.answered(&ack, QoS::ExactlyOnce, messages),
-                Packet::PubComp(ack) => self
-                    .outgoing
-                    .retain(|outgoing| outgoing.id != ack.packet_id),
-                Packet::PubRel(ack) => {
-                    self.received.remove(&ack.packet_id);
-                    self.todo
-                        .push_back(Packet::PubComp(Ack::success(ack.packet_id)));
-                }
-                Packet::SubAck(_) | Packet::UnsubAck(_) => {
-                    self.unanswered_subscribes = self.unanswered_subscribes.saturating_sub(1);
-                    self.unsubscribing &= self.unanswered_subscribes > 0;
-                    (self.unsure, self.doubtful, self.ends_early) = (false, false, None);
-                }
-                Packet::PingResp => {}
-                other => panic!("{} did not expect {other:?}", self.client.id()),
-            }
-        }
-        assert!(
-            !self.client.is_closed(),
-            "{} was disconnected",
-            self.client.id()
-        );
-    }
-
-    /// PUBACK or PUBREC.
-    fn answered(&mut self, ack: &Ack, qos: QoS, messages: &mut Messages) {
-        let id = ack.packet_id;
-        assert_eq!(
-            self.unanswered.pop_front(),
-            Some(id),
-            "acknowledgements out of order"
-        );
-        let index = self.outgoing.iter().position(|outgoing| outgoing.id == id);
-        let index = index.expect("an acknowledgement of something on its way");
-        let outgoing = &mut self.outgoing[index];
-        assert_eq!(
-            outgoing.publish.qos, qos,
-            "the wrong kind of acknowledgement"
-        );
-        let known = outgoing.allowed || self.errors.contains(&id.get()) || outgoing.publish.dup;
-        assert!(known, "a refusal was acknowledged before its error");
-        let told = self.errors.remove(&id.get());
-        let success = !told && ack.reason == ReasonCode::Success;
-        if self.version == Version::V5 && !outgoing.publish.dup && !self.fallible {
-            assert_eq!(success, outgoing.allowed, "{outgoing:?}");
-        }
-        if outgoing.allowed && success {
-            messages[outgoing.number].accepted = true;
-        }
-        if qos == QoS::AtLeastOnce || ack.reason.is_error() {
-            self.outgoing.remove(index);
-        } else {
-            outgoing.received = true;
-            self.todo.push_back(Packet::PubRel(Ack::success(id)));
-        }
-    }
-
-    fn take(&mut self, publish: &Publish, in_order: bool, messages: &mut Messages) {
-        if publish.topic == self.client.channel() {
-            self.errors.extend(message_id(&publish.payload));
-            return;
-        }
-        let number = (publish.topic == self.client.inbox()).then(|| number(&publish.payload));
-        let again = publish
-            .packet_id
-            .is_some_and(|id| self.received.contains(&id));
-        if let Some(id) = publish.packet_id {
-            self.take_id(id, publish, number);
-        }
-        let Some(number) = number else {
-            return;
-        };
-        let message = &messages[number];
-        let who = self.client.id();
-        assert_eq!(message.receiver, self.user, "{who} got {message:?}");
-        assert!(message.allowed && !message.gone, "{who} got {message:?}");
-        assert_eq!(publish.qos, message.qos);
-        assert!(!publish.retain);
-        // What waits for the store under its packet id already still comes (MQTT 5.0, section 3.10.4).
-        let started = publish.dup || publish.qos != QoS::AtMostOnce;
-        let subscribed = self.subscribed || self.maybe_subscribed || self.unsubscribing;
-        assert!(subscribed || started, "{who} has not subscribed");
-        if self.version == Version::V5 {
-            let from = [("from", message.sender)].into();
-            let properties = publish.properties.as_ref();
-            assert!(properties.is_some_and(|it| it.user == from));
-        }
-        let first = self.seen.insert(number);
-        assert!(
-            !publish.dup || !first || self.crashed,
-            "{who}: message {number} was never sent before"
-        );
-        assert!(
-            publish.dup || first || publish.qos != QoS::AtLeastOnce || message.repeated,
-            "{who}: message {number} was sent before"
-        );
-        // One that went with its receiver's account, or was refused unheard, and is sent again, comes after what was
-        // sent meanwhile.
-        let message = &messages[number];
-        let is_late = message.excused || (self.fallible && message.sent_again);
-        let is_ordered = in_order && publish.qos != QoS::AtMostOnce && !is_late;
-        if is_ordered && !messages[number].arrived {
-            let (sender, receiver) = (messages[number].sender, messages[number].receiver);
-            let is_later =
-                |it: &&Message| it.arrived && it.sender == sender && it.receiver == receiver;
-            let later = messages[number..].iter().find(is_later);
-            assert!(
-                later.is_none(),
-                "{who} got message {number} after {later:?}"
-            );
-            messages[number].arrived = true;
-        }
-        let message = &messages[number];
-        let first_here = self.seen_here.insert(number);
-        assert!(
-            first_here || message.repeated,
-            "{who} got message {number} twice"
-        );
-        if publish.qos == QoS::ExactlyOnce && !again {
-            assert!(
-                self.seen_once.insert(number),
-                "{who} got message {number} twice at QoS 2"
-            );
-        }
-        if in_order && !message.repeated && !is_late {
-            let last = self.last_of.insert(message.sender, number);
-            assert!(
-                last < Some(number),
-                "{who} got message {number} after {last:?}"
-            );
-        }
-    }
-
-    /// A packet id on its way to the device.
-    fn take_id(&mut self, id: PacketId, publish: &Publish, number: Option<usize>) {
-        assert!(self.window.insert(id), "packet id {id} is on its way twice");
-        let window = if self.version == Version::V5 {
-            self.receive_maximum.map_or(WINDOW, usize::from)
-        } else {
-            WINDOW
-        };
-        // A message that was refused when it was on its way already has left the server's window.
-        assert!(
-            self.window.len() <= window || self.fallible,
-            "more on their way than the window"
-        );
-        if let Some(before) = self.in_flight.insert(id, number) {
-            assert_eq!(
-                before, number,
-                "packet id {id} stands for something else now"
-            );
-            assert!(publish.dup, "packet id {id} was on its way");
-        }
-        let ack = Ack::success(id);
-        if publish.qos == QoS::ExactlyOnce {
-            self.received.insert(id);
-            self.todo.push_back(Packet::PubRec(ack));
-        } else {
-            self.todo.push_back(Packet::PubAck(ack));
-        }
-    }
-}
-
-/// The number of a message, which is its content.
-fn number(payload: &[u8]) -> usize {
-    digits_after(payload, r#""content":""#).expect("a message of the simulator's")
-}
-
-/// The message id of an error, if it has one.
-fn message_id(payload: &[u8]) -> Option<u16> {
-    digits_after(payload, r#""messageId":"#).and_then(|id| u16::try_from(id).ok())
-}
-
-fn digits_after(payload: &[u8], what: &str) -> Option<usize> {
-    let (_, rest) = std::str::from_utf8(payload).ok()?.split_once(what)?;
-    let end = rest
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(rest.len());
-    rest[..end].parse().ok()
 }
