@@ -19,7 +19,7 @@ impl Expiry {
         Self(bytes)
     }
 
-    fn time(self) -> Time {
+    pub(super) fn time(self) -> Time {
         let [a, b, c, d, e, f] = self.0;
         match u64::from_be_bytes([0, 0, a, b, c, d, e, f]) {
             Self::NEVER => Time::NEVER,
@@ -42,14 +42,8 @@ impl Next {
     /// An entry is here, or may leave. What is in its grace does not stay for long enough.
     pub(super) fn note(&mut self, entry: &Entry) {
         if entry.residence != Residence::Grace {
-            self.0 = self.0.min(entry.expires.time());
+            self.0 = self.0.min(entry.expires_at());
         }
-    }
-}
-
-impl Entry {
-    pub(crate) fn is_expired(&self, now: Time) -> bool {
-        self.expires.time() <= now
     }
 }
 
@@ -76,7 +70,7 @@ impl Mailbox {
     /// What has expired, and is not on its way to anybody, leaves. Retained messages that have expired are no longer
     /// retained when this is called.
     pub(crate) fn expire(&mut self, now: Time, gone: &mut Vec<Gone>) {
-        let stays = |entry: &Entry| !entry.is_expired(now) || !entry.sent_to.is_empty();
+        let stays = |entry: &Entry| !entry.is_expired(now) || !entry.sent_to().is_empty();
         self.retain(gone, stays);
         self.next = Next::default();
         for entry in &self.entries {

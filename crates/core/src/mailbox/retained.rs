@@ -3,7 +3,7 @@
 //! One is kept from the moment on at which it is published, and waits for the devices that have subscribed and not
 //! been sent it. When another one takes its place it ends for those; who has been sent it may still say so.
 
-use super::{DeviceSet, Entry, Expiry, Gone, Kind, Mailbox, Residence, Slot, size_of_message};
+use super::{DeviceSet, Entry, Gone, Kind, Mailbox, Slot};
 use crate::message::Message;
 use crate::store::Seq;
 
@@ -11,45 +11,32 @@ impl Mailbox {
     /// Appends a retained message at the end. `seq` is larger than any before.
     pub(crate) fn append_retained(&mut self, seq: Seq, message: &Message, waits_for: DeviceSet) {
         debug_assert!(self.last() < seq);
-        let entry = Entry {
-            seq,
-            message: None,
-            waits_for,
-            sent_to: DeviceSet::default(),
-            size: size_of_message(message),
-            expires: Expiry::at(message.expires_at),
-            kind: Kind::Retained,
-            qos: message.qos,
-            residence: Residence::Stored,
-            sender: 0,
-            flags: 0,
-        };
+        let entry = Entry::retained(seq, message, waits_for);
         self.push(entry, &message.sender);
     }
 
     /// A message that a store has found is still the retained one of its topic; whether there is such a message.
     pub(crate) fn restore_retained(&mut self, seq: Seq) -> bool {
-        let Some(index) = self.index(seq) else {
+        let Some(entry) = self.get_mut(seq) else {
             return false;
         };
-        self.entries[index].kind = Kind::Retained;
+        entry.kind = Kind::Retained;
         true
     }
 
     /// Bytes of what is retained, and of what was and is on its way.
     pub(crate) fn retained_bytes(&self) -> u64 {
-        self.retained_bytes
+        self.usage.retained_bytes()
     }
 
     /// A device has subscribed to the topic of a retained message; whether it does not wait for it already.
     pub(crate) fn claim_retained(&mut self, seq: Seq, slot: Slot) -> bool {
-        let Some(index) = self.index(seq) else {
+        let Some(entry) = self.get_mut(seq) else {
             return false;
         };
-        let entry = &mut self.entries[index];
-        let is_new = entry.kind == Kind::Retained && !entry.waits_for.contains(slot);
+        let is_new = entry.kind == Kind::Retained && !entry.waits_for().contains(slot);
         if is_new {
-            entry.waits_for.insert(slot);
+            entry.wait_for(slot);
         }
         is_new
     }
@@ -61,9 +48,7 @@ impl Mailbox {
             return (DeviceSet::default(), None);
         };
         let entry = &mut self.entries[index];
-        let unsent = entry.waits_for.without(entry.sent_to);
-        entry.waits_for = entry.waits_for.intersection(entry.sent_to);
-        entry.kind = Kind::Replaced;
+        let unsent = entry.replace();
         let leaves = entry.may_leave();
         (unsent, leaves.then(|| self.remove_at(index)))
     }

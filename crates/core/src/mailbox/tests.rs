@@ -4,6 +4,7 @@ use bytes::Bytes;
 use jam_wire::packet::{Publish, PublishProperties};
 use proptest::prelude::*;
 
+use super::senders::Senders;
 use super::*;
 use crate::ids::UserId;
 
@@ -322,7 +323,7 @@ impl Watched {
                 self.mailbox.expire(now, &mut left);
                 let left = seqs(&left);
                 self.promised.retain(|seq| !left.contains(seq));
-                let here = |entry: &Entry| !entry.is_expired(now) || !entry.sent_to.is_empty();
+                let here = |entry: &Entry| !entry.is_expired(now) || !entry.sent_to().is_empty();
                 assert!(self.mailbox.entries.iter().all(here));
                 assert!(!self.mailbox.may_have_expired(now));
             }
@@ -336,7 +337,7 @@ impl Watched {
             Operation::ClaimRetained(slot, index) => {
                 if !self.retained.is_empty() {
                     let seq = self.retained[index.index(self.retained.len())];
-                    let waits = self.mailbox.get(seq).unwrap().waits_for.contains(*slot);
+                    let waits = self.mailbox.get(seq).unwrap().waits_for().contains(*slot);
                     assert_eq!(self.mailbox.claim_retained(seq, *slot), !waits);
                 }
             }
@@ -346,7 +347,7 @@ impl Watched {
                     let (_, gone) = self.mailbox.end_retained(seq);
                     let entry = self.mailbox.get(seq);
                     assert_eq!(entry.is_some(), gone.is_none());
-                    assert!(entry.is_none_or(|entry| entry.waits_for == entry.sent_to));
+                    assert!(entry.is_none_or(|entry| entry.waits_for() == entry.sent_to()));
                     left.extend(gone);
                 }
             }
@@ -384,8 +385,8 @@ impl Watched {
             }
             assert!(!entry.may_leave(), "what may leave has left");
             assert_eq!(
-                entry.sent_to.0 & !entry.waits_for.0,
-                0,
+                entry.sent_to().without(entry.waits_for()),
+                DeviceSet::default(),
                 "sent to who does not wait"
             );
         }
@@ -610,7 +611,7 @@ fn a_retained_message_of_qos_0_leaves_with_the_connection_it_waits_for() {
     assert!(!mailbox.claim_retained(1, 0));
     // They take nothing of what their sender may have waiting.
     let sender = UserId::parse("2").unwrap();
-    assert_eq!(mailbox.senders.load(&sender), Load::default());
+    assert_eq!(mailbox.usage.number_of(&sender), None);
 }
 
 #[test]
