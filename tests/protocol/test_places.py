@@ -20,7 +20,7 @@ BEGINNINGS = {
     "nothing": ("mqtt", b""),
     "half a CONNECT": ("mqtt", b"\x10\x7f\x00\x04MQTT\x04"),
     "half a request": ("http", b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\n"),
-    "a request, kept alive": ("http", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "a request, answered": ("http", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     "WebSocket without a CONNECT": ("http", UPGRADE),
     "TLS: nothing": ("mqtts", b""),
     "TLS: half a ClientHello": ("mqtts", CLIENT_HELLO),

@@ -2,7 +2,8 @@
 //!
 //! The HTTP side of a connection holds no state of MQTT's: an upgrade takes the connection's permit along
 //! and becomes a connection like any other. Whoever asks for something else than an upgrade is served
-//! from memory. A request's head must have come within the time that CONNECT has.
+//! from memory, and then the connection ends: what has not logged in holds it no longer than the time that CONNECT has,
+//! which counts from when it was accepted, whatever is asked (`serve::tests::a_web_socket_has_no_more_time_than_others`).
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -11,13 +12,16 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use jam_core::time::Time;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use crate::connection::{self, Shared};
 use crate::health::Health;
@@ -27,17 +31,13 @@ use crate::websocket::{self, WebSocketStream};
 /// How many bytes the head of a request may have.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// How long a connection that is not upgraded lives: nobody who asks here has shown a token.
-const LIFETIME: Duration = Duration::from_secs(60);
-
-/// How long a request may still take when that time is over or the server stops.
+/// How long a request may still take when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Everything that the requests need.
 #[derive(Clone)]
 pub(crate) struct Http {
     router: axum::Router,
-    head_timeout: Duration,
 }
 
 /// What the routes share.
@@ -51,47 +51,52 @@ struct Served {
 #[derive(Clone)]
 struct Origin {
     address: IpAddr,
+    accepted: Time,
     /// The connection's permit, until an upgrade takes it.
     permit: Arc<Mutex<Option<ConnectionPermit>>>,
 }
 
 impl Http {
-    /// `head_timeout` is how long the head of a request may take.
-    pub(crate) fn new(shared: Arc<Shared>, health: Arc<Health>, head_timeout: Duration) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, health: Arc<Health>) -> Self {
         let router = axum::Router::new()
             .route("/mqtt", get(mqtt))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
+            .fallback(async || StatusCode::NOT_FOUND)
+            .layer(map_response(answer_once))
             .with_state(Served { shared, health });
-        Self {
-            router,
-            head_timeout,
-        }
+        Self { router }
     }
 
-    /// Serves one connection until it ends or is upgraded.
-    pub(crate) async fn serve<S>(self, permit: ConnectionPermit, address: IpAddr, stream: S)
-    where
+    /// Serves one connection until it ends or is upgraded, which it must be by `deadline`. `accepted` is when the socket
+    /// was accepted: the time for CONNECT counts from then.
+    pub(crate) async fn serve<S>(
+        self,
+        permit: ConnectionPermit,
+        address: IpAddr,
+        accepted: Time,
+        deadline: Instant,
+        stream: S,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let ended = permit.ended();
         let origin = Origin {
             address,
+            accepted,
             permit: Arc::new(Mutex::new(Some(permit))),
         };
         let service = TowerToHyperService::new(self.router.layer(Extension(origin)));
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.head_timeout)
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = pin!(connection);
         let served = tokio::select! {
             served = connection.as_mut() => served,
-            end = tokio::time::timeout(LIFETIME, ended) => match end {
-                Ok(End::Displaced) => Ok(()),
-                Ok(End::Stopping) | Err(_) => {
+            end = tokio::time::timeout_at(deadline, ended) => match end {
+                Ok(End::Displaced) | Err(_) => Ok(()),
+                Ok(End::Stopping) => {
                     connection.as_mut().graceful_shutdown();
                     tokio::time::timeout(STOP_TIMEOUT, connection).await.unwrap_or(Ok(()))
                 }
@@ -101,6 +106,16 @@ impl Http {
             tracing::debug!(%error, "HTTP connection broken");
         }
     }
+}
+
+/// A connection that is not upgraded ends with its answer: what is upgraded later could be only when its CONNECT should
+/// have been there.
+async fn answer_once(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
 }
 
 async fn mqtt(
@@ -123,9 +138,10 @@ async fn mqtt(
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                let accepted = served.shared.clock.now();
                 let stream = WebSocketStream::new(TokioIo::new(upgraded));
-                let address = origin.address;
+                let Origin {
+                    address, accepted, ..
+                } = origin;
                 connection::serve(served.shared, permit, address, accepted, stream).await;
             }
             Err(error) => tracing::debug!(%error, "HTTP connection broken"),

@@ -201,7 +201,7 @@ struct Accepted {
     permit: ConnectionPermit,
     address: IpAddr,
     at: Time,
-    /// When a PROXY header and the TLS handshake must have come.
+    /// When a PROXY header, the TLS handshake and an HTTP request must have come.
     deadline: Instant,
 }
 
@@ -275,6 +275,7 @@ impl Accepted {
             permit,
             address,
             at,
+            deadline,
             ..
         } = self;
         match service.serves {
@@ -288,7 +289,7 @@ impl Accepted {
                 ));
             }
             Serves::Http(http) => {
-                thread.spawn(http.serve(permit, address, stream));
+                thread.spawn(http.serve(permit, address, at, deadline, stream));
             }
         }
     }

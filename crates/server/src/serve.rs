@@ -132,7 +132,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let health = Arc::new(Health::new(permits.clone(), mailbox.clone()));
 
     let housekeepers = housekeepers(&shared, &mailbox, &health, tls.as_ref(), notifier.clone());
-    let http = Http::new(shared.clone(), health, limits.connect_timeout);
+    let http = Http::new(shared.clone(), health);
     let mut listeners = Crew::new();
     let threads = Threads::start(settings.listen.threads, settings.listen.fill_percent);
     let threads = Arc::new(threads.map_err(ServeError::Io)?);

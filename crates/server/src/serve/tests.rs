@@ -288,6 +288,41 @@ async fn silence_is_ended() {
     house.settle(0).await;
 }
 
+/// Neither a slow request nor one that was answered before gives a connection more time for its CONNECT.
+#[tokio::test]
+async fn a_web_socket_has_no_more_time_than_others() {
+    let allowed = Duration::from_secs(3);
+    let house = House::open(|settings, _| settings.limits.connect_timeout = allowed).await;
+    let upgrade =
+        b"GET /mqtt HTTP/1.1\r\nHost: jam\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let address = house.running.http.unwrap();
+    let opened = Instant::now();
+    let (mut late, mut never) = (connect_to(address).await, connect_to(address).await);
+    for stream in [&mut late, &mut never] {
+        stream.write_all(&upgrade[..30]).await.unwrap();
+    }
+    tokio::time::sleep(allowed * 2 / 3).await;
+    late.write_all(&upgrade[30..]).await.unwrap();
+    let mut bytes = Vec::new();
+    soon(late.read_to_end(&mut bytes)).await.unwrap();
+    assert!(bytes.starts_with(b"HTTP/1.1 101"), "it was in time");
+    soon(never.read_to_end(&mut Vec::new())).await.ok();
+    let took = opened.elapsed();
+    assert!(took > allowed / 2 && took < allowed * 4 / 3, "{took:?}");
+
+    let mut again = connect_to(address).await;
+    let health = b"GET /healthz HTTP/1.1\r\nHost: jam\r\n\r\n";
+    again.write_all(health).await.unwrap();
+    let opened = Instant::now();
+    let mut bytes = Vec::new();
+    soon(again.read_to_end(&mut bytes)).await.unwrap();
+    assert!(bytes.starts_with(b"HTTP/1.1 200"));
+    assert!(opened.elapsed() < allowed / 2, "one request, and its end");
+    house.settle(0).await;
+}
+
 #[tokio::test]
 async fn stopping_leaves_nothing() {
     let house = House::open(|_, _| ()).await;
