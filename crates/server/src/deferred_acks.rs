@@ -82,13 +82,23 @@ impl LowWater for TlsStream<Heard<TcpStream>> {
 impl<S> LowWater for WebSocketStream<S> {}
 
 /// What is put off, and for how long; one for the server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct DeferredAcks {
+    /// Otherwise nothing is deferred.
+    enabled: bool,
     pace: Pace,
     deferred: Mutex<Deferred>,
 }
 
 impl DeferredAcks {
+    pub(crate) fn new(enabled: bool) -> Self {
+        Self {
+            enabled,
+            pace: Pace::default(),
+            deferred: Mutex::default(),
+        }
+    }
+
     /// A message has come in.
     pub(crate) fn count_message(&self, now: Time) {
         self.pace.count(now);
@@ -119,7 +129,7 @@ impl DeferredAcks {
     /// began at `at`, if that is worth while; whether it was. Not to be called again before the answer is there, or it
     /// would be put off for longer.
     pub(crate) fn defer(&self, socket: &impl LowWater, at: Instant, now: Time) -> bool {
-        if !self.pace.is_right(now) {
+        if !self.enabled || !self.pace.is_right(now) {
             return false;
         }
         let Some((socket, bytes)) = socket.low_water_mark() else {

@@ -121,7 +121,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         clock,
         router,
         directory,
-        deferred_acks: DeferredAcks::default(),
+        deferred_acks: DeferredAcks::new(settings.listen.defer_acks),
         turns: Turns::default(),
         client_log: ClientLog::new(limits.failed_auth_window),
     });
@@ -454,6 +454,9 @@ fn open_directory(settings: &Settings) -> Result<Arc<SqliteDirectory>, ServeErro
         .require_named()
         .and_then(|()| SqliteDirectory::open_or_create(path))
         .map_err(ServeError::Directory)?;
+    if !settings.directory.map_shm {
+        directory.leave_wal_index();
+    }
     Ok(Arc::new(directory))
 }
 

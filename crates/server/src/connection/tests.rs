@@ -49,7 +49,7 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
         clock: Clock::start(router.adjustments().clone(), None).0,
         router,
         directory,
-        deferred_acks: DeferredAcks::default(),
+        deferred_acks: DeferredAcks::new(true),
         turns: Turns::default(),
         client_log: ClientLog::new(Duration::from_secs(600)),
     })

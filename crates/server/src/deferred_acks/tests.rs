@@ -46,7 +46,7 @@ impl LowWater for Other {}
 
 /// One that has counted so many messages in the period before [`NOW`].
 fn after_messages(count: u64) -> DeferredAcks {
-    let deferred_acks = DeferredAcks::default();
+    let deferred_acks = DeferredAcks::new(true);
     for _ in 0..count {
         deferred_acks.pace.count(NOW - Duration::from_millis(16));
     }
@@ -71,6 +71,17 @@ async fn wakes(stream: &TcpStream, within: Duration) -> bool {
     })
     .await
     .is_ok()
+}
+
+#[tokio::test]
+async fn nothing_is_deferred_when_it_is_switched_off() {
+    let deferred_acks = DeferredAcks {
+        enabled: false,
+        ..after_messages(32)
+    };
+    let (_client, server) = pair().await;
+    assert!(!deferred_acks.defer(&server, Instant::now(), NOW));
+    assert_eq!(put_off_count(&deferred_acks), 0);
 }
 
 #[tokio::test]

@@ -85,6 +85,8 @@ pub(super) struct Shared {
     /// Held for reading by connections that come and go, and for writing by who closes all the others: SQLite shares
     /// what it knows of a file among the connections of a process.
     passing: RwLock<()>,
+    /// Whether `-shm` is mapped at all.
+    maps_wal_index: AtomicBool,
     /// Of a file in WAL mode, where there is one.
     wal_index: RwLock<Option<WalIndex>>,
     /// When the last look began that succeeded, in microseconds of `clock`.
@@ -138,6 +140,7 @@ impl SqliteDirectory {
             direct: Direct::closed(),
             look: Mutex::new(None),
             passing: RwLock::new(()),
+            maps_wal_index: AtomicBool::new(true),
             wal_index: RwLock::new(None),
             looked: AtomicU64::new(0),
             heard: AtomicU64::new(0),
@@ -161,6 +164,14 @@ impl SqliteDirectory {
     pub fn open_or_create(path: &Path) -> Result<Self, DirectoryError> {
         schema::create_if_missing(path)?;
         Self::open(path)
+    }
+
+    /// Asks SQLite for commits of other processes from now on, and maps no `-shm`.
+    pub fn leave_wal_index(&self) {
+        self.shared.maps_wal_index.store(false, Ordering::Relaxed);
+        let look = self.shared.look.lock().expect(NO_PANIC);
+        self.shared.set_wal_index(None);
+        drop(look);
     }
 
     /// Has the answer to `question` read from the file, so that a look-up right after, by the same
@@ -521,7 +532,10 @@ impl Shared {
             self.in_wal.store(in_wal, Ordering::Relaxed);
             if !in_wal {
                 self.set_wal_index(None);
-            } else if before.is_none() && !look.had_no_wal_index {
+            } else if before.is_none()
+                && !look.had_no_wal_index
+                && self.maps_wal_index.load(Ordering::Relaxed)
+            {
                 let index = WalIndex::open(&self.path);
                 look.had_no_wal_index = index.is_none();
                 self.set_wal_index(index);

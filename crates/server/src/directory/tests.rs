@@ -452,6 +452,23 @@ async fn looks_are_cheap_in_wal_mode_and_see_every_commit() {
 }
 
 #[tokio::test]
+async fn without_the_map_sqlite_is_asked_and_every_commit_is_seen() {
+    let jam = Jam::new("wal");
+    let directory = jam.open();
+    assert!(friends(&directory, "1", "2").await);
+    directory.look().await.unwrap();
+    directory.leave_wal_index();
+    for blocked in [1, 0, 1] {
+        jam.run(&format!("UPDATE user_friends SET blocked = {blocked}"));
+        std::thread::sleep(AGE);
+        assert_eq!(friends(&directory, "1", "2").await, blocked == 0);
+        directory.look().await.unwrap();
+        #[cfg(target_os = "linux")]
+        assert!(!directory.looks_cheaply());
+    }
+}
+
+#[tokio::test]
 async fn a_commit_in_the_middle_of_a_look_is_seen_by_the_next_look_up() {
     for mode in ["delete", "wal"] {
         let jam = Jam::new(mode);

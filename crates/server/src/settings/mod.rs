@@ -74,6 +74,8 @@ pub struct Listen {
     pub threads: u32,
     /// Percent of its time for which a thread is busy before new connections begin on the next one.
     pub fill_percent: u32,
+    /// Whether receivers' acknowledgements may wait for the next message.
+    pub defer_acks: bool,
 }
 
 /// The networks from which a listener expects PROXY headers; none: it expects no header from anywhere.
@@ -122,6 +124,8 @@ pub struct DirectorySettings {
     pub path: PathBuf,
     /// Whether `directory.url` names it: then it may be somebody else's.
     pub named: bool,
+    /// Whether commits of others are seen in the file's `-shm`.
+    pub map_shm: bool,
 }
 
 impl DirectorySettings {
@@ -319,6 +323,7 @@ impl Settings {
                 admin: v.address("listen.admin")?,
                 threads: v.count("listen.threads")?,
                 fill_percent: v.count("listen.fill_percent")?,
+                defer_acks: v.bool("listen.defer_acks")?,
             },
             tls: Tls {
                 identity: v.identity()?,

@@ -199,6 +199,7 @@ impl<'a> Reader<'a> {
             return Ok(DirectorySettings {
                 path: data.join("jam.db"),
                 named: false,
+                map_shm: self.bool("directory.map_shm")?,
             });
         }
         // As in other programs' URLs, `//` before a path means nothing.
@@ -214,6 +215,7 @@ impl<'a> Reader<'a> {
             Some(path) if !path.is_empty() && !path.contains('\0') => Ok(DirectorySettings {
                 path: PathBuf::from(path),
                 named: true,
+                map_shm: self.bool("directory.map_shm")?,
             }),
             _ if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
                 // Not `error`: such a URL may hold a password.
