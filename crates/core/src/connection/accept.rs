@@ -9,7 +9,8 @@ use jam_wire::decode::DecodeError;
 use jam_wire::packet::{ConnAck, ConnAckProperties, Connect, ConnectCode, Packet, Version};
 use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 
-use super::inbound::{Established, TOPIC_ALIAS_MAXIMUM};
+use super::aliases;
+use super::established::Established;
 use super::{Connection, End, Newcomer, Phase, Progress};
 use crate::directory::{LifeFact, Question};
 use crate::ids::ClientId;
@@ -194,7 +195,7 @@ impl Connection {
             session_expiry_secs: (asked != granted).then_some(granted),
             receive_maximum: NonZeroU16::new(rules.inflight),
             maximum_packet_size: u32::try_from(rules.packet).ok(),
-            topic_alias_maximum: Some(TOPIC_ALIAS_MAXIMUM),
+            topic_alias_maximum: Some(aliases::MAXIMUM),
             wildcard_subscription_available: Some(false),
             shared_subscription_available: Some(false),
             ..ConnAckProperties::default()

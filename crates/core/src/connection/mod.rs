@@ -17,11 +17,18 @@
 //!   says of devices that have authenticated.
 
 mod accept;
+mod acknowledgements;
+mod aliases;
 mod answers;
 mod ended;
+mod established;
+mod gate;
 mod inbound;
 mod outbound;
+mod qos2;
 mod receipts;
+mod replies;
+mod subscribing;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -40,7 +47,7 @@ use crate::policy::{self, refusals};
 use crate::router::Router;
 use crate::time::Time;
 pub use ended::{End, Ended};
-use inbound::Established;
+use established::Established;
 
 /// Bytes of a packet before the CONNECT has been accepted.
 pub const MAX_CONNECT: usize = 64 * 1024;
@@ -290,10 +297,10 @@ impl Connection {
             let rare = established.rare.get_or_insert_default();
             rare.notices.extend(*notices);
         }
-        let had_greeted = established.connack_sent;
+        let had_connack = established.gate.connack_sent();
         established.settle(outcomes, &self.router, &mut self.output);
         established.connack_without_store(&self.router, &mut self.output);
-        if established.connack_sent && !had_greeted {
+        if established.gate.connack_sent() && !had_connack {
             established.heard(awake); // from now on it is the client's turn
         }
         if let Some(why) = evicted {
@@ -438,7 +445,7 @@ impl Connection {
         }
         match &self.phase {
             Phase::Fresh(_) => true,
-            Phase::Established(established) => established.connack_sent,
+            Phase::Established(established) => established.gate.connack_sent(),
             Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => false,
         }
     }

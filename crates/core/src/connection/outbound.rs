@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use jam_wire::encode;
-use jam_wire::packet::{Ack, Packet, Publish, QoS, Version};
+use jam_wire::packet::{Ack, Packet, PacketId, Publish, QoS, Version};
 
 use super::OUTPUT_ENOUGH;
-use super::inbound::Established;
+use super::established::Established;
+use crate::message::Message;
 use crate::output::Output;
 use crate::policy::Refusal;
 use crate::router::Router;
@@ -47,9 +48,7 @@ impl Established {
     pub(super) fn deliver(&mut self, router: &Router, output: &mut Output, now: Time) -> bool {
         let link = self.link.id();
         self.has_mail = true;
-        // A SUBACK that waits for a store in trouble holds nothing up: MQTT allows messages before it (5.0,
-        // section 3.8.4), and what is there is to be delivered whatever the disk does.
-        if !self.connack_sent || (self.deferred_subacks > 0 && router.can_store()) {
+        if !self.gate.is_open(router.can_store()) {
             return false;
         }
         let mut is_awaited = false;
@@ -96,5 +95,16 @@ impl Established {
             router.unload(self.link.user(), link);
         }
         is_awaited
+    }
+
+    /// A message goes out, whose sender may want a receipt.
+    fn owe_receipt(&mut self, message: &Message, packet_id: PacketId, router: &Router) {
+        if self.link.user().own_channel(message.topic()) != Some("inbox") {
+            return;
+        }
+        if let Some(owed) = router.owe_receipt(message) {
+            let receipts = self.receipts.get_or_insert_default();
+            receipts.insert(packet_id, owed, self.window.into());
+        }
     }
 }
