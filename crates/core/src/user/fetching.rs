@@ -1,4 +1,4 @@
-//! Devices get what waits for them, and say that they have it.
+//! Devices get what waits for them; that they have it is said in `acknowledging`.
 
 use std::sync::Arc;
 
@@ -6,14 +6,15 @@ use jam_wire::encode;
 use jam_wire::packet::{Packet, PacketId, QoS, Version};
 use smallvec::SmallVec;
 
+use super::acknowledging::acked;
 use super::{Device, Effects, Reads, User};
 use crate::connection::OUTPUT_ENOUGH;
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::loads::Load;
-use crate::mailbox::{Acked, Entry, Mailbox, Residence};
+use crate::mailbox::{Entry, Mailbox, Residence};
 use crate::message::{Message, Terms};
-use crate::session::{PubRecOutcome, SendState, WrongAck};
+use crate::session::SendState;
 use crate::store::{OutboundState, Receipt, Seq, Which, Write, Writes};
 use crate::time::Time;
 
@@ -138,114 +139,6 @@ impl User {
             device.loaded = None;
         }
     }
-
-    /// PUBACK from a device.
-    pub(crate) fn pub_ack(
-        &mut self,
-        link: LinkId,
-        packet_id: PacketId,
-        effects: &mut Effects,
-    ) -> Result<(), WrongAck> {
-        if let Some(device) = self
-            .devices
-            .iter_mut()
-            .find(|device| device.is_linked(link))
-            && let Some(seq) = device.session.pub_ack(packet_id)?
-        {
-            let writes = acked(device, &mut self.mailbox, seq, Some(packet_id), effects);
-            effects.write_all(writes);
-            self.was_heard_of(effects);
-        }
-        Ok(())
-    }
-
-    /// PUBREC from a device. The PUBREL is fetched, when the store has it, or that the message is gone: after
-    /// PUBREL the message may not come again. While the store can keep nothing, a session that ends with its
-    /// connection does not wait for it.
-    pub(crate) fn pub_rec(
-        &mut self,
-        link: LinkId,
-        packet_id: PacketId,
-        refused: bool,
-        can_store: bool,
-        effects: &mut Effects,
-        receipt: impl FnOnce(Which) -> Receipt,
-    ) -> Result<PubRecOutcome, WrongAck> {
-        let mut devices = self.devices.iter_mut();
-        let Some(device) = devices.find(|device| device.is_linked(link)) else {
-            return Ok(PubRecOutcome::Unknown);
-        };
-        let is_stored = match device.session.flight(packet_id) {
-            Some(OutboundState::AwaitsPubRec(seq)) => {
-                self.mailbox.get(seq).is_some_and(Entry::is_stored)
-            }
-            _ => false,
-        };
-        let waits = match device.id() {
-            Some(id) => Some(Which::Lasting(id)),
-            None => (is_stored && can_store).then_some(Which::Of(link)),
-        };
-        let due = if waits.is_some() {
-            SendState::AwaitingStore
-        } else {
-            SendState::Ready
-        };
-        let received = device.session.pub_rec(packet_id, refused, due)?;
-        let PubRecOutcome::Acked(seq) = received else {
-            return Ok(received);
-        };
-        let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
-        if refused {
-            writes.extend(end_in_flight(device, packet_id));
-        } else if let Some(id) = device.id() {
-            // Together: the device waits for PUBREL from the moment on at which the message is gone.
-            writes.push(Write::InFlight(id, packet_id, OutboundState::AwaitsPubComp));
-        }
-        match waits.filter(|_| !refused) {
-            Some(session) => effects.writes.push((writes, Some(receipt(session)))),
-            None => effects.write_all(writes),
-        }
-        self.was_heard_of(effects);
-        Ok(received)
-    }
-
-    /// PUBCOMP from a device.
-    pub(crate) fn pub_comp(
-        &mut self,
-        link: LinkId,
-        packet_id: PacketId,
-        effects: &mut Effects,
-    ) -> Result<(), WrongAck> {
-        if let Some(device) = self
-            .devices
-            .iter_mut()
-            .find(|device| device.is_linked(link))
-            && device.session.pub_comp(packet_id)?
-        {
-            effects.write_all(end_in_flight(device, packet_id).into_iter().collect());
-        }
-        Ok(())
-    }
-
-    /// The store has what waited for it before it could be sent: under a packet id, or at all.
-    pub(crate) fn flight_stored(
-        &mut self,
-        session: Which,
-        packet_id: Option<PacketId>,
-        effects: &mut Effects,
-    ) {
-        let is_it = |device: &&mut Device| match session {
-            Which::Lasting(id) => device.id() == Some(id),
-            Which::Of(link) => device.is_linked(link),
-        };
-        if let Some(device) = self.devices.iter_mut().find(is_it) {
-            match packet_id {
-                Some(packet_id) => device.session.stored(packet_id),
-                None => device.maybe_sent_now_is_stored = true,
-            }
-            effects.wake.extend(device.link.clone());
-        }
-    }
 }
 
 impl Device {
@@ -280,44 +173,6 @@ impl Device {
                 .push((SmallVec::from_iter([record]), Some(receipt)));
         }
     }
-}
-
-fn end_in_flight(device: &Device, packet_id: PacketId) -> Option<Write> {
-    device.id().map(|id| Write::EndInFlight(id, packet_id))
-}
-
-/// A device has a message, or will not get it: what the store is to know of that.
-fn acked(
-    device: &Device,
-    mailbox: &mut Mailbox,
-    seq: Seq,
-    packet_id: Option<PacketId>,
-    effects: &mut Effects,
-) -> Writes {
-    let entry = mailbox.get(seq);
-    let stored = entry.is_some_and(Entry::is_stored);
-    let is_retained = entry.is_some_and(Entry::is_retained);
-    let mut writes = Writes::new();
-    if is_retained {
-        writes.extend(device.end_claim(seq));
-    }
-    match mailbox.ack(seq, device.slot) {
-        // Claims and packet ids say who is to get it.
-        Acked::Fewer(..) if is_retained => {}
-        Acked::Fewer(waits_for, Residence::Committing | Residence::Stored) => {
-            writes.push(Write::Acknowledged {
-                seq,
-                waits_for: waits_for.bits(),
-            });
-        }
-        Acked::Gone(gone) if stored => writes.push(Write::Remove(gone.seq)),
-        Acked::Gone(gone) => effects.gone(gone),
-        Acked::Fewer(..) | Acked::No => {}
-    }
-    if stored {
-        writes.extend(packet_id.and_then(|packet_id| end_in_flight(device, packet_id)));
-    }
-    writes
 }
 
 /// What can be sent under packet ids that exist: PUBRELs, QoS 2 messages that the store has by now, and,

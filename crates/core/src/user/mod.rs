@@ -7,6 +7,7 @@
 //! device; a device without a connection has a session that outlives connections, and only such a
 //! session has a number in the store.
 
+mod acknowledging;
 mod appending;
 mod devices;
 mod expiring;
