@@ -54,6 +54,13 @@ impl Direct {
         self.0.lock().expect(NO_PANIC).connection.take()
     }
 
+    /// A read that does not come back, for so long.
+    #[cfg(test)]
+    pub(super) fn hang_while<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        let _reading = self.0.lock().expect(NO_PANIC);
+        meanwhile()
+    }
+
     /// What the file says now. `None`: the loader is to say it, or why it cannot.
     pub(super) fn read(&self, key: &Key) -> Option<Fact> {
         self.0.try_lock().ok()?.read(key, Instant::now)

@@ -294,6 +294,12 @@ impl SqliteDirectory {
         drop(self.shared.direct.close());
     }
 
+    /// A thread that asks hangs in a read of its own, for so long.
+    #[cfg(test)]
+    pub(super) fn hang_reading_while<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        self.shared.direct.hang_while(meanwhile)
+    }
+
     /// The loader's thread hangs until what comes back is dropped.
     #[cfg(test)]
     pub(crate) async fn hang(&self) -> oneshot::Sender<()> {

@@ -359,6 +359,64 @@ async fn a_thread_that_hangs_does_not_answer() {
     }
 }
 
+/// A connections' thread waits for the disk in a look. The others do not wait with it, and learn that the file does not
+/// answer.
+#[tokio::test]
+async fn a_look_that_hangs_holds_its_own_thread_alone() {
+    for mode in ["delete", "wal"] {
+        let jam = Jam::new(mode);
+        let directory = Arc::new(jam.open());
+        assert!(friends(&directory, "1", "2").await);
+        let (hangs, hung) = std::sync::mpsc::channel();
+        let (end, until) = std::sync::mpsc::channel::<()>();
+        let other = Arc::clone(&directory);
+        let hanging = std::thread::spawn(move || {
+            other.look_while(move || {
+                hangs.send(()).unwrap();
+                until.recv().unwrap_err();
+            });
+        });
+        hung.recv().unwrap();
+        std::thread::sleep(AGE);
+        let began = Instant::now();
+        let _ = directory.friendship(&id("1"), &id("2"));
+        assert!(began.elapsed() < SILENCE / 2, "{mode}: it waits for nobody");
+        assert!(directory.look().await.is_err());
+        assert!(began.elapsed() < SILENCE * 3, "{mode}");
+        assert_eq!(directory.friendship(&id("1"), &id("2")), Lookup::Unknown);
+        drop(end);
+        hanging.join().unwrap();
+        assert!(directory.look().await.is_ok());
+        assert!(friends(&directory, "1", "2").await, "it answers again");
+    }
+}
+
+/// The same in a read: the loader answers whoever else asks.
+#[tokio::test]
+async fn a_read_that_hangs_holds_its_own_thread_alone() {
+    for mode in ["delete", "wal"] {
+        let jam = Jam::new(mode);
+        let directory = Arc::new(jam.open());
+        let (hangs, hung) = std::sync::mpsc::channel();
+        let (end, until) = std::sync::mpsc::channel::<()>();
+        let other = Arc::clone(&directory);
+        let hanging = std::thread::spawn(move || {
+            other.hang_reading_while(|| {
+                hangs.send(()).unwrap();
+                until.recv().unwrap_err();
+            });
+        });
+        hung.recv().unwrap();
+        let began = Instant::now();
+        assert!(friends(&directory, "1", "2").await, "{mode}");
+        assert!(directory.look().await.is_ok(), "{mode}");
+        assert!(began.elapsed() < SILENCE / 2, "{mode}");
+        drop(end);
+        hanging.join().unwrap();
+        assert!(friends(&directory, "2", "1").await, "{mode}");
+    }
+}
+
 #[tokio::test]
 async fn opening_waits_for_a_lock() {
     let jam = Jam::new("delete");
