@@ -112,7 +112,10 @@ fn a_flight_that_lands_needs_no_write_unless_it_is_in_the_file() {
     let mut written = Pending::default();
     written.push(&kept, flight().into_iter().collect(), None);
     written.note(&mut kept);
-    assert_eq!(push(&kept, vec![flight(), landed()]).0, ["Landed(9, 4)"]);
+    assert_eq!(
+        push(&kept, vec![flight(), landed()]).0,
+        ["EndInFlight(9, 4)"]
+    );
     assert_eq!(push(&kept, vec![landed(), flight()]).0.len(), 1);
 }
 
