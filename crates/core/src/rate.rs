@@ -16,7 +16,7 @@ use crate::time::Time;
 pub const BURST: Duration = Duration::from_secs(10);
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
-const NANOS_PER_MILLI: u64 = 1_000_000;
+const NANOS_PER_MICRO: u64 = 1000;
 const BURST_NANOS: u64 = BURST.as_secs() * NANOS_PER_SEC;
 
 /// What a user may publish at the moment.
@@ -65,7 +65,7 @@ impl Allowance {
 
 /// Until the year 2554.
 fn nanos(time: Time) -> u64 {
-    time.as_millis().saturating_mul(NANOS_PER_MILLI)
+    time.as_micros().saturating_mul(NANOS_PER_MICRO)
 }
 
 #[cfg(test)]

@@ -270,7 +270,7 @@ pub struct RecoveredEntry {
     pub acknowledged: bool,
     /// When it expires by itself.
     pub expires_at: Time,
-    /// When it was received.
+    /// When it was received, rounded down to a millisecond.
     pub received_at: Time,
 }
 

@@ -1,15 +1,21 @@
 //! The time as an argument.
 //!
-//! Nothing in this crate reads a clock. A [`Time`] is the server's: it begins as milliseconds since the UNIX
+//! Nothing in this crate reads a clock. A [`Time`] is the server's: it begins as microseconds since the UNIX
 //! epoch and only goes forward, so that what is measured in days (session expiry, message age) survives a
-//! restart of the server. It is not what the wall clock shows: that is a [`Stamp`].
+//! restart of the server. What the wall clock shows is a [`Stamp`].
+//!
+//! The store keeps milliseconds. What happens at a time is rounded up for it ([`Time::as_millis_up`]), so that a
+//! restart makes nothing happen early; what has happened is rounded down ([`Time::as_millis`]).
 
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// Milliseconds of the server's time (`timekeeping`).
+/// Microseconds in a millisecond.
+const MILLI: u64 = 1000;
+
+/// Microseconds of the server's time (`timekeeping`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(u64);
 
@@ -17,22 +23,41 @@ impl Time {
     /// A time so late that it never comes.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// From milliseconds.
+    /// From milliseconds; more than there is room for are [`Self::NEVER`].
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis)
+        Self(millis.saturating_mul(MILLI))
     }
 
-    /// Milliseconds.
+    /// From microseconds.
     #[must_use]
-    pub const fn as_millis(self) -> u64 {
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
         self.0
     }
 
-    /// The lower half, for what is compared within minutes: it comes round after seven weeks.
+    /// Milliseconds, rounded down.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0 / MILLI
+    }
+
+    /// Milliseconds, rounded up. [`Self::NEVER`] comes back from them as it is.
+    #[must_use]
+    pub const fn as_millis_up(self) -> u64 {
+        self.0.div_ceil(MILLI)
+    }
+
+    /// The lower 32 bits of the milliseconds, for what is compared within minutes: they come round after seven
+    /// weeks.
     #[must_use]
     pub fn low_millis(self) -> u32 {
-        u32::try_from(self.0 & u64::from(u32::MAX)).expect("the higher bits are gone")
+        u32::try_from(self.as_millis() & u64::from(u32::MAX)).expect("the higher bits are gone")
     }
 
     /// The first time after this one.
@@ -44,7 +69,7 @@ impl Time {
     /// How long ago `earlier` was; zero if it is still to come.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 }
 
@@ -54,7 +79,7 @@ impl Add<Duration> for Time {
     fn add(self, rhs: Duration) -> Self {
         Self(
             self.0
-                .saturating_add(u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX)),
+                .saturating_add(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)),
         )
     }
 }
@@ -65,7 +90,7 @@ impl Sub<Duration> for Time {
     fn sub(self, rhs: Duration) -> Self {
         Self(
             self.0
-                .saturating_sub(u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX)),
+                .saturating_sub(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)),
         )
     }
 }
@@ -74,18 +99,18 @@ impl Sub<Duration> for Time {
 /// writes it (`timekeeping`), everybody else reads it.
 #[derive(Debug, Default)]
 pub struct Adjustments {
-    skipped_millis: AtomicU64,
+    skipped_micros: AtomicU64,
     /// The wall clock less the server's time.
-    wall_millis: AtomicI64,
+    wall_micros: AtomicI64,
 }
 
 impl Adjustments {
-    /// `skipped`: see [`Self::skipped`]; `wall_offset_millis`: the wall clock less the server's time.
-    pub fn set(&self, skipped: Duration, wall_offset_millis: i64) {
-        let skipped = u64::try_from(skipped.as_millis()).unwrap_or(u64::MAX);
-        self.skipped_millis.store(skipped, Ordering::Relaxed);
-        self.wall_millis
-            .store(wall_offset_millis, Ordering::Relaxed);
+    /// `skipped`: see [`Self::skipped`]; `wall_offset_micros`: the wall clock less the server's time.
+    pub fn set(&self, skipped: Duration, wall_offset_micros: i64) {
+        let skipped = u64::try_from(skipped.as_micros()).unwrap_or(u64::MAX);
+        self.skipped_micros.store(skipped, Ordering::Relaxed);
+        self.wall_micros
+            .store(wall_offset_micros, Ordering::Relaxed);
     }
 
     /// How far the time has been moved on since the start because it had passed without having been seen: the
@@ -93,14 +118,14 @@ impl Adjustments {
     /// has not been silent.
     #[must_use]
     pub fn skipped(&self) -> Duration {
-        Duration::from_millis(self.skipped_millis.load(Ordering::Relaxed))
+        Duration::from_micros(self.skipped_micros.load(Ordering::Relaxed))
     }
 
     /// What the wall clock shows at a time, for people and for other machines. The only way there.
     #[must_use]
     pub fn stamp(&self, time: Time) -> Stamp {
-        let offset = self.wall_millis.load(Ordering::Relaxed);
-        Stamp(time.0.saturating_add_signed(offset))
+        let offset = self.wall_micros.load(Ordering::Relaxed);
+        Stamp(time.0.saturating_add_signed(offset) / MILLI)
     }
 }
 
@@ -144,11 +169,42 @@ mod tests {
     }
 
     #[test]
+    fn the_store_rounds_what_happens_up_and_what_has_happened_down() {
+        for (micros, down, up) in [(0, 0, 0), (999, 0, 1), (1000, 1, 1), (1001, 1, 2)] {
+            let time = Time::from_micros(micros);
+            assert_eq!((time.as_millis(), time.as_millis_up()), (down, up));
+            assert!(Time::from_millis(up) >= time && Time::from_millis(down) <= time);
+        }
+        assert_eq!(Time::from_millis(Time::NEVER.as_millis_up()), Time::NEVER);
+        assert_eq!(Time::from_millis(u64::MAX), Time::NEVER);
+    }
+
+    #[test]
+    fn a_time_is_counted_in_microseconds() {
+        let time = Time::from_millis(1);
+        let later = time + Duration::from_micros(7);
+        assert_eq!(later.as_micros(), 1007);
+        assert_eq!(later.since(time), Duration::from_micros(7));
+        assert_eq!(later - Duration::from_micros(1007), Time::default());
+        assert_eq!(time + Duration::MAX, Time::NEVER);
+    }
+
+    #[test]
+    fn a_stamp_shows_the_millisecond_of_the_wall_clock() {
+        let adjustments = Adjustments::default();
+        adjustments.set(Duration::ZERO, 400);
+        for (micros, stamp) in [(1599, 1), (1600, 2)] {
+            let shown = adjustments.stamp(Time::from_micros(micros));
+            assert_eq!(shown.as_millis(), stamp, "{micros}");
+        }
+    }
+
+    #[test]
     fn a_stamp_is_as_far_from_the_time_as_the_wall_clock() {
         let adjustments = Adjustments::default();
         let time = Time::from_millis(1000);
         for (offset, stamp) in [(0, 1000), (500, 1500), (-700, 300), (-2000, 0)] {
-            adjustments.set(Duration::ZERO, offset);
+            adjustments.set(Duration::ZERO, offset * 1000);
             assert_eq!(adjustments.stamp(time).as_millis(), stamp);
         }
     }

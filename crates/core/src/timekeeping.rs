@@ -104,7 +104,7 @@ impl Timekeeper {
             let time = reading.wall.min(LATEST_START);
             ClockRecord {
                 time,
-                offset_millis: difference(reading.wall, time),
+                offset_millis: difference(reading.wall.as_millis(), time.as_millis()),
                 boot: 0,
                 since_boot: Duration::ZERO,
                 proved_offset_millis: None,
@@ -158,7 +158,8 @@ impl Timekeeper {
 
     /// Tells everybody who has to know.
     pub fn publish(&self, adjustments: &Adjustments) {
-        adjustments.set(self.skipped, self.wall_offset_millis());
+        let offset_micros = difference(self.last.wall.as_micros(), self.now().as_micros());
+        adjustments.set(self.skipped, offset_micros);
     }
 
     /// What is to be remembered.
@@ -174,7 +175,7 @@ impl Timekeeper {
     }
 
     fn wall_offset_millis(&self) -> i64 {
-        difference(self.last.wall, self.now())
+        difference(self.last.wall.as_millis(), self.now().as_millis())
     }
 
     fn look_at_wall(&mut self) -> Option<ClockChange> {
@@ -239,10 +240,10 @@ impl Timekeeper {
     }
 }
 
-/// In milliseconds, negative if `a` is before `b`.
-fn difference(a: Time, b: Time) -> i64 {
-    let millis = |time: Time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    millis(a) - millis(b)
+/// Negative if `a` is less than `b`.
+fn difference(a: u64, b: u64) -> i64 {
+    let signed = |number| i64::try_from(number).unwrap_or(i64::MAX);
+    signed(a) - signed(b)
 }
 
 fn has_stepped(before_millis: i64, after_millis: i64) -> bool {

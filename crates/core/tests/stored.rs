@@ -326,3 +326,37 @@ fn nobody_is_told_of_messages_of_their_own() {
     assert_eq!(bench.send_pushes(), []);
     assert_eq!(disk(&bench).pushes(), []);
 }
+
+/// The store keeps milliseconds: what it keeps is rounded so that nothing ends before its time.
+#[test]
+fn nothing_expires_early_by_a_restart() {
+    const SECS: u32 = 60;
+    const LIFE: Duration = Duration::from_secs(SECS as u64);
+    for own_interval in [false, true] {
+        let bench = Bench::on_disk(|rules| {
+            if !own_interval {
+                rules.user.max_age = LIFE;
+            }
+        });
+        disk(&bench).at_once(true);
+        bench.pass(Duration::from_micros(417));
+        let sender = writer(&bench);
+        let sent_at = bench.now();
+        let message = packets::message("1", "kept");
+        let id = sender.publish_with("/2/inbox", message, AtLeastOnce, |publish| {
+            let properties = publish.properties.get_or_insert_default();
+            properties.message_expiry_secs = own_interval.then_some(SECS);
+        });
+        sender.expect_accepted(AtLeastOnce, id);
+        crash(&bench);
+        let left = (sent_at + LIFE).since(bench.now());
+        bench.pass(left - Duration::from_micros(1));
+        let receiver = bench.client("2:phone", V5);
+        receiver.connect();
+        receiver.subscribe("/2/inbox", AtLeastOnce);
+        receiver.expect_message("1", "kept");
+        receiver.drop_connection();
+        bench.advance(Duration::from_secs(2));
+        assert_eq!(disk(&bench).kept(), 0, "it expires all the same");
+    }
+}

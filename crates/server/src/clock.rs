@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often the mailbox is told the time.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// Milliseconds that only go forward.
+/// Microseconds that only go forward.
 #[derive(Debug)]
 pub(crate) struct Clock {
     anchor: Instant,
@@ -185,7 +185,7 @@ mod tests {
     fn a_time_is_reached_at_its_instant() {
         let clock = clock();
         for skipped in [0, 3_600_000] {
-            let offset = -i64::try_from(skipped).unwrap();
+            let offset = -1000 * i64::try_from(skipped).unwrap();
             clock
                 .adjustments
                 .set(Duration::from_millis(skipped), offset);

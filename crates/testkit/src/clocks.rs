@@ -55,13 +55,18 @@ impl Clocks {
     pub(crate) fn step(&mut self, by_millis: i64) {
         let forward = Duration::from_millis(u64::try_from(by_millis).unwrap_or(0));
         self.unseen += forward.min(UNSEEN_MAX);
-        let wall = self.reading.wall.as_millis();
-        self.reading.wall = Time::from_millis(wall.saturating_add_signed(by_millis));
+        let wall = self.reading.wall.as_micros();
+        self.reading.wall = Time::from_micros(wall.saturating_add_signed(by_millis * 1000));
     }
 
-    /// The server was killed, and is started after a while.
+    /// The server was killed, and is started after a while. Of its record, whole milliseconds are kept, rounded so that
+    /// no time is lost.
     pub(crate) fn restart(&mut self, after: Duration) {
         self.sleep(after);
+        self.unseen += 2 * Duration::from_millis(1);
+        let since_boot = self.record.since_boot.as_millis();
+        self.record.since_boot = Duration::from_millis(since_boot.try_into().unwrap_or(u64::MAX));
+        self.record.time = Time::from_millis(self.record.time.as_millis_up());
         self.reading.awake = Duration::ZERO;
         self.keeper = Timekeeper::start(self.reading, Some(self.record)).0;
     }

@@ -20,6 +20,7 @@ use jam_core::store::{
     RecoveredClaim, RecoveredEntry, RetainedTopic, Seq, SessionId, SessionRecord, WillId,
     WillRecord, Write, Writes, is_refusable,
 };
+use jam_core::time::Time;
 use jam_wire::packet::PacketId;
 
 /// What a user has in the store.
@@ -325,12 +326,32 @@ fn without_message(write: Write) -> Option<Write> {
     }
 }
 
+/// A time as it comes back from a file that keeps milliseconds.
+fn up_to_millis(time: Time) -> Time {
+    Time::from_millis(time.as_millis_up())
+}
+
+/// A message as it comes back from the file.
+fn as_kept(mut append: Append) -> Append {
+    let message = &append.message;
+    let mut stored = message.to_stored();
+    stored.packet_id = message.packet_id();
+    append.message = Arc::new(Message::from_stored(
+        stored,
+        message.sender().clone(),
+        message.sender_life(),
+        Time::from_millis(message.received_at().as_millis()),
+        up_to_millis(message.expires_at()),
+    ));
+    append
+}
+
 impl File {
     fn apply(&mut self, write: Write) {
         match write {
             Write::Append(append) => {
                 self.last = self.last.max(append.seq);
-                self.entries.insert(append.seq, (append, false));
+                self.entries.insert(append.seq, (as_kept(append), false));
             }
             Write::Acknowledged { seq, waits_for } => {
                 if let Some((append, acknowledged)) = self.entries.get_mut(&seq) {
@@ -348,6 +369,8 @@ impl File {
                     .remove(&id)
                     .unwrap_or_else(|| ((*record).clone(), BTreeSet::new(), OutboundStates::new()));
                 record.subscriptions = before.subscriptions;
+                record.ends_at = record.ends_at.map(up_to_millis);
+                record.will_at = record.will_at.map(up_to_millis);
                 self.sessions.insert(id, (*record, received, flights));
             }
             Write::EndSession(id) => {
@@ -390,7 +413,7 @@ impl File {
             Write::Retain(append) => {
                 self.last = self.last.max(append.seq);
                 self.retained.insert(append.seq);
-                self.entries.insert(append.seq, (append, false));
+                self.entries.insert(append.seq, (as_kept(append), false));
             }
             Write::Unretain(seq) => {
                 self.retained.remove(&seq);
@@ -408,7 +431,9 @@ impl File {
             Write::EndWill(id) => {
                 self.wills.remove(&id);
             }
-            Write::Push(record) => {
+            Write::Push(mut record) => {
+                record.at = up_to_millis(record.at);
+                record.expires_at = up_to_millis(record.expires_at);
                 let key = (record.receiver.clone(), record.sender.clone());
                 self.pushes.insert(key, *record);
             }
@@ -416,7 +441,8 @@ impl File {
                 self.pushes.remove(&(receiver, sender));
             }
             Write::AnswerAfter(_) => {}
-            Write::Owner(owner) => {
+            Write::Owner(mut owner) => {
+                owner.gone_since = owner.gone_since.map(up_to_millis);
                 self.owners.insert(owner.user.clone(), *owner);
             }
             Write::EndOwner(user) => {

@@ -127,7 +127,9 @@ impl Entry {
             expires: Expiry::at(if found.retained {
                 found.expires_at
             } else {
-                found.expires_at.min(found.received_at + max_age)
+                // It was received before the end of that millisecond.
+                let received_before = found.received_at + Duration::from_millis(1);
+                found.expires_at.min(received_before + max_age)
             }),
             sender: 0,
             kind: match (found.inbox, found.retained) {

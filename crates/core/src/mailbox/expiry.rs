@@ -6,16 +6,16 @@
 use super::{Entry, Gone, Kind, Mailbox, Residence};
 use crate::time::Time;
 
-/// When an entry expires: milliseconds since the UNIX epoch, in 48 bits.
+/// When an entry expires: milliseconds of the server's time, rounded up as in the store, in 48 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Expiry([u8; 6]);
 
 impl Expiry {
     const NEVER: u64 = (1 << 48) - 1;
 
-    /// What is too late for it is later than anybody waits.
+    /// A time that does not fit (in 8,900 years) is never.
     pub(super) fn at(time: Time) -> Self {
-        let [_, _, bytes @ ..] = time.as_millis().min(Self::NEVER).to_be_bytes();
+        let [_, _, bytes @ ..] = time.as_millis_up().min(Self::NEVER).to_be_bytes();
         Self(bytes)
     }
 

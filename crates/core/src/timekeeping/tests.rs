@@ -7,7 +7,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
 /// Some time in 2023.
-const BEGINNING: Time = Time::from_millis(1_700_000_000_000);
+const BEGINNING: Time = Time::from_micros(1_700_000_000_000_417);
 
 /// A machine: what really passes, and what its clocks make of it.
 struct Machine {
@@ -23,7 +23,7 @@ struct Machine {
 impl Machine {
     /// First start ever, with the wall clock wrong by so many milliseconds.
     fn new(error_millis: i64) -> Self {
-        let wall = Time::from_millis(BEGINNING.as_millis().saturating_add_signed(error_millis));
+        let wall = stepped(BEGINNING, error_millis);
         let reading = Reading {
             wall,
             boot: 1,
@@ -78,8 +78,7 @@ impl Machine {
     }
 
     fn step_unseen(&mut self, by_millis: i64) {
-        let wall = self.reading.wall.as_millis();
-        self.reading.wall = Time::from_millis(wall.saturating_add_signed(by_millis));
+        self.reading.wall = stepped(self.reading.wall, by_millis);
     }
 
     /// The server is off for a while.
@@ -128,6 +127,10 @@ impl Machine {
         assert_eq!(self.stamp().as_millis(), self.reading.wall.as_millis());
         assert_eq!(self.counted(), self.truth);
     }
+}
+
+fn stepped(wall: Time, by_millis: i64) -> Time {
+    Time::from_micros(wall.as_micros().saturating_add_signed(by_millis * 1000))
 }
 
 fn millis(duration: Duration) -> i64 {

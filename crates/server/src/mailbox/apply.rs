@@ -296,7 +296,7 @@ impl Applier {
                     push.sender.as_str(),
                     rec::number(push.seq),
                     push.sent,
-                    rec::number(push.at.as_millis()),
+                    rec::coming(push.at),
                     rec::expiry(push.expires_at),
                 ];
                 let sql =
@@ -363,7 +363,7 @@ fn message(
         rec::Flags::of(append, qos).to_number(),
         rec::devices(append.waits_for),
         op.acknowledged,
-        rec::number(message.received_at().as_millis()),
+        rec::received(message.received_at()),
         rec::expiry(message.expires_at()),
         rec::number(op.size as u64),
         &buf[..],

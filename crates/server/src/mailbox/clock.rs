@@ -39,7 +39,7 @@ pub(super) fn read(connection: &Connection) -> Result<Option<ClockRecord>, Error
 }
 
 pub(super) fn write(connection: &Connection, record: &ClockRecord) -> Result<(), Error> {
-    put_meta(connection, TIME, rec::number(record.time.as_millis()))?;
+    put_meta(connection, TIME, rec::coming(record.time))?;
     put_meta(connection, OFFSET, record.offset_millis)?;
     put_meta(connection, BOOT, rec::number(record.boot))?;
     put_meta(connection, SINCE_BOOT, rec::duration(record.since_boot))?;

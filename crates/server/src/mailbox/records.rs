@@ -101,18 +101,32 @@ pub(super) fn from_number(value: i64) -> Result<u64, Error> {
     u64::try_from(value).map_err(|_| wrong("a number"))
 }
 
-/// Milliseconds since the UNIX epoch, NULL for never.
+/// When something happens: milliseconds of the server's time, rounded up; NULL for never.
 pub(super) fn expiry(time: Time) -> Option<i64> {
-    (time != Time::NEVER).then(|| number(time.as_millis()))
+    (time != Time::NEVER).then(|| coming(time))
 }
 
 pub(super) fn from_expiry(value: Option<i64>) -> Result<Time, Error> {
     Ok(time(value)?.unwrap_or(Time::NEVER))
 }
 
-/// Milliseconds since the UNIX epoch, the highest integer for never; NULL for none.
+/// When something happens: milliseconds, rounded up; the highest integer for never; NULL for none.
 pub(super) fn optional_time(time: Option<Time>) -> Option<i64> {
-    time.map(|time| number(time.as_millis()))
+    time.map(coming)
+}
+
+/// A time to which something is added, or at which something happens: milliseconds, rounded up, so that nothing is
+/// early after a restart; the highest integer for never.
+pub(super) fn coming(time: Time) -> i64 {
+    if time == Time::NEVER {
+        return i64::MAX;
+    }
+    number(time.as_millis_up())
+}
+
+/// When a message was received: milliseconds, rounded down.
+pub(super) fn received(time: Time) -> i64 {
+    number(time.as_millis())
 }
 
 pub(super) fn time(value: Option<i64>) -> Result<Option<Time>, Error> {

@@ -11,7 +11,7 @@ impl Simulator<'_> {
         let by = match self.source.below(8)? {
             0 => SESSION,
             1 => SESSION / 2,
-            n => Duration::from_secs(n as u64),
+            n => Duration::from_micros(n as u64 * 1_000_137),
         };
         if by >= SESSION / 2 {
             self.show();

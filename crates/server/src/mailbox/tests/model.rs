@@ -13,6 +13,11 @@ use proptest::prelude::*;
 
 use super::setting::{Found, Setting, append_of, record, retain_of, subscription, user, will};
 
+/// A time that is to come, as it comes back from the file.
+fn up_to_millis(time: Time) -> Time {
+    Time::from_millis(time.as_millis_up())
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Write(Vec<Write>),
@@ -88,14 +93,19 @@ impl Model {
             Write::EndWill(id) => drop(self.wills.remove(id)),
             Write::Push(push) => {
                 let key = (push.receiver.clone(), push.sender.clone());
-                self.pushes.insert(key, (**push).clone());
+                let mut push = (**push).clone();
+                push.at = up_to_millis(push.at);
+                push.expires_at = up_to_millis(push.expires_at);
+                self.pushes.insert(key, push);
             }
             Write::EndPush(receiver, sender) => {
                 self.pushes.remove(&(receiver.clone(), sender.clone()));
             }
             Write::AnswerAfter(_) => {}
             Write::Owner(owner) => {
-                self.owners.insert(owner.user.clone(), (**owner).clone());
+                let mut owner = (**owner).clone();
+                owner.gone_since = owner.gone_since.map(up_to_millis);
+                self.owners.insert(owner.user.clone(), owner);
             }
             Write::EndOwner(user) => drop(self.owners.remove(user)),
         }
@@ -196,8 +206,8 @@ fn write() -> impl Strategy<Value = Write> {
                 sender: user(&sender.to_string()),
                 seq: number,
                 sent,
-                at: Time::from_millis(number),
-                expires_at: if sent { Time::NEVER } else { Time::from_millis(number + 1) },
+                at: Time::from_micros(number * 337),
+                expires_at: if sent { Time::NEVER } else { Time::from_micros(number * 337 + 1) },
             }))
         }),
         1 => (1_u8..4).prop_map(|sender| Write::EndPush(user("1"), user(&sender.to_string()))),
@@ -212,7 +222,7 @@ fn write() -> impl Strategy<Value = Write> {
                     password: name.map(|name| Mark::new([name; Mark::LEN])),
                     made_up,
                 },
-                gone_since: gone.map(|at| Time::from_millis(at.into())),
+                gone_since: gone.map(|at| Time::from_micros(at.into())),
             }))
         ),
         1 => (1_u8..3).prop_map(|of| Write::EndOwner(user(&of.to_string()))),

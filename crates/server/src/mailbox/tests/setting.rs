@@ -222,7 +222,7 @@ pub(super) fn message_under(
         properties: None,
         payload: payload.into(),
     };
-    let at = Time::from_millis(1_700_000_000_000);
+    let at = Time::from_micros(1_700_000_000_000_999);
     Arc::new(Message::from_stored(
         publish,
         user("7"),
