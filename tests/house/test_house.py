@@ -23,6 +23,33 @@ BANNED = {
     "a path of somebody's machine": (None, r"(?<![\w.])/(work|root|Users)/|/home/(?!jam\b)[a-z]"),
 }
 
+PROSE = {".rs", ".py", ".md"}
+HISTORY = ("docs/adr/", "CHANGELOG.md")  # what was once said stays said
+# What readers who run the server see: the documentation, and what the program prints.
+FOR_USERS = r"README\.md|docs/(?!testing|limits)[^/]*\.md|PROTOCOL\.md|crates/server/src/(cli|settings)\b.*\.rs"
+
+# Words that were retired, with what says it better. Each is looked for in the files that the first column names (None: in
+# all prose and code).
+RETIRED = [
+    (None, r"\b(his|him|himself|he|His|Him|He)\b", "users are *they*"),
+    (None, r"\b[Nn]ot without\b", "say when it does: 'only with …'"),
+    (None, r"\b[Nn]obody but\b", "'only …'"),
+    (r"crates/.*\.rs", r"\b(Pump|take_up_answers|tell_answer)\b", "`Driver`, `reap`, `ask_directory`"),
+    (r"crates/.*\.rs", r"\bBell\b", "`WakeFlag`"),
+    (r"crates/.*\.rs", r"\bSlots\b", "`DeviceSet`, `ConnectionPermits`"),
+    (r"crates/.*\.rs", r"\bSeldom\b", "`RareEffects`"),
+    (r"crates/.*\.rs", r"\b(Flight|Landed|landed)\b", "`OutboundState`, `EndInFlight`, `complete`"),
+    (r"crates/.*\.rs", r"\bPlace::(Ephemeral|Storing|Store)\b", "`Residence`"),
+    (r"crates/.*\.rs", r"\bDue::(Storing|Fresh|Again)\b", "`SendState`"),
+    (r"crates/.*\.rs", r"\bhorizon(_is_kept)?\b", "`maybe_sent_now`, `maybe_sent_now_is_stored`"),
+    (r"crates/.*\.rs", r"\bGraced\b|\.spared\b", "`InGrace`, `acked_in_grace`"),
+    (r"crates/.*\.rs", r"\b(greet_without_store|has_greeted)\b", "`connack_without_store`, `connack_sent`"),
+    (r"crates/.*\.rs", r"\bReach::", "`PushAudience`"),
+    (None, r"\bcoalescing::MOST\b|put_off", "acknowledgements are deferred: `deferred_acks`"),
+    (r"crates/server/src/deferred_acks.*", r"\b(put|puts) off\b|\b(take|takes|taken) up\b", "defer, reap"),
+    (FOR_USERS, r"\bthe directory(?! [`A-Z])", "'the accounts database'"),
+]
+
 
 def tracked():
     """Every file that git knows, or would once it is added."""
@@ -55,6 +82,22 @@ def test_banned(what):
         if re.search(pattern, line)
     ]
     assert not found, "\n".join([what, *found])
+
+
+def is_prose(path):
+    return path.suffix in PROSE and path != FICTION and not str(path).startswith(HISTORY)
+
+
+@pytest.mark.parametrize(("where", "pattern", "better"), RETIRED, ids=[row[1] for row in RETIRED])
+def test_words_that_were_retired(where, pattern, better):
+    found = [
+        f"{path}:{number}: {line.strip()[:100]}"
+        for path in tracked()
+        if is_prose(path) and (where is None or re.fullmatch(where, str(path)))
+        for number, line in enumerate(text(path).splitlines(), 1)
+        if re.search(pattern, line)
+    ]
+    assert not found, "\n".join([f"better: {better}", *found])
 
 
 def test_every_module_is_named_for_what_it_owns():

@@ -6,7 +6,7 @@ import pytest
 from harness.channels import presence, told
 from harness.directory import Directory
 
-# How long somebody must be away before his friends are told, and what the server may need besides.
+# How long somebody must be away before their friends are told, and what the server may need besides.
 AWAY = 5
 SLACK = 3
 SESSION = {"clean": False, "props": {"session_expiry": 600}}
@@ -32,7 +32,7 @@ def test_a_friend_comes_and_goes(server, version):
 
 
 def test_nobody_else_is_told(server, version):
-    """Neither a friend who does not subscribe, nor a stranger who does, nor the user himself."""
+    """Neither a friend who does not subscribe, nor a stranger who does, nor the user."""
     me, friend = server.friends()
     third, witness = server.users(2)
     server.directory.befriend(friend, witness)
@@ -133,7 +133,7 @@ def test_a_block_counts_at_once(server, version):
             watching.quiet()
             watching.subscribe(presence(me))
             told(watching, friend, True)
-            # The one who has blocked is told of the one whom he has blocked.
+            # The one who has blocked is told of the one who is blocked.
             server.directory.block(me, friend)
             watching.subscribe(presence(me))
             told(watching, friend, True)

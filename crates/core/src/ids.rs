@@ -60,7 +60,7 @@ impl UserId {
         self.as_str().into()
     }
 
-    /// What follows the user's own id in a topic that is one of his; nothing is allocated to find out.
+    /// What follows the user's own id in a topic that is one of theirs; nothing is allocated to find out.
     pub(crate) fn own_channel<'a>(&self, topic: &'a str) -> Option<&'a str> {
         let topic = topic.strip_prefix('/')?.strip_prefix(self.as_str())?;
         topic.strip_prefix('/')

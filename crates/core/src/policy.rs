@@ -222,7 +222,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// For what the server itself writes to a user on an own channel of his (section 10). It is in his own name.
+    /// For what the server itself writes to a user on one of their own channels (section 10), in their name.
     pub(crate) fn for_server(user: &UserId) -> Self {
         Self {
             sender: user.clone(),

@@ -526,7 +526,7 @@ pub type OnLoaded = Box<dyn FnOnce(Vec<(Seq, Arc<Message>)>) + Send>;
 /// Keeps messages and sessions. Its methods queue and return: nobody waits for I/O under a lock.
 pub trait MailboxStore: Send + Sync + fmt::Debug {
     /// Keeps the writes, then resolves the receipt, never before this returns. Called under the lock of
-    /// one user, so that the order of calls about a user is the order of what happened to him.
+    /// one user, so that the order of calls about a user is the order of what happened to them.
     ///
     /// A call with a [`Write::Append`] is refused as a whole when it cannot be kept, unless it also changes what is
     /// retained ([`is_refusable`]); any other is tried again until it can be.

@@ -1,4 +1,4 @@
-//! The server's time, made out of clocks of which none is right by itself.
+//! The server's time, made of several clocks, each of which may be wrong.
 //!
 //! The wall clock may be wrong and may step; the monotonic clock stops while the machine sleeps; the boot
 //! clock begins anew with each boot. [`Timekeeper`] makes one time of the three, which only goes forward, by

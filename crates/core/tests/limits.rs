@@ -574,15 +574,19 @@ fn who_does_not_take_what_was_read_for_him_does_not_hold_it() {
         two.set_reading(false);
         two.send_subscribe(vec![packets::filter("/2/inbox", ExactlyOnce)]);
         assert!((200_000..OUTPUT_ENOUGH + 61_000).contains(&two.pending()));
-        assert_eq!(bench.router().loaded_bytes(), 0, "he does not read");
+        assert_eq!(
+            bench.router().loaded_bytes(),
+            0,
+            "the receiver does not read"
+        );
         two.set_reading(true);
         two.expect_sub_ack();
         let mut got = Vec::new();
         while let Some(Packet::Publish(publish)) = two.next() {
             got.push(publish);
         }
-        assert_eq!(got.len(), 10, "his window");
-        assert_eq!(bench.router().loaded_bytes(), 0, "he acknowledges nothing");
+        assert_eq!(got.len(), 10, "the window");
+        assert_eq!(bench.router().loaded_bytes(), 0, "nothing is acknowledged");
         two.drop_connection();
         if qos == ExactlyOnce {
             continue;
@@ -617,7 +621,7 @@ fn what_is_kept_is_a_copy_and_not_a_slice_of_a_buffer() {
         assert!(one.input_is_free(), "after CONNECT");
         one.subscribe("/1/x", AtLeastOnce);
         assert!(one.input_is_free(), "after SUBSCRIBE");
-        // The receiver is not known yet, and not connected: all that is kept of him starts here.
+        // The receiver is not known yet, and not connected: all that is kept of them starts here.
         one.write("2", "kept", AtLeastOnce);
         assert!(one.input_is_free(), "after PUBLISH to a friend");
         let id = one.publish_with("/1/x", "kept", AtLeastOnce, |publish| {
@@ -634,7 +638,7 @@ fn what_is_kept_is_a_copy_and_not_a_slice_of_a_buffer() {
         drop(publish);
         assert!(one.input_is_free(), "after PUBLISH to an own channel");
         one.drop_connection();
-        // A session, and a connection, of him whose first letter was from somebody else.
+        // A session, and a connection, of a user whose first letter was from somebody else.
         let two = bench.client("2:phone", version);
         two.connect();
         two.subscribe_inbox();

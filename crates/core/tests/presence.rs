@@ -111,7 +111,7 @@ fn who_has_blocked_a_user_is_not_seen_by_him() {
     two.drop_connection();
     bench.advance(AWAY);
     one.expect_nothing();
-    // The one who has blocked is told of the one whom he has blocked.
+    // The one who has blocked is told of the one who is blocked.
     two.connect();
     two.subscribe("/2/presence", AtMostOnce);
     expect(&bench, &two, "1", true);

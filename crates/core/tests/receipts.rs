@@ -29,7 +29,7 @@ fn receipt(bench: &Bench, to: &str, id: &str, message_id: Option<u16>) -> String
     )
 }
 
-/// User 1, connected with a clean session and subscribed to his receipts.
+/// User 1, connected with a clean session and subscribed to their receipts.
 fn sender(bench: &Bench, version: Version) -> Client {
     let one = bench.client("1:phone", version);
     one.connect();
@@ -37,7 +37,7 @@ fn sender(bench: &Bench, version: Version) -> Client {
     one
 }
 
-/// User 1 with a session that outlives its connection, subscribed to his receipts.
+/// User 1 with a session that outlives its connection, subscribed to their receipts.
 fn lasting_sender(bench: &Bench) -> Client {
     let one = bench.client("1:phone", V5);
     one.connect_lasting();
@@ -347,7 +347,7 @@ fn nothing_but_messages_to_inboxes_has_a_receipt() {
     for topic in ["/1/notes", "/1/receipts", "/1/notes/inbox"] {
         one.publish(topic, "x", AtLeastOnce);
     }
-    // What the user writes to his own channel himself, and nothing else.
+    // What the user writes to their own channel themselves, and nothing else.
     for (client, topics) in [
         (&tablet, &["/1/notes", "/1/receipts"][..]),
         (&one, &["/1/receipts"]),
@@ -601,14 +601,14 @@ fn what_is_said_after_a_crash_is_what_would_have_been_said_before() {
     }
 }
 
-/// Where the sender is while his message is acknowledged.
+/// Where the sender is while their message is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Sender {
     Away,
     There,
-    /// Connected, but nothing reaches him any more.
+    /// Connected, but nothing arrives any more.
     Deaf,
-    /// Connected, and his window is closed: an answer reaches him, another message does not.
+    /// Connected, with a closed window: an answer arrives, another message does not.
     Closed,
     /// The device that wants receipts is away; another one, which does not, has published.
     OtherDevice,

@@ -20,7 +20,7 @@ fn bye() -> Box<Will> {
     will
 }
 
-/// A friend who listens, and a client that has left him a will.
+/// A friend who listens, and a client that has left them a will.
 fn pair(version: Version, change: impl FnOnce(&mut Connect)) -> (Bench, Client, Client) {
     let bench = Bench::new();
     let friend = bench.at_inbox("2:phone", V5);

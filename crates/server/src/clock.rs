@@ -1,7 +1,7 @@
 //! The one clock of the process: the server's time, by which everything is counted.
 //!
 //! Everything that needs the time asks here and hands it on as an argument. What the time is made of stands in
-//! [`jam_core::timekeeping`]: the machine's clocks, none of which is right by itself, and what the mailbox
+//! [`jam_core::timekeeping`]: the machine's clocks, each of which may be wrong, and what the mailbox
 //! remembers of them; `machine` reads them. [`watch`] looks at them a few times a second.
 //!
 //! Invariants: [`Clock::now`] never goes backwards. What people and other machines are shown is

@@ -170,7 +170,7 @@ enum Answer {
     AtOnce,
     /// Later, the last time.
     Late,
-    /// Nothing has come since it was put off.
+    /// Nothing has come since it was deferred.
     Deferred,
 }
 

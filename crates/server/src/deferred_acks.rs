@@ -1,17 +1,17 @@
-//! Acknowledgements of receivers, taken up with the next wake-up instead of with one each.
+//! Acknowledgements of receivers, reaped with the next wake-up instead of with one each.
 //!
 //! While messages come one at a time, waking up is most of what they cost, and the receiver's
 //! acknowledgement wakes the server as the message does. So a socket whose receiver usually answers at
-//! once is told that a few bytes are no reason to wake anybody (`SO_RCVLOWAT`, socket(7)). The next task that wakes,
-//! for a message from whomever, takes the acknowledgement up; if none does, housekeeping does. A larger packet and the
-//! end of the connection wake as ever, and so does everything on systems that cannot do this. ADR 12 has the
+//! once is told that a few bytes wake no task (`SO_RCVLOWAT`, socket(7)): its acknowledgement is deferred. The next
+//! task that wakes, for any connection, reaps it; after [`LONGEST`], housekeeping does. A larger packet and the end of the
+//! connection wake the task at once. On systems without this option, every acknowledgement does. ADR 12 has the
 //! measurements.
 //!
 //! Invariants:
-//! - nothing is put off for longer than [`LONGEST`] and a tick of housekeeping (`a_tick_takes_up`);
+//! - an acknowledgement is deferred for at most [`LONGEST`] and a tick of housekeeping (`a_tick_reaps`);
 //! - senders who wait for acknowledgements before they go on do not wait for each other: where ticks had to
-//!   take something up twice in [`REST`], nothing is put off for the rest of it (`after_two_ticks_that_took_up_nothing_is_put_off`);
-//! - at most [`MOST`] sockets are put off (`it_has_a_bound`).
+//!   reap twice in [`REST`], nothing is deferred for the rest of it (`after_two_ticks_that_reaped_nothing_is_deferred`);
+//! - at most [`MOST`] sockets are deferred (`it_has_a_bound`).
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
@@ -35,27 +35,27 @@ pub(crate) const ANSWER_BYTES: i32 = 6;
 /// What a TLS record adds at most to so few bytes: a header, and TLS 1.2's nonce and tag.
 const TLS_RECORD_BYTES: i32 = 5 + 8 + 16;
 
-/// How soon a receiver must have answered the last time for it to be worth while, what was put off included.
+/// A receiver that acknowledged its last message within this time has the next acknowledgement deferred.
 pub(crate) const AT_ONCE_MILLIS: u32 = 4;
 
-/// How long it may take to write a message and for its answer to arrive: what has been put off for less is left for
+/// How long it may take to write a message and for its answer to arrive: what was deferred more recently is left for
 /// the next wake-up.
 const ARRIVAL: Duration = Duration::from_micros(100);
 
-/// For how long something is left for the next wake-up, whoever's it is.
+/// For how long an acknowledgement is left for the next wake-up of any connection.
 const LONGEST: Duration = Duration::from_millis(10);
 
-/// In what time ticks may have to take something up twice: once happens to anybody who is held up.
+/// When ticks have to reap twice within this time, nothing is deferred for the rest of it.
 const REST: Duration = Duration::from_secs(1);
 
-/// How many sockets may be put off at a time, give or take one for each thread. At the paces below there are rarely more than ten.
+/// How many sockets may be deferred at a time, give or take one for each thread. At the paces below there are rarely more than ten.
 const MOST: usize = 256;
 
 /// Over what time messages are counted, as a power of two in milliseconds.
 const PACE_MILLIS_LOG2: u32 = 4;
 
 /// How many messages make it worth while in that time, 16 ms: with fewer, the next is often more than a
-/// millisecond off; with more, whoever wakes finds more than one thing to do anyway.
+/// millisecond off; with more, a task that wakes finds more than one thing to do anyway.
 const PACE: std::ops::RangeInclusive<u64> = 16..=320;
 
 /// A stream, seen as a socket that may be told not to wake for an answer.
@@ -81,7 +81,7 @@ impl LowWater for TlsStream<Heard<TcpStream>> {
 /// The library keeps the socket to itself.
 impl<S> LowWater for WebSocketStream<S> {}
 
-/// What is put off, and for how long; one for the server.
+/// What is deferred, and for how long; one for the server.
 #[derive(Debug)]
 pub(crate) struct DeferredAcks {
     /// Otherwise nothing is deferred.
@@ -127,7 +127,7 @@ impl DeferredAcks {
 
     /// Asks not to be woken for the answer that this socket is going to receive to what is written in the turn that
     /// began at `at`, if that is worth while; whether it was. Not to be called again before the answer is there, or it
-    /// would be put off for longer.
+    /// would be deferred for longer.
     pub(crate) fn defer(&self, socket: &impl LowWater, at: Instant, now: Time) -> bool {
         if !self.enabled || !self.pace.is_right(now) {
             return false;
@@ -143,7 +143,7 @@ impl DeferredAcks {
         true
     }
 
-    /// Takes up what nobody has taken up for [`LONGEST`]; to be called every few milliseconds.
+    /// Reaps what has been deferred for [`LONGEST`]; to be called every few milliseconds.
     pub(crate) fn handle_tick(&self) {
         let mut due = Due::new();
         self.lock().time_out(Instant::now(), &mut due);
@@ -167,11 +167,11 @@ fn wake_for_everything(sockets: &[RawFd]) {
     }
 }
 
-/// The sockets that are put off, in the order in which they were.
+/// The sockets whose acknowledgements are deferred, oldest first.
 #[derive(Debug, Default)]
 struct Deferred {
     sockets: VecDeque<(RawFd, Instant)>,
-    /// When a tick last took something up.
+    /// When a tick last reaped something.
     timed_out_at: Option<Instant>,
     rests_until: Option<Instant>,
 }
@@ -181,7 +181,7 @@ impl Deferred {
         self.sockets.len() < MOST && self.rests_until.is_none_or(|until| until <= now)
     }
 
-    /// Takes those out that were put off then or earlier, but leaves `own`.
+    /// Takes those out that were deferred then or earlier, but leaves `own`.
     fn take_until(&mut self, then: Instant, own: Option<RawFd>, due: &mut Due) {
         let mut left = None;
         while let Some(&(socket, deferred_at)) = self.sockets.front()

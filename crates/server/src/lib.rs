@@ -6,7 +6,7 @@
 //! - `listener`, [`tls`]: sockets to tasks. `permits`: how many there may be, and that none is left.
 //!   `threads`: which thread serves which.
 //! - `connection`: the loop that owns a socket and its bytes. `websocket`: a WebSocket as such a stream.
-//! - `deferred_acks`: acknowledgements are taken up with the next message, without a wake-up of their own.
+//! - `deferred_acks`: acknowledgements are reaped with the next message, without a wake-up of their own.
 //! - `http`, `health`: what is served besides MQTT.
 //! - `housekeeping`: what is done without a packet asking for it. `presence`: telling friends who is there.
 //!   `clock`: the time.

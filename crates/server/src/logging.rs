@@ -3,9 +3,9 @@
 //! What is logged follows from the `log` setting (or `JAM_MQTT_LOG`), else from `RUST_LOG`. Neither a
 //! payload nor a token is ever logged: their `Debug` shows lengths.
 //!
-//! Invariant: a log line may be lost, and nothing else. Whoever logs never waits for the reader of standard error,
-//! and meets none of its errors; `queue` counts what is lost. A process that ends gives what is queued
-//! [`END_PATIENCE`].
+//! Invariant: a log line may be lost, and nothing else. Logging copies the line into a queue and returns at
+//! once; one thread writes to standard error, and it alone waits and sees errors. `queue` counts what is lost. At its end
+//! the process waits for what is queued, for [`END_PATIENCE`] at most.
 
 mod queue;
 

@@ -16,8 +16,8 @@ use crate::housekeeping::{next, ticks};
 /// How often it is looked whether there is something to tell.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long who has just subscribed and has many friends is given to read before there is more, and how
-/// often. What he has no room for then he is not told.
+/// A subscriber with many friends is told of them in pieces, with this much time to read between two pieces, and so
+/// often at most. What finds no room then is not sent.
 const ROOM_TIME: Duration = Duration::from_millis(10);
 const ROOM_TRIES: u32 = 20;
 

@@ -130,7 +130,7 @@ impl FakeDirectory {
         }
     }
 
-    /// The friends who are told when `user` comes and goes (`watching`), or of whom he is told.
+    /// The friends who are told when `user` comes and goes (`watching`), or those of whom `user` is told.
     ///
     /// # Errors
     /// If the directory is failing.

@@ -238,7 +238,7 @@ impl Ledger {
         wrong.iter().for_each(|what| self.violation(number, what));
     }
 
-    /// Everybody has fetched what was his: whether nothing is missing yet.
+    /// Everybody has fetched what was theirs: whether nothing is missing yet.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         !self.messages.values().any(Message::is_missing)

@@ -7,7 +7,7 @@
 //! - [`person`]: a client with a session, as real ones are: it keeps packet ids and sends again.
 //! - [`ledger`]: the independent log: what was acknowledged to senders, what arrived, what was acknowledged
 //!   back. It alone says whether a promise was broken.
-//! - [`rounds`]: load, kill, restart, over and over; now and then everybody fetches what is his.
+//! - [`rounds`]: load, kill, restart, over and over; now and then everybody fetches what is theirs.
 //!
 //! Invariants: one thread moves all clients, so that the ledger's order is the order of what happened; a
 //! seed gives the same load, though not the same moments, since the server runs by itself.

@@ -58,7 +58,7 @@ pub struct World {
     pub users: u16,
     /// Who may not write to each other.
     pub strangers: Vec<(u16, u16)>,
-    /// No new messages and no accidents: everybody fetches what is his.
+    /// No new messages and no accidents: everybody fetches what is theirs.
     pub settling: bool,
     /// Connections and sessions so far.
     pub next: u64,

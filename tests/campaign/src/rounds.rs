@@ -1,4 +1,4 @@
-//! Load, kill, restart, over and over; now and then everybody fetches what is his.
+//! Load, kill, restart, over and over; now and then everybody fetches what is theirs.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use crate::ledger::{Counts, Ledger};
 use crate::person::{Habits, Person, World};
 use crate::server::House;
 
-/// How long everybody may take to fetch what is his, without any progress. A busy disk has kept one
+/// How long everybody may take to fetch what is theirs, without any progress. A busy disk has kept one
 /// fsync waiting for 15 seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Nothing more has come for so long: what clients have said last is in the server's store.
@@ -27,7 +27,7 @@ pub struct Options {
     pub rounds: u32,
     /// Where chance begins.
     pub seed: u64,
-    /// After so many rounds everybody fetches what is his.
+    /// After so many rounds everybody fetches what is theirs.
     pub settle_every: u32,
 }
 
@@ -168,7 +168,7 @@ impl Campaign {
         }
     }
 
-    /// Start, load, kill; if it `settles`, everybody fetches what is his before the kill.
+    /// Start, load, kill; if it `settles`, everybody fetches what is theirs before the kill.
     fn round(&mut self, settles: bool) {
         if self.world.below(5) == 0 {
             // Now and then one is killed while it starts.
@@ -215,7 +215,7 @@ impl Campaign {
         busy
     }
 
-    /// Everybody comes and fetches what is his.
+    /// Everybody comes and fetches what is theirs.
     fn settle(&mut self) {
         self.world.settling = true;
         let mut last = Instant::now();

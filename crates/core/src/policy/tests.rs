@@ -100,7 +100,7 @@ fn who_connects() {
     assert_eq!(pre_connect(false), Ok(()));
 }
 
-/// What user 1 hears when he publishes; `online` are those who are connected.
+/// What user 1 hears upon publishing; `online` are those who are connected.
 fn publish(
     memory: &Memory,
     audience: PushAudience,

@@ -5,7 +5,7 @@
 //! is nothing that the router knows or remembers.
 //!
 //! Invariants: what nobody subscribes to costs one look at a number; at most one entry waits for each user,
-//! however often he comes and goes; one thing is told after another, so that nobody is told in the wrong
+//! however often they come and go; one thing is told after another, so that nobody is told in the wrong
 //! order.
 
 use std::collections::VecDeque;
@@ -28,7 +28,7 @@ use crate::user::{PRESENCE, Telling, User};
 #[derive(Debug, Default)]
 pub(super) struct Presence(Mutex<VecDeque<UserId>>);
 
-/// Something to tell about a user or to him, each once the directory has said which friends it concerns.
+/// Something to tell about a user or to them, each once the directory has said which friends it concerns.
 #[derive(Debug)]
 pub struct DuePresence {
     user: UserId,
@@ -43,14 +43,14 @@ impl DuePresence {
         &self.user
     }
 
-    /// Whether the user has come or gone: friends who may see him are to be told, with
+    /// Whether the user has come or gone: friends who may see them are to be told, with
     /// [`Router::tell_of_change`].
     #[must_use]
     pub fn has_changed(&self) -> bool {
         self.online.is_some()
     }
 
-    /// Whether the user has subscribed: he is to be told of the friends whom he may see, with
+    /// Whether the user has subscribed: they are to be told of the friends that they may see, with
     /// [`Router::tell_subscriber`].
     #[must_use]
     pub fn has_subscribed(&self) -> bool {
@@ -95,7 +95,7 @@ impl Router {
     }
 
     /// Tells a user who has subscribed which of `friends` are online: how many of `friends` there was room
-    /// for. For the others, give him time to read and ask again.
+    /// for. For the others, give them time to read and ask again.
     pub fn tell_subscriber(&self, due: &DuePresence, friends: &[UserId], now: Time) -> usize {
         for (count, friend) in friends.iter().enumerate() {
             let hash = self.hash(friend);
@@ -134,7 +134,7 @@ impl Router {
         })
     }
 
-    /// There is something to tell about a user or to him.
+    /// There is something to tell about a user or to them.
     pub(super) fn look_at_presence(&self, user: &UserId) {
         lock(&self.presence.0).push_back(user.clone());
     }

@@ -81,7 +81,7 @@ impl Router {
             }) {
                 Turn::Now => return Poll::Ready(push),
                 Turn::Later(at) => {
-                    debug_assert!(at > now, "a push that is due now is put off to {at:?}");
+                    debug_assert!(at > now, "a push that is due now is deferred to {at:?}");
                     let later = at.max(now.next());
                     self.pushes().insert(push, later);
                 }
@@ -140,7 +140,7 @@ impl Router {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// The rules by which the receiver of a message is told, if he can be told and there is room to remember
+    /// The rules by which the receiver of a message is told, if they can be told and there is room to remember
     /// it.
     pub(super) fn push_rules(&self) -> Option<&PushRules> {
         let rules = &self.rules.user.push;

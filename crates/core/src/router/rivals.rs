@@ -3,7 +3,7 @@
 //! A new phone logs the old one out at once. An app that answers a logout by connecting again, on two phones,
 //! would do so hundreds of times a second; so after [`FREE`] logouts within [`CALM`] of each other the next
 //! device waits until a time that grows with each further one. It waits only while another device is
-//! connected, and nobody but that user waits.
+//! connected, and only that user waits.
 //!
 //! Bound: users with a logout within the last [`CALM`], and at most as many others.
 

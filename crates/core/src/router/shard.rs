@@ -179,7 +179,7 @@ impl Router {
         (lock(self.shard(hash)), hash)
     }
 
-    /// Counts what has changed with a user; whether nothing is left that has to be remembered of him.
+    /// Counts what has changed with a user; whether nothing is left that has to be remembered of them.
     #[inline(never)]
     fn note(&self, user: &mut User, pairs_before: usize, effects: &mut Effects) -> bool {
         user.watch_expiry(effects);

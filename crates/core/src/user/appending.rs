@@ -28,7 +28,7 @@ pub(crate) struct New {
     pub(crate) origin: Option<LinkId>,
     /// Whether it may stay in memory for a grace.
     pub(crate) may_wait: bool,
-    /// Whether the receiver is to be told if he does not get it soon.
+    /// Whether the receiver is to be told if they do not get it soon.
     pub(crate) may_push: bool,
     /// Of the receiver's account, if the directory was asked.
     pub(crate) life: Option<LifeFact>,
@@ -208,7 +208,7 @@ impl User {
     }
 
     /// The grace of a message is over: what is to be stored of it and of its being on its way. The user is
-    /// told, by `push`, if he does not get it soon.
+    /// told, by `push`, if they do not get it soon.
     pub(crate) fn hand_over(
         &mut self,
         seq: Seq,

@@ -1,4 +1,4 @@
-//! One user: his devices, his mailbox and his retained messages.
+//! One user: their devices, mailbox and retained messages.
 //!
 //! Every method runs under the router's lock of the user's shard and does no I/O; what others have to
 //! be told is collected in [`Effects`].
@@ -146,7 +146,7 @@ pub(crate) struct RareEffects {
     pub(crate) set: Vec<(Time, Alarm)>,
     /// Pushes that are due.
     pub(crate) pushes: Vec<DuePush>,
-    /// Whether there is something to tell about the user's presence, or to him.
+    /// Whether there is something to tell about the user's presence, or to them.
     pub(crate) look: bool,
     /// What has ended with an account.
     pub(crate) ended: Option<Ended>,

@@ -1,10 +1,10 @@
-//! Whether a user's friends are to be told that he comes or goes, and what he is told of his friends
+//! Whether a user's friends are to be told that they come or go, and what they are told of their friends
 //! (PROTOCOL.md, section 10).
 //!
-//! Invariants, checked by `tests/presence.rs`: *in pairs*: who is told that a user goes could know that he
+//! Invariants, checked by `tests/presence.rs`: *in pairs*: who is told that a user goes could know that they
 //! was there, for going is told only after coming was, or was nobody's to know; *no flicker*: who is back
 //! within [`AWAY`] has not gone; *once*: a device that has just subscribed is told of each friend either
-//! with all who are there, or because he comes.
+//! with all who are there, or because they come.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::message::Message;
 use crate::store::Seq;
 use crate::time::Time;
 
-/// How long a user must be away before his friends are told.
+/// How long a user must be away before their friends are told.
 pub const AWAY: Duration = Duration::from_secs(5);
 
 /// What is remembered of a user's coming and going, in eight bytes.
@@ -29,7 +29,7 @@ pub(super) struct Presence {
     queued: bool,
     /// Whether an alarm is set.
     armed: bool,
-    /// When he left, in milliseconds, less the higher bits.
+    /// When they left, in milliseconds, less the higher bits.
     left_millis: u32,
 }
 
@@ -48,12 +48,12 @@ enum State {
     Going,
 }
 
-/// What is to be told about a user, and to him.
+/// What is to be told about a user, and to them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Telling {
-    /// Whether he is online, if that is news to his friends.
+    /// Whether they are online, if that is news to their friends.
     pub(crate) online: Option<bool>,
-    /// His connections that have subscribed to presence since the last time.
+    /// Their connections that have subscribed to presence since the last time.
     pub(crate) subscribed: SmallVec<[LinkId; 1]>,
 }
 
@@ -70,7 +70,7 @@ impl Presence {
         self.queued = true;
     }
 
-    /// Not at all, if he has left later than that: another thread may have read the clock a little earlier.
+    /// Not at all, if they have left later than that: another thread may have read the clock a little earlier.
     fn away(&self, now: Time) -> Duration {
         let millis = now.low_millis().wrapping_sub(self.left_millis);
         Duration::from_millis(u64::try_from(millis.cast_signed()).unwrap_or(0))

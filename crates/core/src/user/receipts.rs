@@ -1,5 +1,5 @@
 //! Whose receipts are due (PROTOCOL.md, section 10): those of the messages that this user's devices
-//! acknowledge, and whether this user wants those of his own.
+//! acknowledge, and whether this user wants receipts too.
 
 use jam_wire::packet::{PacketId, QoS};
 
@@ -35,7 +35,7 @@ impl User {
     }
 
     /// A device is about to acknowledge what is on its way under a packet id, by PUBACK or by PUBREC: which message, and
-    /// whether it is in the store, if it is one whose sender has not been told yet. From now on he has.
+    /// whether it is in the store, if it is one whose sender has not been told yet. From now on they have.
     pub(crate) fn claim_receipt(
         &mut self,
         link: LinkId,

@@ -1,4 +1,4 @@
-//! `user`, `friend`, `block`, `unblock`: they work on the directory's file, server running or not.
+//! `user`, `friend`, `block`, `unblock`: they work on the accounts database, with the server running or stopped.
 
 use clap::{Args, Subcommand};
 use jam_core::ids::UserId;

@@ -108,7 +108,7 @@ impl MailboxCommand {
                         "nothing can be read of the mailbox; put back a backup".to_owned(),
                     ));
                 }
-                // Where settings name the directory, they do so for the new mailbox too.
+                // Settings that name the accounts database name it for the new mailbox too.
                 if !settings.directory.named {
                     new.copy_directory(settings)?;
                 }

@@ -156,7 +156,7 @@ async fn what_has_arrived_at_the_last_moment_is_no_silence() {
 /// Else a receiver who keeps getting messages would not be heard.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
+async fn an_answer_is_deferred_once_and_only_if_it_comes_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
     let (permit, address) = permit().await;
@@ -187,7 +187,7 @@ async fn an_answer_is_put_off_once_and_only_if_it_comes_at_once() {
 /// Whatever wakes it: its own read may have to wait for who has just sent to it.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn who_wakes_takes_up_what_others_have_put_off() {
+async fn a_connection_that_wakes_reaps_what_others_have_deferred() {
     let dir = tempfile::tempdir().unwrap();
     let shared = shared(&dir.path().join("jam.db"));
     let (permit, address) = permit().await;
@@ -210,12 +210,12 @@ async fn who_wakes_takes_up_what_others_have_put_off() {
             }
         }
         let long_ago = Instant::now() - Duration::from_millis(1);
-        let is_put_off = shared.deferred_acks.defer(&other, long_ago, now);
+        let is_deferred = shared.deferred_acks.defer(&other, long_ago, now);
         client.try_write(&PUBACK).unwrap();
         let is_pending = poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx).is_pending())).await;
         assert!(is_pending);
         let readable = tokio::time::timeout(Duration::from_millis(20), other.readable()).await;
-        if is_put_off && readable.is_ok() {
+        if is_deferred && readable.is_ok() {
             return;
         }
     }

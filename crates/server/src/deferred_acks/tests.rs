@@ -53,7 +53,7 @@ fn after_messages(count: u64) -> DeferredAcks {
     deferred_acks
 }
 
-fn put_off_count(deferred_acks: &DeferredAcks) -> usize {
+fn deferred_count(deferred_acks: &DeferredAcks) -> usize {
     deferred_acks.lock().sockets.len()
 }
 
@@ -81,7 +81,7 @@ async fn nothing_is_deferred_when_it_is_switched_off() {
     };
     let (_client, server) = pair().await;
     assert!(!deferred_acks.defer(&server, Instant::now(), NOW));
-    assert_eq!(put_off_count(&deferred_acks), 0);
+    assert_eq!(deferred_count(&deferred_acks), 0);
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn whoever_wakes_does_not_touch_his_own_socket() {
     assert!(!wakes(&own, NEVER).await);
     deferred_acks.reap(&other, Instant::now(), NOW);
     assert!(wakes(&own, SURELY).await);
-    assert_eq!(put_off_count(&deferred_acks), 0);
+    assert_eq!(deferred_count(&deferred_acks), 0);
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn the_end_wakes_at_once() {
 }
 
 #[tokio::test]
-async fn a_tick_takes_up() {
+async fn a_tick_reaps() {
     let deferred_acks = after_messages(32);
     let (mut client, server) = pair().await;
     assert!(deferred_acks.defer(&server, Instant::now(), NOW));
@@ -173,11 +173,11 @@ async fn a_tick_takes_up() {
     tokio::time::sleep(LONGEST).await;
     deferred_acks.handle_tick();
     assert!(wakes(&server, SURELY).await);
-    assert_eq!(put_off_count(&deferred_acks), 0);
+    assert_eq!(deferred_count(&deferred_acks), 0);
 }
 
 #[tokio::test]
-async fn after_two_ticks_that_took_up_nothing_is_put_off() {
+async fn after_two_ticks_that_reaped_nothing_is_deferred() {
     const MILLI: Duration = Duration::from_millis(1);
     let (_client, server) = pair().await;
     let mut deferred = Deferred::default();
@@ -228,7 +228,7 @@ async fn it_has_a_bound() {
     for _ in 0..MOST + 10 {
         deferred_acks.defer(&server, Instant::now(), NOW);
     }
-    assert_eq!(put_off_count(&deferred_acks), MOST);
+    assert_eq!(deferred_count(&deferred_acks), MOST);
 }
 
 /// Whoever has its number then wakes early at worst.
@@ -250,7 +250,7 @@ async fn a_socket_that_is_gone_does_no_harm() {
         let is_reused = second.as_raw_fd() == number;
         tokio::time::sleep(ARRIVAL).await;
         deferred_acks.reap(&Other, Instant::now(), NOW);
-        assert_eq!(put_off_count(&deferred_acks), 0);
+        assert_eq!(deferred_count(&deferred_acks), 0);
         client.write_all(&PUBACK).await.unwrap();
         assert!(wakes(&second, SURELY).await);
         if is_reused {
@@ -261,12 +261,12 @@ async fn a_socket_that_is_gone_does_no_harm() {
 }
 
 #[tokio::test]
-async fn nothing_is_put_off_at_another_pace() {
+async fn nothing_is_deferred_at_another_pace() {
     let (_client, server) = pair().await;
-    for (messages, is_put_off) in [(0, 0), (15, 0), (16, 1), (320, 1), (321, 0), (1_000_000, 0)] {
+    for (messages, is_deferred) in [(0, 0), (15, 0), (16, 1), (320, 1), (321, 0), (1_000_000, 0)] {
         let deferred_acks = after_messages(messages);
         deferred_acks.defer(&server, Instant::now(), NOW);
-        assert_eq!(put_off_count(&deferred_acks), is_put_off, "{messages}");
+        assert_eq!(deferred_count(&deferred_acks), is_deferred, "{messages}");
     }
 }
 

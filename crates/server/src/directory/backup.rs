@@ -1,7 +1,7 @@
 //! A copy of the directory's file as it is at one moment, while everybody goes on with it; and back.
 //!
 //! Invariants: the copy is page for page what was copied, another program's tables included, and comes
-//! into being complete; nobody but the owner can read it, for tokens stand in it.
+//! into being complete; only the owner can read it, for tokens stand in it.
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Friends in the directory's file, as presence needs them (PROTOCOL.md, section 10).
 //!
 //! Invariant: all rows about two users are heard, and one that forbids is enough, as for messages; a friend
-//! is said once, however his id is written (`tests::presence`).
+//! is said once, however their id is written (`tests::presence`).
 
 use jam_core::ids::UserId;
 use rusqlite::types::{Value, ValueRef};
@@ -15,9 +15,9 @@ pub(super) const AT_ONCE: u32 = 128;
 /// Which friends of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    /// Those who may see him: whom he has not blocked.
+    /// Those who may see the user: those that the user has not blocked.
     SeesHim,
-    /// Those whom he may see: who have not blocked him.
+    /// Those that the user may see: those who have not blocked the user.
     IsSeen,
 }
 
@@ -102,7 +102,7 @@ fn rows(connection: &Connection, user: i64, place: &Place) -> rusqlite::Result<V
     rows.collect()
 }
 
-/// Whether `watcher` may know when `friend` is connected: they are friends, and `friend` has not blocked him.
+/// Whether `watcher` may know when `friend` is connected: they are friends, and `friend` has not blocked `watcher`.
 fn may_see(connection: &Connection, watcher: i64, friend: i64) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(of_pair!(
         "blocked",

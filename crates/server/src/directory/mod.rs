@@ -53,7 +53,7 @@ impl DirectoryError {
 /// Where a push goes.
 #[derive(Debug, Clone)]
 pub(crate) struct PushAddress {
-    /// The receiver's notification token, if he has one.
+    /// The receiver's notification token, if they have one.
     pub(crate) token: Option<SecretString>,
 }
 

@@ -421,7 +421,7 @@ pub(super) fn read_notification_token(
     })
 }
 
-/// Reads where a push from `sender` to `receiver` goes. `None`: he may not write to him.
+/// Reads where a push from `sender` to `receiver` goes. `None`: `sender` may not write to `receiver`.
 ///
 /// A column that is missing holds no token.
 pub(super) fn read_push_address(
@@ -453,7 +453,7 @@ pub(super) fn read_push_address(
     Ok(Some(PushAddress { token }))
 }
 
-/// Takes a notification token away from a user, if he has no other one by now. Returns whether it did.
+/// Takes a notification token away from a user, if they have no other one by now. Returns whether it did.
 pub(super) fn clear_notification_token(
     connection: &Connection,
     id: i64,

@@ -242,8 +242,8 @@ impl SqliteDirectory {
         self.shared.replacements.load(Ordering::Acquire)
     }
 
-    /// Where a push from `sender` to `receiver` goes, read from the file now. `None`: he may not write to
-    /// him, or may not any more.
+    /// Where a push from `sender` to `receiver` goes, read from the file now. `None`: the sender may not
+    /// write to the receiver, or may not any more.
     ///
     /// # Errors
     /// As [`Self::load`].

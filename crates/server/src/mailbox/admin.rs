@@ -1,6 +1,6 @@
 //! What the commands do with a mailbox, mostly while a server has it: look at it, copy it, empty it.
 //!
-//! Invariants: contents are never shown; a server's messages are removed by nobody but the server, for
+//! Invariants: contents are never shown; only the server removes its messages, for
 //! what it has in memory would come back.
 
 use std::fs::{self, File};

@@ -103,7 +103,7 @@ impl Work {
         connection.pragma_update(None, "writable_schema", true)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         // As far as it goes: what cannot be brought up to date cannot be read either. A file without a
-        // version is none of ours, or nothing is left of it: it must not become an empty mailbox.
+        // version is not ours, or nothing is left of it: it must not become an empty mailbox.
         if let Ok(found @ 1..) = schema::pragma(&connection, "user_version") {
             drop(schema::migrate(&mut connection, found));
         }

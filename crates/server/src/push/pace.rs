@@ -265,7 +265,7 @@ mod tests {
         let (mut pace, now) = down(Some(30 * SECOND));
         assert!(!pace.has_room(0, now + 29 * SECOND));
         assert!(pace.has_room(0, now + 30 * SECOND));
-        // Who was on his way and is told to wait longer.
+        // A push that was on its way and has to wait longer.
         let hour = Some(3600 * SECOND);
         fail_asking(&mut pace, 7, Scope::Request, hour, now - SECOND, now);
         assert!(!pace.has_room(0, now + 59 * SECOND));

@@ -324,7 +324,7 @@ impl Place<'_> {
 /// somebody else's, such as a script's `JAM_MQTT_BIN`.
 const SLIP: usize = 2;
 
-/// The setting an environment variable names; `None` if it is none of ours.
+/// The setting an environment variable names; `None` for a variable that is not ours.
 fn variable_key(variable: &str, place: &str) -> Result<Option<&'static Key>, SettingsError> {
     if !variable.starts_with(PREFIX) || is_service_link(variable) {
         return Ok(None);

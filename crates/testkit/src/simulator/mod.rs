@@ -152,7 +152,7 @@ struct Simulator<'a> {
     source: &'a mut dyn Source,
 }
 
-/// Runs at most so many operations, then everybody comes and fetches what is his. `many` is whether devices
+/// Runs at most so many operations, then everybody comes and fetches what is theirs. `many` is whether devices
 /// are connected side by side.
 ///
 /// # Panics
@@ -399,7 +399,7 @@ impl Simulator<'_> {
         Some(())
     }
 
-    /// Everybody looks at what he was sent, until nobody was sent anything.
+    /// Everybody looks at what they were sent, until nobody was sent anything.
     fn drain(&mut self) {
         self.drain_others("");
     }

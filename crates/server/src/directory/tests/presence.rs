@@ -14,7 +14,7 @@ async fn all(directory: &SqliteDirectory, user: &str, who: Who) -> Vec<String> {
     found
 }
 
-/// Whom a user sees, and who sees him.
+/// The friends that a user sees, and those who see the user.
 async fn both(directory: &SqliteDirectory, user: &str) -> (Vec<String>, Vec<String>) {
     (
         all(directory, user, Who::IsSeen).await,

@@ -103,20 +103,20 @@ fn nothing_comes_back_after_it_was_removed() {
 }
 
 #[test]
-fn a_flight_that_lands_needs_no_write_unless_it_is_in_the_file() {
+fn a_packet_id_that_is_free_again_needs_no_write_unless_it_is_in_the_file() {
     let flight = || vec![Write::InFlight(9, id(4), OutboundState::AwaitsPubAck(1))];
-    let landed = || vec![Write::EndInFlight(9, id(4))];
+    let ended = || vec![Write::EndInFlight(9, id(4))];
     let mut kept = Kept::default();
-    assert!(push(&kept, vec![flight(), landed()]).0.is_empty());
-    assert!(push(&kept, vec![landed()]).0.is_empty());
+    assert!(push(&kept, vec![flight(), ended()]).0.is_empty());
+    assert!(push(&kept, vec![ended()]).0.is_empty());
     let mut written = Pending::default();
     written.push(&kept, flight().into_iter().collect(), None);
     written.note(&mut kept);
     assert_eq!(
-        push(&kept, vec![flight(), landed()]).0,
+        push(&kept, vec![flight(), ended()]).0,
         ["EndInFlight(9, 4)"]
     );
-    assert_eq!(push(&kept, vec![landed(), flight()]).0.len(), 1);
+    assert_eq!(push(&kept, vec![ended(), flight()]).0.len(), 1);
 }
 
 #[test]

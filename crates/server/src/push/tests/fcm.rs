@@ -386,7 +386,7 @@ async fn http_2_where_it_is_offered() {
     }
     assert_eq!(server.accepted(), 1, "all over one connection");
 
-    // Who cannot prove that he is the one gets nothing.
+    // A server that cannot prove its name gets nothing.
     let stranger = server.notifier(http(), &firebase);
     let delivery = stranger.deliver(&push()).await;
     assert!(why(&delivery).starts_with("no connection"), "{delivery:?}");
