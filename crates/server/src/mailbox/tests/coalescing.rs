@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use jam_core::store::{OutboundState, Write};
 
 use super::setting::{Outcome, append, id, record, retain_of, will};
-use crate::mailbox::kept::Kept;
+use crate::mailbox::kept::{Kept, PacketKey};
 use crate::mailbox::pending::{Answer, Pending};
 
 /// Pushes calls, numbered from 1; what is left to write, the answers that are due, those that wait.
@@ -178,6 +178,58 @@ fn a_refused_call_takes_nothing_of_earlier_calls_with_it() {
         .filter_map(|call| call.answer)
         .for_each(Answer::stored);
     assert_eq!(numbers(&from), [1, 2, 4]);
+}
+
+/// A commit that failed may have reached the file or not. What was to be deleted then is deleted later, also if it has come
+/// back and gone again meanwhile.
+#[test]
+fn what_a_failed_commit_was_to_delete_is_deleted_when_it_is_tried_again() {
+    let mut kept = Kept::default();
+    kept.packet(PacketKey::received(9, id(4)));
+    kept.packet(PacketKey::in_flight(9, id(2)));
+    kept.claim(9, 7);
+    kept.session(8);
+    let in_flight = Write::InFlight(9, id(2), OutboundState::AwaitsPubComp);
+    let ends = || {
+        [
+            Write::Released(9, id(4)),
+            Write::EndInFlight(9, id(2)),
+            Write::EndClaim(9, 7),
+            Write::EndSession(8),
+        ]
+    };
+    let begins = [
+        Write::Received(9, id(4)),
+        in_flight,
+        Write::Claim(9, 7),
+        Write::Session(record(8)),
+    ];
+    let mut failed = Pending::default();
+    failed.push(&kept, ends().into_iter().collect(), None);
+    let calls = failed.take_calls();
+    failed.note(&mut kept);
+    let (mut again, _) = failed.retry(calls, &mut kept);
+    let mut later = Pending::default();
+    later.push(&kept, begins.into_iter().collect(), None);
+    again.absorb(&kept, later);
+    let mut last = Pending::default();
+    last.push(&kept, ends().into_iter().collect(), None);
+    again.absorb(&kept, last);
+    let mut left: Vec<_> = again
+        .ops
+        .iter()
+        .filter_map(|op| op.write.as_ref().map(name))
+        .collect();
+    left.sort_unstable();
+    assert_eq!(
+        left,
+        [
+            "EndClaim(9, 7)",
+            "EndInFlight(9, 2)",
+            "EndSession(8)",
+            "Released(9, 4)"
+        ]
+    );
 }
 
 /// New subscriptions are sent it already: it is tried again, and what has become of its copy meanwhile stays so.

@@ -228,6 +228,29 @@ fn a_purge_is_kept_together_with_its_being_done() {
     }
 }
 
+/// The request is made again, for more, when the router has been told of the first and that is not committed.
+#[test]
+fn a_newer_request_is_not_forgotten_with_the_older() {
+    let setting = Setting::new();
+    let (to, asked) = sync_channel(10);
+    let db = setting.path().join("mailbox.db");
+    setting.mailbox().on_purge(move |_, up_to, _| {
+        if up_to == 2 {
+            let other = Connection::open(&db).unwrap();
+            other.execute("UPDATE purge SET up_to = 3", []).unwrap();
+        }
+        to.send(up_to).unwrap();
+    });
+    setting.write([append(1), append(2)]);
+    setting.flush();
+    let asking = admin::purge(setting.path(), &user("1"), None);
+    assert_eq!(asking.unwrap(), Purged::Asked);
+    assert_eq!(asked.recv_timeout(PATIENCE), Ok(2));
+    assert_eq!(asked.recv_timeout(PATIENCE), Ok(3));
+    wait_until(|| !admin::is_purge_due(setting.path(), &user("1"), None).unwrap());
+    assert!(asked.try_recv().is_err());
+}
+
 #[test]
 fn a_backup_is_a_mailbox() {
     let setting = Setting::new();
