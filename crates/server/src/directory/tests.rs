@@ -367,8 +367,8 @@ async fn a_look_that_hangs_holds_its_own_thread_alone() {
         let jam = Jam::new(mode);
         let directory = Arc::new(jam.open());
         assert!(friends(&directory, "1", "2").await);
-        let (hangs, hung) = std::sync::mpsc::channel();
-        let (end, until) = std::sync::mpsc::channel::<()>();
+        let (hangs, hung) = std::sync::mpsc::sync_channel(1);
+        let (end, until) = std::sync::mpsc::sync_channel::<()>(1);
         let other = Arc::clone(&directory);
         let hanging = std::thread::spawn(move || {
             other.look_while(move || {
@@ -397,8 +397,8 @@ async fn a_read_that_hangs_holds_its_own_thread_alone() {
     for mode in ["delete", "wal"] {
         let jam = Jam::new(mode);
         let directory = Arc::new(jam.open());
-        let (hangs, hung) = std::sync::mpsc::channel();
-        let (end, until) = std::sync::mpsc::channel::<()>();
+        let (hangs, hung) = std::sync::mpsc::sync_channel(1);
+        let (end, until) = std::sync::mpsc::sync_channel::<()>(1);
         let other = Arc::clone(&directory);
         let hanging = std::thread::spawn(move || {
             other.hang_reading_while(|| {
