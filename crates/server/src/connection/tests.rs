@@ -1,17 +1,20 @@
-use super::*;
-
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use bytes::BytesMut;
 use jam_core::UserLimits;
 use jam_core::push::{PushAudience, PushRules};
 use jam_core::router::Rules;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use jam_testkit::store::FaultyStore;
 use jam_wire::packet::{Packet, Version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::silence::STALLED_OUTPUT;
+use super::*;
 #[cfg(target_os = "linux")]
 use crate::deferred_acks::tests::{PUBACK, pair};
 use crate::permits::ConnectionPermits;
@@ -20,7 +23,7 @@ impl LowWater for tokio::io::DuplexStream {}
 
 impl Transport for tokio::io::DuplexStream {}
 
-fn shared(path: &std::path::Path) -> Arc<Shared> {
+pub(super) fn shared(path: &std::path::Path) -> Arc<Shared> {
     let directory = Arc::new(SqliteDirectory::open_or_create(path).unwrap());
     let user = UserLimits {
         many_devices: false,
@@ -56,7 +59,9 @@ fn shared(path: &std::path::Path) -> Arc<Shared> {
 }
 
 /// With the listener whose backlog its other end is in.
-async fn tcp_stream(permit: &ConnectionPermit) -> (Heard<TcpStream>, tokio::net::TcpListener) {
+pub(super) async fn tcp_stream(
+    permit: &ConnectionPermit,
+) -> (Heard<TcpStream>, tokio::net::TcpListener) {
     let socket = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();
@@ -66,7 +71,7 @@ async fn tcp_stream(permit: &ConnectionPermit) -> (Heard<TcpStream>, tokio::net:
     (Heard::new(stream, permit.wake_flag().clone()), socket)
 }
 
-async fn permit() -> (ConnectionPermit, IpAddr) {
+pub(super) async fn permit() -> (ConnectionPermit, IpAddr) {
     let permits = ConnectionPermits::new(1, 1);
     let address = IpAddr::from(Ipv4Addr::LOCALHOST);
     (
@@ -150,38 +155,7 @@ async fn what_has_arrived_at_the_last_moment_is_no_silence() {
     assert_eq!(peer.try_write(&[0x10]).unwrap(), 1);
     step(&mut driver);
     assert!(!driver.is_ending());
-    assert_eq!(&driver.input[..], [0x10]);
-}
-
-/// Else a receiver who keeps getting messages would not be heard.
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn an_answer_is_deferred_once_and_only_if_it_comes_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let shared = shared(&dir.path().join("jam.db"));
-    let (permit, address) = permit().await;
-    let (stream, _listener) = tcp_stream(&permit).await;
-    let at = |millis: u64| Time::from_millis(1_000_000 + millis);
-    for _ in 0..32 {
-        shared
-            .deferred_acks
-            .count_message(at(0) - Duration::from_millis(16));
-    }
-    let mut driver = Driver::new(shared, permit, address, at(0), stream);
-    driver.expect_answer(at(0), Instant::now());
-    assert_eq!(driver.answer, Answer::Deferred);
-    driver.expect_answer(at(3), Instant::now());
-    assert_eq!(driver.delivered_at, at(0).low_millis());
-    driver.classify_read(4, at(5));
-    assert_eq!(driver.answer, Answer::Late);
-    driver.expect_answer(at(6), Instant::now());
-    assert_eq!(driver.answer, Answer::Late);
-    driver.classify_read(4, at(7));
-    assert_eq!(driver.answer, Answer::AtOnce);
-    driver.expect_answer(at(8), Instant::now());
-    assert_eq!(driver.answer, Answer::Deferred);
-    driver.classify_read(300, at(9));
-    assert_eq!(driver.answer, Answer::AtOnce);
+    assert_eq!(driver.input.bytes(), [0x10]);
 }
 
 /// Whatever wakes it: its own read may have to wait for who has just sent to it.
