@@ -47,6 +47,14 @@ RETIRED = [
     (r"crates/.*\.rs", r"\bReach::", "`PushAudience`"),
     (None, r"\bcoalescing::MOST\b|put_off", "acknowledgements are deferred: `deferred_acks`"),
     (r"crates/server/src/deferred_acks.*", r"\b(put|puts) off\b|\b(take|takes|taken) up\b", "defer, reap"),
+    (None, r"\b[Ww]homever\b", "'any connection', 'any user'"),
+    # Packets and connections are no persons. To be widened as the rest is rewritten.
+    (
+        r"ARCHITECTURE\.md|crates/(wire/src|core/src/mailbox|server/src/(http|logging|push|permits|handshakes))\b.*"
+        r"|crates/core/src/(push|loads|link|rate|attempts|message|ids|source|timekeeping)\.rs",
+        r"\b[Ww]hoever\b",
+        "name the connection, thread or user",
+    ),
     (FOR_USERS, r"\bthe directory(?! [`A-Z])", "'the accounts database'"),
 ]
 

@@ -189,7 +189,7 @@ impl Link {
     }
 
     /// Held by the connection from when its session knows the id of a QoS 2 PUBLISH until the message is
-    /// with the store. Whoever takes the session over waits for that: it answers for the id from then on.
+    /// with the store. The connection that takes the session over waits for that, and answers for the id from then on.
     pub(crate) fn receiving(&self) -> MutexGuard<'_, ()> {
         self.receiving
             .lock()

@@ -1,8 +1,8 @@
 //! Content that is read from the store for devices: so much of it at a time, for all of them together.
 //!
-//! Invariants: at most [`LOADED_BYTES`] are being read or wait to be sent, or one message that is larger; requests are
-//! granted in the order in which they came, so a large one is not passed by small ones for ever; whoever has content
-//! sends it or gives it back (`User::fetch`), so nobody waits for a client.
+//! Invariants: at most [`LOADED_BYTES`] are being read or wait to be sent, or one message that is larger. Requests are
+//! granted in the order in which they came, so a large one is granted in its turn. A connection that has content sends it or
+//! gives it back (`User::fetch`), so no request waits for a client.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

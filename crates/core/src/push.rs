@@ -8,14 +8,14 @@ use crate::ids::UserId;
 use crate::store::Seq;
 use crate::time::Time;
 
-/// Receivers and senders, in pairs, of whom it is remembered that a push is owed or has been sent. What
-/// would go beyond is not pushed.
+/// How many pairs of receiver and sender are remembered, of which a push is owed or has been sent. Messages of further pairs
+/// are not pushed.
 pub const MAX_PUSHES: usize = 100_000;
 
 /// Pushes of one sender to one receiver that may follow each other at once; then one in each collapse window.
 pub const BURST: u32 = 3;
 
-/// Whom pushes can reach.
+/// Which receivers pushes can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushAudience {
     /// Nobody: push is switched off.
@@ -42,7 +42,7 @@ impl PushAudience {
 /// What the operator decides about pushes.
 #[derive(Debug, Clone, Copy)]
 pub struct PushRules {
-    /// Whom they can reach.
+    /// Which receivers they can reach.
     pub audience: PushAudience,
     /// How long a connected device may take to acknowledge a message.
     pub deadline: Duration,

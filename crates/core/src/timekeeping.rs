@@ -30,8 +30,8 @@ pub const STEP_MIN: Duration = Duration::from_secs(1);
 /// When a mailbox may begin at the latest: 2100-01-01. Beyond, the time would have no room to go on in.
 const LATEST_START: Time = Time::from_millis(4_102_444_800_000);
 
-/// All clocks at one moment. Whoever reads them reads `awake` last: what comes in between is then taken for
-/// a clock that is behind, never for time that has passed.
+/// All clocks at one moment. `awake` is read last: a delay between the readings then looks like
+/// a clock that is behind, and not like time that has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// The wall clock.

@@ -1,7 +1,7 @@
 //! TLS handshakes, apart from everything else.
 //!
 //! A handshake costs the server a signature and a key agreement, hundreds of times what a message costs, and
-//! whoever repeats a recorded ClientHello pays nothing. So handshakes run on threads of their own, below the
+//! an attacker who repeats a recorded ClientHello pays nothing. So handshakes run on threads of their own, below the
 //! priority of those that serve connections: a flood takes what is left of the machine. On these threads the
 //! sources take turns, one step of one handshake each: a flood waits for itself.
 //!
@@ -120,7 +120,7 @@ impl Turn {
                 if std::mem::replace(&mut woken, true) {
                     Poll::Ready(())
                 } else {
-                    Poll::Pending // the step has left word whom to wake
+                    Poll::Pending // the step wakes this task
                 }
             })
             .await;

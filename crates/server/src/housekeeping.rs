@@ -132,8 +132,8 @@ async fn check_directory(
     Ok(())
 }
 
-/// Goes through everybody of whom anything is remembered, connected or not, some at each tick: what is theirs ends with
-/// their token and their account. Whatever it has not come to yet is checked when it is used.
+/// Checks every user that the server remembers, connected or not, some at each tick: sessions end with the token they were
+/// made with, and everything with the account. A user whose turn has not come yet is checked when something of theirs is used.
 ///
 /// Who is missing after a start, or after another file has taken the place of the accounts' one, may be so by a mistake
 /// that will be put right: until everybody has been gone through once, they are hidden, and nothing of theirs is removed.

@@ -1,9 +1,9 @@
 //! What the `http` address answers: `/mqtt`, `/healthz` and `/readyz` (`docs/operations.md`).
 //!
 //! The HTTP side of a connection holds no state of MQTT's: an upgrade takes the connection's permit along
-//! and becomes a connection like any other. Whoever asks for something else than an upgrade is served
-//! from memory, and then the connection ends: what has not logged in holds it no longer than the time that CONNECT has,
-//! which counts from when it was accepted, whatever is asked (`serve::tests::a_web_socket_has_no_more_time_than_others`).
+//! and becomes a connection like any other. Any other request is served
+//! from memory, and then the connection ends. A client has to send its CONNECT within the usual time, counted from when
+//! the connection was accepted, whatever it requests (`serve::tests::a_web_socket_has_no_more_time_than_others`).
 
 use std::net::IpAddr;
 use std::pin::pin;

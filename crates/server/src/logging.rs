@@ -116,7 +116,7 @@ pub fn init(setting: Option<&str>, usual: Usual) -> Result<(), String> {
 }
 
 fn start_queue(loss_line: LossLine) -> io::Result<Arc<Queue>> {
-    // Of its own: whoever else writes to standard error holds a lock meanwhile.
+    // A descriptor of its own: other writers to standard error hold the lock while they wait.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     Queue::start(stderr, loss_line)
 }

@@ -150,7 +150,7 @@ impl Wake for WakeFlag {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Whoever sets the flag wakes; who finds it set knows that the task has still to answer.
+        // The one that sets the flag wakes the task. If the flag is set already, the task has been woken and has yet to look.
         if !self.rung.swap(true, Ordering::AcqRel) {
             self.task.wake();
         }

@@ -1,7 +1,7 @@
 //! A directory that says what it was told to say.
 //!
 //! It can pretend not to have a fact in memory the first time it is asked ([`FakeDirectory::forget`]),
-//! to be unable to load it ([`FakeDirectory::fail`]), and to be read before a change by whoever uses the answer after it
+//! to be unable to load it ([`FakeDirectory::fail`]), and to give an answer that was read before a change and is used after it
 //! ([`FakeDirectory::answer_once_as`]).
 
 use std::collections::{HashMap, HashSet};

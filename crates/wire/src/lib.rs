@@ -7,8 +7,7 @@
 //! - [`decode`]: bytes to a packet; strict, incremental, copies no payload.
 //! - [`mod@encode`]: a packet to bytes, and its length beforehand.
 //!
-//! Invariants: nothing here reads a socket, a clock or a file, and nothing here knows who may write
-//! to whom. A packet that was decoded keeps slices of the buffer it came in.
+//! Invariants: nothing here reads a socket, a clock or a file, or knows which user may write to which. A packet that was decoded keeps slices of the buffer it came in.
 
 #![forbid(unsafe_code)]
 

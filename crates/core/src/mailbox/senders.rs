@@ -1,7 +1,7 @@
-//! How much waits in a mailbox of each sender, so that no one of them closes it to the others (PROTOCOL.md, section 7.7).
+//! How much each sender has waiting in a mailbox: the share that keeps it open to the others (PROTOCOL.md, section 7.7).
 //!
-//! Invariants: a number stands for one sender as long as something of theirs waits; senders of whom nothing waits
-//! leave their place to new ones, so there are never more places than messages have waited at once.
+//! Invariants: a number stands for one sender as long as they have a message waiting. A sender without one leaves their
+//! place to a new sender, so there are at most as many places as messages have waited at once.
 
 use std::collections::HashMap;
 
@@ -22,10 +22,10 @@ const SCANNED: usize = 8;
 
 /// What waits, by sender.
 ///
-/// At most [`MAX_SENDERS`] are told apart at once, which takes a mailbox with as many messages, each from somebody else.
-/// Those that come beyond have one share together, half of the mailbox, until somebody of whom nothing waits any more has
-/// made room: one of them may then be refused for what the others have there, and none of them takes anything from the
-/// first. A purge of one sender's messages finds nothing of those.
+/// At most [`MAX_SENDERS`] are told apart at once, which takes a mailbox with as many messages, each from another sender.
+/// All further senders have one share together, half of the mailbox, until a place is free: one of them may be refused
+/// because of what the others of them have waiting. The shares of the first [`MAX_SENDERS`] stay their own. A purge of one
+/// sender's messages leaves messages that were counted in the common share.
 #[derive(Debug, Default)]
 pub(super) struct Senders(Option<Box<Table>>);
 
@@ -69,7 +69,7 @@ impl Senders {
         }
     }
 
-    /// The number of a sender of whom something waits.
+    /// The number of a sender who has a message waiting.
     pub(super) fn find(&self, sender: &UserId) -> Option<Number> {
         let table = self.0.as_ref()?;
         let number = table.find(sender)?;

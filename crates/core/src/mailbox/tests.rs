@@ -601,7 +601,7 @@ fn a_retained_message_of_qos_0_leaves_with_the_connection_it_waits_for() {
     }
     mailbox.disconnected(0, &mut Vec::new());
     assert_eq!(next(&mailbox, 0, 0), Some(2));
-    // Whoever subscribes gets it, and nobody gets one that has been replaced.
+    // A device that subscribes gets it, and not one that has been replaced.
     assert!(mailbox.claim_retained(1, 1));
     assert!(!mailbox.claim_retained(1, 1));
     mailbox.sent(1, 1);

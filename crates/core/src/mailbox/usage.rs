@@ -92,7 +92,7 @@ impl Usage {
         self.retained_bytes
     }
 
-    /// The number of a sender of whom something waits.
+    /// The number of a sender who has a message waiting.
     pub(super) fn number_of(&self, sender: &UserId) -> Option<Number> {
         self.senders.find(sender)
     }

@@ -1,8 +1,8 @@
 //! `restore`: puts a backup in the place of what is there.
 //!
 //! Invariants: everything is looked at before anything is changed; the accounts are written *into* the database as one
-//! transaction, so that no file is ever read with the log of another one, and whoever has it open sees all of it or
-//! nothing; a mailbox is exchanged whole, only while no server has it, and the one before is kept.
+//! transaction, so that a file is only ever read with its own log, and a program that has it open sees all of the
+//! change or nothing; a mailbox is exchanged whole, only while no server has it, and the one before is kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};

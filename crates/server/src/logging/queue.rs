@@ -1,7 +1,7 @@
 //! [`Queue`]: log lines on their way to a file descriptor, bounded in bytes, written by one thread.
 //!
-//! Whoever logs copies a line into memory and goes on. The thread may wait in write(2) for as long as it likes, a
-//! terminal that is held or a pipe that is not read, and no one else notices. A line that finds no room, or that
+//! Logging copies a line into memory and returns. Only the queue's thread waits in write(2), on a terminal that is held or
+//! a pipe that is not read. A line that finds no room, or that
 //! cannot be written, is counted; once writing works again, one line says how many were lost.
 //!
 //! Invariants: `push` never waits for I/O and never fails (`a_stalled_reader_holds_nobody_up`); memory is at most

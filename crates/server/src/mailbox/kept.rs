@@ -45,7 +45,7 @@ pub(super) struct Kept {
     packets: HashMap<SessionId, HashSet<u32, RandomState>, RandomState>,
     /// The retained messages that sessions are still to get.
     claims: HashMap<SessionId, HashSet<Seq, RandomState>, RandomState>,
-    /// Messages that could not be read: they are left in the file for whoever looks at it.
+    /// Messages that could not be read: they are left in the file for an operator to look at.
     unreadable: HashSet<Seq, RandomState>,
 }
 

@@ -1,7 +1,7 @@
 //! Connections whose clients have not authenticated, and which of them makes way for a newcomer.
 //!
-//! The source that has the most of them loses its oldest: whoever opens many connections and says nothing on
-//! them makes room at their own cost. Between sources that have equally many, the oldest connection goes.
+//! The source that has the most of them loses its oldest: a source that opens many silent connections makes
+//! room at its own cost. Between sources that have equally many, the oldest connection goes.
 //! No step looks at all of them.
 
 use std::cmp::Reverse;

@@ -149,7 +149,7 @@ pub(crate) fn open(push: &settings::Push) -> Result<Option<Arc<dyn Notifier>>, P
     Ok(None)
 }
 
-/// Whom pushes can reach.
+/// Which receivers pushes can reach.
 pub(crate) fn audience(push: &settings::Push, notifier: Option<&dyn Notifier>) -> PushAudience {
     match notifier {
         _ if !push.enabled => PushAudience::Off,
