@@ -255,7 +255,7 @@ def test_check_looks_and_changes_nothing(own, state):
         said = jam(own, "check")
         assert files(own.folder / "data") == before
     (line,) = (line for line in said.splitlines() if " mailbox " in line)
-    assert "version 4" in line and "messages: 5" in line
+    assert "version 6" in line and "messages: 5" in line
     assert ("no server has it" not in line) == (state == "running")
 
 

@@ -143,7 +143,8 @@ pub struct LifeFact {
 
 impl Life {
     /// Whether `now` is the same account, some time later: it has kept its address or its name, or, where it had or has
-    /// only one of the two, its password. What cannot be told is not the same: nobody is shown what may be another's.
+    /// only one of the two, its password; or it had none of the three. What else cannot be told is not the same: nobody
+    /// is shown what may be another's.
     #[must_use]
     pub fn goes_on_as(&self, now: &Self) -> bool {
         if now.made_up {
@@ -151,7 +152,8 @@ impl Life {
         }
         let kept = |a: Option<Mark>, b| a.is_some() && a == b;
         let has_both = |life: &Self| life.email.is_some() && life.name.is_some();
-        self == now
+        *self == Self::default()
+            || self == now
             || kept(self.email, now.email)
             || kept(self.name, now.name)
             || (kept(self.password, now.password) && !(has_both(self) && has_both(now)))

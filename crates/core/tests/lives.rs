@@ -235,7 +235,7 @@ fn a_new_token_an_address_or_a_name_is_no_new_life() {
         (real(0, 1, 0), real(0, 2, 0), false),
         (real(1, 0, 0), real(2, 0, 0), false),
         (real(0, 0, 0), real(0, 0, 0), true),
-        (real(0, 0, 0), real(1, 2, 9), false),
+        (real(0, 0, 0), real(1, 2, 9), true),
         (real(0, 0, 9), real(1, 2, 9), true),
         // Made up for one account, whatever else is the same.
         (life(1, 2, 9, true), life(1, 3, 8, true), true),
