@@ -143,20 +143,28 @@ pub struct LifeFact {
 
 impl Life {
     /// Whether `now` is the same account, some time later: it has kept its address or its name, or, where it had or has
-    /// only one of the two, its password; or it had none of the three. What else cannot be told is not the same: nobody
-    /// is shown what may be another's.
+    /// only one of the two, its password. An account that had none of the three may get any; one that has nothing but a
+    /// name may change it. What else cannot be told is not the same: nobody is shown
+    /// what may be another's.
     #[must_use]
     pub fn goes_on_as(&self, now: &Self) -> bool {
         if now.made_up {
             return self.made_up && self.email == now.email;
         }
         let kept = |a: Option<Mark>, b| a.is_some() && a == b;
-        let has_both = |life: &Self| life.email.is_some() && life.name.is_some();
-        *self == Self::default()
+        let has = |life: &Self| (life.email.is_some(), life.name.is_some());
+        if *self == Self::default()
             || self == now
             || kept(self.email, now.email)
             || kept(self.name, now.name)
-            || (kept(self.password, now.password) && !(has_both(self) && has_both(now)))
+        {
+            return true;
+        }
+        match (has(self), has(now)) {
+            ((true, true), (true, true)) => false,
+            ((false, true), (false, true)) => self.password == now.password,
+            _ => kept(self.password, now.password),
+        }
     }
 }
 

@@ -28,7 +28,8 @@ const ENDING_BYTES: usize = 8 * 1024 * 1024;
 /// How long a client that has authenticated waits for those that it displaces.
 pub(super) const DISPLACED_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A client that is displaced and was still sending has sent all when nothing more came for so long.
+/// A client that was still sending has sent all when nothing more came for so long: what is read makes room for more,
+/// which its kernel may send a little later.
 const QUIET: Duration = Duration::from_millis(20);
 
 /// The same in the middle of a packet, and where the client could not send because nothing was read.
@@ -140,7 +141,9 @@ impl<S: Transport> Driver<S> {
             if bytes > 0 {
                 let Poll::Ready(read) = self.poll_kernel(cx) else {
                     return if self.permit.wake_flag().take_heard() {
-                        Turn::Yield // a part of what makes a byte here, or a frame that makes none
+                        // A part of what makes a byte here, or a frame that makes none.
+                        self.expect_more(now);
+                        Turn::Yield
                     } else if is_quiet {
                         self.conclude(cause, now)
                     } else {
@@ -148,8 +151,8 @@ impl<S: Transport> Driver<S> {
                     };
                 };
                 let read = read.unwrap_or(0);
+                self.expect_more(now);
                 if let Some(ending) = self.rare().ending.as_mut() {
-                    ending.quiet_from = ending.was_full.then(|| now + QUIET_IN_PACKET);
                     ending.bytes = if read == 0 {
                         0
                     } else {
@@ -164,6 +167,18 @@ impl<S: Transport> Driver<S> {
             }
         }
         self.conclude(cause, now)
+    }
+
+    /// Something has come, and more may be on its way.
+    fn expect_more(&mut self, now: Time) {
+        if let Some(ending) = self.rare().ending.as_mut() {
+            let patience = if ending.was_full {
+                QUIET_IN_PACKET
+            } else {
+                QUIET
+            };
+            ending.quiet_from = Some(now + patience);
+        }
     }
 
     fn conclude(&mut self, cause: Cause, now: Time) -> Turn {
