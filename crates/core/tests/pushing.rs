@@ -5,7 +5,6 @@ use std::time::Duration;
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V4, V5};
 use jam_core::directory::NotificationToken;
-use jam_core::link::Eviction;
 use jam_core::push::{MAX_PUSHES, PushAudience, PushOutcome};
 use jam_core::router::Rules;
 use jam_testkit::client::lasting;
@@ -719,8 +718,7 @@ fn a_stop_of_the_server_leaves_pushes_owed() {
     let (writer, reader) = (writer(&bench), reader(&bench));
     writer.write("2", "hello", AtLeastOnce);
     reader.expect_message("1", "hello");
-    bench.router().evict_all(Eviction::ShuttingDown);
-    bench.run();
+    bench.shut_down();
     bench.crash();
     expect_push(&bench);
 }

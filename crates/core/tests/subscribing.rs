@@ -578,10 +578,7 @@ fn a_shutdown_is_said() {
     let bench = Bench::new();
     let client = bench.client("1:phone", V5);
     client.connect();
-    bench
-        .router()
-        .evict_all(jam_core::link::Eviction::ShuttingDown);
-    bench.run();
+    bench.shut_down();
     let reason = ReasonCode::ServerShuttingDown;
     client.expect(Packet::Disconnect(Box::new(Disconnect::with_reason(
         reason,

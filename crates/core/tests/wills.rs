@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
-use jam_core::link::Eviction;
 use jam_core::router::Rules;
 use jam_testkit::client::lasting;
 use jam_testkit::{Bench, Client, packets};
@@ -318,8 +317,7 @@ fn a_will_carries_its_properties() {
 #[test]
 fn when_the_server_stops_wills_are_due() {
     let (bench, client, _friend) = pair(V5, |_| ());
-    bench.router().evict_all(Eviction::ShuttingDown);
-    bench.run();
+    bench.shut_down();
     client.expect_ended(ReasonCode::ServerShuttingDown);
     let friend = bench.at_inbox("2:phone", V5);
     expect_bye(&friend);

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jam_core::UserLimits;
-use jam_core::link::Eviction;
 use jam_core::push::{PushAudience, PushRules};
 use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules};
 use jam_core::store::{MailboxStore, Recovered};
@@ -223,7 +222,6 @@ impl Running {
         } = self.parts;
         listeners.stop().await;
         acknowledge(&shared, &mailbox).await;
-        shared.router.evict_all(Eviction::ShuttingDown);
         permits.stop();
         if tokio::time::timeout(DRAIN_TIMEOUT, permits.all_free())
             .await

@@ -213,6 +213,17 @@ impl Bench {
         self.run();
     }
 
+    /// The server stops: every connection is told.
+    pub fn shut_down(&self) {
+        let mut world = self.world();
+        let now = world.now;
+        for end in &mut world.ends {
+            end.shut_down(now);
+        }
+        drop(world);
+        self.run();
+    }
+
     /// The time.
     #[must_use]
     pub fn now(&self) -> Time {

@@ -97,6 +97,14 @@ impl End {
             self.proceed(progress, directory, now);
         }
     }
+    /// The server stops.
+    pub(crate) fn shut_down(&mut self, now: Time) {
+        if let Some(connection) = &mut self.connection {
+            connection.handle_shutdown(now);
+            self.busy = true;
+        }
+    }
+
     /// Whether somebody has left something for the connection.
     pub(crate) fn is_called(&self) -> bool {
         self.connection.is_some() && self.flag.0.load(Ordering::Relaxed)

@@ -33,7 +33,7 @@ use jam_wire::packet::{Connect, Publish, QoS};
 use crate::attempts::Attempts;
 use crate::directory::{Directory, Friendship, LifeFact, Lookup};
 use crate::ids::{ClientId, UserId};
-use crate::link::{Eviction, LinkId};
+use crate::link::LinkId;
 use crate::loads::Loads;
 use crate::message::Message;
 use crate::policy::{self, Destination, Facts, Identity, Permit, Refusal, Stop, refusals};
@@ -472,17 +472,6 @@ impl Router {
     #[must_use]
     pub fn pending_timers(&self) -> usize {
         lock(&self.timers).len()
-    }
-
-    /// Ends every connection.
-    pub fn evict_all(&self, why: Eviction) {
-        for shard in &self.shards {
-            lock(shard)
-                .users
-                .iter()
-                .flat_map(|user| user.links())
-                .for_each(|link| link.evict(why));
-        }
     }
 
     fn is_connected(&self, user: &UserId) -> bool {
