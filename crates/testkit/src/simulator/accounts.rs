@@ -1,7 +1,7 @@
 //! What happens to the directory, and what is written there: it does not answer, or not in time; accounts end and begin
 //! anew; tokens change; an older copy takes its place for a while.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jam_wire::ConnectReturnCode;
 use jam_wire::packet::ConnectCode;
@@ -18,6 +18,9 @@ pub(super) struct Accounts {
     tokens: HashMap<&'static str, (usize, usize)>,
     /// The user whose account is not in the copy that is there at the moment.
     pub(super) hidden: Option<&'static str>,
+    /// Users of whom an account before may still have something: a crash has undone its end. Another file may have stood in
+    /// the place of the right one, so that it is hidden, for a day at most or until the present account comes.
+    pub(super) lingering: HashSet<&'static str>,
     /// What somebody read of the accounts some time ago.
     looked: Option<Snapshot>,
 }

@@ -38,6 +38,7 @@ impl Simulator<'_> {
             disk.at_once(false);
             self.wills_are_kept();
         }
+        self.accounts.lingering.remove(self.devices[which].user);
         self.pushes.heard_of(self.devices[which].user);
     }
 

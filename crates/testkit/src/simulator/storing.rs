@@ -2,7 +2,7 @@
 
 use jam_core::router::GRACE;
 
-use super::Simulator;
+use super::{Simulator, USERS};
 
 impl Simulator<'_> {
     pub(super) fn release(&mut self) -> Option<()> {
@@ -81,7 +81,8 @@ impl Simulator<'_> {
         if self.worldly {
             // As at each start.
             self.mend_directory();
-            self.recheck();
+            self.accounts.lingering.extend(USERS);
+            self.bench.recheck_that(true);
         }
     }
 }

@@ -138,7 +138,9 @@ impl Simulator<'_> {
             let waits = devices.any(|it| it.may_wait_for(number, message, now, slack));
             let is_expired = message.expires.is_some_and(|it| it.last + slack <= now);
             let is_unclaimed = !message.acknowledged && !is_expired;
-            if message.may_be_there() && (waits || is_unclaimed || message.is_doubtful) {
+            let is_left = waits || is_unclaimed || message.is_doubtful;
+            let lingers = message.excused && self.accounts.lingering.contains(user);
+            if lingers || (message.may_be_there() && is_left) {
                 let copies = 1 + message.resent;
                 (0..copies).for_each(|_| most.add(message.weight));
             }
