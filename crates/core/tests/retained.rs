@@ -241,6 +241,42 @@ fn what_is_on_its_way_leaves_with_the_session_when_it_has_expired() {
     assert_nothing_is_left(&bench);
 }
 
+#[test]
+fn what_expires_while_its_packet_id_waits_for_the_store_is_not_sent() {
+    let bench = Bench::on_disk(|_| ());
+    let disk = disk(&bench);
+    disk.at_once(true);
+    let (one, two) = (bench.client("1:phone", V5), bench.client("2:phone", V5));
+    one.connect();
+    two.connect_lasting();
+    two.subscribe("/2/inbox", ExactlyOnce);
+    disk.at_once(false);
+    let id = one.publish_with(
+        "/2/inbox",
+        packets::message("1", "x"),
+        ExactlyOnce,
+        |publish| {
+            let properties = publish.properties.get_or_insert_default();
+            properties.message_expiry_secs = Some(2);
+        },
+    );
+    // The message, which is read again; its packet id waits.
+    disk.flush();
+    bench.run();
+    disk.read();
+    bench.run();
+    one.expect_accepted(ExactlyOnce, id);
+    assert_eq!((disk.kept(), disk.waiting()), (1, 1));
+    two.expect_nothing();
+    bench.pass(Duration::from_secs(3));
+    disk.at_once(true);
+    bench.run();
+    two.expect_nothing();
+    assert_eq!(disk.kept(), 0);
+    one.write("2", "next", ExactlyOnce);
+    two.expect_message("1", "next");
+}
+
 /// A timer that a timer sets is not due yet: looking for what is due ends.
 #[test]
 fn what_expired_on_its_way_leaves_with_the_timer_that_ends_the_session() {

@@ -121,7 +121,7 @@ impl User {
     }
 }
 
-fn end_in_flight(device: &Device, packet_id: PacketId) -> Option<Write> {
+pub(super) fn end_in_flight(device: &Device, packet_id: PacketId) -> Option<Write> {
     device.id().map(|id| Write::EndInFlight(id, packet_id))
 }
 

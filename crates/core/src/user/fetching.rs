@@ -6,7 +6,7 @@ use jam_wire::encode;
 use jam_wire::packet::{Packet, PacketId, QoS, Version};
 use smallvec::SmallVec;
 
-use super::acknowledging::acked;
+use super::acknowledging::{acked, end_in_flight};
 use super::{Device, Effects, Reads, User};
 use crate::connection::OUTPUT_ENOUGH;
 use crate::ids::UserId;
@@ -115,7 +115,7 @@ impl User {
             device.session.let_go(device.id().is_some());
         }
         let mailbox = &mut self.mailbox;
-        let halt = send_due(device, mailbox, room, now, fetched).and_then(|()| {
+        let halt = send_due(device, mailbox, room, now, effects, fetched).and_then(|()| {
             let user = &self.id;
             send_new(user, device, mailbox, room, now, effects, &receipt, fetched)
         });
@@ -179,9 +179,10 @@ impl Device {
 /// with DUP, what was on its way when the last connection ended.
 fn send_due(
     device: &mut Device,
-    mailbox: &Mailbox,
+    mailbox: &mut Mailbox,
     room: Room,
     now: Time,
+    effects: &mut Effects,
     fetched: &mut Fetched,
 ) -> Result<(), Halt> {
     if !device.session.has_due() {
@@ -219,6 +220,11 @@ fn send_due(
         let entry = mailbox
             .get(seq)
             .expect("what is on its way stays in the log");
+        // Its delivery has not begun as long as it waited for the store (MQTT 5.0, section 3.3.2.3.3).
+        if it.send_state == SendState::Ready && entry.is_expired(now) {
+            drop_unsent(device, mailbox, it.packet_id, seq, effects);
+            continue;
+        }
         let Some(message) = content(device, entry) else {
             halt = Some(Halt::Load);
             continue;
@@ -370,6 +376,21 @@ fn send_new(
 fn pass_by(device: &mut Device, seq: Seq) {
     device.session.cursor = seq;
     device.unload(seq);
+}
+
+/// The entry has expired before it was sent under the packet id that it has.
+fn drop_unsent(
+    device: &mut Device,
+    mailbox: &mut Mailbox,
+    packet_id: PacketId,
+    seq: Seq,
+    effects: &mut Effects,
+) {
+    device.session.complete(packet_id);
+    device.unload(seq);
+    let mut writes = acked(device, mailbox, seq, None, effects);
+    writes.extend(end_in_flight(device, packet_id));
+    effects.write_all(writes);
 }
 
 /// The entry is this device's no more, sent or not.
