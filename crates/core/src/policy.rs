@@ -217,7 +217,7 @@ pub struct Permit {
     receiver: UserId,
     destination: Destination,
     may_push: bool,
-    /// Of the receiver's account, if that is not the sender's.
+    /// Of the receiver's account, if that is not the sender's, or if it is a will.
     life: Option<LifeFact>,
 }
 
@@ -240,6 +240,14 @@ impl Permit {
             sender_life: Some(life),
             ..self
         }
+    }
+
+    /// What is for its sender itself is for the account of this life: nothing else may have said yet whose everything is.
+    pub(crate) fn for_own_life(mut self, fact: LifeFact) -> Self {
+        if self.sender == self.receiver {
+            self.life = Some(fact);
+        }
+        self
     }
 
     /// Which account wrote it.

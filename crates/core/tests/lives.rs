@@ -659,3 +659,26 @@ fn nor_for_the_will_of_the_account_before() {
     friend.read("2", "bye");
     new.expect_nothing();
 }
+
+#[test]
+fn a_will_to_oneself_is_the_account_s_also_where_nothing_else_is() {
+    let bench = Bench::on_disk(|_| ());
+    bench.disk().expect("a disk").at_once(true);
+    let will = r#"{"from":"2","content":"bye"}"#;
+    let dying = bench.client("2:phone", V5);
+    dying.connect_with(|connect| {
+        let mut left = packets::will("/2/inbox", will);
+        left.qos = QoS::AtLeastOnce;
+        connect.will = Some(left);
+    });
+    dying.drop_connection();
+    bench.run();
+    bench.directory().hide_account("2", true);
+    bench.recheck_that(true);
+    bench.directory().hide_account("2", false);
+    bench.recheck();
+    let back = bench.client("2:phone", V5);
+    back.connect();
+    back.subscribe_inbox();
+    back.expect_payload("/2/inbox", will.as_bytes());
+}

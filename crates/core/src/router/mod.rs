@@ -274,6 +274,9 @@ impl Router {
                 Err(given_back) => new = *given_back,
             }
             let sender = new.message.sender();
+            if sender == receiver {
+                break;
+            }
             let Lookup::Known(friendship, as_of) = self.directory.friendship(sender, receiver)
             else {
                 break;

@@ -123,7 +123,8 @@ impl Router {
         let mut due = due.clone();
         due.is_counted = true;
         let origin = Origin::Will(due.clone());
-        match self.publish(permit.by(life), publish, None, None, origin, now) {
+        let permit = permit.by(life).for_own_life(fact);
+        match self.publish(permit, publish, None, None, origin, now) {
             Ok(_) => {}
             Err(refusal)
                 if [refusals::STORE, refusals::PUBLISH_WITHOUT_DIRECTORY].contains(&refusal) =>
