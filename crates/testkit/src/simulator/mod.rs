@@ -273,6 +273,8 @@ impl Simulator<'_> {
                 }
                 _ => self.directory()?,
             }
+            // What was written by now is no answer to what is asked next.
+            self.drain();
         }
         let which = self.source.below(self.devices.len())?;
         let operation = self.source.below(32)?;

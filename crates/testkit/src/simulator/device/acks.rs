@@ -39,6 +39,9 @@ impl Device {
             self.acked.remove(&number);
             messages[number].is_doubtful = true;
         }
+        // What was another's since an UNSUBSCRIBE may wait for it again if it has subscribed since: it has not had it
+        // (PROTOCOL.md, section 7.6).
+        self.acked.retain(|number| self.seen.contains(number));
     }
 
     /// Everything that is for the device has been sent to it.

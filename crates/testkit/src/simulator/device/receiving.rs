@@ -128,10 +128,8 @@ impl Device {
             let properties = publish.properties.as_ref();
             assert!(properties.is_some_and(|it| it.user == from));
         }
-        // One of QoS 2 waits for the store under its packet id already: it is on its way.
-        let is_on_its_way = publish.dup || publish.qos == QoS::ExactlyOnce;
         assert!(
-            is_on_its_way || self.is_late || !message.is_over(self.now),
+            publish.dup || self.is_late || !message.is_over(self.now),
             "{who} got {message:?} when it was over"
         );
         // It may have been another device's before.
@@ -146,10 +144,11 @@ impl Device {
             "{who}: message {number} was sent before"
         );
         let in_order = in_order && !messages[number].is_unordered;
-        // One that went with its receiver's account, or was refused unheard, and is sent again, comes after what was
-        // sent meanwhile.
+        // One that went with its receiver's account, or was refused unheard, or has expired (MQTT 5.0, section
+        // 3.3.2.3.3), and is sent again, comes after what was sent meanwhile.
         let message = &messages[number];
-        let is_late = message.excused || (self.fallible && message.sent_again);
+        let may_be_gone = self.fallible || message.expires.is_some();
+        let is_late = message.excused || (may_be_gone && message.sent_again);
         let is_ordered = in_order && publish.qos != QoS::AtMostOnce && !is_late;
         if is_ordered && !messages[number].arrived {
             let (sender, receiver) = (messages[number].sender, messages[number].receiver);
