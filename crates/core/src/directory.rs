@@ -1,8 +1,12 @@
 //! The directory as the rules see it: accounts, friendships and notification tokens.
 //!
 //! Look-ups answer from memory, or with what can be read at once, and wait for nobody. Where that is not
-//! possible, the rule says so with a [`Question`]; whoever runs the connection has it loaded and asks the rule again. So
-//! the rules stay free of I/O, and a message whose facts are in memory meets none.
+//! possible, the rule says so with a [`Question`]; whoever runs the connection has it answered and hands the rule the
+//! [`Answer`] itself. So the rules stay free of I/O, and a message whose facts are in memory meets none.
+//!
+//! Invariants: an answer is used for what asked for it and is read after that had arrived, so it is fresh enough
+//! (PROTOCOL.md, section 6); of an answer and what memory says by now the newer counts ([`Known`]); nothing is asked for
+//! more than [`Answers::AT_MOST`] times in all (`tests/answers.rs`).
 
 use std::fmt;
 use std::num::NonZeroU8;
@@ -25,11 +29,11 @@ pub struct Generation(pub u64);
 pub enum Lookup<T> {
     /// The fact, as fresh as PROTOCOL.md, section 6, demands, and of when it is.
     Known(T, Generation),
-    /// Load the matching [`Question`] and ask again.
+    /// The matching [`Question`] has to be asked.
     Unknown,
 }
 
-/// What must be loaded before a rule can judge.
+/// What must be answered before a rule can judge.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Question {
     /// [`Directory::account`]
@@ -43,6 +47,162 @@ pub enum Question {
     },
     /// [`Directory::notification_token`]
     NotificationToken(UserId),
+}
+
+/// What the directory says.
+#[derive(Debug, Clone)]
+pub enum Fact {
+    /// The account, `None` if there is no such account.
+    Account(Option<Account>),
+    /// Whether the sender may write to the receiver.
+    Friendship(Friendship),
+    /// Whether a push could be addressed.
+    NotificationToken(NotificationToken),
+}
+
+/// The answer to a [`Question`]: the fact itself, and of when it is.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The fact.
+    pub fact: Fact,
+    /// The present state of the directory when it was read, as far as anybody had noticed.
+    pub as_of: Generation,
+}
+
+/// The directory could not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unavailable;
+
+/// What the directory has answered for one packet, will or check; at most one answer of each kind. Each is for the same
+/// users, so that an answer needs no question beside it.
+#[derive(Debug, Default)]
+pub struct Answers {
+    account: Option<(Option<Account>, Generation)>,
+    friendship: Option<(Friendship, Generation)>,
+    notification_token: Option<(NotificationToken, Generation)>,
+    count: u8,
+}
+
+impl Answers {
+    /// Answers that one packet gets: one of each kind, and two more that are asked for because somebody else has been
+    /// told something newer meanwhile, or because the packet has waited.
+    pub const AT_MOST: u8 = 5;
+
+    /// Nothing has been asked.
+    pub const NONE: &'static Self = {
+        static NONE: Answers = Answers {
+            account: None,
+            friendship: None,
+            notification_token: None,
+            count: 0,
+        };
+        &NONE
+    };
+
+    /// One answer that nobody has had to ask for.
+    #[must_use]
+    pub fn of(answer: Answer) -> Self {
+        let mut answers = Self::default();
+        answers.keep(answer);
+        answers
+    }
+
+    /// Takes an answer, in place of an earlier one of its kind.
+    ///
+    /// # Errors
+    /// If there have been [`Self::AT_MOST`]: the directory changes faster than it can be asked.
+    pub fn add(&mut self, answer: Answer) -> Result<(), Unavailable> {
+        if self.count >= Self::AT_MOST {
+            return Err(Unavailable);
+        }
+        self.count += 1;
+        self.keep(answer);
+        Ok(())
+    }
+
+    fn keep(&mut self, answer: Answer) {
+        let as_of = answer.as_of;
+        match answer.fact {
+            Fact::Account(account) => self.account = Some((account, as_of)),
+            Fact::Friendship(friendship) => self.friendship = Some((friendship, as_of)),
+            Fact::NotificationToken(token) => self.notification_token = Some((token, as_of)),
+        }
+    }
+
+    /// The packet has waited for something else: what was answered before is not fresh any more.
+    pub(crate) fn forget(&mut self) {
+        let count = self.count;
+        *self = Self {
+            count,
+            ..Self::default()
+        };
+    }
+
+    /// The account that was answered, if it was asked for.
+    pub(crate) fn account(&self) -> Option<&Option<Account>> {
+        self.account.as_ref().map(|(account, _)| account)
+    }
+}
+
+/// What the rules know: what the directory's memory says now, or what it has answered to who asks.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// Its memory.
+    pub directory: &'a dyn Directory,
+    /// What it has answered.
+    pub answers: &'a Answers,
+}
+
+impl Known<'_> {
+    /// [`Directory::account`]
+    ///
+    /// # Errors
+    /// What has to be asked.
+    pub fn account(&self, user: &UserId) -> Result<(Option<Account>, Generation), Question> {
+        newer(self.directory.account(user), self.answers.account.as_ref())
+            .ok_or_else(|| Question::Account(user.clone()))
+    }
+
+    /// [`Directory::friendship`]
+    ///
+    /// # Errors
+    /// What has to be asked.
+    pub fn friendship(
+        &self,
+        sender: &UserId,
+        receiver: &UserId,
+    ) -> Result<(Friendship, Generation), Question> {
+        let known = self.directory.friendship(sender, receiver);
+        newer(known, self.answers.friendship.as_ref()).ok_or_else(|| Question::Friendship {
+            sender: sender.clone(),
+            receiver: receiver.clone(),
+        })
+    }
+
+    /// [`Directory::notification_token`]
+    ///
+    /// # Errors
+    /// What has to be asked.
+    pub fn notification_token(
+        &self,
+        user: &UserId,
+    ) -> Result<(NotificationToken, Generation), Question> {
+        let known = self.directory.notification_token(user);
+        newer(known, self.answers.notification_token.as_ref())
+            .ok_or_else(|| Question::NotificationToken(user.clone()))
+    }
+}
+
+/// The newer of what memory says and an answer. Of the same generation it is what memory says: it was read later.
+fn newer<T: Clone>(
+    known: Lookup<T>,
+    answered: Option<&(T, Generation)>,
+) -> Option<(T, Generation)> {
+    match (known, answered) {
+        (Lookup::Known(_, as_of), Some(answered)) if answered.1 > as_of => Some(answered.clone()),
+        (Lookup::Known(fact, as_of), _) => Some((fact, as_of)),
+        (Lookup::Unknown, answered) => answered.cloned(),
+    }
 }
 
 /// 63 bits of a digest: tells values apart where the values themselves must not be kept.

@@ -11,9 +11,7 @@ use bytestring::ByteString;
 use jam_wire::packet::PublishProperties;
 use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 
-use crate::directory::{
-    Directory, Friendship, Generation, Life, LifeFact, Lookup, NotificationToken, Question, Token,
-};
+use crate::directory::{Friendship, Known, Life, LifeFact, NotificationToken, Question, Token};
 use crate::ids::{ClientId, UserId};
 use crate::payload::{self, PayloadError};
 use crate::push::PushAudience;
@@ -101,7 +99,7 @@ impl Refusal {
 pub enum Stop {
     /// No.
     Refused(Refusal),
-    /// Not yet: load this and ask again.
+    /// Not yet: this has to be answered first.
     Ask(Question),
 }
 
@@ -111,13 +109,9 @@ impl From<Refusal> for Stop {
     }
 }
 
-fn known<T>(
-    lookup: Lookup<T>,
-    question: impl FnOnce() -> Question,
-) -> Result<(T, Generation), Stop> {
-    match lookup {
-        Lookup::Known(fact, as_of) => Ok((fact, as_of)),
-        Lookup::Unknown => Err(Stop::Ask(question())),
+impl From<Question> for Stop {
+    fn from(question: Question) -> Self {
+        Self::Ask(question)
     }
 }
 
@@ -174,7 +168,7 @@ pub fn authenticate(
     client: &ClientId,
     user_name: Option<&ByteString>,
     password: Option<&[u8]>,
-    directory: &dyn Directory,
+    known: Known<'_>,
 ) -> Result<(Identity, LifeFact), Stop> {
     let user_name = user_name
         .filter(|name| !name.is_empty() && name.as_ref() as &str == client.user_part())
@@ -184,7 +178,7 @@ pub fn authenticate(
         .filter(|password| !password.is_empty() && std::str::from_utf8(password).is_ok())
         .ok_or(refusals::TOKEN_FORMAT)?;
     let user = UserId::parse(user_name).map_err(|_| refusals::UNKNOWN_USER)?;
-    let (account, as_of) = known(directory.account(&user), || Question::Account(user.clone()))?;
+    let (account, as_of) = known.account(&user)?;
     let account = account.ok_or(refusals::UNKNOWN_USER)?;
     let expected = account.token.filter(|expected| expected.is(password));
     let token = expected.ok_or(refusals::WRONG_TOKEN)?;
@@ -300,7 +294,7 @@ pub struct PublishAttempt<'a> {
 /// What the rules ask others for.
 pub struct Facts<'a> {
     /// Accounts and friendships.
-    pub directory: &'a dyn Directory,
+    pub known: Known<'a>,
     /// Whom pushes can reach.
     pub audience: PushAudience,
     /// Whether a user has a device connected.
@@ -448,12 +442,7 @@ fn sender_is_a_friend(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
         return Ok(());
     };
     let sender = attempt.sender;
-    let (friendship, as_of) = known(attempt.facts.directory.friendship(sender, receiver), || {
-        Question::Friendship {
-            sender: sender.clone(),
-            receiver: receiver.clone(),
-        }
-    })?;
+    let (friendship, as_of) = attempt.facts.known.friendship(sender, receiver)?;
     match friendship {
         Friendship::Friends(life) => {
             attempt.life = Some(LifeFact { life, as_of });
@@ -470,9 +459,7 @@ fn push_can_be_addressed(attempt: &mut PublishAttempt<'_>) -> Result<(), Stop> {
     if !attempt.facts.audience.asks_for_token() || (attempt.facts.is_connected)(receiver) {
         return Ok(());
     }
-    let (token, _) = known(attempt.facts.directory.notification_token(receiver), || {
-        Question::NotificationToken(receiver.clone())
-    })?;
+    let (token, _) = attempt.facts.known.notification_token(receiver)?;
     match token {
         NotificationToken::Present => Ok(()),
         NotificationToken::Absent => {
@@ -520,7 +507,7 @@ fn has_wildcard(topic: &str) -> bool {
     topic.bytes().any(|b| matches!(b, b'$' | b'#' | b'+'))
 }
 
-/// The refusal of a publish whose facts could not be loaded.
+/// The refusal of a packet for which the directory did not answer.
 #[must_use]
 pub fn without_directory(question: &Question) -> Refusal {
     match question {

@@ -425,7 +425,7 @@ fn the_directory_may_take_its_time_or_fail() {
         let bench = Bench::new();
         bench.directory().forget();
         bench.client("1:phone", version).connect();
-        assert_eq!(bench.directory().loads(), 1);
+        assert_eq!(bench.directory().questions(), 1);
         bench.directory().fail(true);
         let client = bench.client("2:phone", version);
         let conn_ack = client.try_connect(|_| ());

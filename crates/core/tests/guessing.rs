@@ -7,6 +7,7 @@ use std::time::Duration;
 use Version::{V3, V4, V5};
 use bytes::Buf;
 use jam_core::connection::{Connection, Progress};
+use jam_core::directory::Question;
 use jam_testkit::{Bench, packets};
 use jam_wire::ReasonCode;
 use jam_wire::packet::{ConnectCode, Packet, Version};
@@ -52,20 +53,28 @@ fn after_the_window_there_are_as_many_again() {
     assert!(answered <= 5 * ANSWERED + ANSWERED, "{answered}");
 }
 
-/// A connection from `address` whose CONNECT waits for the directory.
-fn waiting(bench: &Bench, address: [u8; 4], version: Version, password: &str) -> Connection {
+/// A connection from `address` whose CONNECT waits for the directory, and what it asks.
+fn waiting(
+    bench: &Bench,
+    address: [u8; 4],
+    version: Version,
+    password: &str,
+) -> (Connection, Question) {
     let (router, now) = (bench.router(), bench.now());
     let mut connection = Connection::new(router, address.into(), Waker::noop().clone(), now);
     let mut connect = packets::connect("2:phone", version);
     connect.password = Some(password.to_owned().into());
     let progress = connection.handle_packet(Packet::Connect(Box::new(connect)), now);
-    assert!(matches!(progress, Progress::Ask(_)), "{progress:?}");
-    connection
+    let Progress::Ask(question) = progress else {
+        panic!("{progress:?}");
+    };
+    (connection, question)
 }
 
 /// The directory has answered: the code of the CONNACK.
-fn resume(bench: &Bench, connection: &mut Connection) -> u8 {
-    assert_eq!(connection.resume(Ok(()), bench.now()), Progress::Ready);
+fn resume(bench: &Bench, (connection, question): &mut (Connection, Question)) -> u8 {
+    let answer = bench.directory().answer(question);
+    assert_eq!(connection.resume(answer, bench.now()), Progress::Ready);
     let output = connection.output();
     output.copy_to_bytes(output.len())[3]
 }
@@ -82,10 +91,6 @@ fn guesses_that_arrive_together() {
         // The last guess is right, and over the limit.
         guesses.push(waiting(&bench, here, version, &packets::token("2")));
         let mut owner = waiting(&bench, elsewhere, version, &packets::token("2"));
-        let question = jam_core::directory::Question::Account(
-            jam_core::ids::UserId::parse("2").expect("a user id"),
-        );
-        bench.directory().load(question).expect("it answers");
         let codes: Vec<_> = guesses.iter_mut().map(|it| resume(&bench, it)).collect();
         assert_eq!(codes[..ANSWERED], [wrong; ANSWERED]);
         assert!(codes[ANSWERED..].iter().all(|it| *it == spam), "{codes:?}");
@@ -107,8 +112,8 @@ fn addresses_of_one_ipv6_host_share_their_count() {
         connect.password = Some("guess".into());
         let mut progress = connection.handle_packet(Packet::Connect(Box::new(connect)), now);
         while let Progress::Ask(question) = progress {
-            let loaded = bench.directory().load(question);
-            progress = connection.resume(loaded, now);
+            let answer = bench.directory().answer(&question);
+            progress = connection.resume(answer, now);
         }
         let output = connection.output();
         codes.push(output.copy_to_bytes(output.len())[3]);

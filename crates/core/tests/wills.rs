@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
+use jam_core::directory::Answers;
 use jam_core::router::Rules;
 use jam_testkit::client::lasting;
 use jam_testkit::{Bench, Client, packets};
@@ -411,8 +412,10 @@ fn a_will_that_the_store_does_not_take_is_due_again() {
     bench.directory().fail(false);
     let due = bench.router().next_will().expect("a will");
     bench.store().trouble(true);
-    while let Err(question) = bench.router().publish_will(&due, bench.now()) {
-        assert_eq!(bench.directory().load(question), Ok(()));
+    let mut answers = Answers::default();
+    while let Err(question) = bench.router().publish_will(&due, &answers, bench.now()) {
+        let answer = bench.directory().answer(&question).expect("it answers");
+        assert_eq!(answers.add(answer), Ok(()));
     }
     bench.store().trouble(false);
     bench.run();

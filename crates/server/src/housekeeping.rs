@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jam_core::directory::Generation;
+use jam_core::directory::{Answers, Generation, Question, Unavailable};
 use jam_core::ids::UserId;
 use jam_core::router::SHARDS;
 use jam_core::{DueWill, Ended};
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::coop;
 use tokio::time::MissedTickBehavior;
 
-use crate::connection::{LOADS_PER_PACKET, Shared};
+use crate::connection::Shared;
 use crate::directory::DirectoryError;
 use crate::health::Health;
 use crate::tls::Tls;
@@ -70,20 +70,31 @@ pub(crate) async fn end_graces(shared: Arc<Shared>, mut stop: watch::Receiver<bo
 
 /// Whether the directory could say what becomes of it; if not, it is due again.
 async fn publish_will(shared: &Shared, will: DueWill) -> bool {
-    for _ in 0..LOADS_PER_PACKET {
-        match shared.router.publish_will(&will, shared.clock.now()) {
-            Ok(()) => return true,
-            Err(question) => {
-                if let Err(error) = shared.directory.load(question).await {
-                    // The directory's watch says so once; this would come with each will.
-                    tracing::debug!(%error, "a will waits: the accounts database does not answer");
-                    break;
-                }
-            }
+    let mut answers = Answers::default();
+    loop {
+        let now = shared.clock.now();
+        let Err(question) = shared.router.publish_will(&will, &answers, now) else {
+            return true;
+        };
+        if let Err(error) = ask(shared, question, &mut answers).await {
+            // The directory's watch says so once; this would come with each will.
+            tracing::debug!(%error, "a will waits: the accounts database does not answer");
+            shared.router.put_back_will(will);
+            return false;
         }
     }
-    shared.router.put_back_will(will);
-    false
+}
+
+/// Adds the directory's answer, as often as [`Answers`] has room for one.
+async fn ask(
+    shared: &Shared,
+    question: Question,
+    answers: &mut Answers,
+) -> Result<(), DirectoryError> {
+    let answer = shared.directory.answer(question).await?;
+    answers.add(answer).map_err(|Unavailable| {
+        DirectoryError::new("the accounts database changes faster than it can be read")
+    })
 }
 
 /// Looks whether the directory has changed, and checks everybody who is connected if it has.
@@ -237,19 +248,10 @@ async fn recheck_some(
 ) -> Result<(), DirectoryError> {
     let accounts = shared.directory.accounts(users).await?;
     let now = shared.clock.now();
-    for (user, account) in users.iter().zip(&accounts) {
-        let mut tries = LOADS_PER_PACKET;
-        while let Err(question) = shared
-            .router
-            .recheck(user, account.as_ref(), may_come_back, now)
-        {
-            shared.directory.load(question).await?;
-            tries -= 1;
-            if tries == 0 {
-                return Err(DirectoryError::new(
-                    "the accounts database changes faster than it can be read",
-                ));
-            }
+    for (user, account) in users.iter().zip(accounts) {
+        let mut answers = Answers::of(account);
+        while let Err(question) = shared.router.recheck(user, &answers, may_come_back, now) {
+            ask(shared, question, &mut answers).await?;
         }
     }
     Ok(())

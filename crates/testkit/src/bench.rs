@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Buf;
 use jam_core::UserLimits;
 use jam_core::connection::Connection;
-use jam_core::directory::Account;
+use jam_core::directory::{Answers, Question};
 use jam_core::ids::UserId;
 use jam_core::push::{DuePush, MAX_PUSHES, PushAudience, PushOutcome, PushRules};
 use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules, SHARDS};
@@ -327,23 +327,19 @@ impl Bench {
 
     /// The same; accounts that are gone `may_come_back`, as after the directory has been replaced.
     pub fn recheck_that(&self, may_come_back: bool) {
-        self.recheck_with(may_come_back, |user| self.0.directory.account_now(user));
+        let now = self.0.directory.snapshot();
+        self.recheck_seeing(&now, may_come_back);
     }
 
     /// The same, with what was read at some time before.
     pub fn recheck_seeing(&self, then: &Snapshot, may_come_back: bool) {
-        self.recheck_with(may_come_back, |user| then.account(user));
-    }
-
-    fn recheck_with(&self, may_come_back: bool, read: impl Fn(&UserId) -> Option<Account>) {
         let router = self.router();
         router.begin_check(self.0.directory.generation());
         for user in (0..SHARDS).flat_map(|part| router.users_of(part)) {
-            let account = read(&user);
-            while let Err(question) =
-                router.recheck(&user, account.as_ref(), may_come_back, self.now())
-            {
-                if self.0.directory.load(question).is_err() {
+            let mut answers = Answers::of(then.answer(&Question::Account(user.clone())));
+            while let Err(question) = router.recheck(&user, &answers, may_come_back, self.now()) {
+                let answer = self.0.directory.answer(&question);
+                if answer.and_then(|answer| answers.add(answer)).is_err() {
                     break;
                 }
             }
@@ -476,8 +472,10 @@ impl Bench {
                 break;
             };
             assert!(turn < MAX_TURNS, "livelock: a will is due again and again");
-            while let Err(question) = self.router().publish_will(&will, now) {
-                if self.0.directory.load(question).is_err() {
+            let mut answers = Answers::default();
+            while let Err(question) = self.router().publish_will(&will, &answers, now) {
+                let answer = self.0.directory.answer(&question);
+                if answer.and_then(|answer| answers.add(answer)).is_err() {
                     self.router().put_back_will(will);
                     return busy;
                 }

@@ -1,16 +1,15 @@
 //! A directory that says what it was told to say.
 //!
-//! It can pretend not to have a fact in memory the first time it is asked ([`FakeDirectory::forget`]),
-//! to be unable to load it ([`FakeDirectory::fail`]), and to give an answer that was read before a change and is used after it
+//! It can keep nothing in memory, so that everything has to be asked ([`FakeDirectory::forget`]), be unable to answer
+//! ([`FakeDirectory::fail`]), and be read before a change by a rule that uses what it says after it
 //! ([`FakeDirectory::answer_once_as`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 
-use jam_core::connection::Unavailable;
 use jam_core::directory::{
-    Account, Directory, Friendship, Generation, Life, Lookup, Mark, NotificationToken, Question,
-    Token,
+    Account, Answer, Directory, Fact, Friendship, Generation, Life, Lookup, Mark,
+    NotificationToken, Question, Token, Unavailable,
 };
 use jam_core::ids::UserId;
 
@@ -21,7 +20,7 @@ pub struct FakeDirectory {
     before: Mutex<Option<Before>>,
 }
 
-/// What the first look-up of each question still answers.
+/// How each question is still answered the first time.
 #[derive(Debug)]
 struct Before {
     facts: Snapshot,
@@ -33,10 +32,10 @@ struct Before {
 pub struct Snapshot(Facts);
 
 impl Snapshot {
-    /// The account of then.
+    /// What it said then.
     #[must_use]
-    pub fn account(&self, user: &UserId) -> Option<Account> {
-        self.0.account(user)
+    pub fn answer(&self, question: &Question) -> Answer {
+        self.0.answer(question)
     }
 }
 
@@ -56,11 +55,11 @@ struct Facts {
     /// (who, whom), besides what [`FakeDirectory::forbid`] says
     blocks: HashSet<(String, String)>,
     notification: HashMap<String, NotificationToken>,
-    /// What is in memory; `None` if everything is.
-    loaded: Option<HashSet<Question>>,
+    /// Nothing is in memory.
+    forgetful: bool,
     failing: bool,
     hanging: bool,
-    loads: usize,
+    questions: usize,
 }
 
 impl FakeDirectory {
@@ -164,22 +163,27 @@ impl FakeDirectory {
         self.change().notification.insert(user.into(), token);
     }
 
-    /// From now on each fact has to be loaded before it is known.
+    /// From now on memory knows nothing: each fact has to be asked for, each time.
     pub fn forget(&self) {
-        self.facts().loaded = Some(HashSet::new());
+        self.facts().forgetful = true;
     }
 
-    /// Whether loading fails from now on.
+    /// From now on everything is in memory.
+    pub fn remember(&self) {
+        self.facts().forgetful = false;
+    }
+
+    /// Whether it cannot answer from now on.
     pub fn fail(&self, failing: bool) {
         self.facts().failing = failing;
     }
 
-    /// Whether loading does not come back from now on: whoever can wait waits, others go without.
+    /// Whether no answer comes back from now on: whoever can wait waits, others go without.
     pub fn hang(&self, hanging: bool) {
         self.facts().hanging = hanging;
     }
 
-    /// Whether loading works.
+    /// Whether it answers.
     pub fn is_answering(&self) -> bool {
         let facts = self.facts();
         !facts.failing && !facts.hanging
@@ -190,31 +194,24 @@ impl FakeDirectory {
         self.facts().hanging
     }
 
-    /// How often a fact was loaded.
-    pub fn loads(&self) -> usize {
-        self.facts().loads
+    /// How many questions it was asked.
+    pub fn questions(&self) -> usize {
+        self.facts().questions
     }
 
-    /// Loads a fact into memory.
+    /// Answers a question.
     ///
     /// # Errors
     /// If the directory is failing.
-    pub fn load(&self, question: Question) -> Result<(), Unavailable> {
+    pub fn answer(&self, question: &Question) -> Result<Answer, Unavailable> {
         let mut facts = self.facts();
-        facts.loads += 1;
+        facts.questions += 1;
         facts.look();
         if facts.failing || facts.hanging {
             return Err(Unavailable);
         }
-        if let Some(loaded) = &mut facts.loaded {
-            loaded.insert(question);
-        }
-        Ok(())
-    }
-
-    /// The account as the directory has it, loaded or not.
-    pub fn account_now(&self, user: &UserId) -> Option<Account> {
-        self.facts().account(user)
+        drop(facts);
+        Ok(self.say(question))
     }
 
     /// What it says now.
@@ -222,8 +219,8 @@ impl FakeDirectory {
         Snapshot(self.facts().clone())
     }
 
-    /// From now on the first look-up of each question is answered as it was at `then`: somebody reads it then, and uses
-    /// it now.
+    /// From now on each question is answered the first time as it was at `then`, from memory or not: somebody reads it
+    /// then, and uses it now.
     pub fn answer_once_as(&self, then: &Snapshot) {
         let before = Before {
             facts: then.clone(),
@@ -232,7 +229,7 @@ impl FakeDirectory {
         *self.before.lock().expect("a test that panics has failed") = Some(before);
     }
 
-    /// Makes changes that nobody notices before something is loaded the next time: facts of before and after them are of
+    /// Makes changes that nobody notices before something is asked the next time: facts of before and after them are of
     /// one generation.
     pub fn unnoticed(&self, changes: impl FnOnce(&Self)) {
         let generation = self.facts().generation;
@@ -254,32 +251,28 @@ impl FakeDirectory {
         facts
     }
 
-    /// Answers a question from memory.
-    fn look_up<T>(&self, question: Question, answer: impl FnOnce(&Facts) -> T) -> Lookup<T> {
-        if !self.knows(&question) {
-            return Lookup::Unknown;
-        }
+    /// The answer, from memory or not.
+    fn say(&self, question: &Question) -> Answer {
         let mut before = self.before.lock().expect("a test that panics has failed");
         if let Some(before) = &mut *before
-            && before.asked.insert(question)
+            && before.asked.insert(question.clone())
         {
-            let facts = &before.facts.0;
-            return Lookup::Known(answer(facts), Generation(facts.generation));
+            return before.facts.answer(question);
         }
-        let facts = self.facts();
-        Lookup::Known(answer(&facts), Generation(facts.generation))
+        self.facts().answer(question)
+    }
+
+    /// Answers a question from memory.
+    fn look_up<T>(&self, question: &Question, pick: impl FnOnce(Fact) -> Option<T>) -> Lookup<T> {
+        if self.facts().forgetful {
+            return Lookup::Unknown;
+        }
+        let Answer { fact, as_of } = self.say(question);
+        pick(fact).map_or(Lookup::Unknown, |fact| Lookup::Known(fact, as_of))
     }
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().expect("a test that panics has failed")
-    }
-
-    fn knows(&self, question: &Question) -> bool {
-        let facts = self.facts();
-        facts
-            .loaded
-            .as_ref()
-            .is_none_or(|loaded| loaded.contains(question))
     }
 }
 
@@ -287,6 +280,33 @@ impl Facts {
     /// Notices what has changed.
     fn look(&mut self) {
         self.generation += std::mem::take(&mut self.unnoticed);
+    }
+
+    fn answer(&self, question: &Question) -> Answer {
+        let fact = match question {
+            Question::Account(user) => Fact::Account(self.account(user)),
+            Question::Friendship { sender, receiver } => {
+                Fact::Friendship(self.friendship(sender.as_str(), receiver.as_str()))
+            }
+            Question::NotificationToken(user) => {
+                let token = self.notification.get(user.as_str()).copied();
+                Fact::NotificationToken(token.unwrap_or(NotificationToken::Absent))
+            }
+        };
+        let as_of = Generation(self.generation);
+        Answer { fact, as_of }
+    }
+
+    fn friendship(&self, sender: &str, receiver: &str) -> Friendship {
+        let pair = (receiver.to_owned(), sender.to_owned());
+        let back = (sender.to_owned(), receiver.to_owned());
+        let blocked = self.blocks.contains(&pair) || self.blocks.contains(&back);
+        let hidden = self.hidden.contains(receiver);
+        if self.friends.contains(&pair) && !blocked && !hidden {
+            Friendship::Friends(self.life(receiver))
+        } else {
+            Friendship::NotFriends
+        }
     }
 
     fn account(&self, user: &UserId) -> Option<Account> {
@@ -323,7 +343,10 @@ fn mark(text: &str) -> Mark {
 
 impl Directory for FakeDirectory {
     fn account(&self, user: &UserId) -> Lookup<Option<Account>> {
-        self.look_up(Question::Account(user.clone()), |facts| facts.account(user))
+        self.look_up(&Question::Account(user.clone()), |fact| match fact {
+            Fact::Account(account) => Some(account),
+            _ => None,
+        })
     }
 
     fn friendship(&self, sender: &UserId, receiver: &UserId) -> Lookup<Friendship> {
@@ -331,23 +354,17 @@ impl Directory for FakeDirectory {
             sender: sender.clone(),
             receiver: receiver.clone(),
         };
-        let pair = (receiver.to_string(), sender.to_string());
-        let back = (sender.to_string(), receiver.to_string());
-        self.look_up(question, |facts| {
-            let blocked = facts.blocks.contains(&pair) || facts.blocks.contains(&back);
-            let hidden = facts.hidden.contains(receiver.as_str());
-            if facts.friends.contains(&pair) && !blocked && !hidden {
-                Friendship::Friends(facts.life(receiver.as_str()))
-            } else {
-                Friendship::NotFriends
-            }
+        self.look_up(&question, |fact| match fact {
+            Fact::Friendship(friendship) => Some(friendship),
+            _ => None,
         })
     }
 
     fn notification_token(&self, user: &UserId) -> Lookup<NotificationToken> {
-        self.look_up(Question::NotificationToken(user.clone()), |facts| {
-            let token = facts.notification.get(user.as_str()).copied();
-            token.unwrap_or(NotificationToken::Absent)
+        let question = Question::NotificationToken(user.clone());
+        self.look_up(&question, |fact| match fact {
+            Fact::NotificationToken(token) => Some(token),
+            _ => None,
         })
     }
 }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
 use bytes::{Buf, BytesMut};
-use jam_core::connection::{Connection, Progress, Unavailable};
+use jam_core::connection::{Connection, Progress};
 use jam_core::directory::Question;
+use jam_core::directory::Unavailable;
 use jam_core::link::Displaced;
 use jam_core::time::Time;
 use jam_wire::Decoder;
@@ -202,7 +203,7 @@ impl End {
             return false;
         };
         if let Some(connection) = &mut self.connection {
-            let progress = connection.resume(directory.load(question), now);
+            let progress = connection.resume(directory.answer(&question), now);
             self.proceed(progress, directory, now);
         }
         true
@@ -220,7 +221,7 @@ impl End {
                     break;
                 }
                 Progress::Ask(question) => {
-                    progress = connection.resume(directory.load(question), now);
+                    progress = connection.resume(directory.answer(&question), now);
                 }
                 Progress::Displace(displaced) => {
                     self.displaced = Some(displaced);
@@ -235,7 +236,7 @@ impl End {
         if self.displaced.take().is_some()
             && let Some(connection) = &mut self.connection
         {
-            let progress = connection.resume(Ok(()), now);
+            let progress = connection.handle_displaced(now);
             self.proceed(progress, directory, now);
         }
     }

@@ -51,9 +51,10 @@ impl Connection {
             return Progress::Ready;
         }
         let client = ClientId::new(&connect.client_id);
+        let source = newcomer.address.into();
         let verdict = self
             .router
-            .authenticate(&client, &connect, newcomer.address.into(), now);
+            .authenticate(&client, &connect, &newcomer.answers, source, now);
         match verdict {
             Ok((identity, _)) if let Some(wait) = self.router.holds_back(&identity, now) => {
                 newcomer.is_held_back = true;

@@ -6,7 +6,8 @@ use jam_wire::ReasonCode;
 use jam_wire::packet::{Ack, Disconnect, Packet, PacketId, Publish, QoS, Version};
 
 use super::established::Established;
-use super::{Connection, End, Phase, Progress};
+use super::{Asking, Connection, End, Phase, Progress};
+use crate::directory::Answers;
 use crate::link::Ticket;
 use crate::output::Output;
 use crate::policy::{Stop, refusals};
@@ -80,7 +81,7 @@ impl Connection {
                     .and_then(|()| established.is_new(&publish, &self.router));
                 match checked {
                     Ok(true) if self.router.may_publish(&established.link, now) => {
-                        return self.authorize(established, publish, now);
+                        return self.authorize(established, publish, None, now);
                     }
                     Ok(true) => {
                         // Before all other rules: a flood costs no look at its payload or at the directory.
@@ -127,17 +128,17 @@ impl Connection {
         Progress::Ready
     }
 
-    /// Judges a publish, and appends or refuses it.
+    /// Judges a publish with what has been answered for it, and appends or refuses it.
     pub(super) fn authorize(
         &mut self,
         mut established: Box<Established>,
         publish: Publish,
+        answers: Option<Answers>,
         now: Time,
     ) -> Progress {
-        match self
-            .router
-            .authorize_publish(established.link.user(), &publish)
-        {
+        let answered = answers.as_ref().unwrap_or(Answers::NONE);
+        let user = established.link.user();
+        match self.router.authorize_publish(user, &publish, answered) {
             Ok(permit) => {
                 let link = established.link.clone();
                 let permit = permit.by(link.identity().life());
@@ -171,9 +172,13 @@ impl Connection {
                 self.phase = Phase::Established(established);
             }
             Err(Stop::Ask(question)) => {
-                let asked = question.clone();
-                self.phase = Phase::Authorizing(established, Box::new((publish, question)));
-                return Progress::Ask(asked);
+                let asking = Asking {
+                    publish,
+                    question: question.clone(),
+                    answers: answers.unwrap_or_default(),
+                };
+                self.phase = Phase::Authorizing(established, Box::new(asking));
+                return Progress::Ask(question);
             }
         }
         Progress::Ready

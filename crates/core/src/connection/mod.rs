@@ -3,7 +3,7 @@
 //! Whoever owns the socket decodes packets and hands them in, writes [`Connection::output`], and tells
 //! of wakes, of time-outs and of the socket's end. A connection never waits. Where a rule lacks a fact,
 //! [`Progress::Ask`] hands out the question, and nothing more may be handed in before
-//! [`Connection::resume`].
+//! [`Connection::resume`] has brought the answer.
 //!
 //! Invariants:
 //! - *Order*: PUBACK and PUBREC leave in the order of their PUBLISH, each only when its receipt is
@@ -39,7 +39,7 @@ use jam_wire::ReasonCode;
 use jam_wire::decode::DecodeError;
 use jam_wire::packet::{Connect, Disconnect, Packet, Publish, Version};
 
-use crate::directory::Question;
+use crate::directory::{Answer, Answers, Question, Unavailable};
 use crate::ids::ClientId;
 use crate::link::{Displaced, Eviction, Signals};
 use crate::output::Output;
@@ -67,16 +67,12 @@ const WORK_BYTES: usize = 1024;
 pub enum Progress {
     /// Nothing.
     Ready,
-    /// Have the directory load this, then call [`Connection::resume`].
+    /// Have the directory answer this, then call [`Connection::resume`].
     Ask(Question),
     /// Wait until the connections that this one is going to displace have handled what was sent to them, but
-    /// not for long, then call [`Connection::resume`].
+    /// not for long, then call [`Connection::handle_displaced`].
     Displace(Displaced),
 }
-
-/// The directory could not load what was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unavailable;
 
 /// A connection from its first byte to its last.
 pub struct Connection {
@@ -93,8 +89,8 @@ enum Phase {
     Authenticating(Box<Newcomer>, Box<Connect>),
     /// Let in.
     Established(Box<Established>),
-    /// A publish waits for a fact.
-    Authorizing(Box<Established>, Box<(Publish, Question)>),
+    /// A publish waits for an answer.
+    Authorizing(Box<Established>, Box<Asking>),
     /// What is in the output is the last. Why it is, until that has been asked.
     Closing(Option<Box<Ended>>),
 }
@@ -109,6 +105,15 @@ struct Newcomer {
     is_held_back: bool,
     /// Whether those that it displaces have had their say.
     has_waited: bool,
+    /// Of the account that it asks for.
+    answers: Answers,
+}
+
+/// A publish that is judged with what the directory has answered.
+struct Asking {
+    publish: Publish,
+    question: Question,
+    answers: Answers,
 }
 
 impl Connection {
@@ -123,6 +128,7 @@ impl Connection {
             deadline,
             is_held_back: false,
             has_waited: false,
+            answers: Answers::default(),
         };
         Self {
             router,
@@ -215,26 +221,49 @@ impl Connection {
         }
     }
 
-    /// Goes on after [`Progress::Ask`]: the directory has loaded the fact, or could not.
-    pub fn resume(&mut self, loaded: Result<(), Unavailable>, now: Time) -> Progress {
+    /// Goes on after [`Progress::Ask`]: the directory has answered, or could not.
+    pub fn resume(&mut self, answer: Result<Answer, Unavailable>, now: Time) -> Progress {
         match std::mem::replace(&mut self.phase, Phase::Closing(None)) {
-            Phase::Authenticating(newcomer, connect) => match loaded {
-                Ok(()) => self.handle_connect(newcomer, connect, now),
-                Err(Unavailable) => {
-                    self.refuse_connect(&connect, &refusals::CONNECT_WITHOUT_DIRECTORY);
-                    Progress::Ready
+            Phase::Authenticating(mut newcomer, connect) => {
+                match answer.and_then(|answer| newcomer.answers.add(answer)) {
+                    Ok(()) => self.handle_connect(newcomer, connect, now),
+                    Err(Unavailable) => {
+                        self.refuse_connect(&connect, &refusals::CONNECT_WITHOUT_DIRECTORY);
+                        Progress::Ready
+                    }
                 }
-            },
-            Phase::Authorizing(mut established, waiting) => match loaded {
-                Ok(()) => self.authorize(established, waiting.0, now),
-                Err(Unavailable) => {
-                    let (publish, question) = *waiting;
-                    let refusal = policy::without_directory(&question);
-                    established.refuse(&publish, &refusal, &mut self.output);
-                    self.phase = Phase::Established(established);
-                    Progress::Ready
+            }
+            Phase::Authorizing(mut established, mut asking) => {
+                match answer.and_then(|answer| asking.answers.add(answer)) {
+                    Ok(()) => {
+                        let Asking {
+                            publish, answers, ..
+                        } = *asking;
+                        self.authorize(established, publish, Some(answers), now)
+                    }
+                    Err(Unavailable) => {
+                        let refusal = policy::without_directory(&asking.question);
+                        established.refuse(&asking.publish, &refusal, &mut self.output);
+                        self.phase = Phase::Established(established);
+                        Progress::Ready
+                    }
                 }
-            },
+            }
+            other => {
+                self.phase = other;
+                Progress::Ready
+            }
+        }
+    }
+
+    /// Goes on after [`Progress::Displace`].
+    pub fn handle_displaced(&mut self, now: Time) -> Progress {
+        match std::mem::replace(&mut self.phase, Phase::Closing(None)) {
+            Phase::Authenticating(mut newcomer, connect) => {
+                // It has waited: its token may have changed.
+                newcomer.answers.forget();
+                self.handle_connect(newcomer, connect, now)
+            }
             other => {
                 self.phase = other;
                 Progress::Ready
@@ -339,6 +368,7 @@ impl Connection {
         match std::mem::replace(&mut self.phase, Phase::Closing(None)) {
             Phase::Authenticating(mut newcomer, connect) if newcomer.is_held_back => {
                 newcomer.is_held_back = false;
+                newcomer.answers.forget();
                 newcomer.deadline = self.awake(now) + self.router.rules().connect_timeout;
                 return self.handle_connect(newcomer, connect, now);
             }

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::directory::{Account, Generation, Life, Mark};
+use crate::directory::{Account, Answers, Directory, Generation, Life, Lookup, Mark};
 use crate::push::PushAudience;
 
 /// What the directory knows of one question; what is missing is not in memory.
@@ -10,6 +10,15 @@ struct Memory {
     accounts: HashMap<&'static str, Option<Option<&'static str>>>,
     friends: HashMap<(&'static str, &'static str), Friendship>,
     tokens: HashMap<&'static str, NotificationToken>,
+}
+
+impl Memory {
+    fn known(&self) -> Known<'_> {
+        Known {
+            directory: self,
+            answers: Answers::NONE,
+        }
+    }
 }
 
 impl Directory for Memory {
@@ -48,7 +57,7 @@ fn connect(client: &'static str, name: &'static str, password: &'static [u8]) ->
     memory.accounts.insert("3", None);
     let client = ClientId::new(ByteString::from_static(client));
     let name = ByteString::from_static(name);
-    let (identity, _) = authenticate(&client, Some(&name), Some(password), &memory)?;
+    let (identity, _) = authenticate(&client, Some(&name), Some(password), memory.known())?;
     assert_eq!(
         (identity.client(), identity.user().as_str()),
         (&client, client.user_part())
@@ -110,7 +119,7 @@ fn publish(
 ) -> Result<Permit, Stop> {
     let is_connected = |user: &UserId| online.contains(&user.as_str());
     let facts = Facts {
-        directory: memory,
+        known: memory.known(),
         audience,
         is_connected: &is_connected,
     };
@@ -293,7 +302,7 @@ fn properties_are_few() {
         .friends
         .insert(("1", "2"), Friendship::Friends(Life::default()));
     let facts = Facts {
-        directory: &memory,
+        known: memory.known(),
         audience: PushAudience::Off,
         is_connected: &|_| true,
     };

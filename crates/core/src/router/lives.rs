@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::Router;
 use super::shard::lock;
-use crate::directory::{Account, Generation, LifeFact, Lookup, Question, Token};
+use crate::directory::{Account, Answers, Generation, LifeFact, Question, Token};
 use crate::ids::UserId;
 use crate::store::Seq;
 use crate::time::Time;
@@ -32,31 +32,29 @@ impl Router {
     }
 
     /// Ends what was made with what is no longer a user's token: connections, sessions, their wills (PROTOCOL.md,
-    /// section 6); and everything of an account that is gone, or that was another one. `account` is what was read a moment
-    /// ago. If it `may_come_back`, what is gone is only hidden for [`VANISHED_KEPT`], or until another account uses the id.
+    /// section 6); and everything of an account that is gone, or that was another one. `answers` has what was read of the
+    /// account a moment ago, if it has been. If it `may_come_back`, what is gone is only hidden for [`VANISHED_KEPT`], or until another account uses the id.
     ///
     /// [`VANISHED_KEPT`]: crate::VANISHED_KEPT
     ///
     /// # Errors
-    /// The account has to be loaded before anything ends: who has just come in was let in by what is newer.
+    /// The account has to be asked for before anything ends: who has just come in was let in by what is newer.
     pub fn recheck(
         &self,
         user: &UserId,
-        account: Option<&Account>,
+        answers: &Answers,
         may_come_back: bool,
         now: Time,
     ) -> Result<(), Question> {
         let hash = self.hash(user);
-        let is_in_order = lock(self.shard(hash))
-            .find(user, hash)
-            .is_none_or(|user| user.is_in_order(account, now));
+        let is_in_order = lock(self.shard(hash)).find(user, hash).is_none_or(|user| {
+            let account = answers.account();
+            account.is_some_and(|account| user.is_in_order(account.as_ref(), now))
+        });
         if is_in_order {
             return Ok(());
         }
-        let question = || Question::Account(user.clone());
-        let Lookup::Known(account, as_of) = self.directory.account(user) else {
-            return Err(question());
-        };
+        let (account, as_of) = self.known(answers).account(user)?;
         let checked = self.with_user(user, |user, effects| {
             let next_id = &|| self.next_seq();
             let present = account.filter(|account| !user.is_of_another(&account.life));
@@ -71,7 +69,7 @@ impl Router {
             effects.writes.extend(user.owner_change());
             Ok(())
         });
-        checked.map_err(|Outdated| question())
+        checked.map_err(|Outdated| Question::Account(user.clone()))
     }
 
     /// Ends everything of a user up to and with a number, and every connection whose session is not younger than that, as

@@ -31,7 +31,7 @@ use foldhash::fast::RandomState;
 use jam_wire::packet::{Connect, Publish, QoS};
 
 use crate::attempts::Attempts;
-use crate::directory::{Directory, Friendship, LifeFact, Lookup};
+use crate::directory::{Answers, Directory, Friendship, Known, LifeFact, Lookup};
 use crate::ids::{ClientId, UserId};
 use crate::link::LinkId;
 use crate::loads::Loads;
@@ -166,8 +166,11 @@ impl Router {
         &self.adjustments
     }
 
-    pub(crate) fn directory(&self) -> &dyn Directory {
-        &*self.directory
+    fn known<'a>(&'a self, answers: &'a Answers) -> Known<'a> {
+        Known {
+            directory: &*self.directory,
+            answers,
+        }
     }
 
     /// `pre_connect` with what is known of the source.
@@ -182,6 +185,7 @@ impl Router {
         &self,
         client: &ClientId,
         connect: &Connect,
+        answers: &Answers,
         source: Source,
         now: Time,
     ) -> Result<(Identity, LifeFact), Stop> {
@@ -189,7 +193,7 @@ impl Router {
             client,
             connect.user_name.as_ref(),
             connect.password.as_deref(),
-            self.directory(),
+            self.known(answers),
         );
         let user = client.user_part();
         let counted = match &verdict {
@@ -208,10 +212,11 @@ impl Router {
         &self,
         sender: &UserId,
         publish: &Publish,
+        answers: &Answers,
     ) -> Result<Permit, Stop> {
         let is_connected = |user: &UserId| self.is_connected(user);
         let facts = Facts {
-            directory: &*self.directory,
+            known: self.known(answers),
             audience: self.rules.user.push.audience,
             is_connected: &is_connected,
         };

@@ -10,7 +10,7 @@ use jam_wire::packet::{Publish, QoS};
 
 use super::Router;
 use super::shard::lock;
-use crate::directory::{LifeFact, Lookup, Question};
+use crate::directory::{Answers, LifeFact, Question};
 use crate::ids::UserId;
 use crate::policy::{Stop, refusals};
 use crate::store::{Origin, Seq, WillRecord, Write};
@@ -76,12 +76,14 @@ impl Router {
     /// left with what is no longer the account's token (PROTOCOL.md, section 6).
     ///
     /// # Errors
-    /// The fact that has to be loaded before the will can be judged.
-    pub fn publish_will(&self, due: &DueWill, now: Time) -> Result<(), Question> {
-        let question = || Question::Account(due.user.clone());
-        let Lookup::Known(account, as_of) = self.directory.account(&due.user) else {
-            return Err(question());
-        };
+    /// What has to be answered before the will can be judged.
+    pub fn publish_will(
+        &self,
+        due: &DueWill,
+        answers: &Answers,
+        now: Time,
+    ) -> Result<(), Question> {
+        let (account, as_of) = self.known(answers).account(&due.user)?;
         let Some(life) = account
             .filter(|account| account.is_behind(due.token))
             .map(|account| account.life)
@@ -93,7 +95,7 @@ impl Router {
         let goes_on = self.with_user(&due.user, |user, effects| {
             user.goes_on(&fact, effects, &|| self.next_seq())
         });
-        if !goes_on.map_err(|Outdated| question())? {
+        if !goes_on.map_err(|Outdated| Question::Account(due.user.clone()))? {
             self.drop_will(due);
             return Ok(());
         }
@@ -107,7 +109,7 @@ impl Router {
             properties: Some(Box::new(will.properties.clone())),
             payload: will.payload.clone(),
         };
-        let permit = match self.authorize_publish(&due.user, &publish) {
+        let permit = match self.authorize_publish(&due.user, &publish, answers) {
             Ok(permit) => permit,
             Err(Stop::Refused(_)) => {
                 self.drop_will(due);
@@ -115,7 +117,7 @@ impl Router {
             }
             Err(Stop::Ask(question)) => return Err(question),
         };
-        // Last, for the rest is gone through again when a fact has been loaded; and once, also if the store gives it back.
+        // Last, for the rest is gone through again with each answer; and once, also if the store gives it back.
         if !due.is_counted && !self.may_publish_will(&due.user, now) {
             self.drop_will(due);
             return Ok(());

@@ -30,8 +30,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use jam_core::connection::{Connection, Progress, Unavailable};
-use jam_core::directory::Question;
+use jam_core::connection::{Connection, Progress};
+use jam_core::directory::{Answer, Question, Unavailable};
 use jam_core::link::Displaced;
 use jam_core::router::Router;
 use jam_core::time::Time;
@@ -58,10 +58,6 @@ use timer::LazyTimer;
 
 /// How many bytes are read before the packets in them can be handled, give or take one read.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
-
-/// How often the directory is asked for what one packet needs, before it counts as unavailable: each
-/// answer may be gone again from its memory before the rule has read it.
-pub(crate) const LOADS_PER_PACKET: u8 = 8;
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -123,9 +119,12 @@ enum Turn {
 }
 
 /// A packet that waits for the directory, or a CONNECT for those that it displaces.
-struct Loading {
-    load: Pin<Box<dyn Future<Output = Result<(), DirectoryError>> + Send>>,
-    times: u8,
+type Loading = Pin<Box<dyn Future<Output = Loaded> + Send>>;
+
+/// What a packet has waited for.
+enum Loaded {
+    Answer(Result<Answer, DirectoryError>),
+    Displaced,
 }
 
 /// What a connection that goes well has nothing of.
@@ -328,41 +327,37 @@ impl<S: Transport> Driver<S> {
         delivered
     }
 
-    /// Asks the connection again when the directory has answered; ready when nothing is asked any more.
+    /// Hands the connection what the directory has answered; ready when nothing is asked any more.
     fn poll_loading(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<()> {
         while let Some(loading) = self.rare.as_mut().and_then(|rare| rare.loading.as_mut()) {
-            let result = ready!(loading.load.as_mut().poll(cx));
-            let times = loading.times;
+            let loaded = ready!(loading.as_mut().poll(cx));
             self.rare().loading = None;
-            let result = result.map_err(|error| {
-                // The directory's watch and its loader say so once; this would come with each packet.
-                tracing::debug!(%error, "the accounts database does not answer");
-                Unavailable
-            });
-            let loaded = if times < LOADS_PER_PACKET {
-                result
-            } else {
-                Err(Unavailable)
+            let progress = match loaded {
+                Loaded::Answer(answer) => {
+                    let answer = answer.map_err(|error| {
+                        // The directory's watch and its loader say so once; this would come with each packet.
+                        tracing::debug!(%error, "the accounts database does not answer");
+                        Unavailable
+                    });
+                    self.connection.resume(answer, now)
+                }
+                Loaded::Displaced => self.connection.handle_displaced(now),
             };
-            let progress = self.connection.resume(loaded, now);
-            self.take_up(progress, times + 1);
+            self.take_up(progress);
         }
         Poll::Ready(())
     }
 
-    fn take_up(&mut self, progress: Progress, times: u8) {
-        debug_assert!(
-            times <= LOADS_PER_PACKET || progress == Progress::Ready,
-            "what is unavailable is not asked for again"
-        );
-        let directory = || self.shared.directory.clone();
-        let load: Option<Pin<Box<dyn Future<Output = _> + Send>>> = match progress {
+    fn take_up(&mut self, progress: Progress) {
+        let loading: Option<Loading> = match progress {
             Progress::Ready => None,
-            Progress::Ask(question) => Some(Box::pin(load(directory(), question))),
+            Progress::Ask(question) => {
+                Some(Box::pin(answer(self.shared.directory.clone(), question)))
+            }
             Progress::Displace(displaced) => Some(Box::pin(have_left(displaced))),
         };
-        match load {
-            Some(load) => self.rare().loading = Some(Loading { load, times }),
+        match loading {
+            Some(loading) => self.rare().loading = Some(loading),
             None => self.decoder.set_max_packet(self.connection.max_packet()),
         }
         if self.permit.is_half_open() {
@@ -396,17 +391,17 @@ impl<S: Transport> Driver<S> {
 }
 
 /// Those that a client displaces have handled what was sent to them, or have had [`ending::DISPLACED_TIMEOUT`] for it.
-async fn have_left(displaced: Displaced) -> Result<(), DirectoryError> {
+async fn have_left(displaced: Displaced) -> Loaded {
     let over = poll_fn(|cx| match displaced.is_over(cx.waker()) {
         true => Poll::Ready(()),
         false => Poll::Pending,
     });
     let _ = tokio::time::timeout(ending::DISPLACED_TIMEOUT, over).await;
-    Ok(())
+    Loaded::Displaced
 }
 
-async fn load(directory: Arc<SqliteDirectory>, question: Question) -> Result<(), DirectoryError> {
-    directory.load(question).await
+async fn answer(directory: Arc<SqliteDirectory>, question: Question) -> Loaded {
+    Loaded::Answer(directory.answer(question).await)
 }
 
 #[cfg(test)]

@@ -5,46 +5,20 @@
 //! before a change can never be believed after it (`tests::a_late_fact_is_not_believed`). The facts of
 //! a shard are all of one generation. A generation ends when the file has changed, and each answer says of which it is.
 //!
-//! Who had a fact loaded may use it once, even if the file has changed again meanwhile: the answer is
-//! newer than the question, and without that a process that commits all the time would keep the rules
-//! asking for ever (`directory::tests::commits_without_end_hold_nobody_up`). Nobody else may.
+//! Whoever has asked for a fact gets it by value, whatever is believed by then (`jam_core::directory::Answer`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
-use jam_core::directory::{Account, Friendship, Generation, NotificationToken};
-use tokio::task;
+use jam_core::directory::{Account, Fact, Generation};
 
 /// Locks are held for the copy of one fact; this many make it unlikely to meet at one.
 const SHARDS: usize = 64;
 
 /// Facts of one shard. A full shard forgets everything: what is needed is loaded again.
 const SHARD_FACTS: usize = 16_384;
-
-/// How long a loaded fact waits for those who had it loaded, if the file changes meanwhile.
-const CREDIT_AGE: Duration = Duration::from_millis(20);
-
-/// Loaded facts of one shard that wait for who had them loaded. Of more the oldest are forgotten, and may
-/// have to be asked for again.
-const LOADED: usize = 64;
-
-/// Who had a fact loaded: a task, or a thread outside of any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asker {
-    Task(task::Id),
-    Thread(thread::ThreadId),
-}
-
-impl Asker {
-    /// Whoever calls this.
-    pub(super) fn current() -> Self {
-        task::try_id().map_or_else(|| Self::Thread(thread::current().id()), Self::Task)
-    }
-}
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,14 +28,6 @@ pub(super) enum Key {
     NotificationToken(i64),
 }
 
-/// What the file says.
-#[derive(Debug, Clone)]
-pub(super) enum Fact {
-    Account(Option<Account>),
-    Friendship(Friendship),
-    NotificationToken(NotificationToken),
-}
-
 #[derive(Debug, Default)]
 struct Shard {
     generation: Generation,
@@ -69,18 +35,6 @@ struct Shard {
     /// no room for what other facts need.
     accounts: HashMap<i64, Option<Account>, RandomState>,
     others: HashMap<Key, Fact, RandomState>,
-    /// For those who had them loaded and have not come for them yet, in the order in which they were read.
-    loaded: VecDeque<Loaded>,
-}
-
-/// A fact for the one who had it loaded.
-#[derive(Debug)]
-struct Loaded {
-    key: Key,
-    asker: Asker,
-    at: Instant,
-    fact: Fact,
-    generation: Generation,
 }
 
 #[derive(Debug)]
@@ -118,25 +72,10 @@ impl Cache {
         pick: impl FnOnce(&Fact) -> Option<T>,
     ) -> Option<(T, Generation)> {
         let generation = self.generation();
-        let believed = |shard: &Shard| fresh && shard.generation == generation;
-        {
-            let shard = self
-                .shard(key)
-                .read()
-                .expect("no code that holds a shard can panic");
-            if shard.loaded.is_empty() {
-                let fact = shard.fact(key).filter(|_| believed(&shard));
-                return Some((pick(&fact?)?, generation));
-            }
-        }
-        // Something waits for somebody: this one, perhaps.
-        let mut shard = self
-            .shard(key)
-            .write()
-            .expect("no code that holds a shard can panic");
-        let loaded = shard.take_loaded(key, Asker::current());
-        let fact = shard.fact(key).filter(|_| believed(&shard));
-        let (fact, generation) = fact.map(|fact| (fact, generation)).or(loaded)?;
+        let shard = self.shard(key).read();
+        let shard = shard.expect("no code that holds a shard can panic");
+        let is_believed = fresh && shard.generation == generation;
+        let fact = shard.fact(key).filter(|_| is_believed)?;
         Some((pick(&fact)?, generation))
     }
 
@@ -146,33 +85,6 @@ impl Cache {
             .write()
             .expect("no code that holds a shard can panic")
             .insert(key, fact, generation);
-    }
-
-    /// Keeps a fact that `asker` had read at `at`, after `generation` was current.
-    pub(super) fn insert_for(
-        &self,
-        asker: Asker,
-        key: Key,
-        fact: Fact,
-        generation: Generation,
-        at: Instant,
-    ) {
-        let mut shard = self
-            .shard(&key)
-            .write()
-            .expect("no code that holds a shard can panic");
-        shard.forget_late();
-        if shard.loaded.len() == LOADED {
-            shard.loaded.pop_front();
-        }
-        shard.insert(key, fact.clone(), generation);
-        shard.loaded.push_back(Loaded {
-            key,
-            asker,
-            at,
-            fact,
-            generation,
-        });
     }
 
     fn shard(&self, key: &Key) -> &RwLock<Shard> {
@@ -220,27 +132,11 @@ impl Shard {
         self.accounts.clear();
         self.others.clear();
     }
-
-    /// What this one had loaded. Once.
-    fn take_loaded(&mut self, key: &Key, asker: Asker) -> Option<(Fact, Generation)> {
-        self.forget_late();
-        let mut loaded = self.loaded.iter();
-        let index = loaded.rposition(|it| it.key == *key && it.asker == asker)?;
-        let loaded = self.loaded.remove(index)?;
-        Some((loaded.fact, loaded.generation))
-    }
-
-    /// Whoever has not come for so long does not come, or asks again.
-    fn forget_late(&mut self) {
-        let now = Instant::now();
-        let is_late = |it: &mut Loaded| now.saturating_duration_since(it.at) > CREDIT_AGE;
-        while self.loaded.pop_front_if(is_late).is_some() {}
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use jam_core::directory::Life;
+    use jam_core::directory::{Friendship, Life, NotificationToken};
 
     use super::*;
 
@@ -268,18 +164,7 @@ mod tests {
         let cache = Cache::new();
         let before = cache.generation();
         cache.invalidate();
-        // However long the machine takes for the rest.
-        let at = Instant::now() + 1000 * CREDIT_AGE;
-        cache.insert_for(Asker::current(), KEY, YES, before, at);
-        let other = thread::scope(|scope| {
-            scope
-                .spawn(|| cache.get(&KEY, true, friends))
-                .join()
-                .unwrap()
-        });
-        assert_eq!(other, None);
-        // Once, for the one who asked; nobody after that.
-        assert_eq!(cache.get(&KEY, true, friends), Some((true, before)));
+        cache.insert(KEY, YES, before);
         assert_eq!(cache.get(&KEY, true, friends), None);
     }
 
@@ -309,17 +194,6 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_an_old_fact() {
-        let cache = Cache::new();
-        let Some(long_ago) = Instant::now().checked_sub(2 * CREDIT_AGE) else {
-            return;
-        };
-        cache.insert_for(Asker::current(), KEY, YES, cache.generation(), long_ago);
-        cache.invalidate();
-        assert_eq!(cache.get(&KEY, true, friends), None);
-    }
-
-    #[test]
     fn memory_is_bounded() {
         let cache = Cache::new();
         let facts = i64::try_from(2 * SHARDS * SHARD_FACTS).unwrap();
@@ -330,13 +204,12 @@ mod tests {
                 (Key::NotificationToken(id), token),
             ];
             for (key, fact) in facts {
-                let (generation, now) = (cache.generation(), Instant::now());
-                cache.insert_for(Asker::current(), key, fact, generation, now);
+                cache.insert(key, fact, cache.generation());
             }
         }
         for shard in &cache.shards {
             let shard = shard.read().unwrap();
-            assert!(shard.len() <= SHARD_FACTS && shard.loaded.len() <= LOADED);
+            assert!(shard.len() <= SHARD_FACTS);
         }
     }
 }

@@ -11,9 +11,10 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use jam_core::directory::Fact;
 use rusqlite::Connection;
 
-use super::cache::{Fact, Key};
+use super::cache::Key;
 use super::schema;
 
 /// From here on a read is slow: many times what one takes that finds everything in memory.

@@ -1,18 +1,18 @@
 //! The thread that reads the directory's file, and waits for it.
 //!
 //! It owns its connection and does all the waiting for locks. It takes what has queued up, looks at the
-//! file once, reads the answers and puts them into the cache before it says that they are there.
+//! file once, reads the answers, puts them into the cache and gives them to those who asked.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jam_core::directory::{Account, Generation};
+use jam_core::directory::{Answer, Fact, Generation};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::cache::{Asker, Key};
+use super::cache::Key;
 use super::files::{Files, Names};
 use super::schema::{self, LOCK_PATIENCE};
 use super::sqlite::{LookError, Opened, Shared};
@@ -37,11 +37,11 @@ pub(super) struct Request {
 
 #[derive(Debug)]
 pub(super) enum What {
-    Load(Key, Asker, oneshot::Sender<Result<(), DirectoryError>>),
+    Answer(Key, oneshot::Sender<Result<Answer, DirectoryError>>),
     /// `None` is an id that no jam database can hold.
     Accounts(
         Vec<Option<i64>>,
-        oneshot::Sender<Result<Vec<Option<Account>>, DirectoryError>>,
+        oneshot::Sender<Result<Vec<Answer>, DirectoryError>>,
     ),
     /// Where to begin, of whose friends.
     Friends(
@@ -76,7 +76,7 @@ impl Request {
     fn fail(self, error: DirectoryError) {
         // A failed send: the connection that asked is gone.
         let _ = match self.what {
-            What::Load(_, _, reply) => reply.send(Err(error)).is_ok(),
+            What::Answer(_, reply) => reply.send(Err(error)).is_ok(),
             What::Accounts(_, reply) => reply.send(Err(error)).is_ok(),
             What::Friends(.., reply) => reply.send(Err(error)).is_ok(),
             What::Look(reply) => reply.send(Err(error)).is_ok(),
@@ -153,10 +153,13 @@ impl Loader {
             let deadline = request.deadline();
             // A failed send: the connection that asked is gone.
             let _ = match request.what {
-                What::Load(key, asker, reply) => reply
-                    .send(self.load(key, asker, generation, deadline))
-                    .is_ok(),
-                What::Accounts(ids, reply) => reply.send(self.accounts(&ids, deadline)).is_ok(),
+                What::Answer(key, reply) => {
+                    reply.send(self.answer(key, generation, deadline)).is_ok()
+                }
+                What::Accounts(ids, reply) => {
+                    let accounts = self.accounts(&ids, generation, deadline);
+                    reply.send(accounts).is_ok()
+                }
                 What::Friends(user, who, place, reply) => {
                     let read = self.read(deadline, |it| friends::read(it, user, who, &place));
                     reply.send(read.map_err(Into::into)).is_ok()
@@ -272,23 +275,17 @@ impl Loader {
         result
     }
 
-    fn load(
+    fn answer(
         &mut self,
         key: Key,
-        asker: Asker,
-        generation: Generation,
+        as_of: Generation,
         deadline: Instant,
-    ) -> Result<(), DirectoryError> {
-        let read = self.read(deadline, |reader| {
-            let read_at = Instant::now();
-            Ok((read_at, schema::read(reader, &key)?))
-        });
+    ) -> Result<Answer, DirectoryError> {
+        let read = self.read(deadline, |reader| schema::read(reader, &key));
         self.say(Kind::of(key), read.as_ref().err());
-        let (read_at, fact) = read?;
-        self.shared
-            .cache
-            .insert_for(asker, key, fact, generation, read_at);
-        Ok(())
+        let fact = read?;
+        self.shared.cache.insert(key, fact.clone(), as_of);
+        Ok(Answer { fact, as_of })
     }
 
     /// Says once that a kind of question cannot be answered, and once that it can again. A lock is none
@@ -313,11 +310,16 @@ impl Loader {
     fn accounts(
         &mut self,
         ids: &[Option<i64>],
+        as_of: Generation,
         deadline: Instant,
-    ) -> Result<Vec<Option<Account>>, DirectoryError> {
-        let mut read = |id: &Option<i64>| match id {
-            Some(id) => self.read(deadline, |reader| schema::read_account(reader, *id)),
-            None => Ok(None),
+    ) -> Result<Vec<Answer>, DirectoryError> {
+        let mut read = |id: &Option<i64>| -> rusqlite::Result<Answer> {
+            let account = match id {
+                Some(id) => self.read(deadline, |reader| schema::read_account(reader, *id))?,
+                None => None,
+            };
+            let fact = Fact::Account(account);
+            Ok(Answer { fact, as_of })
         };
         let accounts: rusqlite::Result<_> = ids.iter().map(&mut read).collect();
         Ok(accounts?)

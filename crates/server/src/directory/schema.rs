@@ -9,14 +9,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jam_core::directory::{Account, Friendship, Life, Mark, NotificationToken, Token};
+use jam_core::directory::{Account, Fact, Friendship, Life, Mark, NotificationToken, Token};
 use ring::digest;
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row, params};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::cache::{Fact, Key};
+use super::cache::Key;
 use super::{DirectoryError, PushAddress};
 
 /// How long another process may lock the file before what waits for it fails.

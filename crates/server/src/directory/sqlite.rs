@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use jam_core::directory::{
-    Account, Directory, Friendship, Generation, Lookup, NotificationToken, Question,
+    Account, Answer, Directory, Fact, Friendship, Generation, Lookup, NotificationToken, Question,
 };
 use jam_core::ids::UserId;
 use rusqlite::Connection;
@@ -22,7 +22,7 @@ use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::cache::{Asker, Cache, Fact, Key};
+use super::cache::{Cache, Key};
 use super::direct::Direct;
 use super::files::{FileId, Files, Names};
 use super::loader::{Loader, Request, What};
@@ -174,24 +174,22 @@ impl SqliteDirectory {
         drop(look);
     }
 
-    /// Has the answer to `question` read from the file, so that a look-up right after, by the same
-    /// task, knows it.
+    /// The answer to `question`, read from the file.
     ///
     /// # Errors
     /// If the file cannot be read, or stays locked for 5 seconds.
-    pub async fn load(&self, question: Question) -> Result<(), DirectoryError> {
-        let Some(key) = Key::of(&question) else {
-            return Ok(());
-        };
-        let asker = Asker::current();
-        self.ask(|reply| What::Load(key, asker, reply)).await
+    pub async fn answer(&self, question: Question) -> Result<Answer, DirectoryError> {
+        match Key::of(&question) {
+            Some(key) => self.ask(|reply| What::Answer(key, reply)).await,
+            None => Ok(self.of_nobody(&question)),
+        }
     }
 
     /// The accounts of `users`, in their order, read from the file.
     ///
     /// # Errors
-    /// As [`Self::load`].
-    pub async fn accounts(&self, users: &[UserId]) -> Result<Vec<Option<Account>>, DirectoryError> {
+    /// As [`Self::answer`].
+    pub async fn accounts(&self, users: &[UserId]) -> Result<Vec<Answer>, DirectoryError> {
         let mut accounts = Vec::with_capacity(users.len());
         for users in users.chunks(ACCOUNTS_AT_ONCE) {
             let ids = users.iter().map(|user| row_id(user.as_str())).collect();
@@ -204,7 +202,7 @@ impl SqliteDirectory {
     /// [`Friends::next`] on, if there is one.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    /// As [`Self::answer`].
     pub async fn friends(
         &self,
         user: &UserId,
@@ -224,7 +222,7 @@ impl SqliteDirectory {
     /// answered begins it again: to be called all the time.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    /// As [`Self::answer`].
     pub async fn look(&self) -> Result<Generation, DirectoryError> {
         let looked = self.ask_anyway(What::Look).await;
         match &looked {
@@ -246,7 +244,7 @@ impl SqliteDirectory {
     /// write to the receiver, or may not any more.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    /// As [`Self::answer`].
     pub(crate) async fn push_address(
         &self,
         sender: &UserId,
@@ -360,7 +358,17 @@ impl SqliteDirectory {
     }
 
     /// What holds of an id that no jam database can hold, whatever is read.
-    fn of_nobody<T>(&self, fact: T) -> Lookup<T> {
+    fn of_nobody(&self, question: &Question) -> Answer {
+        let fact = match question {
+            Question::Account(_) => Fact::Account(None),
+            Question::Friendship { .. } => Fact::Friendship(Friendship::NotFriends),
+            Question::NotificationToken(_) => Fact::NotificationToken(NotificationToken::Absent),
+        };
+        let as_of = self.shared.cache.generation();
+        Answer { fact, as_of }
+    }
+
+    fn known_of_nobody<T>(&self, fact: T) -> Lookup<T> {
         Lookup::Known(fact, self.shared.cache.generation())
     }
 
@@ -393,7 +401,7 @@ impl Key {
 impl Directory for SqliteDirectory {
     fn account(&self, user: &UserId) -> Lookup<Option<Account>> {
         let Some(id) = row_id(user.as_str()) else {
-            return self.of_nobody(None);
+            return self.known_of_nobody(None);
         };
         self.get(&Key::Account(id), |fact| match fact {
             Fact::Account(account) => Some(account.clone()),
@@ -404,7 +412,7 @@ impl Directory for SqliteDirectory {
     fn friendship(&self, sender: &UserId, receiver: &UserId) -> Lookup<Friendship> {
         let (Some(sender), Some(receiver)) = (row_id(sender.as_str()), row_id(receiver.as_str()))
         else {
-            return self.of_nobody(Friendship::NotFriends);
+            return self.known_of_nobody(Friendship::NotFriends);
         };
         self.get(&Key::Friendship { sender, receiver }, |fact| match fact {
             Fact::Friendship(friendship) => Some(*friendship),
@@ -414,7 +422,7 @@ impl Directory for SqliteDirectory {
 
     fn notification_token(&self, user: &UserId) -> Lookup<NotificationToken> {
         let Some(id) = row_id(user.as_str()) else {
-            return self.of_nobody(NotificationToken::Absent);
+            return self.known_of_nobody(NotificationToken::Absent);
         };
         self.get(&Key::NotificationToken(id), |fact| match fact {
             Fact::NotificationToken(token) => Some(*token),

@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use jam_core::directory::{Account, Directory, Friendship, Lookup, NotificationToken, Question};
+use jam_core::directory::{
+    Account, Answer, Answers, Directory, Fact, Friendship, Generation, Known, Lookup,
+    NotificationToken, Question,
+};
 use jam_core::ids::UserId;
 use rusqlite::{Connection, StatementStatus};
 use tempfile::TempDir;
@@ -79,37 +82,37 @@ impl Jam {
     }
 }
 
-/// Asks as a connection does: look up, have it loaded, look up again.
+/// Asks as a connection does: looks up, and asks once for what memory does not know.
 async fn ask<T>(
     directory: &SqliteDirectory,
-    question: Question,
-    look_up: impl Fn(&SqliteDirectory) -> Lookup<T>,
+    look_up: impl Fn(Known<'_>) -> Result<(T, Generation), Question>,
 ) -> T {
-    // Twice is enough unless the machine is so busy that a task waits long for its turn.
-    for _ in 0..20 {
-        if let Lookup::Known(fact, _) = look_up(directory) {
-            return fact;
+    let mut answers = Answers::default();
+    for is_first in [true, false] {
+        let answers_now = Known {
+            directory,
+            answers: &answers,
+        };
+        match look_up(answers_now) {
+            Ok((fact, _)) => return fact,
+            Err(question) if is_first => {
+                let answer = directory.answer(question).await.unwrap();
+                answers.add(answer).unwrap();
+            }
+            Err(question) => panic!("{question:?} is not answered"),
         }
-        directory.load(question.clone()).await.unwrap();
     }
-    panic!("{question:?} is not answered");
+    unreachable!("the second time it is answered");
 }
 
 async fn friends(directory: &SqliteDirectory, sender: &str, receiver: &str) -> bool {
     let (sender, receiver) = (id(sender), id(receiver));
-    let question = Question::Friendship {
-        sender: sender.clone(),
-        receiver: receiver.clone(),
-    };
-    ask(directory, question, |d| d.friendship(&sender, &receiver)).await != Friendship::NotFriends
+    ask(directory, |it| it.friendship(&sender, &receiver)).await != Friendship::NotFriends
 }
 
 async fn account(directory: &SqliteDirectory, user: &str) -> Option<Account> {
     let user = id(user);
-    ask(directory, Question::Account(user.clone()), |d| {
-        d.account(&user)
-    })
-    .await
+    ask(directory, |it| it.account(&user)).await
 }
 
 async fn token_is(directory: &SqliteDirectory, user: &str, token: &str) -> bool {
@@ -120,8 +123,7 @@ async fn token_is(directory: &SqliteDirectory, user: &str, token: &str) -> bool 
 
 async fn push(directory: &SqliteDirectory, user: &str) -> NotificationToken {
     let user = id(user);
-    let question = Question::NotificationToken(user.clone());
-    ask(directory, question, |d| d.notification_token(&user)).await
+    ask(directory, |it| it.notification_token(&user)).await
 }
 
 /// Python with a connection of its own: each line sent is a statement, each line back says "done".
@@ -317,7 +319,7 @@ async fn nobody_waits_for_a_lock_longer_than_his_own_five_seconds() {
             asking.spawn(async move {
                 let began = Instant::now();
                 let question = Question::Friendship { sender, receiver };
-                assert!(directory.load(question).await.is_err());
+                assert!(directory.answer(question).await.is_err());
                 began.elapsed()
             });
         }
@@ -342,14 +344,14 @@ async fn a_thread_that_hangs_does_not_answer() {
         // Whoever asks before it is known: told in a bounded time.
         let began = Instant::now();
         let question = || Question::Account(id("1"));
-        let (loaded, looked) = tokio::join!(directory.load(question()), directory.look());
+        let (loaded, looked) = tokio::join!(directory.answer(question()), directory.look());
         assert!(loaded.is_err() && looked.is_err());
         assert!(began.elapsed() < SILENCE * 3);
 
         // From then on memory is not believed, and whoever asks is told at once.
         assert_eq!(directory.friendship(&id("1"), &id("2")), Lookup::Unknown);
         let began = Instant::now();
-        assert!(directory.load(question()).await.is_err());
+        assert!(directory.answer(question()).await.is_err());
         assert!(directory.accounts(&[id("1")]).await.is_err());
         assert!(began.elapsed() < SILENCE / 2);
 
@@ -586,7 +588,7 @@ async fn commits_without_end_hold_nobody_up() {
             }
             commits
         });
-        // `ask` gives up in the end.
+        // `ask` asks once.
         for _ in 0..300 {
             tokio::time::sleep(Duration::from_millis(2)).await;
             for directory in &both {
@@ -774,10 +776,11 @@ async fn tokens_as_others_write_them() {
     }
     let users = ["1", "3", "01", "9"].map(id);
     let accounts = directory.accounts(&users).await.unwrap();
-    let tokens: Vec<_> = accounts
-        .iter()
-        .map(|a| a.as_ref().map(|a| a.token.is_some()))
-        .collect();
+    let has_token = |answer: &Answer| match &answer.fact {
+        Fact::Account(account) => account.as_ref().map(|it| it.token.is_some()),
+        other => panic!("{other:?}"),
+    };
+    let tokens: Vec<_> = accounts.iter().map(has_token).collect();
     assert_eq!(tokens, [Some(true), Some(false), None, None]);
 }
 
@@ -856,7 +859,7 @@ async fn a_table_that_goes_away_later_is_an_error_and_not_an_answer() {
         sender: id("1"),
         receiver: id("2"),
     };
-    let error = directory.load(question).await.unwrap_err().to_string();
+    let error = directory.answer(question).await.unwrap_err().to_string();
     assert!(error.contains("user_friends"), "{error}");
 }
 
@@ -915,7 +918,7 @@ async fn what_cannot_be_opened_is_not_answered_from_the_file_before_it() {
     let (sender, receiver) = (id("2"), id("1"));
     assert_eq!(directory.friendship(&sender, &receiver), Lookup::Unknown);
     let question = Question::Friendship { sender, receiver };
-    directory.load(question).await.unwrap_err();
+    directory.answer(question).await.unwrap_err();
 }
 
 /// As if another file had stood at the path for a moment when it was opened.

@@ -50,13 +50,12 @@ async fn an_account_is_told_by_its_address_and_its_name() {
         let after = life(&directory, "1").await;
         assert_eq!(before.goes_on_as(&after), same, "{change}");
         let sender = Friendship::Friends(after);
-        let known = directory.load(Question::Friendship {
+        let known = directory.answer(Question::Friendship {
             sender: id("2"),
             receiver: id("1"),
         });
-        known.await.unwrap();
-        let known = directory.friendship(&id("2"), &id("1"));
-        assert!(matches!(known, Lookup::Known(found, _) if found == sender));
+        let known = known.await.unwrap().fact;
+        assert!(matches!(known, Fact::Friendship(found) if found == sender));
     }
 }
 
