@@ -6,12 +6,13 @@
 //! - `settings_args`: the options that are settings.
 //! - `accounts`: `user`, `friend`, `block`, `unblock`. `messages`: `send`, `listen`.
 //! - `mailbox`: what waits for a user. `backup`, `check`, `demo`: the commands of those names.
-//! - [`output`]: what is printed where. `runtime`: the main thread's.
+//! - [`output`]: what is printed where; [`error`]: why a command fails. `runtime`: the main thread's.
 
 mod accounts;
 mod backup;
 mod check;
 mod demo;
+pub mod error;
 mod mailbox;
 mod messages;
 pub mod output;
@@ -32,8 +33,8 @@ use crate::logging::{self, Usual};
 use crate::mailbox::OpenError;
 use crate::permissions;
 use crate::settings::{Settings, SettingsError, Sources};
+use error::CliError;
 use output::Output;
-use program::CliError;
 use settings_args::{ServeArgs, StoreArgs};
 
 /// How long a server that has stopped waits for what still reads or writes files.

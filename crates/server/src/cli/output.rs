@@ -1,10 +1,10 @@
 //! What is printed where: data to standard output, errors to standard error.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::program::CliError;
+use super::error::{CliError, print_error};
 use crate::logging;
 
 /// The process's two streams.
@@ -73,14 +73,6 @@ impl Output {
     /// Something to know that is not what was asked for.
     pub fn note(&self, message: &str) {
         logging::write_line(&format!("{}: {message}", self.name));
-    }
-}
-
-/// What it means that standard output could not be written.
-pub(super) fn print_error(error: &io::Error) -> CliError {
-    match error.kind() {
-        ErrorKind::BrokenPipe => CliError::NoReader,
-        _ => CliError::Failed(format!("cannot print: {error}")),
     }
 }
 

@@ -3,33 +3,13 @@
 //! Results go to standard output; messages and errors go to standard error. The exit status is 0 for success, 1 for
 //! a failure, 2 for a wrong command line. An error is one line that says what to do.
 
-use std::fmt;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::output::{Output, print_error};
+use super::error::{CliError, print_error};
+use super::output::Output;
 use crate::logging;
-
-/// Why the exit status is not 0.
-#[derive(Debug)]
-pub enum CliError {
-    /// The command line is wrong: 2.
-    Usage(String),
-    /// The command line is wrong, and the help has been printed: 2.
-    Misused,
-    /// The command failed: 1.
-    Failed(String),
-    /// The reader of standard output has gone, which is no failure: 0.
-    NoReader,
-}
-
-impl CliError {
-    /// With the error's text.
-    pub fn failed(error: &dyn fmt::Display) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
 
 /// Parses the command line, runs the command, and reports its error.
 #[must_use]

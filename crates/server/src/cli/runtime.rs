@@ -2,7 +2,7 @@
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::program::CliError;
+use super::error::CliError;
 
 pub(super) fn on_this_thread() -> Result<Runtime, CliError> {
     Builder::new_current_thread()

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use jam_mqtt::cli::error::CliError;
 use jam_mqtt::cli::output::{Output, table};
-use jam_mqtt::cli::program::CliError;
 use jam_mqtt::settings::Address;
 use jam_wire::packet::{QoS, Version};
 
