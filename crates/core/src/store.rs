@@ -7,7 +7,7 @@
 //! receipt is resolved when no lock of the router is held.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -33,6 +33,28 @@ pub type SessionId = u64;
 
 /// A will that is due. From the same numbers as [`Seq`].
 pub type WillId = u64;
+
+/// Where the numbers come from: messages, sessions and wills share one sequence.
+#[derive(Debug)]
+pub struct Sequence(AtomicU64);
+
+impl Default for Sequence {
+    fn default() -> Self {
+        Self(AtomicU64::new(1))
+    }
+}
+
+impl Sequence {
+    /// The next number. For an entry of a log it is taken under the lock of the log's user: the numbers of a log ascend.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Every number up to and with `last` has been used before.
+    pub fn skip_to(&self, last: u64) {
+        self.0.fetch_max(last + 1, Ordering::Relaxed);
+    }
+}
 
 /// One change of what is kept.
 #[derive(Debug, Clone)]

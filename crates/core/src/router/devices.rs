@@ -55,8 +55,7 @@ impl Router {
                 life: options.life,
             };
             let limits = &self.rules.user;
-            let next_id = &|| self.next_seq();
-            let mut attached = user.attach(attach, limits, now, effects, next_id)?;
+            let mut attached = user.attach(attach, limits, now, effects, &self.numbers)?;
             let is_new = !attached.session_present;
             if has_rival {
                 self.count_logout(user.id(), now);
@@ -97,9 +96,8 @@ impl Router {
     ) {
         self.loads.forget(link);
         self.with_user(user, |user, effects| {
-            let next_id = &|| self.next_seq();
             let allowance = Self::allowance_of(user, link);
-            user.detach(link, goodbye, session_expiry, now, effects, next_id);
+            user.detach(link, goodbye, session_expiry, now, effects, &self.numbers);
             self.remember_allowance(user, allowance, now);
             user.has_gone(now, &self.rules.user.push, effects);
             user.note_departure(self.listening.presence(), now, effects);

@@ -56,14 +56,13 @@ impl Router {
         }
         let (account, as_of) = self.known(answers).account(user)?;
         let checked = self.with_user(user, |user, effects| {
-            let next_id = &|| self.next_seq();
             let present = account.filter(|account| !user.is_of_another(&account.life));
             if let Some(Account { life, token }) = present {
-                user.live(&LifeFact { life, as_of }, effects, next_id)?;
+                user.live(&LifeFact { life, as_of }, effects, &self.numbers)?;
                 let mark = token.as_ref().map(Token::mark);
-                user.end_sessions_of_other_tokens(mark, as_of, effects, next_id)?;
+                user.end_sessions_of_other_tokens(mark, as_of, effects, &self.numbers)?;
             } else {
-                user.vanish(as_of, may_come_back, now, effects, next_id)?;
+                user.vanish(as_of, may_come_back, now, effects, &self.numbers)?;
             }
             // The store is to know since when.
             effects.writes.extend(user.owner_change());
@@ -76,7 +75,7 @@ impl Router {
     /// the operator asks.
     pub fn end(&self, user: &UserId, up_to: Seq) {
         self.with_user(user, |user, effects| {
-            user.end_up_to(up_to, effects, &|| self.next_seq());
+            user.end_up_to(up_to, effects, &self.numbers);
         });
         self.drop_wills_of(user, up_to);
     }

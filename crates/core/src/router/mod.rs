@@ -38,7 +38,9 @@ use crate::loads::Loads;
 use crate::message::Message;
 use crate::policy::{self, Destination, Facts, Identity, Permit, Refusal, Stop, refusals};
 use crate::source::Source;
-use crate::store::{MailboxStore, Origin, Receipt, Recovered, RecoveredEntry, Seq, Write, Writes};
+use crate::store::{
+    MailboxStore, Origin, Receipt, Recovered, RecoveredEntry, Seq, Sequence, Write, Writes,
+};
 use crate::time::{Adjustments, Time};
 use crate::user::{Alarm, Appended, Ended, New, Outdated, User, UserLimits};
 
@@ -91,7 +93,7 @@ pub struct Router {
     store: Arc<dyn MailboxStore>,
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
-    next_seq: AtomicU64,
+    numbers: Sequence,
     next_link: AtomicU64,
     attempts: Mutex<Attempts>,
     used_up: Mutex<UsedUp>,
@@ -133,7 +135,7 @@ impl Router {
             store,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
-            next_seq: AtomicU64::new(1),
+            numbers: Sequence::default(),
             next_link: AtomicU64::new(1),
             attempts: Mutex::new(attempts),
             used_up: Mutex::default(),
@@ -307,17 +309,16 @@ impl Router {
         let mut kept_already = None;
         let result = self.with_shard(receiver, |user, in_grace, effects| {
             // Taken under the lock: a log's numbers ascend, or a reader's cursor would pass one by.
-            let next_seq = &|| self.next_seq();
             let limits = &self.rules.user;
             if let Some(life) = &new.life
-                && let Err(Outdated) = user.live(life, effects, next_seq)
+                && let Err(Outdated) = user.live(life, effects, &self.numbers)
             {
                 return Err(Box::new(new));
             }
             if new.only_for.is_some_and(|life| !user.is_still_of(&life)) {
                 return Ok(Ok(0));
             }
-            let appended = match user.append(new, limits, next_seq, effects) {
+            let appended = match user.append(new, limits, &self.numbers, effects) {
                 Ok(appended) => appended,
                 Err(refusal) => return Ok(Err(refusal)),
             };
@@ -386,8 +387,7 @@ impl Router {
 
     /// Takes over the rest of what a store has found, before anybody is let in.
     pub fn restore(&self, found: Recovered, now: Time) {
-        self.next_seq
-            .fetch_max(found.last_seq + 1, Ordering::Relaxed);
+        self.numbers.skip_to(found.last_seq);
         for (record, received, flights) in found.sessions {
             let id = record.user.clone();
             self.with_user(&id, |user, effects| {
@@ -449,8 +449,7 @@ impl Router {
             return false;
         };
         self.with_user(&user, |user, effects| {
-            let next_id = &|| self.next_seq();
-            user.handle_timeout(&alarm, now, &self.rules.user, effects, next_id);
+            user.handle_timeout(&alarm, now, &self.rules.user, effects, &self.numbers);
             user.watch_expiry(effects);
             effects.postpone_timers(now);
         });

@@ -129,7 +129,7 @@ impl Router {
         let (sender, receiver) = permit.into_users();
         let message = Message::new(publish, sender, now);
         self.with_user(&receiver, |user, effects| {
-            let seq = self.next_seq();
+            let seq = self.numbers.next();
             user.tell_presence(seq, message, to, &self.rules.user, effects)
         })
     }

@@ -110,10 +110,6 @@ impl Router {
         Some((user, link))
     }
 
-    pub(super) fn next_seq(&self) -> Seq {
-        self.next_seq.fetch_add(1, Ordering::Relaxed)
-    }
-
     pub(super) fn hash(&self, user: &UserId) -> u64 {
         self.hasher.hash_one(user)
     }

@@ -93,7 +93,7 @@ impl Router {
         };
         let fact = LifeFact { life, as_of };
         let goes_on = self.with_user(&due.user, |user, effects| {
-            user.goes_on(&fact, effects, &|| self.next_seq())
+            user.goes_on(&fact, effects, &self.numbers)
         });
         if !goes_on.map_err(|Outdated| Question::Account(due.user.clone()))? {
             self.drop_will(due);

@@ -13,7 +13,7 @@ use crate::mailbox::{DeviceSet, Gone, Kind, Mailbox, Residence};
 use crate::message::{ENTRY_BYTES, Message};
 use crate::policy::{Destination, Refusal, refusals};
 use crate::push::PushRules;
-use crate::store::{Append, Seq, SessionId, Write, Writes};
+use crate::store::{Append, Seq, Sequence, SessionId, Write, Writes};
 
 /// Devices that are further behind than this do not keep up: what is for them goes to the store at once, and nothing
 /// that waits for them holds the buffer that it came in.
@@ -57,7 +57,7 @@ impl User {
         &mut self,
         new: New,
         limits: &UserLimits,
-        next_seq: &dyn Fn() -> Seq,
+        numbers: &Sequence,
         effects: &mut Effects,
     ) -> Result<Appended, Refusal> {
         let New {
@@ -91,7 +91,7 @@ impl User {
         }
         let message = Arc::new(message);
         let retained = if message.retain {
-            self.retain(&message, readers, limits, next_seq, effects)?
+            self.retain(&message, readers, limits, numbers, effects)?
         } else {
             Writes::new()
         };
@@ -117,7 +117,7 @@ impl User {
             QoS::AtLeastOnce => Residence::Stored,
             QoS::ExactlyOnce => Residence::Committing,
         };
-        let seq = next_seq();
+        let seq = numbers.next();
         self.mailbox.append(
             seq,
             message.clone(),

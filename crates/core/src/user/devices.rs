@@ -15,7 +15,7 @@ use crate::loads::LoadPermit;
 use crate::mailbox::DeviceSet;
 use crate::message::Message;
 use crate::session::{PubRecOutcome, SendState, Session};
-use crate::store::{OutboundState, OutboundStates, Seq, SessionId, SessionRecord, Write};
+use crate::store::{OutboundState, OutboundStates, Seq, Sequence, SessionId, SessionRecord, Write};
 use crate::time::Time;
 
 /// What a new connection brings.
@@ -65,19 +65,19 @@ impl User {
         limits: &UserLimits,
         now: Time,
         effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
+        numbers: &Sequence,
     ) -> Result<Attached, NotAttached> {
         let client = new.link.identity().client();
         let token = new.link.identity().token().mark();
-        self.live(&new.life, effects, next_id)?;
-        self.end_sessions_of_other_tokens(Some(token), new.life.as_of, effects, next_id)?;
+        self.live(&new.life, effects, numbers)?;
+        self.end_sessions_of_other_tokens(Some(token), new.life.as_of, effects, numbers)?;
         if !limits.many_devices {
             while let Some(other) = self
                 .devices
                 .iter()
                 .position(|device| device.client != *client)
             {
-                self.end_session(other, Some(Eviction::Logout), effects, next_id);
+                self.end_session(other, Some(Eviction::Logout), effects, numbers);
             }
         }
         let known = self
@@ -85,12 +85,12 @@ impl User {
             .iter()
             .position(|device| device.client == *client);
         let known =
-            known.and_then(|index| self.take_over(index, new.clean_start, effects, next_id));
+            known.and_then(|index| self.take_over(index, new.clean_start, effects, numbers));
         let session_present = known.is_some();
         let index = match known {
             Some(index) => index,
             None => self
-                .new_device(client.clone(), token, effects, next_id)
+                .new_device(client.clone(), token, effects, numbers)
                 .ok_or(NotAttached::TooManyDevices)?,
         };
         let device = &mut self.devices[index];
@@ -102,7 +102,7 @@ impl User {
         (device.maybe_sent_now, device.has_room) = (0, false);
         device.set_session_expiry(new.session_expiry);
         if device.id().is_none() && !new.session_expiry.is_zero() {
-            device.number = NonZeroU64::new(next_id());
+            device.number = NonZeroU64::new(numbers.next());
         }
         // Of a new session there is nothing yet that could be lost: its first subscription, which usually
         // comes at once, is recorded with it, or else `keep_session` does it.
@@ -166,13 +166,13 @@ impl User {
         index: usize,
         clean: bool,
         effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
+        numbers: &Sequence,
     ) -> Option<usize> {
         let device = &mut self.devices[index];
         effects.rare().unset.extend(device.timer());
         (device.will_at, device.ends_at) = (Time::NEVER, Time::NEVER);
         if clean || (device.link.is_some() && device.session_expiry().is_zero()) {
-            self.end_session(index, Some(Eviction::TakenOver), effects, next_id);
+            self.end_session(index, Some(Eviction::TakenOver), effects, numbers);
             return None;
         }
         if let Some(old) = device.link.take() {
@@ -183,7 +183,7 @@ impl User {
                 .will
                 .take()
                 .filter(|will| will.delay_secs.unwrap_or(0) == 0);
-            let left = will.map(|will| device.leave(will, &self.id, next_id));
+            let left = will.map(|will| device.leave(will, &self.id, numbers));
             effects.wills_due(left);
             self.disconnected(index, effects);
         }
@@ -197,13 +197,13 @@ impl User {
         client: ClientId,
         token: Mark,
         effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
+        numbers: &Sequence,
     ) -> Option<usize> {
         if self.devices.len() >= DeviceSet::MAX {
             let away = self.devices.iter().enumerate();
             let away = away.filter(|(_, device)| device.link.is_none());
             let (longest, _) = away.min_by_key(|(_, device)| device.away_since())?;
-            self.end_session(longest, None, effects, next_id);
+            self.end_session(longest, None, effects, numbers);
         }
         let mut taken = DeviceSet::default();
         self.devices
@@ -333,7 +333,7 @@ impl User {
         token: Option<Mark>,
         as_of: Generation,
         effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
+        numbers: &Sequence,
     ) -> Result<(), Outdated> {
         self.judge_sessions(as_of, !self.belongs_to(token))?;
         for index in (0..self.devices.len()).rev() {
@@ -347,7 +347,7 @@ impl User {
                 }
                 (_, None) | (Some(_), Some(_)) => {
                     device.will = None;
-                    self.end_session(index, Some(Eviction::NotAuthorized), effects, next_id);
+                    self.end_session(index, Some(Eviction::NotAuthorized), effects, numbers);
                 }
             }
         }
@@ -360,7 +360,7 @@ impl User {
         index: usize,
         why: Option<Eviction>,
         effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
+        numbers: &Sequence,
     ) {
         let mut device = self.devices.remove(index);
         device.stop_listening(effects);
@@ -369,7 +369,7 @@ impl User {
             link.evict(why);
         }
         let will = device.will.take();
-        effects.wills_due(will.map(|will| device.leave(will, &self.id, next_id)));
+        effects.wills_due(will.map(|will| device.leave(will, &self.id, numbers)));
         device
             .id()
             .filter(|_| device.recorded)
@@ -412,7 +412,7 @@ impl User {
         session_expiry: Option<Duration>,
         now: Time,
         effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
+        numbers: &Sequence,
     ) {
         let Some(index) = self
             .devices
@@ -430,7 +430,7 @@ impl User {
             device.will = None;
         }
         if device.session_expiry().is_zero() {
-            self.end_session(index, None, effects, next_id);
+            self.end_session(index, None, effects, numbers);
             return;
         }
         device.ends_at = now + device.session_expiry();
@@ -439,7 +439,7 @@ impl User {
             if device.will_at <= now {
                 device.will_at = Time::NEVER;
                 let will = device.will.take();
-                effects.wills_due(will.map(|will| device.leave(will, &self.id, next_id)));
+                effects.wills_due(will.map(|will| device.leave(will, &self.id, numbers)));
             }
         }
         effects.rare().set.extend(device.timer());
@@ -455,10 +455,10 @@ impl User {
         now: Time,
         limits: &UserLimits,
         effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
+        numbers: &Sequence,
     ) {
         match alarm {
-            Alarm::Device(client) => self.device_timeout(client, now, effects, next_id),
+            Alarm::Device(client) => self.device_timeout(client, now, effects, numbers),
             Alarm::Pushes => self.look_at_pushes(now, &limits.push, effects),
             Alarm::Presence => self.look_at_presence(now, effects),
             Alarm::Expiry => self.look_at_expiry(now, effects),
@@ -472,7 +472,7 @@ impl User {
         client: &ClientId,
         now: Time,
         effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
+        numbers: &Sequence,
     ) {
         let Some(index) = self
             .devices
@@ -483,11 +483,11 @@ impl User {
         };
         let device = &mut self.devices[index];
         if device.ends_at <= now {
-            self.end_session(index, None, effects, next_id);
+            self.end_session(index, None, effects, numbers);
         } else if device.will_at <= now {
             device.will_at = Time::NEVER;
             let will = device.will.take();
-            effects.wills_due(will.map(|will| device.leave(will, &self.id, next_id)));
+            effects.wills_due(will.map(|will| device.leave(will, &self.id, numbers)));
             effects.rare().set.extend(device.timer());
             let record = device.record(&self.id);
             record.into_iter().for_each(|record| effects.write(record));

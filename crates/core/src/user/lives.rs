@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{Effects, User};
 use crate::directory::{Account, Generation, Life, LifeFact};
 use crate::link::Eviction;
-use crate::store::{OwnerRecord, Receipt, Seq, Write, Writes};
+use crate::store::{OwnerRecord, Receipt, Seq, Sequence, Write, Writes};
 use crate::time::Time;
 
 /// How long that is kept whose account was not there any more after a start, or after the accounts were replaced.
@@ -68,7 +68,7 @@ impl User {
         &mut self,
         fact: &LifeFact,
         effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
+        numbers: &Sequence,
     ) -> Result<(), Outdated> {
         let Some(owner) = &mut self.owner else {
             self.begin(fact, Generation::default());
@@ -88,7 +88,7 @@ impl User {
         }
         let sessions_as_of = owner.sessions_as_of;
         if is_another {
-            self.end_life(effects, next_id);
+            self.end_life(effects, numbers);
         }
         self.begin(fact, sessions_as_of);
         Ok(())
@@ -99,14 +99,14 @@ impl User {
         &mut self,
         fact: &LifeFact,
         effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
+        numbers: &Sequence,
     ) -> Result<bool, Outdated> {
         let owner = self.owner.as_ref();
         if let Some(owner) = owner.filter(|owner| !owner.goes_on_as(&fact.life)) {
             let is_newer = fact.as_of > owner.as_of;
             return is_newer.then_some(false).ok_or(Outdated);
         }
-        self.live(fact, effects, next_id)?;
+        self.live(fact, effects, numbers)?;
         Ok(true)
     }
 
@@ -168,7 +168,7 @@ impl User {
         may_come_back: bool,
         now: Time,
         effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
+        numbers: &Sequence,
     ) -> Result<(), Outdated> {
         if self.is_idle() {
             return Ok(());
@@ -194,7 +194,7 @@ impl User {
                 });
             }
             Some(_) | None => {
-                self.end_life(effects, next_id);
+                self.end_life(effects, numbers);
                 return Ok(());
             }
         }
@@ -211,7 +211,7 @@ impl User {
     }
 
     /// Everything of the account ends, and nothing more is said in its name.
-    pub(crate) fn end_life(&mut self, effects: &mut Effects, next_id: &dyn Fn() -> Seq) {
+    pub(crate) fn end_life(&mut self, effects: &mut Effects, numbers: &Sequence) {
         let mut ended = Ended {
             lives: 1,
             messages: self.mailbox.kept().messages,
@@ -226,7 +226,7 @@ impl User {
         effects.all_gone(gone);
         while let Some(last) = self.devices.len().checked_sub(1) {
             self.devices[last].will = None;
-            self.end_session(last, Some(Eviction::NotAuthorized), effects, next_id);
+            self.end_session(last, Some(Eviction::NotAuthorized), effects, numbers);
         }
         self.end_pushes(effects);
         if self.owner.take().is_some_and(|owner| owner.recorded) {
@@ -239,12 +239,7 @@ impl User {
     }
 
     /// Everything ends that has a number up to this one, and what has none: the sessions that end with their connections.
-    pub(crate) fn end_up_to(
-        &mut self,
-        up_to: Seq,
-        effects: &mut Effects,
-        next_id: &dyn Fn() -> Seq,
-    ) {
+    pub(crate) fn end_up_to(&mut self, up_to: Seq, effects: &mut Effects, numbers: &Sequence) {
         self.clear_retained(up_to, effects);
         let mut gone = Vec::new();
         self.mailbox.clear(up_to, &mut gone);
@@ -253,7 +248,7 @@ impl User {
         for index in (0..self.devices.len()).rev() {
             if self.devices[index].id().is_none_or(|id| id <= up_to) {
                 self.devices[index].will = None;
-                self.end_session(index, Some(Eviction::NotAuthorized), effects, next_id);
+                self.end_session(index, Some(Eviction::NotAuthorized), effects, numbers);
             }
         }
         if self.mailbox.is_empty() {

@@ -38,7 +38,8 @@ use crate::message::{ENTRY_BYTES, will_weight};
 use crate::push::{DuePush, PushRules};
 use crate::session::Session;
 use crate::store::{
-    Receipt, RecoveredEntry, Seq, SessionId, SessionRecord, WillId, WillRecord, Write, Writes,
+    Receipt, RecoveredEntry, Seq, Sequence, SessionId, SessionRecord, WillId, WillRecord, Write,
+    Writes,
 };
 use crate::time::Time;
 
@@ -286,9 +287,9 @@ impl Device {
     }
 
     /// The will is due; the session has it no more.
-    fn leave(&self, will: Box<Will>, user: &UserId, next_id: &dyn Fn() -> Seq) -> DueWill {
+    fn leave(&self, will: Box<Will>, user: &UserId, numbers: &Sequence) -> DueWill {
         DueWill {
-            id: (self.number.is_some() && self.recorded).then(next_id),
+            id: (self.number.is_some() && self.recorded).then(|| numbers.next()),
             user: user.clone(),
             will,
             token: self.token,

@@ -19,7 +19,7 @@ use super::{Device, Effects, MAX_RETAINED, User, UserLimits};
 use crate::mailbox::{DeviceSet, Entry, Kind, Mailbox};
 use crate::message::Message;
 use crate::policy::{Refusal, refusals};
-use crate::store::{Seq, SessionId, Write, Writes};
+use crate::store::{Seq, Sequence, SessionId, Write, Writes};
 use crate::time::Time;
 
 /// The number of the retained message of each topic that has one.
@@ -37,7 +37,7 @@ impl User {
         message: &Arc<Message>,
         readers: DeviceSet,
         limits: &UserLimits,
-        next_seq: &dyn Fn() -> Seq,
+        numbers: &Sequence,
         effects: &mut Effects,
     ) -> Result<Writes, Refusal> {
         let clears = message.payload.is_empty();
@@ -52,7 +52,7 @@ impl User {
         if clears {
             return Ok(writes);
         }
-        let (seq, heirs) = (next_seq(), unsent.without(readers));
+        let (seq, heirs) = (numbers.next(), unsent.without(readers));
         self.mailbox.append_retained(seq, message, heirs);
         let topics = self.retained.get_or_insert_default();
         topics.insert(SmolStr::new(&message.topic), seq);
