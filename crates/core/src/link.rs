@@ -4,6 +4,8 @@
 //! for each publish of the connection that waits for the store (at most its inflight limit), and the
 //! notices of `MAX_NOTICES` newcomers.
 
+mod responder;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -13,6 +15,8 @@ use smallvec::SmallVec;
 use crate::ids::UserId;
 use crate::policy::{Identity, Refusal};
 use crate::rate::Allowance;
+
+pub(crate) use responder::Responder;
 
 /// Tells one connection of the process from every other, for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -15,6 +15,9 @@ use jam_wire::packet::{Packet, Version};
 #[cfg(test)]
 mod tests;
 
+/// Bytes of output beyond which nothing is fetched; one packet may exceed it.
+pub const OUTPUT_ENOUGH: usize = 256 * 1024;
+
 /// Payloads of at least this many bytes are not copied into the gathering buffer.
 const SHARE_FROM: usize = 4096;
 

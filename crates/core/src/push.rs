@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use crate::ids::UserId;
-use crate::store::Seq;
 use crate::time::Time;
 
 /// How many pairs of receiver and sender are remembered, of which a push is owed or has been sent. Messages of further pairs
@@ -105,21 +104,4 @@ pub enum PushOutcome {
     Later(Time),
     /// It has not been tried, and may be from then on.
     Deferred(Time),
-}
-
-/// What is kept of the pushes from one sender to one receiver.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PushRecord {
-    /// Who is to be told, or has been.
-    pub receiver: UserId,
-    /// Who wrote.
-    pub sender: UserId,
-    /// The oldest message that the push is about; 0 if that is not kept (QoS 0), or it has been sent.
-    pub seq: Seq,
-    /// Whether it has been sent; otherwise it is owed, at the latest when the receiver is gone.
-    pub sent: bool,
-    /// Since when it is owed, or when it was sent.
-    pub at: Time,
-    /// When it is owed for nothing any more, if the message is not kept; [`Time::NEVER`] otherwise.
-    pub expires_at: Time,
 }

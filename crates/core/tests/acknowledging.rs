@@ -1,14 +1,15 @@
-//! When a publish is acknowledged (PROTOCOL.md, sections 4 and 7.1): when its receipt says so, in the order
+//! When a publish is acknowledged (PROTOCOL.md, sections 4 and 7.1): when the store has it, in the order
 //! of the publishes, QoS 2 once whatever is repeated.
 
 use QoS::{AtLeastOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
-use jam_core::policy::refusals;
 use jam_testkit::{Bench, packets};
 use jam_wire::ReasonCode;
 use jam_wire::packet::{Ack, Packet, PacketId, QoS, Version};
 
 const VERSIONS: [Version; 3] = [V3, V4, V5];
+
+const STORE_IS_DOWN: &str = "the server cannot keep messages at the moment";
 
 #[test]
 fn acknowledgements_wait_for_the_store_and_keep_the_order() {
@@ -53,9 +54,9 @@ fn what_the_store_refuses_is_an_error_then_the_acknowledgement() {
             bench.store().hold(true);
             let first = one.publish("/2/inbox", packets::message("1", "x"), qos);
             let second = one.publish("/2/inbox", packets::message("1", "y"), qos);
-            bench.store().refuse(1, refusals::QUOTA);
+            bench.store().reject(1);
             bench.run();
-            one.expect_refusal("quota", "the receiver's inbox is full", second);
+            one.expect_refusal("mailbox", STORE_IS_DOWN, second);
             one.expect_nothing();
             bench.store().release(0);
             bench.run();
@@ -64,7 +65,7 @@ fn what_the_store_refuses_is_an_error_then_the_acknowledgement() {
                 ExactlyOnce => Packet::PubRec(Ack::success(id)),
                 _ => Packet::PubAck(Ack::success(id)),
             });
-            one.expect_answered(qos, second, ReasonCode::QuotaExceeded);
+            one.expect_answered(qos, second, ReasonCode::ImplementationSpecificError);
             one.expect_nothing();
         }
     }
@@ -82,10 +83,10 @@ fn after_a_pubrec_with_an_error_the_packet_id_is_free() {
         one.send(Packet::Publish(publish));
     };
     publish("a");
-    bench.store().refuse(0, refusals::QUOTA);
+    bench.store().reject(0);
     bench.run();
-    one.expect_refusal("quota", "the receiver's inbox is full", Some(9));
-    let reason = ReasonCode::QuotaExceeded;
+    one.expect_refusal("mailbox", STORE_IS_DOWN, Some(9));
+    let reason = ReasonCode::ImplementationSpecificError;
     one.expect(Packet::PubRec(Ack::with_reason(packets::id(9), reason)));
     while two.next().is_some() {}
     bench.store().hold(false);
@@ -95,7 +96,7 @@ fn after_a_pubrec_with_an_error_the_packet_id_is_free() {
 }
 
 #[test]
-fn a_lost_receipt_acknowledges_nothing_and_stops_what_follows() {
+fn a_lost_completion_acknowledges_nothing_and_stops_what_follows() {
     let bench = Bench::new();
     let one = bench.client("1:phone", V4);
     one.connect();
@@ -245,7 +246,7 @@ fn what_the_store_refuses_is_not_delivered() {
     one.connect();
     bench.store().hold(true);
     one.publish("/2/inbox", packets::message("1", "x"), AtLeastOnce);
-    bench.store().refuse(0, refusals::QUOTA);
+    bench.store().reject(0);
     bench.run();
     two.connect();
     two.subscribe_inbox();
@@ -321,7 +322,7 @@ fn what_the_store_refused_is_judged_again_on_the_next_connection() {
         let mut publish = packets::publish("/2/inbox", message, ExactlyOnce, Some(id));
         bench.store().hold(true);
         one.send(Packet::Publish(publish.clone()));
-        bench.store().refuse(0, refusals::STORE);
+        bench.store().reject(0);
         bench.run();
         bench.store().hold(false);
         one.drop_connection();

@@ -40,18 +40,27 @@ fn main() {
     recover(&dir.path().join("recover"), messages);
 }
 
+fn open(dir: &Path) -> Arc<SqliteMailbox> {
+    let (mailbox, _) = SqliteMailbox::open(dir).expect("a mailbox");
+    mailbox
+}
+
 /// Appends a batch and removes the one before, over and over.
 fn cycle(dir: &Path, messages: u64, batch: u64) {
-    let (mailbox, _) = SqliteMailbox::open(dir).expect("a mailbox");
+    let mailbox = open(dir);
     let user = UserId::parse("1000").expect("a user id");
     let message = message();
     let (started, cpu) = (Instant::now(), cpu());
     for first in (1..=messages).step_by(usize::try_from(batch).expect("a batch")) {
         for seq in first..first + batch {
-            mailbox.write([append(seq, &user, &message)].into_iter().collect(), None);
+            mailbox.write(
+                &user,
+                [append(seq, &user, &message)].into_iter().collect(),
+                None,
+            );
         }
         for seq in first.saturating_sub(batch)..first {
-            mailbox.write([Write::Remove(seq)].into_iter().collect(), None);
+            mailbox.write(&user, [Write::Remove(seq)].into_iter().collect(), None);
         }
         assert!(mailbox.flush(PATIENCE));
     }
@@ -60,7 +69,7 @@ fn cycle(dir: &Path, messages: u64, batch: u64) {
 
 /// Leaves messages in the file, reads them, and opens it again.
 fn recover(dir: &Path, messages: u64) {
-    let (mailbox, _) = SqliteMailbox::open(dir).expect("a mailbox");
+    let mailbox = open(dir);
     let users: Vec<_> = (0..10_000)
         .map(|n| UserId::parse(n.to_string()).expect("a user id"))
         .collect();
@@ -68,7 +77,11 @@ fn recover(dir: &Path, messages: u64) {
     let (started, before) = (Instant::now(), cpu());
     for seq in 1..=messages {
         let user = &users[usize::try_from(seq).expect("a number") * 7919 % users.len()];
-        mailbox.write([append(seq, user, &message)].into_iter().collect(), None);
+        mailbox.write(
+            user,
+            [append(seq, user, &message)].into_iter().collect(),
+            None,
+        );
         if seq % 1000 == 0 {
             assert!(mailbox.flush(PATIENCE));
         }
@@ -78,7 +91,7 @@ fn recover(dir: &Path, messages: u64) {
     drop(mailbox);
 
     let (started, before) = (Instant::now(), cpu());
-    let (mailbox, _) = SqliteMailbox::open(dir).expect("a mailbox");
+    let mailbox = open(dir);
     let found = mailbox.recover_entries(drop).expect("all messages");
     assert_eq!(found as u64, messages);
     report("recover", messages, started, before);
@@ -90,6 +103,7 @@ fn recover(dir: &Path, messages: u64) {
         let to = to.clone();
         let seqs = seqs.to_vec();
         mailbox.load(
+            &users[0],
             seqs,
             Box::new(move |found| to.send(found).expect("the receiver waits")),
         );

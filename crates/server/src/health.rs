@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jam_core::router::OnCommit;
 use jam_core::store::MailboxStore;
 
 use crate::permits::ConnectionPermits;
@@ -13,13 +14,16 @@ use crate::permits::ConnectionPermits;
 #[derive(Debug)]
 pub(crate) struct Health {
     permits: Arc<ConnectionPermits>,
-    mailbox: Arc<dyn MailboxStore>,
+    mailbox: Arc<dyn MailboxStore<OnCommit>>,
     directory_fails: AtomicBool,
 }
 
 impl Health {
     /// All is well.
-    pub(crate) fn new(permits: Arc<ConnectionPermits>, mailbox: Arc<dyn MailboxStore>) -> Self {
+    pub(crate) fn new(
+        permits: Arc<ConnectionPermits>,
+        mailbox: Arc<dyn MailboxStore<OnCommit>>,
+    ) -> Self {
         Self {
             permits,
             mailbox,
@@ -48,7 +52,8 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use jam_core::store::{OnLoaded, Receipt, Seq, Writes};
+    use jam_core::ids::UserId;
+    use jam_core::store::{OnLoaded, Seq, Writes};
 
     use super::*;
 
@@ -58,9 +63,9 @@ mod tests {
         full: AtomicBool,
     }
 
-    impl MailboxStore for Disk {
-        fn write(&self, _: Writes, _: Option<Receipt>) {}
-        fn load(&self, _: Vec<Seq>, _: OnLoaded) {}
+    impl MailboxStore<OnCommit> for Disk {
+        fn write(&self, _: &UserId, _: Writes, _: Option<OnCommit>) {}
+        fn load(&self, _: &UserId, _: Vec<Seq>, _: OnLoaded) {}
         fn accepts(&self) -> bool {
             !self.full.load(Ordering::Relaxed)
         }

@@ -1,11 +1,12 @@
 //! A store with a file, as a model: what is written reaches it in batches, and a crash loses the rest.
 //!
 //! It does nothing by itself but take calls: the simulator says when a batch is committed, when it fails,
-//! when receipts are resolved (in any order), and when messages are read.
+//! when completions are called (in any order), and when messages are read.
 //!
-//! Invariants: the file is what some prefix of the calls has left; no receipt is resolved before its call
+//! Invariants: the file is what some prefix of the calls has left; no completion is called before its call
 //! is committed, but for an append that is removed before it was; that is, if no other call has to be committed first
-//! ([`Write::AnswerAfter`]).
+//! ([`Write::AnswerAfter`]). What is kept is kept by user: a write that names another one than whose it is changes
+//! nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,10 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use jam_core::directory::Mark;
 use jam_core::ids::UserId;
 use jam_core::message::Message;
-use jam_core::policy::refusals;
-use jam_core::push::PushRecord;
+use jam_core::router::OnCommit;
 use jam_core::store::{
-    Append, MailboxStore, OnLoaded, OutboundStates, OwnerRecord, Receipt, Recovered,
+    Append, Completion, MailboxStore, OnLoaded, OutboundStates, OwnerRecord, PushRecord, Recovered,
     RecoveredClaim, RecoveredEntry, RetainedTopic, Seq, SessionId, SessionRecord, WillId,
     WillRecord, Write, Writes, is_refusable,
 };
@@ -47,14 +47,21 @@ pub struct CrashingStore {
 #[derive(Default)]
 struct State {
     file: File,
-    calls: VecDeque<(Writes, Option<Receipt>)>,
-    /// To be resolved.
-    kept: Vec<Receipt>,
-    loads: VecDeque<(Vec<Seq>, OnLoaded)>,
+    calls: VecDeque<Call>,
+    /// Committed, and to be called.
+    kept: Vec<OnCommit>,
+    loads: VecDeque<(UserId, Vec<Seq>, OnLoaded)>,
     /// Whether every call is committed and answered as soon as no lock is held.
     at_once: bool,
     /// Messages whose calls are not answered before the file has what was written up to now.
-    answered_after: BTreeSet<Seq>,
+    answered_after: BTreeSet<(UserId, Seq)>,
+}
+
+/// What is kept together.
+struct Call {
+    user: UserId,
+    writes: Writes,
+    completion: Option<OnCommit>,
 }
 
 impl std::fmt::Debug for State {
@@ -63,9 +70,12 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// What survives.
+/// What survives, by user.
+type File = BTreeMap<UserId, Kept>;
+
+/// What survives of one user.
 #[derive(Debug, Default, Clone)]
-struct File {
+struct Kept {
     sessions: BTreeMap<SessionId, (SessionRecord, BTreeSet<PacketId>, OutboundStates)>,
     /// With whether anybody has acknowledged it.
     entries: BTreeMap<Seq, (Append, bool)>,
@@ -73,9 +83,9 @@ struct File {
     retained: BTreeSet<Seq>,
     claims: BTreeSet<(SessionId, Seq)>,
     wills: BTreeMap<WillId, WillRecord>,
-    /// By receiver and sender.
-    pushes: BTreeMap<(UserId, UserId), PushRecord>,
-    owners: BTreeMap<UserId, OwnerRecord>,
+    /// By sender.
+    pushes: BTreeMap<UserId, PushRecord>,
+    owner: Option<OwnerRecord>,
     last: u64,
 }
 
@@ -85,47 +95,42 @@ impl CrashingStore {
         self.state().calls.len()
     }
 
-    /// Receipts that wait to be resolved.
+    /// Completions that wait to be called.
     pub fn unanswered(&self) -> usize {
         self.state().kept.len()
     }
 
     /// Messages in the file, but for those that are retained.
     pub fn kept(&self) -> usize {
-        let state = self.state();
-        state.file.entries.len() - state.file.retained.len()
+        let messages = |kept: &Kept| kept.entries.len() - kept.retained.len();
+        self.state().file.values().map(messages).sum()
     }
 
     /// What a user has in the file, and what waits to be written.
     pub fn weights(&self, user: &str) -> Weights {
         let state = self.state();
-        let file = &state.file;
         let mut weights = Weights::default();
-        for (seq, (append, _)) in &file.entries {
-            if append.user.as_str() != user {
-                continue;
+        let is_its = |(id, _): &(&UserId, &Kept)| id.as_str() == user;
+        if let Some((_, kept)) = state.file.iter().find(is_its) {
+            for (seq, (append, _)) in &kept.entries {
+                let weight = append.message.weight();
+                if append.inbox {
+                    weights.messages += 1;
+                    weights.bytes += weight;
+                } else if kept.retained.contains(seq) {
+                    weights.retained_bytes += weight;
+                }
             }
-            let weight = append.message.weight();
-            if append.inbox {
-                weights.messages += 1;
-                weights.bytes += weight;
-            } else if file.retained.contains(seq) {
-                weights.retained_bytes += weight;
-            }
+            let sessions = kept.sessions.values();
+            let wills = sessions.filter_map(|(record, ..)| record.will.as_ref());
+            let wills = wills.chain(kept.wills.values().map(|it| &it.will));
+            weights.will_bytes = wills
+                .map(|will| (will.topic.len() + will.payload.len()) as u64)
+                .sum();
         }
-        let sessions = file.sessions.values().map(|(record, ..)| record);
-        let sessions = sessions.filter(|it| it.user.as_str() == user);
-        let wills = file.wills.values().filter(|it| it.user.as_str() == user);
-        let wills = sessions
-            .filter_map(|it| it.will.as_ref())
-            .chain(wills.map(|it| &it.will));
-        weights.will_bytes = wills
-            .map(|will| (will.topic.len() + will.payload.len()) as u64)
-            .sum();
-        for write in state.calls.iter().flat_map(|(writes, _)| writes) {
-            if let Write::Append(append) | Write::Retain(append) = write
-                && append.user.as_str() == user
-            {
+        let calls = state.calls.iter().filter(|it| it.user.as_str() == user);
+        for write in calls.flat_map(|call| &call.writes) {
+            if let Write::Append(append) | Write::Retain(append) = write {
                 weights.pending_bytes += append.message.weight();
             }
         }
@@ -140,111 +145,119 @@ impl CrashingStore {
 
     /// Whose the things in the file are.
     pub fn owners(&self) -> Vec<OwnerRecord> {
-        self.state().file.owners.values().cloned().collect()
+        let state = self.state();
+        let owners = state.file.values().filter_map(|kept| kept.owner.clone());
+        owners.collect()
     }
 
     /// Whether anything is in the file: messages, retained or not, claims of those, packet ids, pushes, wills.
     pub fn is_empty(&self) -> bool {
         let state = self.state();
-        let file = &state.file;
         let idle = |(_, received, flights): &(_, BTreeSet<PacketId>, OutboundStates)| {
             received.is_empty() && flights.is_empty()
         };
-        file.entries.is_empty()
-            && file.retained.is_empty()
-            && file.claims.is_empty()
-            && file.wills.is_empty()
-            && file.pushes.is_empty()
-            && file.sessions.values().all(idle)
+        state.file.values().all(|kept| {
+            kept.entries.is_empty()
+                && kept.retained.is_empty()
+                && kept.claims.is_empty()
+                && kept.wills.is_empty()
+                && kept.pushes.is_empty()
+                && kept.sessions.values().all(idle)
+        })
     }
 
     /// Retained messages in the file, and claims of those.
     pub fn retained(&self) -> (usize, usize) {
         let state = self.state();
-        (state.file.retained.len(), state.file.claims.len())
+        let retained = state.file.values().map(|kept| kept.retained.len());
+        let claims = state.file.values().map(|kept| kept.claims.len());
+        (retained.sum(), claims.sum())
     }
 
     /// Sessions and wills are as an earlier version of the server kept them, which knew of no tokens.
     pub fn forget_tokens(&self) {
         let mut state = self.state();
-        state
-            .file
-            .sessions
-            .values_mut()
-            .for_each(|(record, ..)| record.token = None);
-        state
-            .file
-            .wills
-            .values_mut()
-            .for_each(|record| record.token = None);
+        for kept in state.file.values_mut() {
+            let sessions = kept.sessions.values_mut();
+            sessions.for_each(|(record, ..)| record.token = None);
+            let wills = kept.wills.values_mut();
+            wills.for_each(|record| record.token = None);
+        }
     }
 
     /// The tokens that sessions are known to have been made with.
     #[must_use]
     pub fn session_tokens(&self) -> Vec<Option<Mark>> {
         let state = self.state();
-        let sessions = state.file.sessions.values();
-        sessions.map(|(record, ..)| record.token).collect()
+        let sessions = state.file.values().flat_map(|kept| kept.sessions.values());
+        let mut sessions: Vec<_> = sessions.map(|(record, ..)| record).collect();
+        sessions.sort_by_key(|record| record.id);
+        sessions.iter().map(|record| record.token).collect()
     }
 
     /// Pushes in the file, owed or sent.
     pub fn pushes(&self) -> Vec<PushRecord> {
-        self.state().file.pushes.values().cloned().collect()
+        let state = self.state();
+        let pushes = state.file.values().flat_map(|kept| kept.pushes.values());
+        pushes.cloned().collect()
     }
 
     /// Commits the first `count` calls.
     pub fn commit(&self, count: usize) {
         let mut state = self.state();
         for _ in 0..count {
-            let Some((writes, receipt)) = state.calls.pop_front() else {
+            let Some(call) = state.calls.pop_front() else {
                 break;
             };
-            for write in writes {
-                state.file.apply(write);
+            for write in call.writes {
+                apply(&mut state.file, &call.user, write);
             }
-            state.kept.extend(receipt);
+            state.kept.extend(call.completion);
         }
     }
 
-    /// Fails to commit the first `count` calls. Those that [may be](is_refusable) are refused: the message and what stands or
-    /// falls with it; whatever else they hold waits again, as the others do.
+    /// Fails to commit the first `count` calls. Those that [may be](is_refusable) are rejected: the message and what stands
+    /// or falls with it; whatever else they hold waits again, as the others do.
     pub fn fail(&self, count: usize) {
-        let refused = {
+        let rejected = {
             let mut state = self.state();
             let count = count.min(state.calls.len());
             let rest = state.calls.split_off(count);
-            let mut refused = Vec::new();
-            for (mut writes, mut receipt) in std::mem::take(&mut state.calls) {
-                if is_refusable(&writes) {
-                    refused.extend(receipt.take());
-                    writes = writes.into_iter().filter_map(without_message).collect();
+            let mut rejected = Vec::new();
+            for mut call in std::mem::take(&mut state.calls) {
+                if is_refusable(&call.writes) {
+                    rejected.extend(call.completion.take());
+                    let writes = call.writes.into_iter();
+                    let (freed, others) = writes.partition(|it| matches!(it, Write::Received(..)));
+                    call.writes = others;
+                    call.writes
+                        .retain(|it| !matches!(it, Write::Append(_) | Write::EndWill(..)));
+                    state.calls.extend(freed_ids(freed));
                 }
-                if !writes.is_empty() || receipt.is_some() {
-                    state.calls.push_back((writes, receipt));
+                if !call.writes.is_empty() || call.completion.is_some() {
+                    state.calls.push_back(call);
                 }
             }
             state.calls.extend(rest);
-            refused
+            rejected
         };
-        for receipt in refused {
-            receipt.refused(refusals::STORE);
-        }
+        rejected.into_iter().for_each(OnCommit::rejected);
     }
 
-    /// Resolves one of the receipts whose calls are committed.
+    /// Calls one of the completions of what is committed.
     pub fn answer(&self, which: usize) {
-        let receipt = self.state().kept.remove(which);
-        receipt.stored();
+        let completion = self.state().kept.remove(which);
+        completion.committed();
     }
 
     /// Reads what was asked for first.
     pub fn read(&self) -> bool {
         let (then, found) = {
             let mut state = self.state();
-            let Some((seqs, then)) = state.loads.pop_front() else {
+            let Some((user, seqs, then)) = state.loads.pop_front() else {
                 return false;
             };
-            let find = |seq| Some((seq, state.find(seq)?));
+            let find = |seq| Some((seq, state.find(&user, seq)?));
             (then, seqs.into_iter().filter_map(find).collect())
         };
         then(found);
@@ -257,7 +270,7 @@ impl CrashingStore {
         self.commit(usize::MAX);
         let kept = std::mem::take(&mut self.state().kept);
         busy |= !kept.is_empty();
-        kept.into_iter().for_each(Receipt::stored);
+        kept.into_iter().for_each(OnCommit::committed);
         while self.read() {
             busy = true;
         }
@@ -266,7 +279,7 @@ impl CrashingStore {
 
     /// What a store would find that is opened on what is committed.
     pub fn find(&self) -> (Vec<RecoveredEntry>, Recovered) {
-        self.state().file.recover()
+        recover(&self.state().file)
     }
 
     /// Whatever was not committed is gone; what a store finds when it is opened on the rest.
@@ -276,7 +289,7 @@ impl CrashingStore {
         state.kept.clear();
         state.loads.clear();
         state.answered_after.clear();
-        state.file.recover()
+        recover(&state.file)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -285,45 +298,51 @@ impl CrashingStore {
 }
 
 impl State {
-    fn find(&self, seq: Seq) -> Option<Arc<Message>> {
-        let waiting = self.calls.iter().flat_map(|(writes, _)| writes);
-        let appended = waiting.filter_map(|write| match write {
+    fn find(&self, user: &UserId, seq: Seq) -> Option<Arc<Message>> {
+        let calls = self.calls.iter().filter(|call| call.user == *user);
+        let appended = calls.flat_map(|call| &call.writes);
+        let appended = appended.filter_map(|write| match write {
             Write::Append(append) | Write::Retain(append) if append.seq == seq => {
                 Some(&append.message)
             }
             _ => None,
         });
-        let filed = self
-            .file
-            .entries
-            .get(&seq)
-            .map(|(append, _)| &append.message);
+        let kept = self.file.get(user);
+        let filed = kept.and_then(|kept| kept.entries.get(&seq));
+        let filed = filed.map(|(append, _)| &append.message);
         appended.chain(filed).next().cloned()
     }
 
     /// An append that waits is removed: it is never written. Whether it was so.
-    fn spare(&mut self, seq: Seq) -> bool {
-        let is_it = |(writes, _): &(Writes, _)| matches!(&writes[..], [Write::Append(append)] if append.seq == seq);
+    fn spare(&mut self, user: &UserId, seq: Seq) -> bool {
+        let is_it = |call: &Call| {
+            call.user == *user
+                && matches!(&call.writes[..], [Write::Append(append)] if append.seq == seq)
+        };
         let Some(index) = self.calls.iter().position(is_it) else {
             return false;
         };
-        let (_, receipt) = self.calls.remove(index).expect("it was found there");
-        if self.answered_after.remove(&seq) {
-            self.calls.push_back((Writes::new(), receipt));
+        let mut call = self.calls.remove(index).expect("it was found there");
+        if self.answered_after.remove(&(user.clone(), seq)) {
+            call.writes = Writes::new();
+            self.calls.push_back(call);
         } else {
-            self.kept.extend(receipt);
+            self.kept.extend(call.completion);
         }
         true
     }
 }
 
-/// What is left of a write when the message in its call is refused.
-fn without_message(write: Write) -> Option<Write> {
-    match write {
-        Write::Append(_) | Write::EndWill(_) => None,
-        Write::Received(session, id) => Some(Write::Released(session, id)),
-        other => Some(other),
-    }
+/// The ids of QoS 2 messages that are rejected are free again, whatever has reached the file.
+fn freed_ids(received: Writes) -> impl Iterator<Item = Call> {
+    received.into_iter().filter_map(|write| match write {
+        Write::Received(user, session, id) => Some(Call {
+            user,
+            writes: Writes::from_iter([Write::Released(session, id)]),
+            completion: None,
+        }),
+        _ => None,
+    })
 }
 
 /// A time as it comes back from a file that keeps milliseconds.
@@ -346,7 +365,16 @@ fn as_kept(mut append: Append) -> Append {
     append
 }
 
-impl File {
+/// What a write does to the file: to what is kept of `user`, unless it names another.
+fn apply(file: &mut File, user: &UserId, write: Write) {
+    let named = match &write {
+        Write::Received(other, ..) | Write::EndWill(other, _) => other,
+        _ => user,
+    };
+    file.entry(named.clone()).or_default().apply(write);
+}
+
+impl Kept {
     fn apply(&mut self, write: Write) {
         match write {
             Write::Append(append) => {
@@ -389,7 +417,7 @@ impl File {
                     record.subscriptions.retain(|other| other.topic != topic);
                 }
             }
-            Write::Received(id, packet_id) => {
+            Write::Received(_, id, packet_id) => {
                 if let Some((_, received, _)) = self.sessions.get_mut(&id) {
                     received.insert(packet_id);
                 }
@@ -428,51 +456,35 @@ impl File {
                 self.last = self.last.max(record.id);
                 self.wills.insert(record.id, *record);
             }
-            Write::EndWill(id) => {
+            Write::EndWill(_, id) => {
                 self.wills.remove(&id);
             }
             Write::Push(mut record) => {
                 record.at = up_to_millis(record.at);
                 record.expires_at = up_to_millis(record.expires_at);
-                let key = (record.receiver.clone(), record.sender.clone());
-                self.pushes.insert(key, *record);
+                self.pushes.insert(record.sender.clone(), *record);
             }
-            Write::EndPush(receiver, sender) => {
-                self.pushes.remove(&(receiver, sender));
+            Write::EndPush(_, sender) => {
+                self.pushes.remove(&sender);
             }
-            Write::AnswerAfter(_) => {}
+            Write::AnswerAfter(..) => {}
             Write::Owner(mut owner) => {
                 owner.gone_since = owner.gone_since.map(up_to_millis);
-                self.owners.insert(owner.user.clone(), *owner);
+                self.owner = Some(*owner);
             }
-            Write::EndOwner(user) => {
-                self.owners.remove(&user);
+            Write::EndOwner(_) => {
+                self.owner = None;
             }
         }
     }
 
-    fn recover(&self) -> (Vec<RecoveredEntry>, Recovered) {
+    /// What is found of this user, besides the entries.
+    fn recover(&self, found: &mut Recovered) {
         let sessions = self.sessions.values().cloned();
         let sessions = sessions
             .map(|(record, received, flights)| (record, received.into_iter().collect(), flights));
-        let entry = |(append, acknowledged): &(Append, bool)| {
-            let stored = append.message.to_stored();
-            RecoveredEntry {
-                seq: append.seq,
-                user: append.user.clone(),
-                sender: append.message.sender().clone(),
-                inbox: append.inbox,
-                retained: append.retained,
-                qos: stored.qos,
-                size: u32::try_from(append.message.weight()).expect("a packet's weight"),
-                waits_for: append.waits_for,
-                acknowledged: *acknowledged,
-                expires_at: append.message.expires_at(),
-                received_at: append.message.received_at(),
-            }
-        };
-        let entries = self.entries.values().map(entry).collect();
-        let retained = self.retained.iter().map(|seq| {
+        found.sessions.extend(sessions);
+        found.retained.extend(self.retained.iter().map(|seq| {
             let (append, _) = &self.entries[seq];
             let topic = append.message.topic();
             RetainedTopic {
@@ -480,55 +492,87 @@ impl File {
                 topic: (&**topic).into(),
                 seq: *seq,
             }
-        });
-        let claims = self.claims.iter().map(|(session, seq)| {
-            let (record, ..) = &self.sessions[session];
-            RecoveredClaim {
-                user: record.user.clone(),
-                session: *session,
-                seq: *seq,
-            }
-        });
-        let rest = Recovered {
-            sessions: sessions.collect(),
-            retained: retained.collect(),
-            claims: claims.collect(),
-            wills: self.wills.values().cloned().collect(),
-            pushes: self.pushes.values().cloned().collect(),
-            owners: self.owners.values().cloned().collect(),
-            last_seq: self.last,
-        };
-        (entries, rest)
+        }));
+        found
+            .claims
+            .extend(self.claims.iter().map(|(session, seq)| {
+                let (record, ..) = &self.sessions[session];
+                RecoveredClaim {
+                    user: record.user.clone(),
+                    session: *session,
+                    seq: *seq,
+                }
+            }));
+        found.wills.extend(self.wills.values().cloned());
+        found.pushes.extend(self.pushes.values().cloned());
+        found.owners.extend(self.owner.clone());
+        found.last_seq = found.last_seq.max(self.last);
     }
 }
 
-impl MailboxStore for CrashingStore {
-    fn write(&self, mut writes: Writes, receipt: Option<Receipt>) {
+fn entry((append, acknowledged): &(Append, bool)) -> RecoveredEntry {
+    let stored = append.message.to_stored();
+    RecoveredEntry {
+        seq: append.seq,
+        user: append.user.clone(),
+        sender: append.message.sender().clone(),
+        inbox: append.inbox,
+        retained: append.retained,
+        qos: stored.qos,
+        size: u32::try_from(append.message.weight()).expect("a packet's weight"),
+        waits_for: append.waits_for,
+        acknowledged: *acknowledged,
+        expires_at: append.message.expires_at(),
+        received_at: append.message.received_at(),
+    }
+}
+
+/// What is found in the file, in ascending order of numbers.
+fn recover(file: &File) -> (Vec<RecoveredEntry>, Recovered) {
+    let entries = file.values().flat_map(|kept| kept.entries.values());
+    let mut entries: Vec<_> = entries.map(entry).collect();
+    entries.sort_by_key(|entry| entry.seq);
+    let mut found = Recovered::default();
+    file.values().for_each(|kept| kept.recover(&mut found));
+    found.sessions.sort_by_key(|(record, ..)| record.id);
+    found.retained.sort_by_key(|retained| retained.seq);
+    found.claims.sort_by_key(|claim| (claim.session, claim.seq));
+    found.wills.sort_by_key(|record| record.id);
+    (entries, found)
+}
+
+impl MailboxStore<OnCommit> for CrashingStore {
+    fn write(&self, user: &UserId, mut writes: Writes, completion: Option<OnCommit>) {
         let mut state = self.state();
         for write in &writes {
-            if let Write::AnswerAfter(seq) = write {
-                state.answered_after.insert(*seq);
+            if let Write::AnswerAfter(receiver, seq) = write {
+                state.answered_after.insert((receiver.clone(), *seq));
             }
         }
-        writes.retain(|write| !matches!(write, Write::Remove(seq) if state.spare(*seq)));
-        if !writes.is_empty() || receipt.is_some() {
-            state.calls.push_back((writes, receipt));
+        writes.retain(|write| !matches!(write, Write::Remove(seq) if state.spare(user, *seq)));
+        if !writes.is_empty() || completion.is_some() {
+            let user = user.clone();
+            state.calls.push_back(Call {
+                user,
+                writes,
+                completion,
+            });
         }
     }
 
-    fn load(&self, seqs: Vec<Seq>, then: OnLoaded) {
-        self.state().loads.push_back((seqs, then));
+    fn load(&self, user: &UserId, seqs: Vec<Seq>, then: OnLoaded) {
+        self.state().loads.push_back((user.clone(), seqs, then));
         self.settle();
     }
 
     fn is_ending_sessions(&self) -> bool {
         let state = self.state();
-        let mut writes = state.calls.iter().flat_map(|(writes, _)| writes);
+        let mut writes = state.calls.iter().flat_map(|call| &call.writes);
         writes.any(|write| matches!(write, Write::EndSession(_)))
     }
 
     fn settle(&self) {
-        // Resolving receipts makes calls, which come here again: one level is enough.
+        // Completions make calls, which come here again: one level is enough.
         let at_once = std::mem::take(&mut self.state().at_once);
         if at_once {
             while self.flush() {}

@@ -9,7 +9,6 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use jam_core::connection::OUTPUT_ENOUGH;
-use jam_core::policy::refusals;
 use jam_core::push::PushAudience;
 use jam_core::router::{GRACE, Rules};
 use jam_wire::ReasonCode;
@@ -294,7 +293,7 @@ impl Hostile<'_> {
             0 => store.hold(on),
             1 => store.release_all(),
             2 if store.held() > 0 => {
-                store.refuse(self.source.below(store.held())?, refusals::QUOTA);
+                store.reject(self.source.below(store.held())?);
             }
             3 if store.held() > 0 => store.lose(self.source.below(store.held())?),
             4 if on => directory.befriend("1", "2"),

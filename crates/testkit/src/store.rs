@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use jam_core::ids::UserId;
 use jam_core::message::Message;
-use jam_core::policy::Refusal;
-use jam_core::store::{MailboxStore, OnLoaded, Receipt, Seq, Write, Writes};
+use jam_core::router::OnCommit;
+use jam_core::store::{Completion, MailboxStore, OnLoaded, Seq, Write, Writes};
 
 /// Says at once that a message is stored, unless it is told to [`hold`](FaultyStore::hold) its answers.
 #[derive(Debug, Default)]
@@ -17,13 +18,13 @@ pub struct FaultyStore {
 struct State {
     holding: bool,
     in_trouble: bool,
-    held: Vec<Receipt>,
+    held: Vec<OnCommit>,
     /// Appended and not removed.
     kept: BTreeMap<Seq, Arc<Message>>,
     /// Those of them that are retained.
     retained: BTreeSet<Seq>,
     /// To be answered when no lock is held.
-    settled: Vec<Receipt>,
+    settled: Vec<OnCommit>,
     appended: usize,
 }
 
@@ -61,18 +62,18 @@ impl FaultyStore {
 
     /// Answers the publish at this place among those held back: it is stored.
     pub fn release(&self, index: usize) {
-        self.take(index).stored();
+        self.take(index).committed();
     }
 
     /// Answers all that are held back, in order.
     pub fn release_all(&self) {
         let held = std::mem::take(&mut self.state().held);
-        held.into_iter().for_each(Receipt::stored);
+        held.into_iter().for_each(OnCommit::committed);
     }
 
     /// Answers the publish at this place among those held back: it could not be stored.
-    pub fn refuse(&self, index: usize, refusal: Refusal) {
-        self.take(index).refused(refusal);
+    pub fn reject(&self, index: usize) {
+        self.take(index).rejected();
     }
 
     /// Never answers the publish at this place among those held back.
@@ -80,7 +81,7 @@ impl FaultyStore {
         drop(self.take(index));
     }
 
-    fn take(&self, index: usize) -> Receipt {
+    fn take(&self, index: usize) -> OnCommit {
         self.state().held.remove(index)
     }
 
@@ -89,8 +90,8 @@ impl FaultyStore {
     }
 }
 
-impl MailboxStore for FaultyStore {
-    fn write(&self, writes: Writes, receipt: Option<Receipt>) {
+impl MailboxStore<OnCommit> for FaultyStore {
+    fn write(&self, _: &UserId, writes: Writes, completion: Option<OnCommit>) {
         let mut state = self.state();
         for write in writes {
             match write {
@@ -112,13 +113,13 @@ impl MailboxStore for FaultyStore {
             }
         }
         if state.holding {
-            state.held.extend(receipt);
+            state.held.extend(completion);
         } else {
-            state.settled.extend(receipt);
+            state.settled.extend(completion);
         }
     }
 
-    fn load(&self, seqs: Vec<Seq>, then: OnLoaded) {
+    fn load(&self, _: &UserId, seqs: Vec<Seq>, then: OnLoaded) {
         let found = {
             let state = self.state();
             let find = |seq| Some((seq, state.kept.get(&seq)?.clone()));
@@ -133,6 +134,6 @@ impl MailboxStore for FaultyStore {
 
     fn settle(&self) {
         let settled = std::mem::take(&mut self.state().settled);
-        settled.into_iter().for_each(Receipt::stored);
+        settled.into_iter().for_each(OnCommit::committed);
     }
 }

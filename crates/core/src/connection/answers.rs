@@ -1,16 +1,16 @@
 //! What a client is told of its own packets: acknowledgements in the order of what they acknowledge, each
-//! when its receipt is resolved, and the answers that wait for the store.
+//! when its outcome is known, and the answers that wait for the store.
 
 use jam_wire::ReasonCode;
 use jam_wire::packet::{Packet, PacketId, Publish, QoS, Version};
 
 use super::established::Established;
 use super::replies::ReservedReply;
-use crate::link::{Outcome, Ticket};
+use crate::link::{Outcome, Responder, Ticket};
 use crate::output::Output;
 use crate::policy::{Refusal, refusals};
 use crate::router::Router;
-use crate::store::{Origin, Receipt};
+use crate::user::Origin;
 
 impl Established {
     /// Notes what became of packets, and answers those whose turn it is.
@@ -64,10 +64,10 @@ impl Established {
 
     /// The CONNACK waits for the store. Nothing is taken before.
     pub(super) fn defer_connack(&mut self, conn_ack: Packet, router: &Router) {
-        let (reply, receipt) = self.reserve_reply();
+        let (reply, responder) = self.reserve_reply();
         self.replies.fill(reply, conn_ack);
         self.gate.defer_connack();
-        router.barrier(self.link.user(), receipt);
+        router.barrier(self.link.user(), responder);
     }
 
     /// Nobody is kept out by a store that can keep nothing.
@@ -79,8 +79,8 @@ impl Established {
         self.settle(Vec::new(), router, output);
     }
 
-    /// A reply that leaves when the receipt is resolved.
-    pub(super) fn reserve_reply(&mut self) -> (ReservedReply, Receipt) {
+    /// A reply that leaves when what it waits for is done.
+    pub(super) fn reserve_reply(&mut self) -> (ReservedReply, Responder) {
         self.reserve_reply_after(0)
     }
 
@@ -88,10 +88,10 @@ impl Established {
     pub(super) fn reserve_reply_after(
         &mut self,
         acknowledgements: u64,
-    ) -> (ReservedReply, Receipt) {
+    ) -> (ReservedReply, Responder) {
         let reply = self.replies.reserve_after(acknowledgements);
         let ticket = Ticket::Answer(reply.number());
-        (reply, Receipt::for_client(self.link.clone(), ticket))
+        (reply, Responder::new(self.link.clone(), ticket))
     }
 
     pub(super) fn acknowledge(&mut self, output: &mut Output) {

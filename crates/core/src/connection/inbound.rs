@@ -8,13 +8,13 @@ use jam_wire::packet::{Ack, Disconnect, Packet, PacketId, Publish, QoS, Version}
 use super::established::Established;
 use super::{Asking, Connection, End, Phase, Progress};
 use crate::directory::Answers;
-use crate::link::Ticket;
+use crate::link::{Responder, Ticket};
 use crate::output::Output;
 use crate::policy::{Stop, refusals};
 use crate::router::Router;
 use crate::session::{PubRecOutcome, WrongAck};
-use crate::store::{Origin, Receipt};
 use crate::time::Time;
+use crate::user::Origin;
 
 /// Why a connection must end.
 struct Fatal(ReasonCode);
@@ -53,7 +53,7 @@ impl Established {
                 if !self.acknowledgements.awaits_pub_rec(packet_id) {
                     let ticket = Ticket::Publish(self.acknowledgements.push_repeated(packet_id));
                     // The connection on which it came first may have ended before the store had it.
-                    router.barrier(&user, Receipt::for_client(self.link.clone(), ticket));
+                    router.barrier(&user, Responder::new(self.link.clone(), ticket));
                 }
                 return Ok(false);
             }
@@ -154,11 +154,11 @@ impl Connection {
                     origin = received;
                 }
                 let place = established.take_place(&publish);
-                let receipt =
-                    place.map(|place| Receipt::for_client(link.clone(), Ticket::Publish(place)));
+                let publisher =
+                    place.map(|place| Responder::new(link.clone(), Ticket::Publish(place)));
                 let published =
                     self.router
-                        .publish(permit, publish, Some(link.id()), receipt, origin, now);
+                        .publish(permit, publish, Some(link.id()), publisher, origin, now);
                 match published {
                     Ok(woken) => established.add_work(woken),
                     Err(refusal) => {
@@ -245,11 +245,11 @@ impl Established {
         let (user, link) = (self.link.user().clone(), self.link.id());
         // A client may release what it has had no PUBREC for yet: PUBCOMP comes after that all the same.
         let after = self.acknowledgements.through_pub_rec(packet_id);
-        let (reply, receipt) = self.reserve_reply_after(after);
+        let (reply, responder) = self.reserve_reply_after(after);
         if let Some(rare) = &mut self.rare {
             rare.refused.release(packet_id);
         }
-        let (known, received) = router.pub_rel(&user, link, packet_id, receipt);
+        let (known, received) = router.pub_rel(&user, link, packet_id, responder);
         self.received.released(received);
         let reason = if known {
             ReasonCode::Success

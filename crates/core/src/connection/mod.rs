@@ -6,7 +6,7 @@
 //! [`Connection::resume`] has brought the answer.
 //!
 //! Invariants:
-//! - *Order*: PUBACK and PUBREC leave in the order of their PUBLISH, each only when its receipt is
+//! - *Order*: PUBACK and PUBREC leave in the order of their PUBLISH, each only when its outcome is
 //!   resolved; an error is written before the acknowledgement of what caused it.
 //! - *Bounded*: no more is fetched while the output holds [`OUTPUT_ENOUGH`] bytes. No packet is taken while
 //!   the inflight limit of publishes waits for the store, or when [`ANSWERS_ENOUGH`] bytes of answers have
@@ -42,6 +42,7 @@ use jam_wire::packet::{Connect, Disconnect, Packet, Publish, Version};
 use crate::directory::{Answer, Answers, Question, Unavailable};
 use crate::ids::ClientId;
 use crate::link::{Displaced, Eviction, Signals};
+pub use crate::output::OUTPUT_ENOUGH;
 use crate::output::Output;
 use crate::policy::{self, refusals};
 use crate::router::Router;
@@ -51,8 +52,6 @@ use established::Established;
 
 /// Bytes of a packet before the CONNECT has been accepted.
 pub const MAX_CONNECT: usize = 64 * 1024;
-/// Bytes of output beyond which nothing is fetched; one packet may exceed it.
-pub const OUTPUT_ENOUGH: usize = 256 * 1024;
 /// Bytes of answers that are added to that before no packet is taken any more. Acknowledgements and DISCONNECT
 /// need no answer: a client that does not read is heard as long as it asks for little.
 pub const ANSWERS_ENOUGH: usize = 64 * 1024;

@@ -46,9 +46,9 @@ impl Established {
                 )),
             }
         }
-        let (reply, receipt) = self.reserve_reply();
+        let (reply, responder) = self.reserve_reply();
         let mut outcomes = router
-            .subscribe(&user, link, wanted, receipt, now)
+            .subscribe(&user, link, wanted, responder, now)
             .into_iter();
         let codes = verdicts.into_iter().map(|verdict| match verdict {
             Err(reason) => reason,
@@ -76,8 +76,8 @@ impl Established {
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe, router: &Router) {
         let (user, link) = (self.link.user().clone(), self.link.id());
-        let (reply, receipt) = self.reserve_reply();
-        let existed = router.unsubscribe(&user, link, &unsubscribe.filters, receipt);
+        let (reply, responder) = self.reserve_reply();
+        let existed = router.unsubscribe(&user, link, &unsubscribe.filters, responder);
         let code = |existed| {
             if existed {
                 ReasonCode::Success

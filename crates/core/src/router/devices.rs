@@ -1,5 +1,4 @@
-//! What a connection asks of its user: to be let in and out, to fetch, to acknowledge, to subscribe; and what
-//! the store says of it.
+//! What a connection asks of its user: to be let in and out, to fetch, to acknowledge, to subscribe.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,12 +10,12 @@ use jam_wire::packet::{PacketId, RetainHandling};
 
 use crate::directory::LifeFact;
 use crate::ids::UserId;
-use crate::link::{Displaced, Link, LinkId};
+use crate::link::{Displaced, Link, LinkId, Responder};
 use crate::policy::Identity;
 use crate::session::{PubRecOutcome, Session, WrongAck};
-use crate::store::{Receipt, Seq, SessionId, Subscription, Which, Write, Writes};
+use crate::store::{Subscription, Write, Writes};
 use crate::time::Time;
-use crate::user::{Attach, Attached, Fetched, NotAttached, Room};
+use crate::user::{Attach, Attached, Awaits, Fetched, NotAttached, Room};
 
 use super::shard::lock;
 use super::{GRACE, Router};
@@ -121,53 +120,55 @@ impl Router {
         }
     }
 
-    /// Resolves the receipt when everything that was written before is kept.
-    pub(crate) fn barrier(&self, user: &UserId, receipt: Receipt) {
+    /// Answers when everything that was written before about the user is committed.
+    pub(crate) fn barrier(&self, user: &UserId, client: Responder) {
         self.with_user(user, |_, effects| {
-            effects.writes.push((Writes::new(), Some(receipt)));
+            effects
+                .writes
+                .push((Writes::new(), Some(Awaits::Client(client))));
         });
     }
 
-    /// Subscribes to each of the topics. The receipt is resolved when the store has the subscriptions.
+    /// Subscribes to each of the topics. Answers when the store has the subscriptions.
     pub(crate) fn subscribe(
         &self,
         user: &UserId,
         link: LinkId,
         subscriptions: Vec<(Subscription, RetainHandling)>,
-        receipt: Receipt,
+        client: Responder,
         now: Time,
     ) -> Vec<Option<bool>> {
-        let (outcomes, receipt) = self.with_user(user, |user, effects| {
+        let (outcomes, kept_already) = self.with_user(user, |user, effects| {
             let mut outcomes = Vec::with_capacity(subscriptions.len());
             let mut changes = Writes::new();
             for (subscription, handling) in subscriptions {
                 let outcome = user.subscribe(link, subscription, handling, now, &mut changes);
                 outcomes.push(outcome);
             }
-            let receipt = user.keep_subscriptions(link, changes, receipt, effects);
-            (outcomes, receipt)
+            let writes = user.keep_subscriptions(link, changes, effects);
+            (outcomes, effects.write_for(client, writes))
         });
-        receipt.into_iter().for_each(Receipt::stored);
+        kept_already.into_iter().for_each(Responder::succeed);
         outcomes
     }
 
-    /// Whether there was a subscription to each of the topics. The receipt is resolved as above.
+    /// Whether there was a subscription to each of the topics. Answers as above.
     pub(crate) fn unsubscribe(
         &self,
         user: &UserId,
         link: LinkId,
         topics: &[ByteString],
-        receipt: Receipt,
+        client: Responder,
     ) -> Vec<bool> {
-        let (existed, receipt) = self.with_user(user, |user, effects| {
+        let (existed, kept_already) = self.with_user(user, |user, effects| {
             let mut changes = Writes::new();
             let unsubscribe =
                 |topic: &ByteString| user.unsubscribe(link, topic, effects, &mut changes);
             let existed = topics.iter().map(unsubscribe).collect();
-            let receipt = user.keep_subscriptions(link, changes, receipt, effects);
-            (existed, receipt)
+            let writes = user.keep_subscriptions(link, changes, effects);
+            (existed, effects.write_for(client, writes))
         });
-        receipt.into_iter().for_each(Receipt::stored);
+        kept_already.into_iter().for_each(Responder::succeed);
         existed
     }
 
@@ -180,10 +181,7 @@ impl Router {
         fetched: &mut Fetched,
     ) {
         self.with_user(id, |user, effects| {
-            let receipt = |session, packet_id| {
-                Receipt::for_device(self.this.clone(), id.clone(), session, packet_id)
-            };
-            user.fetch(link, room, now, effects, receipt, fetched);
+            user.fetch(link, room, now, effects, fetched);
         });
         self.start_loads();
     }
@@ -212,10 +210,7 @@ impl Router {
     ) -> Result<PubRecOutcome, WrongAck> {
         let can_store = self.can_store();
         self.with_user(user, |user, effects| {
-            let id = user.id().clone();
-            let receipt =
-                |session| Receipt::for_device(self.this.clone(), id, session, Some(packet_id));
-            user.pub_rec(link, packet_id, refused, can_store, effects, receipt)
+            user.pub_rec(link, packet_id, refused, can_store, effects)
         })
     }
 
@@ -230,32 +225,27 @@ impl Router {
         })
     }
 
-    /// PUBREL: whether the id was known, and how many are left. The receipt is resolved when the store
-    /// knows that the id is free.
+    /// PUBREL: whether the id was known, and how many are left. Answers when the store knows
+    /// that the id is free.
     pub(crate) fn pub_rel(
         &self,
         user: &UserId,
         link: LinkId,
         packet_id: PacketId,
-        receipt: Receipt,
+        client: Responder,
     ) -> (bool, u16) {
-        let (released, receipt) = self.with_user(user, |user, effects| {
+        let (released, kept_already) = self.with_user(user, |user, effects| {
             let Some((session, id)) = user.session(link) else {
-                return ((false, 0), Some(receipt));
+                return ((false, 0), Some(client));
             };
             let known = session.release(packet_id);
             let released = (known, session.received());
-            let Some(id) = id else {
-                return (released, Some(receipt));
-            };
             // One that is not known may have been released on an earlier connection, a moment ago.
-            let write = known.then_some(Write::Released(id, packet_id));
-            effects
-                .writes
-                .push((write.into_iter().collect(), Some(receipt)));
-            (released, None)
+            let write = |id| known.then_some(Write::Released(id, packet_id));
+            let writes = id.map(|id| write(id).into_iter().collect());
+            (released, effects.write_for(client, writes))
         });
-        receipt.into_iter().for_each(Receipt::stored);
+        kept_already.into_iter().for_each(Responder::succeed);
         released
     }
 
@@ -269,28 +259,5 @@ impl Router {
         self.with_user(user, |user, _| {
             user.session(link).map(|(session, _)| what(session))
         })
-    }
-
-    /// The store has a message that could not be delivered before.
-    pub(crate) fn message_stored(&self, user: &UserId, seq: Seq) {
-        self.with_user(user, |user, effects| user.message_stored(seq, effects));
-    }
-
-    /// The store could not keep a message.
-    pub(crate) fn message_refused(&self, user: &UserId, seq: Seq) {
-        self.with_user(user, |user, effects| user.forget(seq, effects));
-    }
-
-    /// The same, of a message that was published at QoS 2: its id is free, on whatever connection its
-    /// sender is by now.
-    pub(crate) fn publish_refused(&self, sender: &UserId, session: SessionId, id: PacketId) {
-        self.with_user(sender, |user, _| user.publish_refused(session, id));
-    }
-
-    /// The store has what waited for it before it could be sent under a packet id.
-    pub(crate) fn flight_stored(&self, user: &UserId, session: Which, packet_id: Option<PacketId>) {
-        self.with_user(user, |user, effects| {
-            user.flight_stored(session, packet_id, effects);
-        });
     }
 }

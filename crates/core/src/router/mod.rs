@@ -4,14 +4,16 @@
 //! carries nothing. Each connection fetches for itself, from its own cursor.
 //!
 //! Invariants: no method waits for I/O; a user's state is only touched under the lock of its shard, and
-//! no two of these locks are held at once; receipts are resolved when none is. Users of whom nothing
+//! no two of these locks are held at once; clients are answered when none is. Users of whom nothing
 //! would be lost are forgotten.
 //!
-//! `shard` has the locks and the graces; `devices` what connections ask for their devices.
+//! `shard` has the locks and the graces; `on_commit` what a commit sets free; `devices` what connections ask for
+//! their devices.
 
 mod devices;
 mod listening;
 mod lives;
+mod on_commit;
 mod outlook;
 mod presence;
 mod pushes;
@@ -33,20 +35,19 @@ use jam_wire::packet::{Connect, Publish, QoS};
 use crate::attempts::Attempts;
 use crate::directory::{Answers, Directory, Friendship, Known, LifeFact, Lookup};
 use crate::ids::{ClientId, UserId};
-use crate::link::LinkId;
+use crate::link::{LinkId, Responder};
 use crate::loads::Loads;
 use crate::message::Message;
 use crate::policy::{self, Destination, Facts, Identity, Permit, Refusal, Stop, refusals};
 use crate::source::Source;
-use crate::store::{
-    MailboxStore, Origin, Receipt, Recovered, RecoveredEntry, Seq, Sequence, Write, Writes,
-};
+use crate::store::{MailboxStore, Recovered, RecoveredEntry, Seq, Sequence, Write, Writes};
 use crate::time::{Adjustments, Time};
-use crate::user::{Alarm, Appended, Ended, New, Outdated, User, UserLimits};
+use crate::user::{Alarm, Appended, Awaits, Ended, New, Origin, Outdated, User, UserLimits};
 
+pub use crate::user::Outlook;
 pub(crate) use devices::AttachOptions;
 use listening::Listening;
-pub use outlook::Outlook;
+pub use on_commit::OnCommit;
 pub use presence::DuePresence;
 use presence::Presence;
 use pushes::Pushes;
@@ -90,7 +91,7 @@ pub struct Rules {
 pub struct Router {
     rules: Rules,
     directory: Arc<dyn Directory>,
-    store: Arc<dyn MailboxStore>,
+    store: Arc<dyn MailboxStore<OnCommit>>,
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     numbers: Sequence,
@@ -116,7 +117,7 @@ pub struct Router {
     /// Connections whose sessions are new, and when the store is to be told of those at the latest.
     new_sessions: Mutex<VecDeque<(Time, UserId, LinkId)>>,
     adjustments: Arc<Adjustments>,
-    /// For receipts that come back here.
+    /// For what comes back here from the store.
     this: Weak<Self>,
 }
 
@@ -126,7 +127,7 @@ impl Router {
     pub fn new(
         rules: Rules,
         directory: Arc<dyn Directory>,
-        store: Arc<dyn MailboxStore>,
+        store: Arc<dyn MailboxStore<OnCommit>>,
     ) -> Arc<Self> {
         let attempts = Attempts::new(rules.failed_auth, rules.failed_auth_window);
         Arc::new_cyclic(|this| Self {
@@ -226,7 +227,7 @@ impl Router {
         policy::authorize_publish(sender, &publish.topic, properties, &publish.payload, &facts)
     }
 
-    /// Appends a permitted message and wakes who reads it. The receipt is resolved when the message is
+    /// Appends a permitted message and wakes who reads it. The publisher is answered when the message is
     /// kept, or when nobody needs it any more. `link` is the connection it came on; `origin` is kept together with it.
     /// How many connections were woken.
     pub(crate) fn publish(
@@ -234,7 +235,7 @@ impl Router {
         permit: Permit,
         publish: Publish,
         link: Option<LinkId>,
-        receipt: Option<Receipt>,
+        publisher: Option<Responder>,
         origin: Origin,
         now: Time,
     ) -> Result<usize, Refusal> {
@@ -254,7 +255,7 @@ impl Router {
             life,
             only_for: None,
         };
-        self.append(&receiver, new, &mut { receipt }, origin, now)
+        self.append(&receiver, new, &mut { publisher }, origin, now)
     }
 
     /// Whether there is room for a message in its grace.
@@ -262,12 +263,12 @@ impl Router {
         self.bytes_in_grace.load(Ordering::Relaxed) < GRACE_BYTES
     }
 
-    /// As [`Self::publish`]; when it is refused, the receipt is still there.
+    /// As [`Self::publish`]; when it is refused, the publisher is still there.
     fn append(
         &self,
         receiver: &UserId,
         mut new: New,
-        receipt: &mut Option<Receipt>,
+        publisher: &mut Option<Responder>,
         mut origin: Origin,
         now: Time,
     ) -> Result<usize, Refusal> {
@@ -276,7 +277,7 @@ impl Router {
             return Err(refusals::STORE);
         }
         for _ in 0..JUDGED_AT_MOST {
-            match self.append_as_of(receiver, new, receipt, &mut origin, now) {
+            match self.append_as_of(receiver, new, publisher, &mut origin, now) {
                 Ok(appended) => return appended,
                 Err(given_back) => new = *given_back,
             }
@@ -301,7 +302,7 @@ impl Router {
         &self,
         receiver: &UserId,
         new: New,
-        receipt: &mut Option<Receipt>,
+        publisher: &mut Option<Responder>,
         origin: &mut Origin,
         now: Time,
     ) -> Result<Result<usize, Refusal>, Box<New>> {
@@ -324,22 +325,23 @@ impl Router {
             };
             match appended {
                 Appended::NotKept(retained) if retained.is_empty() && beside.is_none() => {
-                    kept_already = receipt.take();
+                    kept_already = publisher.take();
                 }
                 Appended::NotKept(retained) => {
                     let writes = beside.into_iter().chain(retained).collect();
-                    effects.writes.push((writes, receipt.take()));
+                    let awaits = publisher.take().map(Awaits::Client);
+                    effects.writes.push((writes, awaits));
                 }
                 Appended::Grace(seq, bytes) => {
                     self.bytes_in_grace.fetch_add(bytes, Ordering::Relaxed);
-                    let (user, receipt) = (receiver.clone(), receipt.take());
+                    let (user, publisher) = (receiver.clone(), publisher.take());
                     let due = now + GRACE;
                     in_grace.push_back(InGrace {
                         due,
                         seq,
                         user,
                         bytes,
-                        receipt,
+                        publisher,
                         settled: false,
                     });
                 }
@@ -350,18 +352,20 @@ impl Router {
                 } => {
                     let seq = append.seq;
                     self.end_graces(user, in_grace, effects);
-                    let (this, user) = (self.this.clone(), append.user.clone());
-                    let origin = std::mem::replace(origin, Origin::Plain);
-                    let receipt = Receipt::for_message(this, user, seq, receipt.take(), origin);
+                    let awaits = Awaits::Message {
+                        seq,
+                        publisher: publisher.take(),
+                        origin: std::mem::replace(origin, Origin::Plain),
+                    };
                     let mut writes: Writes = beside.into_iter().chain(retained).collect();
                     writes.push(Write::Append(append));
                     writes.extend(pushes);
-                    effects.writes.push((writes, Some(receipt)));
+                    effects.writes.push((writes, Some(awaits)));
                 }
             }
             Ok(Ok(effects.wake.len()))
         });
-        kept_already.into_iter().for_each(Receipt::stored);
+        kept_already.into_iter().for_each(Responder::succeed);
         result
     }
 

@@ -3,17 +3,7 @@
 use super::Router;
 use super::shard::lock;
 use crate::time::Time;
-
-/// How much would expire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Outlook {
-    /// Messages that wait.
-    pub messages: usize,
-    /// Sessions of devices that are away.
-    pub sessions: usize,
-    /// Retained messages.
-    pub retained: usize,
-}
+use crate::user::Outlook;
 
 impl Router {
     /// What expires after one time and not after another, later one. Looks at everything there is, one shard

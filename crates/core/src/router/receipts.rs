@@ -12,13 +12,12 @@ use super::Router;
 use super::shard::{InGrace, lock};
 use crate::directory::Life;
 use crate::ids::UserId;
-use crate::link::LinkId;
+use crate::link::{LinkId, Responder};
 use crate::message::Message;
 use crate::payload;
 use crate::policy::Permit;
-use crate::store::{Origin, Receipt};
 use crate::time::{Stamp, Time};
-use crate::user::{New, RECEIPTS, User};
+use crate::user::{New, Origin, RECEIPTS, User};
 
 /// What a receipt will say of a message that is on its way.
 #[derive(Debug)]
@@ -108,17 +107,17 @@ impl Router {
             only_for: owed.sender_life,
         };
         let origin = if is_stored {
-            Origin::ReceiptOf(seq)
+            Origin::ReceiptOf(receiver.clone(), seq)
         } else {
             Origin::Plain
         };
         // The same write has both then, the answer first.
-        let goes_out = publisher.as_ref().and_then(Receipt::client);
+        let goes_out = publisher.as_ref().and_then(Responder::waiting_link);
         let goes_out = goes_out.is_some_and(|link| self.takes_receipts_at_once(&owner, link));
         let mut waits = publisher.take_if(|_| !goes_out);
         // A mailbox without room drops a receipt, which nobody waits for.
         drop(self.append(&owner, new, &mut waits, origin, now));
-        waits.or(publisher).into_iter().for_each(Receipt::stored);
+        waits.or(publisher).into_iter().for_each(Responder::succeed);
     }
 
     fn takes_receipts_at_once(&self, user: &UserId, link: LinkId) -> bool {

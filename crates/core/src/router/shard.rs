@@ -14,11 +14,11 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::ids::UserId;
-use crate::link::LinkId;
+use crate::link::{LinkId, Responder};
 use crate::loads::{Load, LoadPermit};
-use crate::store::{Origin, Receipt, Seq};
+use crate::store::Seq;
 use crate::time::Time;
-use crate::user::{Effects, RareEffects, User};
+use crate::user::{Awaits, Effects, Origin, RareEffects, User};
 
 use super::Router;
 
@@ -48,16 +48,16 @@ pub(super) struct InGrace {
     pub(super) seq: Seq,
     pub(super) user: UserId,
     pub(super) bytes: u64,
-    /// The publisher's; gone when it is resolved or handed to the store.
-    pub(super) receipt: Option<Receipt>,
+    /// Gone when it is answered or waits for the store.
+    pub(super) publisher: Option<Responder>,
     pub(super) settled: bool,
 }
 
 impl InGrace {
     /// Its publisher waits for something else as well: what to resolve for that, if there is a publisher who waits.
-    pub(super) fn wait_for_more(&mut self) -> Option<Receipt> {
-        let (own, other) = self.receipt.take()?.and_also();
-        self.receipt = Some(own);
+    pub(super) fn wait_for_more(&mut self) -> Option<Responder> {
+        let (own, other) = self.publisher.take()?.split();
+        self.publisher = Some(own);
         other
     }
 }
@@ -81,20 +81,20 @@ impl Shard {
         }
     }
 
-    /// The message need not be stored: the receipt of who published it.
-    fn settle_acked(&mut self, seq: Seq) -> Option<(u64, Option<Receipt>)> {
+    /// The message need not be stored: its bytes, and its publisher.
+    fn settle_acked(&mut self, seq: Seq) -> Option<(u64, Option<Responder>)> {
         let index = self
             .in_grace
             .binary_search_by_key(&seq, |in_grace| in_grace.seq)
             .ok()?;
         let in_grace = &mut self.in_grace[index];
-        let receipt = in_grace.receipt.take();
+        let publisher = in_grace.publisher.take();
         let bytes = std::mem::take(&mut in_grace.bytes);
         in_grace.settled = true;
         while self.in_grace.front().is_some_and(|front| front.settled) {
             self.in_grace.pop_front();
         }
-        Some((bytes, receipt))
+        Some((bytes, publisher))
     }
 }
 
@@ -199,27 +199,32 @@ impl Router {
         if is_idle {
             shard.remove(id, hash);
         }
-        let mut acked_in_grace: SmallVec<[Receipt; 4]> = SmallVec::new();
+        let mut acked_in_grace: SmallVec<[Responder; 4]> = SmallVec::new();
         if !effects.acked_in_grace.is_empty() {
             for seq in effects.acked_in_grace.drain(..) {
-                if let Some((bytes, receipt)) = shard.settle_acked(seq) {
+                if let Some((bytes, publisher)) = shard.settle_acked(seq) {
                     self.bytes_in_grace.fetch_sub(bytes, Ordering::Relaxed);
-                    acked_in_grace.extend(receipt);
+                    acked_in_grace.extend(publisher);
                 }
             }
         }
-        let wrote = !effects.writes.is_empty();
-        if wrote {
-            for (writes, receipt) in effects.writes.drain(..) {
-                self.store.write(writes, receipt);
-            }
-        }
+        let wrote = self.write(id, effects);
         drop(shard);
         if wrote {
             self.store.settle();
         }
-        acked_in_grace.into_iter().for_each(Receipt::stored);
+        acked_in_grace.into_iter().for_each(Responder::succeed);
         self.apply(id, effects);
+    }
+
+    /// Hands to the store what is to be written of a user, under the lock of their shard. Whether there was anything.
+    fn write(&self, id: &UserId, effects: &mut Effects) -> bool {
+        let wrote = !effects.writes.is_empty();
+        for (writes, awaits) in effects.writes.drain(..) {
+            let completion = awaits.map(|awaits| self.on_commit(id, awaits));
+            self.store.write(id, writes, completion);
+        }
+        wrote
     }
 
     fn count_push_pairs(&self, before: usize, after: usize) {
@@ -276,22 +281,27 @@ impl Router {
         effects: &mut Effects,
     ) {
         for in_grace in in_grace.iter_mut() {
-            if in_grace.settled || in_grace.user != *user.id() {
-                continue;
-            }
-            in_grace.settled = true;
-            let bytes = std::mem::take(&mut in_grace.bytes);
-            self.bytes_in_grace.fetch_sub(bytes, Ordering::Relaxed);
-            let receipt = in_grace.receipt.take();
-            let push = self.push_rules();
-            if let Some(writes) = user.hand_over(in_grace.seq, push, effects) {
-                let (this, id) = (self.this.clone(), in_grace.user.clone());
-                let receipt = Receipt::for_message(this, id, in_grace.seq, receipt, Origin::Plain);
-                effects.writes.push((writes, Some(receipt)));
+            if !in_grace.settled && in_grace.user == *user.id() {
+                self.end_grace(user, in_grace, effects);
             }
         }
         while in_grace.front().is_some_and(|front| front.settled) {
             in_grace.pop_front();
+        }
+    }
+
+    fn end_grace(&self, user: &mut User, in_grace: &mut InGrace, effects: &mut Effects) {
+        in_grace.settled = true;
+        let bytes = std::mem::take(&mut in_grace.bytes);
+        self.bytes_in_grace.fetch_sub(bytes, Ordering::Relaxed);
+        let (seq, publisher) = (in_grace.seq, in_grace.publisher.take());
+        if let Some(writes) = user.hand_over(seq, self.push_rules(), effects) {
+            let awaits = Awaits::Message {
+                seq,
+                publisher,
+                origin: Origin::Plain,
+            };
+            effects.writes.push((writes, Some(awaits)));
         }
     }
 
@@ -303,7 +313,7 @@ impl Router {
         let Load {
             user, link, seqs, ..
         } = load;
-        let (this, asked) = (self.this.clone(), seqs.clone());
+        let (this, id, asked) = (self.this.clone(), user.clone(), seqs.clone());
         let then = Box::new(move |found| {
             if let Some(router) = this.upgrade() {
                 let loaded = |user: &mut User, effects: &mut Effects| {
@@ -312,7 +322,7 @@ impl Router {
                 router.with_user(&user, loaded);
             }
         });
-        self.store.load(seqs, then);
+        self.store.load(&id, seqs, then);
     }
 
     /// Reads what has waited, as far as there is room for it by now.
@@ -338,34 +348,23 @@ impl Router {
             while let Some(front) = shard.in_grace.front()
                 && (front.settled || front.due <= now)
             {
-                let Some(in_grace) = shard.in_grace.pop_front() else {
+                let Some(mut in_grace) = shard.in_grace.pop_front() else {
                     break;
                 };
                 if in_grace.settled {
                     continue;
                 }
-                self.bytes_in_grace
-                    .fetch_sub(in_grace.bytes, Ordering::Relaxed);
-                let Some(user) = shard.find_mut(&in_grace.user, self.hash(&in_grace.user)) else {
+                let hash = self.hash(&in_grace.user);
+                let Some(user) = shard.find_mut(&in_grace.user, hash) else {
+                    self.bytes_in_grace
+                        .fetch_sub(in_grace.bytes, Ordering::Relaxed);
                     continue;
                 };
                 let mut effects = Effects::default();
                 let pairs = user.push_pairs();
-                let writes = user.hand_over(in_grace.seq, self.push_rules(), &mut effects);
-                self.count_push_pairs(pairs, user.push_pairs());
-                user.watch_expiry(&mut effects);
-                if let Some(mut writes) = writes {
-                    writes.extend(user.owner_write());
-                    let (this, user) = (self.this.clone(), in_grace.user.clone());
-                    let receipt = Receipt::for_message(
-                        this,
-                        user,
-                        in_grace.seq,
-                        in_grace.receipt,
-                        Origin::Plain,
-                    );
-                    self.store.write(writes, Some(receipt));
-                }
+                self.end_grace(user, &mut in_grace, &mut effects);
+                self.note(user, pairs, &mut effects);
+                self.write(&in_grace.user, &mut effects);
                 if effects.rare.is_some() {
                     others.push((in_grace.user, effects));
                 }

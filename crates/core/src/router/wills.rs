@@ -13,9 +13,9 @@ use super::shard::lock;
 use crate::directory::{Answers, LifeFact, Question};
 use crate::ids::UserId;
 use crate::policy::{Stop, refusals};
-use crate::store::{Origin, Seq, WillRecord, Write};
+use crate::store::{Seq, WillRecord, Write};
 use crate::time::Time;
-use crate::user::{DueWill, Outdated};
+use crate::user::{DueWill, Origin, Outdated};
 
 /// Wills that wait, and bytes of memory that they take; beyond, they are dropped.
 pub const MAX_DUE_WILLS: usize = 65_536;
@@ -171,7 +171,8 @@ impl Router {
     fn drop_will(&self, due: &DueWill) {
         if let Some(id) = due.id {
             self.with_user(&due.user, |_, effects| {
-                effects.write_all([Write::EndWill(id)].into_iter().collect());
+                let write = Write::EndWill(due.user.clone(), id);
+                effects.write_all([write].into_iter().collect());
             });
         }
     }

@@ -5,11 +5,11 @@
 
 use jam_wire::packet::PacketId;
 
-use super::{Device, Effects, User};
+use super::{Awaits, Device, Effects, User, Which};
 use crate::link::LinkId;
 use crate::mailbox::{Acked, Entry, Mailbox, Residence};
 use crate::session::{PubRecOutcome, SendState, WrongAck};
-use crate::store::{OutboundState, Receipt, Seq, Which, Write, Writes};
+use crate::store::{OutboundState, Seq, Write, Writes};
 
 impl User {
     /// PUBACK from a device.
@@ -42,7 +42,6 @@ impl User {
         refused: bool,
         can_store: bool,
         effects: &mut Effects,
-        receipt: impl FnOnce(Which) -> Receipt,
     ) -> Result<PubRecOutcome, WrongAck> {
         let mut devices = self.devices.iter_mut();
         let Some(device) = devices.find(|device| device.is_linked(link)) else {
@@ -75,7 +74,10 @@ impl User {
             writes.push(Write::InFlight(id, packet_id, OutboundState::AwaitsPubComp));
         }
         match waits.filter(|_| !refused) {
-            Some(session) => effects.writes.push((writes, Some(receipt(session)))),
+            Some(session) => {
+                let awaits = Awaits::Device(session, Some(packet_id));
+                effects.writes.push((writes, Some(awaits)));
+            }
             None => effects.write_all(writes),
         }
         self.was_heard_of(effects);

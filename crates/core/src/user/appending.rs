@@ -307,7 +307,7 @@ impl User {
     }
 
     /// The store could not keep what this user has published: it was never received.
-    pub(crate) fn publish_refused(&mut self, session: SessionId, packet_id: PacketId) {
+    pub(crate) fn publish_rejected(&mut self, session: SessionId, packet_id: PacketId) {
         let mut devices = self.devices.iter_mut();
         if let Some(device) = devices.find(|device| device.id() == Some(session)) {
             device.session.release(packet_id);

@@ -7,15 +7,15 @@ use jam_wire::packet::{Packet, PacketId, QoS, Version};
 use smallvec::SmallVec;
 
 use super::acknowledging::{acked, end_in_flight};
-use super::{Device, Effects, Reads, User};
-use crate::connection::OUTPUT_ENOUGH;
+use super::{Awaits, Device, Effects, Reads, User, Which};
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::loads::Load;
 use crate::mailbox::{Entry, Mailbox, Residence};
 use crate::message::{Message, Terms};
+use crate::output::OUTPUT_ENOUGH;
 use crate::session::SendState;
-use crate::store::{OutboundState, Receipt, Seq, Which, Write, Writes};
+use crate::store::{OutboundState, Seq, Write, Writes};
 use crate::time::Time;
 
 /// Messages that are read from the store at once for one device.
@@ -100,7 +100,6 @@ impl User {
         room: Room,
         now: Time,
         effects: &mut Effects,
-        receipt: impl Fn(Which, Option<PacketId>) -> Receipt,
         fetched: &mut Fetched,
     ) {
         self.expire(now, effects);
@@ -117,7 +116,7 @@ impl User {
         let mailbox = &mut self.mailbox;
         let halt = send_due(device, mailbox, room, now, effects, fetched).and_then(|()| {
             let user = &self.id;
-            send_new(user, device, mailbox, room, now, effects, &receipt, fetched)
+            send_new(user, device, mailbox, room, now, effects, fetched)
         });
         device.has_room = device.session.on_the_way() < room.window;
         match halt {
@@ -150,7 +149,6 @@ impl Device {
         mailbox: &Mailbox,
         room: Room,
         effects: &mut Effects,
-        receipt: &impl Fn(Which, Option<PacketId>) -> Receipt,
     ) {
         let Some(link) = self.link.as_ref().map(|link| link.id()) else {
             return;
@@ -167,10 +165,10 @@ impl Device {
         self.maybe_sent_now = last.map_or(self.maybe_sent_now, |entry| entry.seq);
         self.maybe_sent_now_is_stored = false;
         if let Some(record) = self.record(user) {
-            let receipt = receipt(Which::Of(link), None);
+            let awaits = Awaits::Device(Which::Of(link), None);
             effects
                 .writes
-                .push((SmallVec::from_iter([record]), Some(receipt)));
+                .push((SmallVec::from_iter([record]), Some(awaits)));
         }
     }
 }
@@ -251,10 +249,6 @@ fn send_due(
 }
 
 /// What has not been sent to this device, from its cursor on.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the parts of one user, borrowed apart"
-)]
 fn send_new(
     user: &UserId,
     device: &mut Device,
@@ -262,7 +256,6 @@ fn send_new(
     room: Room,
     now: Time,
     effects: &mut Effects,
-    receipt: &impl Fn(Which, Option<PacketId>) -> Receipt,
     fetched: &mut Fetched,
 ) -> Result<(), Halt> {
     let mut held_up = device.session.is_held_up();
@@ -330,7 +323,7 @@ fn send_new(
             && !is_retained
             && !is_seen
         {
-            device.move_horizon(user, mailbox, room, effects, receipt);
+            device.move_horizon(user, mailbox, room, effects);
             return Err(Halt::Wait);
         }
         device.session.cursor = seq;
@@ -352,12 +345,12 @@ fn send_new(
                 QoS::ExactlyOnce => OutboundState::AwaitsPubRec(seq),
                 _ => OutboundState::AwaitsPubAck(seq),
             };
-            let receipt = stores_first.then(|| receipt(Which::Lasting(id), Some(packet_id)));
+            let awaits = stores_first.then(|| Awaits::Device(Which::Lasting(id), Some(packet_id)));
             let mut writes = Writes::from_iter([Write::InFlight(id, packet_id, flight)]);
             if is_retained {
                 writes.extend(device.end_claim(seq));
             }
-            effects.writes.push((writes, receipt));
+            effects.writes.push((writes, awaits));
         }
         if stores_first {
             held_up = true;

@@ -8,10 +8,10 @@
 
 use std::time::Duration;
 
-use super::{Effects, User};
+use super::{Awaits, Effects, User};
 use crate::directory::{Account, Generation, Life, LifeFact};
 use crate::link::Eviction;
-use crate::store::{OwnerRecord, Receipt, Seq, Sequence, Write, Writes};
+use crate::store::{OwnerRecord, Seq, Sequence, Write, Writes};
 use crate::time::Time;
 
 /// How long that is kept whose account was not there any more after a start, or after the accounts were replaced.
@@ -280,7 +280,7 @@ impl User {
     }
 
     /// The same, of a user of whom it keeps something already.
-    pub(crate) fn owner_change(&mut self) -> Option<(Writes, Option<Receipt>)> {
+    pub(crate) fn owner_change(&mut self) -> Option<(Writes, Option<Awaits>)> {
         if self.is_idle() {
             return None;
         }

@@ -10,6 +10,7 @@
 mod acknowledging;
 mod appending;
 mod devices;
+mod effects;
 mod expiring;
 mod fetching;
 mod listening;
@@ -32,19 +33,18 @@ use smallvec::SmallVec;
 use crate::directory::Mark;
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId};
-use crate::loads::Load;
-use crate::mailbox::{DeviceSet, Gone, Mailbox, Slot};
+use crate::mailbox::{DeviceSet, Mailbox, Slot};
 use crate::message::{ENTRY_BYTES, will_weight};
-use crate::push::{DuePush, PushRules};
+use crate::push::PushRules;
 use crate::session::Session;
 use crate::store::{
-    Receipt, RecoveredEntry, Seq, Sequence, SessionId, SessionRecord, WillId, WillRecord, Write,
-    Writes,
+    RecoveredEntry, Seq, Sequence, SessionId, SessionRecord, WillId, WillRecord, Write,
 };
 use crate::time::Time;
 
 pub(crate) use appending::{Appended, New};
 pub(crate) use devices::{Attach, Attached, NotAttached};
+pub(crate) use effects::{Alarm, Awaits, Effects, Origin, RareEffects, Which};
 pub(crate) use fetching::{Delivery, Fetched, Room};
 use listening::Listening;
 pub(crate) use listening::{Listeners, PRESENCE, RECEIPTS};
@@ -52,6 +52,7 @@ pub(crate) use lives::Outdated;
 use lives::Owner;
 pub use lives::{Ended, VANISHED_KEPT};
 use loading::Loaded;
+pub use outlook::Outlook;
 pub use presence::AWAY;
 use presence::Presence;
 pub(crate) use presence::Telling;
@@ -120,103 +121,6 @@ impl DueWill {
             will,
             token,
         })
-    }
-}
-
-/// What others have to be told. Writes go out under the lock, the rest when it is free.
-#[derive(Debug, Default)]
-pub(crate) struct Effects {
-    pub(crate) writes: SmallVec<[(Writes, Option<Receipt>); 1]>,
-    pub(crate) wake: SmallVec<[Arc<Link>; 2]>,
-    /// Entries that left the log within their grace: whoever published them need not wait any longer.
-    pub(crate) acked_in_grace: SmallVec<[Seq; 4]>,
-    /// `None` on the common path.
-    pub(crate) rare: Option<Box<RareEffects>>,
-}
-
-/// Effects of rare operations, boxed so that the common path allocates nothing.
-#[derive(Debug, Default)]
-pub(crate) struct RareEffects {
-    /// The connection whose session another one has taken over.
-    pub(crate) displaced: Option<Arc<Link>>,
-    pub(crate) wills: Vec<DueWill>,
-    /// Messages that a connection needs before it can go on.
-    pub(crate) load: Option<Load>,
-    /// Timers that are no longer wanted, and new ones.
-    pub(crate) unset: Vec<(Time, Alarm)>,
-    pub(crate) set: Vec<(Time, Alarm)>,
-    /// Pushes that are due.
-    pub(crate) pushes: Vec<DuePush>,
-    /// Whether there is something to tell about the user's presence, or to them.
-    pub(crate) look: bool,
-    /// What has ended with an account.
-    pub(crate) ended: Option<Ended>,
-    /// Devices that subscribe to what the server writes, more than before.
-    pub(crate) listeners: Listeners,
-}
-
-/// What a user's timer is for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Alarm {
-    /// A will, or the end of a session.
-    Device(ClientId),
-    /// The deadline of a message, or the end of a collapse window.
-    Pushes,
-    /// The user may have been away for long enough.
-    Presence,
-    /// Something expires.
-    Expiry,
-}
-
-impl Effects {
-    fn rare(&mut self) -> &mut RareEffects {
-        self.rare.get_or_insert_default()
-    }
-
-    /// No timer that a timer sets is due by `now`: it would ring for ever.
-    pub(crate) fn postpone_timers(&mut self, now: Time) {
-        for (due, alarm) in self.rare.iter_mut().flat_map(|rare| &mut rare.set) {
-            debug_assert!(*due > now, "{alarm:?} has just been dealt with");
-            *due = (*due).max(now.next());
-        }
-    }
-
-    fn write(&mut self, write: Write) {
-        self.write_all(SmallVec::from_iter([write]));
-    }
-
-    /// What nobody waits for is kept together with what was written just before: all of it or nothing.
-    pub(crate) fn write_all(&mut self, writes: Writes) {
-        if writes.is_empty() {
-            return;
-        }
-        match self.writes.last_mut() {
-            Some((before, None)) => before.extend(writes),
-            _ => self.writes.push((writes, None)),
-        }
-    }
-
-    /// A will that has left its session is kept in the same call as that it has left.
-    fn wills_due(&mut self, due: Option<DueWill>) {
-        let Some(due) = due else { return };
-        if let Some(record) = due.record() {
-            self.write(Write::Will(Box::new(record)));
-        }
-        self.rare().wills.push(due);
-    }
-
-    fn gone(&mut self, gone: Gone) {
-        match gone.residence {
-            crate::mailbox::Residence::MemoryOnly => {}
-            crate::mailbox::Residence::Grace => self.acked_in_grace.push(gone.seq),
-            crate::mailbox::Residence::Committing | crate::mailbox::Residence::Stored => {
-                self.write(Write::Remove(gone.seq));
-            }
-        }
-    }
-
-    fn all_gone(&mut self, gone: Vec<Gone>) {
-        gone.into_iter().for_each(|gone| self.gone(gone));
     }
 }
 

@@ -1,8 +1,18 @@
 //! What would expire of a user's if it were later.
 
 use super::User;
-use crate::router::Outlook;
 use crate::time::Time;
+
+/// How much would expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Outlook {
+    /// Messages that wait.
+    pub messages: usize,
+    /// Sessions of devices that are away.
+    pub sessions: usize,
+    /// Retained messages.
+    pub retained: usize,
+}
 
 impl User {
     /// Adds what expires after one time and not after another, later one.

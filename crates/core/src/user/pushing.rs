@@ -21,8 +21,8 @@ use foldhash::fast::RandomState;
 use super::{Alarm, Effects, User};
 use crate::ids::UserId;
 use crate::mailbox::Mailbox;
-use crate::push::{DuePush, PushOutcome, PushRecord, PushRules};
-use crate::store::{Seq, Write};
+use crate::push::{DuePush, PushOutcome, PushRules};
+use crate::store::{PushRecord, Seq, Write};
 use crate::time::Time;
 
 /// How long a push waits at a time for an account that is gone to come back.

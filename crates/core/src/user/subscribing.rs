@@ -4,7 +4,7 @@ use jam_wire::packet::RetainHandling;
 
 use super::{Effects, PRESENCE, User};
 use crate::link::LinkId;
-use crate::store::{Receipt, Subscription, Write, Writes};
+use crate::store::{Subscription, Write, Writes};
 use crate::time::Time;
 
 impl User {
@@ -75,28 +75,24 @@ impl User {
         existed
     }
 
-    /// Has the store keep what has changed of the subscriptions; the receipt is resolved when it has that,
-    /// and given back if the session ends with its connection.
+    /// The subscriptions have changed: what is to be kept of that and awaited. `None` if the session ends with its
+    /// connection.
     pub(crate) fn keep_subscriptions(
         &mut self,
         link: LinkId,
         changes: Writes,
-        receipt: Receipt,
         effects: &mut Effects,
-    ) -> Option<Receipt> {
+    ) -> Option<Writes> {
         self.update_listening(link, effects);
         self.ask_for_presence(effects);
         let mut devices = self.devices.iter_mut();
         let device = devices.find(|device| device.is_linked(link));
-        let Some(device) = device.filter(|device| device.id().is_some()) else {
-            return Some(receipt);
-        };
+        let device = device.filter(|device| device.id().is_some())?;
         let mut writes = Writes::new();
         if !device.recorded {
             writes.extend(device.record(&self.id));
         }
         writes.extend(changes);
-        effects.writes.push((writes, Some(receipt)));
-        None
+        Some(writes)
     }
 }

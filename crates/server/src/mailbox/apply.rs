@@ -81,16 +81,16 @@ impl Applier {
     }
 
     /// Whether the batch uses numbers of which the file does not know yet.
-    pub(super) fn must_reserve(&self, batch: &Pending) -> bool {
+    pub(super) fn must_reserve<C>(&self, batch: &Pending<C>) -> bool {
         batch.highest() > self.reserved
     }
 
     /// Commits the batch, what is to be remembered of the clocks, and that what other processes asked for is done;
     /// `probe` if something must be written in any case.
-    pub(super) fn commit(
+    pub(super) fn commit<C>(
         &mut self,
         connection: &mut Connection,
-        batch: &Pending,
+        batch: &Pending<C>,
         record: Option<&ClockRecord>,
         done: &[Purge],
         probe: bool,
@@ -122,10 +122,16 @@ impl Applier {
         connection: &mut Connection,
         record: &ClockRecord,
     ) -> Result<(), Error> {
-        self.commit(connection, &Pending::default(), Some(record), &[], false)
+        self.commit(
+            connection,
+            &Pending::<()>::default(),
+            Some(record),
+            &[],
+            false,
+        )
     }
 
-    fn apply(&mut self, connection: &Connection, batch: &Pending) -> Result<(), Error> {
+    fn apply<C>(&mut self, connection: &Connection, batch: &Pending<C>) -> Result<(), Error> {
         self.appends.clear();
         self.removes.clear();
         for (at, op) in batch.ops.iter().enumerate() {
@@ -147,7 +153,7 @@ impl Applier {
         self.remove(connection)
     }
 
-    fn append(&mut self, connection: &Connection, batch: &Pending) -> Result<(), Error> {
+    fn append<C>(&mut self, connection: &Connection, batch: &Pending<C>) -> Result<(), Error> {
         self.appends.sort_unstable();
         if self.appends.is_empty() {
             return Ok(());
@@ -187,7 +193,7 @@ impl Applier {
     /// Everything but appends and removals.
     fn other(&mut self, connection: &Connection, write: &Write, op: &Op) -> Result<(), Error> {
         match write {
-            Write::Append(_) | Write::Remove(_) | Write::AnswerAfter(_) => Ok(()),
+            Write::Append(_) | Write::Remove(_) | Write::AnswerAfter(..) => Ok(()),
             Write::Acknowledged { seq, waits_for } => {
                 let sql = "UPDATE message SET waits_for = ?2, acknowledged = 1 WHERE id = ?1";
                 execute(
@@ -219,7 +225,7 @@ impl Applier {
                 let row = params![rec::number(*session), topic.as_str()];
                 execute(connection, sql, row)
             }
-            Write::Received(session, id) => {
+            Write::Received(_, session, id) => {
                 let sql = "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?1, ?2)";
                 execute(connection, sql, params![rec::number(*session), id.get()])
             }
@@ -286,7 +292,7 @@ impl Applier {
                     "INSERT OR REPLACE INTO will (id, user, body, token) VALUES (?1, ?2, ?3, ?4)";
                 execute(connection, sql, row)
             }
-            Write::EndWill(id) => {
+            Write::EndWill(_, id) => {
                 let sql = "DELETE FROM will WHERE id = ?1";
                 execute(connection, sql, params![rec::number(*id)])
             }

@@ -37,12 +37,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use jam_core::ids::UserId;
-use jam_core::store::{MailboxStore, OnLoaded, Receipt, Recovered, RecoveredEntry, Seq, Writes};
+use jam_core::router::OnCommit;
+use jam_core::store::{Completion, MailboxStore, OnLoaded, Recovered, RecoveredEntry, Seq, Writes};
 use jam_core::timekeeping::ClockRecord;
 use rusqlite::Connection;
 
 pub use error::OpenError;
-use pending::Answer;
 pub use reader::READ_TRIES;
 pub use reserve::RESERVE_BYTES;
 use reserve::Reserve;
@@ -54,15 +54,15 @@ pub use writer::{PROBE_INTERVAL, PURGE_INTERVAL};
 ///
 /// Dropping it commits what waits and closes the file.
 #[derive(Debug)]
-pub struct SqliteMailbox {
-    shared: Arc<Shared>,
+pub struct SqliteMailbox<C = OnCommit> {
+    shared: Arc<Shared<C>>,
     threads: Vec<JoinHandle<()>>,
     clock: Option<ClockRecord>,
     /// Locked as long as this is open.
     _lock: File,
 }
 
-impl SqliteMailbox {
+impl<C: Completion> SqliteMailbox<C> {
     /// Opens the mailbox in the directory `dir`, which is made if it is not there, and reads what is in
     /// it, but for [`Self::recover_entries`]. Messages are read when they are asked for.
     ///
@@ -135,7 +135,7 @@ impl SqliteMailbox {
         self.shared.state().clock = Some(record);
     }
 
-    /// Waits until everything written before is kept, refused, or no longer needed, and its receipts are resolved; at
+    /// Waits until everything written before is kept, rejected, or no longer needed, and its completions are called; at
     /// most `timeout`. Whether it is.
     #[must_use]
     pub fn flush(&self, timeout: Duration) -> bool {
@@ -163,12 +163,13 @@ impl SqliteMailbox {
     }
 }
 
-impl MailboxStore for SqliteMailbox {
-    fn write(&self, writes: Writes, receipt: Option<Receipt>) {
-        self.shared.push(writes, receipt.map(Answer::Receipt));
+impl<C: Completion> MailboxStore<C> for SqliteMailbox<C> {
+    // Numbers are unique in the file: it finds everything without its user.
+    fn write(&self, _: &UserId, writes: Writes, completion: Option<C>) {
+        self.shared.push(writes, completion);
     }
 
-    fn load(&self, seqs: Vec<Seq>, then: OnLoaded) {
+    fn load(&self, _: &UserId, seqs: Vec<Seq>, then: OnLoaded) {
         self.shared.push_load(Load {
             seqs,
             then,
@@ -178,7 +179,7 @@ impl MailboxStore for SqliteMailbox {
     }
 
     fn settle(&self) {
-        self.shared.answer_early();
+        self.shared.complete_early();
     }
 
     fn is_ending_sessions(&self) -> bool {
@@ -194,7 +195,7 @@ impl MailboxStore for SqliteMailbox {
     }
 }
 
-impl Drop for SqliteMailbox {
+impl<C> Drop for SqliteMailbox<C> {
     fn drop(&mut self) {
         self.shared.stop();
         for thread in self.threads.drain(..) {

@@ -5,7 +5,7 @@
 //! written.
 //!
 //! Invariants: the batch applied to the file gives what all its calls, applied one after another, would
-//! have given (`tests::model`); answers are in the order of the calls.
+//! have given (`tests::model`); completions are in the order of the calls.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use jam_core::ids::UserId;
 use jam_core::message::Message;
-use jam_core::policy::Refusal;
-use jam_core::store::{Append, Receipt, Seq, SessionId, WillId, Write, Writes, is_refusable};
+use jam_core::store::{Append, Seq, SessionId, WillId, Write, Writes, is_refusable};
 
 use super::kept::{Kept, PacketKey};
 
@@ -27,37 +26,11 @@ const KEEP_OPS: usize = 65_536;
 /// Operations among which those of a session that ends are looked for.
 const SCAN_OPS: usize = 1024;
 
-/// Who waits for a call to be kept.
+/// One call that somebody waits for, or that must be rejected as a whole.
 #[derive(Debug)]
-pub(super) enum Answer {
-    Receipt(Receipt),
-    #[cfg(test)]
-    Test(std::sync::mpsc::SyncSender<(u64, Result<(), Refusal>)>, u64),
-}
-
-impl Answer {
-    pub(super) fn stored(self) {
-        match self {
-            Self::Receipt(receipt) => receipt.stored(),
-            #[cfg(test)]
-            Self::Test(to, number) => drop(to.send((number, Ok(())))),
-        }
-    }
-
-    pub(super) fn refused(self, refusal: Refusal) {
-        match self {
-            Self::Receipt(receipt) => receipt.refused(refusal),
-            #[cfg(test)]
-            Self::Test(to, number) => drop(to.send((number, Err(refusal)))),
-        }
-    }
-}
-
-/// One call that somebody waits for, or that must be refused as a whole.
-#[derive(Debug)]
-pub(super) struct Call {
-    pub(super) answer: Option<Answer>,
-    /// It is refused if it cannot be kept; other calls are tried again.
+pub(super) struct Call<C> {
+    pub(super) completion: Option<C>,
+    /// It is rejected if it cannot be kept; other calls are tried again.
     pub(super) refusable: bool,
     /// It is an append and nothing else.
     lone: bool,
@@ -81,13 +54,13 @@ pub(super) struct Op {
 const NO_CALL: u32 = u32::MAX;
 
 /// Operations in the order of their calls, less those that no longer matter.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
+#[derive(Debug)]
+pub(super) struct Pending<C> {
     pub(super) ops: Vec<Op>,
     live: usize,
-    calls: Vec<Call>,
-    /// Answers of calls that nobody needs kept any more.
-    early: Vec<Answer>,
+    calls: Vec<Call<C>>,
+    /// Completions of calls that nobody needs kept any more.
+    early: Vec<C>,
     by_seq: Map<Seq, u32>,
     by_packet: Map<PacketKey, u32>,
     by_session: Map<SessionId, u32>,
@@ -102,15 +75,37 @@ pub(super) struct Pending {
     ends: usize,
 }
 
-impl Pending {
-    /// Takes a call. Costs no I/O and answers nobody.
-    pub(super) fn push(&mut self, kept: &Kept, writes: Writes, answer: Option<Answer>) {
+impl<C> Default for Pending<C> {
+    fn default() -> Self {
+        Self {
+            ops: Vec::new(),
+            live: 0,
+            calls: Vec::new(),
+            early: Vec::new(),
+            by_seq: Map::default(),
+            by_packet: Map::default(),
+            by_session: Map::default(),
+            by_will: Map::default(),
+            by_subscription: Map::default(),
+            by_claim: Map::default(),
+            by_push: Map::default(),
+            by_owner: Map::default(),
+            bytes: 0,
+            highest: 0,
+            ends: 0,
+        }
+    }
+}
+
+impl<C> Pending<C> {
+    /// Takes a call. Costs no I/O and completes nothing.
+    pub(super) fn push(&mut self, kept: &Kept, writes: Writes, completion: Option<C>) {
         let refusable = is_refusable(&writes);
         let lone = refusable && writes.len() == 1;
         let appends = writes.iter().any(|it| matches!(it, Write::Append(_)));
-        let call = if answer.is_some() || (appends && !lone) {
+        let call = if completion.is_some() || (appends && !lone) {
             self.calls.push(Call {
-                answer,
+                completion,
                 refusable,
                 lone,
             });
@@ -123,7 +118,7 @@ impl Pending {
         }
     }
 
-    /// Whether there is nothing to write and nobody to answer.
+    /// Whether there is nothing to write and nothing to complete.
     pub(super) fn is_empty(&self) -> bool {
         self.live == 0 && self.calls.is_empty() && self.early.is_empty()
     }
@@ -148,16 +143,16 @@ impl Pending {
         self.ends
     }
 
-    pub(super) fn take_calls(&mut self) -> Vec<Call> {
+    pub(super) fn take_calls(&mut self) -> Vec<Call<C>> {
         std::mem::take(&mut self.calls)
     }
 
-    /// How many answers are due already.
+    /// How many completions are due already.
     pub(super) fn early(&self) -> usize {
         self.early.len()
     }
 
-    pub(super) fn take_early(&mut self) -> Vec<Answer> {
+    pub(super) fn take_early(&mut self) -> Vec<C> {
         std::mem::take(&mut self.early)
     }
 
@@ -180,7 +175,7 @@ impl Pending {
     pub(super) fn note(&self, kept: &mut Kept) {
         for op in &self.ops {
             match &op.write {
-                Some(Write::Received(session, id)) => {
+                Some(Write::Received(_, session, id)) => {
                     kept.packet(PacketKey::received(*session, *id));
                 }
                 Some(Write::Released(session, id)) => {
@@ -202,20 +197,20 @@ impl Pending {
     }
 
     /// What is left of a batch that could not be committed, to be tried again: all but the messages of the calls that are
-    /// refused, and the packet ids that were received with them. `kept` is made to
+    /// rejected, and the packet ids that were received with them. `kept` is made to
     /// allow for either outcome.
-    pub(super) fn retry(&self, calls: Vec<Call>, kept: &mut Kept) -> (Self, Vec<Answer>) {
+    pub(super) fn retry(&self, calls: Vec<Call<C>>, kept: &mut Kept) -> (Self, Vec<C>) {
         let mut again = Self {
             highest: self.highest,
             ..Self::default()
         };
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         // Where each of the calls is among those of `again`.
         let mut places = Vec::with_capacity(calls.len());
         for call in calls {
             if call.refusable {
                 places.push(NO_CALL);
-                refused.extend(call.answer);
+                rejected.extend(call.completion);
             } else {
                 places.push(index(again.calls.len()));
                 again.calls.push(call);
@@ -225,14 +220,14 @@ impl Pending {
         for op in &self.ops {
             let Some(write) = &op.write else { continue };
             let call = places.get(op.call as usize).copied().unwrap_or(NO_CALL);
-            let refused = op.call != NO_CALL && call == NO_CALL;
+            let is_rejected = op.call != NO_CALL && call == NO_CALL;
             let write = match write {
                 // Of an append that nobody waits for, nobody has to be told either.
                 Write::Append(_) if call == NO_CALL => continue,
                 // It is still due.
-                Write::EndWill(_) if refused => continue,
+                Write::EndWill(..) if is_rejected => continue,
                 // The id was free before the call, or else the message would not have been appended.
-                Write::Received(session, id) if refused => Write::Released(*session, *id),
+                Write::Received(_, session, id) if is_rejected => Write::Released(*session, *id),
                 other => other.clone(),
             };
             let has_message = matches!(write, Write::Append(_) | Write::Retain(_));
@@ -241,7 +236,7 @@ impl Pending {
                 (last.acknowledged, last.again) = (op.acknowledged, true);
             }
         }
-        (again, refused)
+        (again, rejected)
     }
 
     /// Appends the calls of `later`.
@@ -292,7 +287,7 @@ impl Pending {
     fn allow_for_either(&self, kept: &mut Kept) {
         for op in &self.ops {
             match &op.write {
-                Some(Write::Received(session, id) | Write::Released(session, id)) => {
+                Some(Write::Received(_, session, id) | Write::Released(session, id)) => {
                     kept.packet(PacketKey::received(*session, *id));
                 }
                 Some(Write::InFlight(session, id, _) | Write::EndInFlight(session, id)) => {
@@ -328,7 +323,7 @@ impl Pending {
             Write::Unsubscribe(session, ref topic) => {
                 self.subscription((session, topic.as_str().into()), write, call);
             }
-            Write::Received(session, id) => {
+            Write::Received(_, session, id) => {
                 // The session may have ended on another thread: then nothing would ever remove it.
                 if self.has_session(kept, session) {
                     self.packet(PacketKey::received(session, id), write, call);
@@ -363,7 +358,7 @@ impl Pending {
                 self.by_will.insert(record.id, at);
                 self.add(Write::Will(record), call);
             }
-            Write::EndWill(id) => self.end_will(id, call),
+            Write::EndWill(_, id) => self.end_will(id, write, call),
             Write::Push(ref push) => {
                 let key = (push.receiver.clone(), push.sender.clone());
                 self.pushed(key, write, call);
@@ -372,7 +367,7 @@ impl Pending {
                 let key = (receiver.clone(), sender.clone());
                 self.pushed(key, write, call);
             }
-            Write::AnswerAfter(seq) => self.answer_after(seq),
+            Write::AnswerAfter(_, seq) => self.answer_after(seq),
             Write::Owner(ref owner) => {
                 let user = owner.user.clone();
                 self.owner(user, write, call);
@@ -384,7 +379,7 @@ impl Pending {
         }
     }
 
-    /// The call of an append is answered with this batch, even if the message is removed: this batch has what is to
+    /// The call of an append is completed with this batch, even if the message is removed: this batch has what is to
     /// be kept before.
     fn answer_after(&mut self, seq: Seq) {
         let op = self.by_seq.get(&seq).map(|&at| &self.ops[at as usize]);
@@ -443,7 +438,7 @@ impl Pending {
                 if let Some(call) = self.calls.get_mut(call)
                     && call.lone
                 {
-                    self.early.extend(call.answer.take());
+                    self.early.extend(call.completion.take());
                 }
                 return;
             }
@@ -480,7 +475,7 @@ impl Pending {
             for at in 0..self.ops.len() {
                 if let Some(
                     Write::InFlight(of, ..)
-                    | Write::Received(of, _)
+                    | Write::Received(_, of, _)
                     | Write::Claim(of, _)
                     | Write::Subscribe(of, _)
                     | Write::Unsubscribe(of, _),
@@ -498,8 +493,8 @@ impl Pending {
         self.add(Write::EndSession(session), call);
     }
 
-    fn end_will(&mut self, id: WillId, call: u32) {
-        // With its message it may be refused, and then the will is still due.
+    fn end_will(&mut self, id: WillId, write: Write, call: u32) {
+        // With its message it may be rejected, and then the will is still due.
         let may_be_refused = self
             .calls
             .get(call as usize)
@@ -508,7 +503,7 @@ impl Pending {
             self.supersede(Some(before));
             return;
         }
-        self.add(Write::EndWill(id), call);
+        self.add(write, call);
     }
 
     fn subscription(&mut self, key: (SessionId, Box<str>), write: Write, call: u32) {

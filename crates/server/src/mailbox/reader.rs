@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jam_core::message::Message;
-use jam_core::store::Seq;
+use jam_core::store::{Completion, Seq};
 use rusqlite::{Connection, Error, OptionalExtension};
 
 use super::error::is_damage;
@@ -27,15 +27,15 @@ const FIRST_DELAY: Duration = Duration::from_millis(10);
 const MAX_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct Reader {
-    shared: Arc<Shared>,
+pub(super) struct Reader<C> {
+    shared: Arc<Shared<C>>,
     connection: Connection,
     /// Whether the connection is to be replaced before the next try.
     suspect: bool,
 }
 
-impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, connection: Connection) -> Self {
+impl<C: Completion> Reader<C> {
+    pub(super) fn new(shared: Arc<Shared<C>>, connection: Connection) -> Self {
         Self {
             shared,
             connection,

@@ -9,10 +9,9 @@ use std::thread;
 
 use jam_core::directory::Life;
 use jam_core::ids::ClientId;
-use jam_core::push::PushRecord;
 use jam_core::store::{
-    OutboundState, OutboundStates, OwnerRecord, Recovered, RecoveredClaim, RecoveredEntry,
-    RetainedTopic, Seq, SessionId, SessionRecord, Subscription, WillRecord,
+    OutboundState, OutboundStates, OwnerRecord, PushRecord, Recovered, RecoveredClaim,
+    RecoveredEntry, RetainedTopic, Seq, SessionId, SessionRecord, Subscription, WillRecord,
 };
 use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;

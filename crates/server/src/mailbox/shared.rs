@@ -1,7 +1,7 @@
 //! What the callers of the mailbox and its two threads share.
 //!
-//! Invariants: [`State`] is locked for memory work only, never for I/O and never while anybody is
-//! answered; whatever was pushed is in `pending`, in `committing` or in the file.
+//! Invariants: [`State`] is locked for memory work only, never for I/O and never while a completion
+//! is called; whatever was pushed is in `pending`, in `committing` or in the file.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use jam_core::ids::UserId;
 use jam_core::message::Message;
-use jam_core::store::{OnLoaded, Seq, Writes};
+use jam_core::store::{Completion, OnLoaded, Seq, Writes};
 use jam_core::timekeeping::ClockRecord;
 
 use super::kept::Kept;
-use super::pending::{Answer, Call, Pending};
+use super::pending::{Call, Pending};
 use super::schema::Files;
 
 /// Bytes of memory that may wait for a commit before appends are refused.
@@ -30,37 +30,37 @@ pub(super) struct Load {
 }
 
 /// A batch and its calls, out of the buffer.
-pub(super) struct Batch {
-    pub(super) ops: Arc<Pending>,
-    pub(super) calls: Vec<Call>,
-    pub(super) early: Vec<Answer>,
+pub(super) struct Batch<C> {
+    pub(super) ops: Arc<Pending<C>>,
+    pub(super) calls: Vec<Call<C>>,
+    pub(super) early: Vec<C>,
     pub(super) clock: Option<ClockRecord>,
     /// How many calls had been pushed when it was taken.
     upto: u64,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) pending: Pending,
-    committing: Option<Arc<Pending>>,
+#[derive(Debug)]
+pub(super) struct State<C> {
+    pub(super) pending: Pending<C>,
+    committing: Option<Arc<Pending<C>>>,
     pub(super) kept: Kept,
     /// What is to be remembered of the clocks, if it is not in the file yet.
     pub(super) clock: Option<ClockRecord>,
     /// An empty buffer with room.
-    spare: Pending,
+    spare: Pending<C>,
     /// The writer waits for work.
     asleep: bool,
     /// Nothing more will be pushed.
     stopping: bool,
-    /// Calls ever pushed, and those of them that are kept, refused, or no longer needed.
+    /// Calls ever pushed, and those of them that are kept, rejected, or no longer needed.
     pushed: u64,
     done: u64,
 }
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct Shared<C> {
     pub(super) files: Files,
-    state: Mutex<State>,
+    state: Mutex<State<C>>,
     work: Condvar,
     progress: Condvar,
     loads: Mutex<Loads>,
@@ -107,13 +107,20 @@ impl std::fmt::Debug for Loads {
     }
 }
 
-impl Shared {
+impl<C> Shared<C> {
     pub(super) fn new(files: Files, kept: Kept) -> Self {
         Self {
             files,
             state: Mutex::new(State {
+                pending: Pending::default(),
+                committing: None,
                 kept,
-                ..State::default()
+                clock: None,
+                spare: Pending::default(),
+                asleep: false,
+                stopping: false,
+                pushed: 0,
+                done: 0,
             }),
             work: Condvar::new(),
             progress: Condvar::new(),
@@ -134,16 +141,16 @@ impl Shared {
         }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State<C>> {
         self.state
             .lock()
             .expect("no code under this lock can panic")
     }
 
-    pub(super) fn push(&self, writes: Writes, answer: Option<Answer>) {
+    pub(super) fn push(&self, writes: Writes, completion: Option<C>) {
         let mut guard = self.state();
         let state = &mut *guard;
-        state.pending.push(&state.kept, writes, answer);
+        state.pending.push(&state.kept, writes, completion);
         state.pushed += 1;
         self.say(state);
         let wake = std::mem::take(&mut state.asleep);
@@ -154,7 +161,7 @@ impl Shared {
     }
 
     /// What is asked often, and without the lock.
-    fn say(&self, state: &State) {
+    fn say(&self, state: &State<C>) {
         let State {
             pending,
             committing,
@@ -180,22 +187,8 @@ impl Shared {
         !self.trouble.load(Ordering::Relaxed) && !self.crowded.load(Ordering::Relaxed)
     }
 
-    /// Answers calls that nobody needs kept any more.
-    pub(super) fn answer_early(&self) {
-        if self.early.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let mut state = self.state();
-        let early = state.pending.take_early();
-        self.early.store(0, Ordering::Relaxed);
-        drop(state);
-        for answer in early {
-            answer.stored();
-        }
-    }
-
-    /// Waits until what was pushed before is kept, refused or no longer needed, and who waited for it has been
-    /// answered. Whether it is.
+    /// Waits until what was pushed before is kept, rejected or no longer needed, and its completions have been
+    /// called. Whether it is.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
         let state = self.state();
         let upto = state.pushed;
@@ -243,7 +236,7 @@ impl Shared {
     }
 
     /// Takes what waits, as one batch.
-    pub(super) fn take(&self) -> Batch {
+    pub(super) fn take(&self) -> Batch<C> {
         let mut guard = self.state();
         let state = &mut *guard;
         let spare = std::mem::take(&mut state.spare);
@@ -269,7 +262,7 @@ impl Shared {
     }
 
     /// The batch is in the file.
-    pub(super) fn committed(&self, ops: Arc<Pending>) {
+    pub(super) fn committed(&self, ops: Arc<Pending<C>>) {
         self.state().committing = None;
         // Usually the reader does not hold it: the room is used again, and messages end out of the lock.
         let spare = Arc::try_unwrap(ops).map(|mut ops| {
@@ -283,25 +276,25 @@ impl Shared {
         self.say(&state);
     }
 
-    /// Everybody who waited for the first `upto` calls has been answered.
-    pub(super) fn answered(&self, upto: u64) {
+    /// The completions of the first `upto` calls have been called.
+    pub(super) fn completed(&self, upto: u64) {
         let mut state = self.state();
         state.done = state.done.max(upto);
         drop(state);
         self.progress.notify_all();
     }
 
-    /// The batch is not in the file. What can be tried again waits again, before what came since. Says who is to be
-    /// refused, and whether nothing waits.
-    pub(super) fn failed(&self, batch: Batch) -> (Vec<Answer>, bool) {
+    /// The batch is not in the file. What can be tried again waits again, before what came since. Says what is to be
+    /// rejected, and whether nothing waits.
+    pub(super) fn failed(&self, batch: Batch<C>) -> (Vec<C>, bool) {
         let mut guard = self.state();
         let state = &mut *guard;
         state.committing = None;
-        let (mut again, refused) = batch.ops.retry(batch.calls, &mut state.kept);
+        let (mut again, rejected) = batch.ops.retry(batch.calls, &mut state.kept);
         again.absorb(&state.kept, std::mem::take(&mut state.pending));
         state.pending = again;
         self.say(state);
-        (refused, state.pending.is_empty())
+        (rejected, state.pending.is_empty())
     }
 
     /// Messages that are not in the file yet, and those that will not be; the rest is in the file.
@@ -368,7 +361,21 @@ impl Shared {
     }
 }
 
-impl Batch {
+impl<C: Completion> Shared<C> {
+    /// Completes calls that nobody needs kept any more.
+    pub(super) fn complete_early(&self) {
+        if self.early.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut state = self.state();
+        let early = state.pending.take_early();
+        self.early.store(0, Ordering::Relaxed);
+        drop(state);
+        early.into_iter().for_each(C::committed);
+    }
+}
+
+impl<C> Batch<C> {
     pub(super) fn upto(&self) -> u64 {
         self.upto
     }

@@ -5,14 +5,14 @@
 //! [`PROBE_INTERVAL`] it is tried again until it succeeds. When that is for want of room, the reserve is given up: then
 //! everything but appends goes on in it, until there is room for the reserve again, or in the file itself.
 //!
-//! Invariants: nobody is answered before the commit, or under a lock; answers are in the order of the
+//! Invariants: no completion is called before the commit, or under a lock; they are called in the order of the
 //! calls; the log says once that trouble began and once that it ended, and holds no content.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use jam_core::policy::refusals;
+use jam_core::store::Completion;
 use jam_core::timekeeping::ClockRecord;
 use rusqlite::{Connection, Error, ErrorCode};
 
@@ -34,8 +34,8 @@ pub const PURGE_INTERVAL: Duration = Duration::from_millis(250);
 const BUSY_TRIES: u32 = 3;
 
 #[derive(Debug)]
-pub(super) struct Writer {
-    shared: Arc<Shared>,
+pub(super) struct Writer<C> {
+    shared: Arc<Shared<C>>,
     connection: Connection,
     applier: Applier,
     /// `PRAGMA data_version` when it was last looked at.
@@ -51,9 +51,9 @@ pub(super) struct Writer {
     clock: Option<ClockRecord>,
 }
 
-impl Writer {
+impl<C: Completion> Writer<C> {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<Shared<C>>,
         connection: Connection,
         applier: Applier,
         reserve: Reserve,
@@ -139,10 +139,10 @@ impl Writer {
     }
 
     /// Whether the batch is kept.
-    fn write(&mut self, mut batch: Batch) -> bool {
-        for answer in std::mem::take(&mut batch.early) {
-            answer.stored();
-        }
+    fn write(&mut self, mut batch: Batch<C>) -> bool {
+        std::mem::take(&mut batch.early)
+            .into_iter()
+            .for_each(C::committed);
         let new_numbers = self.applier.must_reserve(&batch.ops);
         let wrote =
             !batch.ops.is_idle() || self.is_failing() || new_numbers || !self.purged.is_empty();
@@ -158,20 +158,19 @@ impl Writer {
                 }
                 let calls = batch.calls;
                 self.shared.committed(batch.ops);
-                for answer in calls.into_iter().filter_map(|call| call.answer) {
-                    answer.stored();
-                }
-                self.shared.answered(upto);
+                calls
+                    .into_iter()
+                    .filter_map(|call| call.completion)
+                    .for_each(C::committed);
+                self.shared.completed(upto);
                 true
             }
             Err(error) => {
                 self.fail(&error);
-                let (refused, nothing_waits) = self.shared.failed(batch);
-                for answer in refused {
-                    answer.refused(refusals::STORE);
-                }
+                let (rejected, nothing_waits) = self.shared.failed(batch);
+                rejected.into_iter().for_each(C::rejected);
                 if nothing_waits {
-                    self.shared.answered(upto);
+                    self.shared.completed(upto);
                 }
                 false
             }
@@ -209,7 +208,7 @@ impl Writer {
         u64::try_from(bytes).is_ok_and(|bytes| bytes >= LEAST_BYTES)
     }
 
-    fn commit(&mut self, batch: &Batch) -> Result<(), Error> {
+    fn commit(&mut self, batch: &Batch<C>) -> Result<(), Error> {
         // Something has to be written to find out whether it can be.
         let probe = self.is_failing();
         if self.suspect {

@@ -2,18 +2,18 @@
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use jam_core::store::{OutboundState, Write};
+use jam_core::store::{Completion, OutboundState, Write};
 
-use super::setting::{Outcome, append, id, record, retain_of, will};
+use super::setting::{Outcome, Told, append, id, record, retain_of, user, will};
 use crate::mailbox::kept::{Kept, PacketKey};
-use crate::mailbox::pending::{Answer, Pending};
+use crate::mailbox::pending::Pending;
 
 /// Pushes calls, numbered from 1; what is left to write, the answers that are due, those that wait.
 fn push(kept: &Kept, calls: Vec<Vec<Write>>) -> (Vec<String>, Vec<u64>, Vec<u64>) {
     let (to, from) = sync_channel(100);
     let mut pending = Pending::default();
     for (call, number) in calls.into_iter().zip(1..) {
-        let answer = Answer::Test(to.clone(), number);
+        let answer = Told(to.clone(), number);
         pending.push(kept, call.into_iter().collect(), Some(answer));
     }
     let left: Vec<String> = pending
@@ -23,10 +23,10 @@ fn push(kept: &Kept, calls: Vec<Vec<Write>>) -> (Vec<String>, Vec<u64>, Vec<u64>
         .collect();
     assert_eq!(pending.is_idle(), left.is_empty());
     let early = pending.take_early();
-    early.into_iter().for_each(Answer::stored);
+    early.into_iter().for_each(Told::committed);
     let due = numbers(&from);
     for call in pending.take_calls() {
-        call.answer.into_iter().for_each(Answer::stored);
+        call.completion.into_iter().for_each(Told::committed);
     }
     (left, due, numbers(&from))
 }
@@ -40,6 +40,7 @@ fn name(write: &Write) -> String {
         Write::Append(append) => format!("append {} for {}", append.seq, append.waits_for),
         Write::Retain(append) => format!("retain {}", append.seq),
         Write::Session(record) => format!("session {} in slot {}", record.id, record.slot),
+        Write::Received(_, session, id) => format!("Received({session}, {id})"),
         other => format!("{other:?}"),
     }
 }
@@ -54,7 +55,7 @@ fn an_append_that_is_removed_is_answered_without_a_write() {
 
 #[test]
 fn an_append_that_belongs_to_more_waits_for_the_commit() {
-    let received = Write::Received(9, id(4));
+    let received = Write::Received(user("7"), 9, id(4));
     let mut kept = Kept::default();
     kept.session(9);
     let calls = vec![vec![append(1), received], vec![Write::Remove(1)]];
@@ -66,7 +67,7 @@ fn an_append_that_belongs_to_more_waits_for_the_commit() {
 /// A receipt says that the message has arrived: its publisher is not told before that is kept.
 #[test]
 fn an_append_that_another_call_stands_for_waits_for_that() {
-    let receipt = vec![Write::AnswerAfter(1), append(2)];
+    let receipt = vec![Write::AnswerAfter(user("1"), 1), append(2)];
     let (left, due, wait) = push(
         &Kept::default(),
         vec![vec![append(1)], receipt.clone(), vec![Write::Remove(1)]],
@@ -109,7 +110,7 @@ fn a_packet_id_that_is_free_again_needs_no_write_unless_it_is_in_the_file() {
     let mut kept = Kept::default();
     assert!(push(&kept, vec![flight(), ended()]).0.is_empty());
     assert!(push(&kept, vec![ended()]).0.is_empty());
-    let mut written = Pending::default();
+    let mut written = Pending::<Told>::default();
     written.push(&kept, flight().into_iter().collect(), None);
     written.note(&mut kept);
     assert_eq!(
@@ -148,9 +149,9 @@ fn a_refused_call_takes_nothing_of_earlier_calls_with_it() {
     let (to, from) = sync_channel(100);
     let mut pending = Pending::default();
     let calls = [
-        vec![Write::Received(9, id(4))],
+        vec![Write::Received(user("7"), 9, id(4))],
         vec![Write::Released(9, id(4))],
-        vec![append(5), Write::Received(9, id(4))],
+        vec![append(5), Write::Received(user("7"), 9, id(4))],
         vec![Write::InFlight(8, id(1), OutboundState::AwaitsPubComp)],
     ];
     kept.session(9);
@@ -158,25 +159,25 @@ fn a_refused_call_takes_nothing_of_earlier_calls_with_it() {
         pending.push(
             &kept,
             call.into_iter().collect(),
-            Some(Answer::Test(to.clone(), number)),
+            Some(Told(to.clone(), number)),
         );
     }
     let calls = pending.take_calls();
     pending.note(&mut kept);
-    let (mut again, refused) = pending.retry(calls, &mut kept);
+    let (mut again, rejected) = pending.retry(calls, &mut kept);
     let left: Vec<_> = again
         .ops
         .iter()
         .filter_map(|op| op.write.as_ref().map(name))
         .collect();
     assert_eq!(left, ["Released(9, 4)", "InFlight(8, 1, AwaitsPubComp)"]);
-    refused.into_iter().for_each(Answer::stored);
+    rejected.into_iter().for_each(Told::committed);
     assert_eq!(numbers(&from), [3]);
     again
         .take_calls()
         .into_iter()
-        .filter_map(|call| call.answer)
-        .for_each(Answer::stored);
+        .filter_map(|call| call.completion)
+        .for_each(Told::committed);
     assert_eq!(numbers(&from), [1, 2, 4]);
 }
 
@@ -199,20 +200,20 @@ fn what_a_failed_commit_was_to_delete_is_deleted_when_it_is_tried_again() {
         ]
     };
     let begins = [
-        Write::Received(9, id(4)),
+        Write::Received(user("7"), 9, id(4)),
         in_flight,
         Write::Claim(9, 7),
         Write::Session(record(8)),
     ];
-    let mut failed = Pending::default();
+    let mut failed = Pending::<Told>::default();
     failed.push(&kept, ends().into_iter().collect(), None);
     let calls = failed.take_calls();
     failed.note(&mut kept);
     let (mut again, _) = failed.retry(calls, &mut kept);
-    let mut later = Pending::default();
+    let mut later = Pending::<Told>::default();
     later.push(&kept, begins.into_iter().collect(), None);
     again.absorb(&kept, later);
-    let mut last = Pending::default();
+    let mut last = Pending::<Told>::default();
     last.push(&kept, ends().into_iter().collect(), None);
     again.absorb(&kept, last);
     let mut left: Vec<_> = again
@@ -240,12 +241,12 @@ fn a_call_that_changes_what_is_retained_is_tried_again_as_a_whole() {
     let (to, from) = sync_channel(1);
     let mut pending = Pending::default();
     let call = vec![
-        Write::Received(9, id(4)),
+        Write::Received(user("7"), 9, id(4)),
         Write::Unretain(3),
         retain_of(5, "/1/x", "new"),
         append(6),
     ];
-    pending.push(&kept, call.into_iter().collect(), Some(Answer::Test(to, 1)));
+    pending.push(&kept, call.into_iter().collect(), Some(Told(to, 1)));
     let acknowledged = Write::Acknowledged {
         seq: 6,
         waits_for: 4,
@@ -253,8 +254,8 @@ fn a_call_that_changes_what_is_retained_is_tried_again_as_a_whole() {
     pending.push(&kept, [acknowledged].into_iter().collect(), None);
     for _ in 0..2 {
         let calls = pending.take_calls();
-        let (again, refused) = pending.retry(calls, &mut kept);
-        assert_eq!(refused.len(), 0);
+        let (again, rejected) = pending.retry(calls, &mut kept);
+        assert_eq!(rejected.len(), 0);
         pending = again;
     }
     let left: Vec<_> = pending
@@ -275,8 +276,8 @@ fn a_call_that_changes_what_is_retained_is_tried_again_as_a_whole() {
     let calls = pending.take_calls();
     calls
         .into_iter()
-        .filter_map(|call| call.answer)
-        .for_each(Answer::stored);
+        .filter_map(|call| call.completion)
+        .for_each(Told::committed);
     assert_eq!(numbers(&from), [1]);
 }
 
@@ -292,24 +293,29 @@ fn a_will_is_still_due_when_what_it_became_is_refused() {
         None,
     );
     let (to, from) = sync_channel(1);
-    let becomes = [Write::EndWill(7), append(8)].into_iter().collect();
-    pending.push(&kept, becomes, Some(Answer::Test(to, 1)));
+    let becomes = [Write::EndWill(user("1"), 7), append(8)]
+        .into_iter()
+        .collect();
+    pending.push(&kept, becomes, Some(Told(to, 1)));
     let calls = pending.take_calls();
-    let (again, refused) = pending.retry(calls, &mut kept);
+    let (again, rejected) = pending.retry(calls, &mut kept);
     let left: Vec<_> = again
         .ops
         .iter()
         .filter_map(|op| op.write.as_ref())
         .collect();
     assert!(matches!(left[..], [Write::Will(_)]), "{left:?}");
-    assert_eq!((refused.len(), from.try_iter().count()), (1, 0));
+    assert_eq!((rejected.len(), from.try_iter().count()), (1, 0));
 }
 
 #[test]
 fn a_will_that_is_dropped_before_its_commit_is_never_written() {
     let mut due = will("/1/inbox");
     due.id = 7;
-    let calls = vec![vec![Write::Will(Box::new(due))], vec![Write::EndWill(7)]];
+    let calls = vec![
+        vec![Write::Will(Box::new(due))],
+        vec![Write::EndWill(user("1"), 7)],
+    ];
     let (left, ..) = push(&Kept::default(), calls);
     assert!(left.is_empty(), "{left:?}");
 }

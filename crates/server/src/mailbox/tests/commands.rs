@@ -132,7 +132,7 @@ fn everything_of_a_user_goes_up_to_the_request_and_nothing_later() {
         [
             Write::Session(record(id)),
             Write::Subscribe(id, Box::new(subscription("/1/inbox"))),
-            Write::Received(id, super::setting::id(5)),
+            Write::Received(user("1"), id, super::setting::id(5)),
             Write::InFlight(id, super::setting::id(6), OutboundState::AwaitsPubComp),
         ]
     };
@@ -182,7 +182,7 @@ fn a_purge_is_kept_together_with_its_being_done() {
         let remove = move |up_to| {
             to.send(up_to).unwrap();
             let mailbox = mailbox.upgrade().unwrap();
-            mailbox.write([Write::Remove(1)].into_iter().collect(), None);
+            mailbox.write(&user("1"), [Write::Remove(1)].into_iter().collect(), None);
         };
         let path = setting.path().to_owned();
         if everything {

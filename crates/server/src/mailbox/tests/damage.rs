@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use jam_core::store::Write;
 use rusqlite::Connection;
 
-use super::setting::{self, Setting, append_of, record};
-use crate::mailbox::{OpenError, SqliteMailbox, admin, salvage::salvage};
+use super::setting::{self, Mailbox, Setting, append_of, record};
+use crate::mailbox::{OpenError, admin, salvage::salvage};
 
 const MESSAGES: u64 = 400;
 
@@ -83,7 +83,7 @@ fn an_empty_file_and_a_log_without_its_file_are_damaged() {
     assert!(matches!(open(b""), Err(OpenError::Damaged { .. })));
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("mailbox.db-wal"), b"").unwrap();
-    let error = SqliteMailbox::open(dir.path()).unwrap_err();
+    let error = Mailbox::open(dir.path()).unwrap_err();
     assert!(matches!(error, OpenError::Damaged { .. }));
     assert!(error.to_string().contains("`jam-mqtt mailbox salvage DIR`"));
     assert!(!db(dir.path()).exists());
@@ -97,7 +97,7 @@ fn a_later_version_and_another_program_are_let_alone() {
         connection.pragma_update(None, pragma, value).unwrap();
         drop(connection);
         let before = fs::read(db(setting.path())).unwrap();
-        let error = SqliteMailbox::open(setting.path()).unwrap_err();
+        let error = Mailbox::open(setting.path()).unwrap_err();
         assert!(matches!(
             error,
             OpenError::Newer { found: 99, .. } | OpenError::NotOurs(_)
@@ -123,10 +123,10 @@ fn a_later_version_is_not_salvaged_by_halves() {
 fn a_file_that_is_gone_is_not_a_new_mailbox() {
     let (setting, _) = filled();
     fs::remove_file(db(setting.path())).unwrap();
-    let error = SqliteMailbox::open(setting.path()).unwrap_err();
+    let error = Mailbox::open(setting.path()).unwrap_err();
     assert!(error.to_string().contains("delete that too"));
     fs::remove_file(setting.path().join("mailbox.reserve")).unwrap();
-    assert!(SqliteMailbox::open(setting.path()).is_ok());
+    assert!(Mailbox::open(setting.path()).is_ok());
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn what_is_on_a_page_that_was_overwritten_is_not_taken_for_a_message() {
 #[test]
 fn a_second_server_is_refused() {
     let setting = Setting::new();
-    let error = SqliteMailbox::open(setting.path()).unwrap_err();
+    let error = Mailbox::open(setting.path()).unwrap_err();
     assert!(matches!(error, OpenError::InUse(_)));
 }
 

@@ -175,9 +175,9 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
     setting.write([Write::Session(record(4))]);
     setting.write([Write::Session(record(5))]);
     setting.write([
-        Write::Received(3, id(9)),
-        Write::Received(3, id(2)),
-        Write::Received(4, id(1)),
+        Write::Received(user("1"), 3, id(9)),
+        Write::Received(user("1"), 3, id(2)),
+        Write::Received(user("1"), 4, id(1)),
     ]);
     setting.write([Write::InFlight(3, id(8), OutboundState::AwaitsPubAck(50))]);
     setting.write([Write::InFlight(3, id(7), OutboundState::AwaitsPubRec(51))]);
@@ -290,9 +290,9 @@ fn what_is_of_a_session_that_has_ended_meanwhile_is_not_kept() {
     setting.flush();
     setting.write([Write::EndSession(1)]);
     // On another thread, a moment ago, the session was still there.
-    setting.write([Write::Received(1, id(7)), append(2)]);
+    setting.write([Write::Received(user("1"), 1, id(7)), append(2)]);
     setting.flush();
-    setting.write([Write::Received(1, id(8)), append(3)]);
+    setting.write([Write::Received(user("1"), 1, id(8)), append(3)]);
     setting.flush();
     assert_eq!(setting.count("received"), 0);
     // An earlier version has left some.
@@ -331,7 +331,7 @@ fn answers_come_in_order_and_numbers_are_never_used_again() {
 fn what_was_found_at_the_start_is_removed_when_it_ends() {
     let mut setting = Setting::new();
     setting.write([Write::Session(record(4)), retain_of(5, "/1/a", "a")]);
-    setting.write([Write::Claim(4, 5), Write::Received(4, id(6))]);
+    setting.write([Write::Claim(4, 5), Write::Received(user("1"), 4, id(6))]);
     setting.reopen();
     let rows = |setting: &Setting| (setting.count("claim"), setting.count("received"));
     assert_eq!(rows(&setting), (1, 1));

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use jam_core::store::{MailboxStore, Write};
 
-use super::setting::{append, open};
-use crate::mailbox::pending::Answer;
+use super::setting::{Told, append, open};
 
 /// Set in the process that is to be killed: the directory of its mailbox.
 const DIR: &str = "JAM_TEST_KILLED_IN";
@@ -43,13 +42,13 @@ fn writes_until_it_is_killed() {
     });
     let first = recovered.last_seq + 1;
     for seq in first.. {
-        let answer = Answer::Test(to.clone(), seq * 2);
+        let answer = Told(to.clone(), seq * 2);
         mailbox
             .shared
             .push([append(seq)].into_iter().collect(), Some(answer));
         if seq >= first + LAG && seq % 3 == 0 {
             let old = seq - LAG;
-            let answer = Answer::Test(to.clone(), old * 2 + 1);
+            let answer = Told(to.clone(), old * 2 + 1);
             mailbox
                 .shared
                 .push([Write::Remove(old)].into_iter().collect(), Some(answer));

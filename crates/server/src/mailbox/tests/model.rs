@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use jam_core::directory::{Life, Mark};
 use jam_core::ids::UserId;
-use jam_core::push::PushRecord;
-use jam_core::store::{Append, OutboundState, OwnerRecord, Subscription, Write};
+use jam_core::store::{Append, OutboundState, OwnerRecord, PushRecord, Subscription, Write};
 use jam_core::time::Time;
 use proptest::prelude::*;
 
@@ -67,7 +66,7 @@ impl Model {
             Write::Unsubscribe(session, topic) => {
                 self.subscriptions.remove(&(*session, topic.to_string()));
             }
-            Write::Received(session, id) => drop(self.received.insert((*session, id.get()), ())),
+            Write::Received(_, session, id) => drop(self.received.insert((*session, id.get()), ())),
             Write::Released(session, id) => drop(self.received.remove(&(*session, id.get()))),
             Write::InFlight(session, id, flight) => {
                 self.flights
@@ -90,7 +89,7 @@ impl Model {
             Write::Claim(session, seq) => drop(self.claims.insert((*session, *seq))),
             Write::EndClaim(session, seq) => drop(self.claims.remove(&(*session, *seq))),
             Write::Will(due) => drop(self.wills.insert(due.id, due.will.topic.to_string())),
-            Write::EndWill(id) => drop(self.wills.remove(id)),
+            Write::EndWill(_, id) => drop(self.wills.remove(id)),
             Write::Push(push) => {
                 let key = (push.receiver.clone(), push.sender.clone());
                 let mut push = (**push).clone();
@@ -101,7 +100,7 @@ impl Model {
             Write::EndPush(receiver, sender) => {
                 self.pushes.remove(&(receiver.clone(), sender.clone()));
             }
-            Write::AnswerAfter(_) => {}
+            Write::AnswerAfter(..) => {}
             Write::Owner(owner) => {
                 let mut owner = (**owner).clone();
                 owner.gone_since = owner.gone_since.map(up_to_millis);
@@ -178,7 +177,7 @@ fn write() -> impl Strategy<Value = Write> {
         6 => Just(append_of(0, "1", "x")),
         2 => (0_u64..8, any::<u32>()).prop_map(|(seq, waits_for)| Write::Acknowledged { seq, waits_for }),
         4 => (0_u64..8).prop_map(Write::Remove),
-        1 => (0_u64..8).prop_map(Write::AnswerAfter),
+        1 => (0_u64..8).prop_map(|seq| Write::AnswerAfter(user("1"), seq)),
         2 => (1_u64..4, any::<u8>()).prop_map(|(id, slot)| {
             let mut record = record(id);
             record.slot = slot;
@@ -193,7 +192,7 @@ fn write() -> impl Strategy<Value = Write> {
         1 => (1_u64..4, 0_u8..3).prop_map(|(session, topic)| {
             Write::Unsubscribe(session, format!("/1/{topic}").into())
         }),
-        2 => ids().prop_map(|(session, id)| Write::Received(session, id)),
+        2 => ids().prop_map(|(session, id)| Write::Received(user("7"), session, id)),
         2 => ids().prop_map(|(session, id)| Write::Released(session, id)),
         4 => (ids(), flight).prop_map(|((session, id), flight)| Write::InFlight(session, id, flight)),
         3 => ids().prop_map(|(session, id)| Write::EndInFlight(session, id)),
@@ -212,7 +211,7 @@ fn write() -> impl Strategy<Value = Write> {
         }),
         1 => (1_u8..4).prop_map(|sender| Write::EndPush(user("1"), user(&sender.to_string()))),
         1 => (0_u8..3).prop_map(|topic| Write::Will(Box::new(will(&format!("/1/{topic}"))))),
-        1 => (0_u64..8).prop_map(Write::EndWill),
+        1 => (0_u64..8).prop_map(|id| Write::EndWill(user("1"), id)),
         2 => (1_u8..3, any::<Option<u8>>(), any::<bool>(), any::<Option<u32>>()).prop_map(
             |(of, name, made_up, gone)| Write::Owner(Box::new(OwnerRecord {
                 user: user(&of.to_string()),
@@ -259,8 +258,8 @@ impl Numbers {
             Write::Acknowledged { seq, .. }
             | Write::Remove(seq)
             | Write::Unretain(seq)
-            | Write::EndWill(seq)
-            | Write::AnswerAfter(seq) => {
+            | Write::EndWill(_, seq)
+            | Write::AnswerAfter(_, seq) => {
                 *seq = self.last.saturating_sub(*seq);
             }
             Write::Session(record) => record.id = self.session(record.id),
@@ -271,7 +270,7 @@ impl Numbers {
             }
             Write::Subscribe(session, _)
             | Write::Unsubscribe(session, _)
-            | Write::Received(session, _)
+            | Write::Received(_, session, _)
             | Write::Released(session, _)
             | Write::InFlight(session, ..)
             | Write::EndInFlight(session, _) => *session = self.session(*session),
@@ -322,7 +321,7 @@ proptest! {
                             _ => {}
                         }
                         // Packet ids and subscriptions belong to a session that is known.
-                        if let Write::Received(session, _)
+                        if let Write::Received(_, session, _)
                         | Write::InFlight(session, ..)
                         | Write::Claim(session, _)
                         | Write::Subscribe(session, _) = write

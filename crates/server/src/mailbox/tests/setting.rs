@@ -13,10 +13,9 @@ use bytes::Bytes;
 use jam_core::directory::{Life, Mark};
 use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
-use jam_core::policy::Refusal;
 use jam_core::store::{
-    Append, MailboxStore, Recovered, RecoveredEntry, Seq, SessionRecord, Subscription, WillRecord,
-    Write, Writes,
+    Append, Completion, MailboxStore, Recovered, RecoveredEntry, Seq, SessionRecord, Subscription,
+    WillRecord, Write, Writes,
 };
 use jam_core::time::Time;
 use jam_testkit::packets;
@@ -24,12 +23,32 @@ use jam_wire::packet::{Publish, QoS};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::mailbox::pending::Answer;
 use crate::mailbox::{OpenError, SqliteMailbox, schema};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(super) type Outcome = (u64, Result<(), Refusal>);
+/// What became of a call, under its number.
+pub(super) type Outcome = (u64, Result<(), Rejected>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rejected;
+
+/// Says what became of a call.
+#[derive(Debug)]
+pub(super) struct Told(pub(super) SyncSender<Outcome>, pub(super) u64);
+
+impl Completion for Told {
+    fn committed(self) {
+        let _ = self.0.send((self.1, Ok(())));
+    }
+
+    fn rejected(self) {
+        let _ = self.0.send((self.1, Err(Rejected)));
+    }
+}
+
+/// A mailbox whose completions tell tests.
+pub(super) type Mailbox = SqliteMailbox<Told>;
 
 pub(super) fn wait_until(what: impl Fn() -> bool) {
     let started = Instant::now();
@@ -54,8 +73,8 @@ impl Deref for Found {
     }
 }
 
-pub(super) fn open(dir: &Path) -> Result<(Arc<SqliteMailbox>, Found), OpenError> {
-    let (mailbox, rest) = SqliteMailbox::open(dir)?;
+pub(super) fn open(dir: &Path) -> Result<(Arc<Mailbox>, Found), OpenError> {
+    let (mailbox, rest) = Mailbox::open(dir)?;
     let entries = Mutex::new(Vec::new());
     let count = mailbox.recover_entries(|entry| entries.lock().unwrap().push(entry))?;
     let mut entries = entries.into_inner().unwrap();
@@ -66,7 +85,7 @@ pub(super) fn open(dir: &Path) -> Result<(Arc<SqliteMailbox>, Found), OpenError>
 
 /// A mailbox, its directory, and the answers it gives.
 pub(super) struct Setting {
-    pub(super) mailbox: Option<Arc<SqliteMailbox>>,
+    pub(super) mailbox: Option<Arc<Mailbox>>,
     pub(super) dir: TempDir,
     to: SyncSender<Outcome>,
     pub(super) answers: Receiver<Outcome>,
@@ -86,7 +105,7 @@ impl Setting {
         }
     }
 
-    pub(super) fn mailbox(&self) -> &Arc<SqliteMailbox> {
+    pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
         self.mailbox.as_ref().unwrap()
     }
 
@@ -96,7 +115,7 @@ impl Setting {
 
     /// Writes, and has the answer come under `number`.
     pub(super) fn ask(&self, number: u64, writes: impl IntoIterator<Item = Write>) {
-        let answer = Answer::Test(self.to.clone(), number);
+        let answer = Told(self.to.clone(), number);
         self.mailbox()
             .shared
             .push(writes.into_iter().collect(), Some(answer));
@@ -104,7 +123,7 @@ impl Setting {
 
     pub(super) fn write(&self, writes: impl IntoIterator<Item = Write>) {
         self.mailbox()
-            .write(writes.into_iter().collect::<Writes>(), None);
+            .write(&user("1"), writes.into_iter().collect::<Writes>(), None);
     }
 
     pub(super) fn flush(&self) {
@@ -117,10 +136,8 @@ impl Setting {
 
     pub(super) fn load(&self, seqs: &[Seq]) -> Vec<(Seq, Arc<Message>)> {
         let (to, from) = sync_channel(1);
-        self.mailbox().load(
-            seqs.to_vec(),
-            Box::new(move |found| to.send(found).unwrap()),
-        );
+        let then = Box::new(move |found| to.send(found).unwrap());
+        self.mailbox().load(&user("1"), seqs.to_vec(), then);
         from.recv_timeout(PATIENCE).unwrap()
     }
 

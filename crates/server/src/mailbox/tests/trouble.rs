@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use jam_core::policy::refusals;
 use jam_core::store::{MailboxStore, OutboundState, Write};
 
-use super::setting::{PATIENCE, Setting, append_of, id, open, record, retain_of, wait_until};
-use crate::mailbox::pending::Answer;
-use crate::mailbox::{OpenError, PROBE_INTERVAL, RESERVE_BYTES, SqliteMailbox};
+use super::setting::{
+    Mailbox, PATIENCE, Rejected, Setting, Told, append_of, id, open, record, retain_of, user,
+    wait_until,
+};
+use crate::mailbox::{OpenError, PROBE_INTERVAL, RESERVE_BYTES};
 
 const LARGE: usize = 100_000;
 
@@ -31,9 +32,12 @@ fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room()
         .store(1, Ordering::Relaxed);
     setting.ask(
         3,
-        [append_of(3, "1", vec![0; LARGE]), Write::Received(2, id(5))],
+        [
+            append_of(3, "1", vec![0; LARGE]),
+            Write::Received(user("7"), 2, id(5)),
+        ],
     );
-    assert_eq!(setting.answer(), (3, Err(refusals::STORE)));
+    assert_eq!(setting.answer(), (3, Err(Rejected)));
     assert!(!setting.mailbox().accepts());
 
     // What is there is delivered, also what needs a little room for that: it has the reserve.
@@ -51,7 +55,7 @@ fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room()
         .shared
         .max_pages
         .store(0, Ordering::Relaxed);
-    setting.ask(4, [Write::Received(2, id(6)), Write::Remove(1)]);
+    setting.ask(4, [Write::Received(user("7"), 2, id(6)), Write::Remove(1)]);
     wait_until(|| setting.mailbox().accepts());
     assert_eq!(setting.answer(), (4, Ok(())));
     assert_eq!(fs::metadata(&reserve).unwrap().len(), RESERVE_BYTES);
@@ -81,7 +85,7 @@ fn each_commit_waits_for_the_disk() {
         .execute_batch("ALTER TABLE message RENAME TO away")
         .unwrap();
     setting.ask(2, [append_of(2, "1", "small")]);
-    assert_eq!(setting.answer(), (2, Err(refusals::STORE)));
+    assert_eq!(setting.answer(), (2, Err(Rejected)));
     other
         .execute_batch("ALTER TABLE away RENAME TO message")
         .unwrap();
@@ -131,7 +135,7 @@ fn what_is_retained_waits_for_the_disk_and_its_copy_with_it() {
     ];
     setting.ask(2, replaces);
     setting.ask(3, [append_of(4, "1", "refused")]);
-    assert_eq!(setting.answer(), (3, Err(refusals::STORE)));
+    assert_eq!(setting.answer(), (3, Err(Rejected)));
     assert_eq!(setting.load(&[2, 3, 4]).len(), 2);
     setting.sql("ALTER TABLE away RENAME TO message");
     assert_eq!(setting.answer(), (2, Ok(())));
@@ -158,9 +162,7 @@ fn fills_a_small_file_system() {
     let mut ask = |write: Write| {
         last += 1;
         let writes = [write].into_iter().collect();
-        mailbox
-            .shared
-            .push(writes, Some(Answer::Test(to.clone(), last)));
+        mailbox.shared.push(writes, Some(Told(to.clone(), last)));
         let (number, outcome) = answers.recv_timeout(PATIENCE).unwrap();
         assert_eq!(number, last);
         outcome
@@ -240,8 +242,8 @@ fn starts_on_a_full_file_system() {
     for was_killed in [false, true] {
         let (mailbox, _) = open(dir).unwrap();
         let (to, answers) = sync_channel(1000);
-        let ask = |mailbox: &SqliteMailbox, number: u64, write: Write| {
-            let answer = Some(Answer::Test(to.clone(), number));
+        let ask = |mailbox: &Mailbox, number: u64, write: Write| {
+            let answer = Some(Told(to.clone(), number));
             mailbox.shared.push([write].into_iter().collect(), answer);
             let (answered, outcome) = answers.recv_timeout(PATIENCE).unwrap();
             assert_eq!(answered, number);
@@ -268,6 +270,7 @@ fn starts_on_a_full_file_system() {
         assert_eq!((found.entries.len(), found.sessions.len()), (19, 1));
         let (to_read, read) = sync_channel(1);
         mailbox.load(
+            &user("1"),
             vec![2],
             Box::new(move |found| to_read.send(found.len()).unwrap()),
         );
@@ -345,10 +348,10 @@ const DIR: &str = "JAM_TEST_LIMITED_IN";
 #[test]
 fn writes_until_files_may_not_grow() {
     let Ok(dir) = std::env::var(DIR) else { return };
-    let (mailbox, _) = SqliteMailbox::open(Path::new(&dir)).unwrap();
+    let (mailbox, _) = Mailbox::open(Path::new(&dir)).unwrap();
     let (to, answers) = sync_channel(1000);
     let ask = |seq| {
-        let answer = Answer::Test(to.clone(), seq);
+        let answer = Told(to.clone(), seq);
         let writes = [append_of(seq, "1", vec![0; LARGE])].into_iter().collect();
         mailbox.shared.push(writes, Some(answer));
         answers.recv_timeout(PATIENCE).unwrap()
@@ -359,7 +362,7 @@ fn writes_until_files_may_not_grow() {
     assert!(!mailbox.accepts() && !mailbox.is_writable());
     calls.recv_timeout(PATIENCE).unwrap();
     let (keeping, kept) = sync_channel(1);
-    let answer = Answer::Test(keeping, 0);
+    let answer = Told(keeping, 0);
     mailbox
         .shared
         .push([Write::Remove(1)].into_iter().collect(), Some(answer));

@@ -1,0 +1,102 @@
+//! Where messages and sessions are kept.
+//!
+//! # Layout
+//!
+//! - [`MailboxStore`]: what a store is asked for. `writes`: what it is told. `records`: what stands in it.
+//!
+//! The promise of PROTOCOL.md, section 7.1, is made here and nowhere else: what must survive goes through
+//! [`MailboxStore::write`], and whatever is said to a client because of it waits for the [`Completion`].
+//!
+//! Invariants: the writes of one call are committed together or not at all, and calls in their order; a store knows
+//! nothing of a completion but when to call it; each call names the user whom it is about.
+
+mod records;
+mod writes;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::ids::UserId;
+use crate::message::Message;
+
+pub use records::{
+    Append, OwnerRecord, PushRecord, Recovered, RecoveredClaim, RecoveredEntry, RetainedTopic,
+    SessionRecord, Subscription, WillRecord,
+};
+pub use writes::{OutboundState, OutboundStates, Write, Writes, is_refusable};
+
+/// The place of a message in the order of all messages. Never 0, never used twice, ascending in each log.
+pub type Seq = u64;
+
+/// A session that outlives its connections. From the same numbers as [`Seq`].
+pub type SessionId = u64;
+
+/// A will that is due. From the same numbers as [`Seq`].
+pub type WillId = u64;
+
+/// Where the numbers come from: messages, sessions and wills share one sequence.
+#[derive(Debug)]
+pub struct Sequence(AtomicU64);
+
+impl Default for Sequence {
+    fn default() -> Self {
+        Self(AtomicU64::new(1))
+    }
+}
+
+impl Sequence {
+    /// The next number. For an entry of a log it is taken under the lock of the log's user: the numbers of a log ascend.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Every number up to and with `last` has been used before.
+    pub fn skip_to(&self, last: u64) {
+        self.0.fetch_max(last + 1, Ordering::Relaxed);
+    }
+}
+
+/// What to do with messages that have been read: those that are gone are missing.
+pub type OnLoaded = Box<dyn FnOnce(Vec<(Seq, Arc<Message>)>) + Send>;
+
+/// What follows when the writes of a call are committed. Dropping it uncalled is safe: the client retransmits.
+pub trait Completion: fmt::Debug + Send + Sync + 'static {
+    /// The writes are durable, or nobody needs them any more.
+    fn committed(self);
+
+    /// The call could not be committed, and is not tried again ([`is_refusable`]).
+    fn rejected(self);
+}
+
+/// Keeps messages and sessions. Its methods queue and return: nobody waits for I/O under a lock.
+pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
+    /// Keeps the writes, then calls the completion, never before this returns. Called under the lock of `user`, whom all
+    /// of the writes are about but those that name another: the order of calls about a user is the order of what
+    /// happened to them.
+    ///
+    /// A call with a [`Write::Append`] is rejected as a whole when it cannot be committed, unless it also changes what is
+    /// retained ([`is_refusable`]); any other is tried again until it can be.
+    fn write(&self, user: &UserId, writes: Writes, completion: Option<C>);
+
+    /// Reads messages of a user's log, kept or about to be, and hands them over in the order of `seqs`.
+    fn load(&self, user: &UserId, seqs: Vec<Seq>, then: OnLoaded);
+
+    /// Called after the lock is free: the time for a store that keeps nothing to call its completions.
+    fn settle(&self) {}
+
+    /// Whether sessions have ended that a crash would bring back, for that is not kept yet.
+    fn is_ending_sessions(&self) -> bool {
+        false
+    }
+
+    /// Whether anything can be kept at the moment. If not, nothing waits for it that can do without.
+    fn is_writable(&self) -> bool {
+        self.accepts()
+    }
+
+    /// Whether appends can be kept at the moment; if not, they are refused before they are tried.
+    fn accepts(&self) -> bool {
+        true
+    }
+}
