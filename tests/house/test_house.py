@@ -28,6 +28,10 @@ HISTORY = ("docs/adr/", "CHANGELOG.md")  # what was once said stays said
 # What readers who run the server see: the documentation, and what the program prints.
 FOR_USERS = r"README\.md|docs/(?!testing|limits)[^/]*\.md|PROTOCOL\.md|crates/server/src/(cli|settings)\b.*\.rs"
 
+# On the path of a message, from the socket through the rules.
+MAX_FUNCTION_LINES = 70
+TO_BE_DIVIDED = {"crates/core/src/user/appending.rs: append", "crates/core/src/user/fetching.rs: send_new"}
+
 # Words that were retired, with what says it better. Each is looked for in the files that the first column names (None: in
 # all prose and code).
 RETIRED = [
@@ -106,6 +110,20 @@ def test_words_that_were_retired(where, pattern, better):
         if re.search(pattern, line)
     ]
     assert not found, "\n".join([f"better: {better}", *found])
+
+
+def test_functions_on_the_path_of_a_message_fit_on_a_page():
+    """As rustfmt leaves them, a function ends with the first `}` that stands as far in as its `fn`."""
+    on_the_path = re.compile(r"crates/(core/src|server/src/connection)/(?!.*\btests\b).*\.rs")
+    function = re.compile(r"^( *)(?:pub(?:\([^)]*\))? )?(?:const |async )*fn (\w+)(?:(?!;\n)[\s\S])*?\{\n(?:.*\n)*?\1\}$", re.MULTILINE)
+    long = {
+        f"{path}: {found[2]}"
+        for path in tracked()
+        if on_the_path.fullmatch(str(path))
+        for found in function.finditer(text(path))
+        if found[0].count("\n") + 1 > MAX_FUNCTION_LINES
+    }
+    assert long == TO_BE_DIVIDED
 
 
 def test_every_module_is_named_for_what_it_owns():

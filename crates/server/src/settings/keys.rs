@@ -5,6 +5,9 @@
 
 use crate::threads::MAX_THREADS;
 
+/// What the names of environment variables begin with.
+pub(super) const PREFIX: &str = "JAM_MQTT_";
+
 /// What a setting takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -304,6 +307,26 @@ pub(super) const KEYS: &[Key] = &[
     ),
 ];
 
+impl Kind {
+    /// What a value of this kind looks like.
+    pub(super) fn expected(self) -> String {
+        match self {
+            Self::Text | Self::Secret => "a text".to_owned(),
+            Self::Path => "a path".to_owned(),
+            Self::Address => r#"HOST:PORT such as "0.0.0.0:1883", or """#.to_owned(),
+            Self::Duration => r#"a duration such as "10s", "5m" or "30d""#.to_owned(),
+            Self::Bytes => r#"a size such as "64MiB", or a number of bytes"#.to_owned(),
+            Self::Count(least, most) => format!("a whole number from {least} to {most}"),
+            Self::List => r#"a list such as ["mqtt", "http=10.0.0.0/8"]"#.to_owned(),
+            Self::Bool => "true or false".to_owned(),
+            Self::Word(words) => {
+                let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+                quoted.join(" or ")
+            }
+        }
+    }
+}
+
 /// The setting of this name.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
@@ -347,11 +370,7 @@ impl Key {
 
     /// `JAM_MQTT_SECTION__KEY`.
     pub(super) fn variable(&self) -> String {
-        format!(
-            "{}{}",
-            super::layers::PREFIX,
-            self.path.replace('.', "__").to_uppercase()
-        )
+        format!("{}{}", PREFIX, self.path.replace('.', "__").to_uppercase())
     }
 
     /// As a value of a TOML file.

@@ -10,10 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::SettingsError;
-use super::keys::{self, KEYS, Key, Kind};
-
-/// What the names of environment variables begin with.
-pub(super) const PREFIX: &str = "JAM_MQTT_";
+use super::keys::{self, KEYS, Key, Kind, PREFIX};
 
 /// The settings file that is read when there is one and no other is named.
 pub const DEFAULT_FILE: &str = "jam-mqtt.toml";
@@ -200,7 +197,7 @@ impl Values {
                 let texts = items.iter().map(|item| item.get_ref().as_str());
                 let texts: Option<Vec<_>> = texts.collect();
                 texts.map(|texts| texts.join(",")).ok_or_else(|| {
-                    let expected = super::read::expected(key.kind);
+                    let expected = key.kind.expected();
                     SettingsError::new(format!("{place}: {path}: expected {expected}"))
                 })?
             }
@@ -209,7 +206,7 @@ impl Values {
                     "{place}: {path} is {} {}, expected {}",
                     if other.is_array() { "an" } else { "a" },
                     other.type_str(),
-                    super::read::expected(key.kind)
+                    key.kind.expected()
                 )));
             }
         };

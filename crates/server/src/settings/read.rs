@@ -43,7 +43,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn wrong(&self, path: &str) -> SettingsError {
         let key = keys::find(path).expect("every name read is in the table");
-        self.error(path, &format!("expected {}", expected(key.kind)))
+        self.error(path, &format!("expected {}", key.kind.expected()))
     }
 
     pub(super) fn path(&self, path: &str) -> Result<Option<PathBuf>, SettingsError> {
@@ -268,22 +268,4 @@ fn parse_network(text: &str) -> Result<IpNet, InvalidNetwork> {
     let network = text.parse::<IpNet>();
     let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network.map(|it| it.trunc()).map_err(|_| InvalidNetwork)
-}
-
-/// What a value of this kind looks like.
-pub(super) fn expected(kind: Kind) -> String {
-    match kind {
-        Kind::Text | Kind::Secret => "a text".to_owned(),
-        Kind::Path => "a path".to_owned(),
-        Kind::Address => r#"HOST:PORT such as "0.0.0.0:1883", or """#.to_owned(),
-        Kind::Duration => r#"a duration such as "10s", "5m" or "30d""#.to_owned(),
-        Kind::Bytes => r#"a size such as "64MiB", or a number of bytes"#.to_owned(),
-        Kind::Count(least, most) => format!("a whole number from {least} to {most}"),
-        Kind::List => r#"a list such as ["mqtt", "http=10.0.0.0/8"]"#.to_owned(),
-        Kind::Bool => "true or false".to_owned(),
-        Kind::Word(words) => {
-            let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
-            quoted.join(" or ")
-        }
-    }
 }
