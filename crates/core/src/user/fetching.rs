@@ -14,7 +14,7 @@ use crate::loads::Load;
 use crate::mailbox::{Entry, Mailbox, Residence};
 use crate::message::{Message, Terms};
 use crate::output::OUTPUT_ENOUGH;
-use crate::session::SendState;
+use crate::session::{InFlight, SendState};
 use crate::store::{OutboundState, Seq, Write, Writes};
 use crate::time::Time;
 
@@ -227,11 +227,7 @@ fn send_due(
             halt = Some(Halt::Load);
             continue;
         };
-        // A subscription that has ended meanwhile has no say any more.
-        let reads = device.reads(&message.topic).unwrap_or_default();
-        let mut terms = terms(device, entry, &message, reads, qos);
-        terms.packet_id = Some(it.packet_id);
-        terms.dup |= it.send_state == SendState::Resend;
+        let terms = terms_under_id(device, entry, &message, it, qos);
         device.unload(seq);
         if room.takes(&message, terms, now) {
             device.session.sent(it.packet_id);
@@ -445,5 +441,22 @@ fn terms(device: &Device, entry: &Entry, message: &Message, reads: Reads, qos: Q
             && !entry.is_retained(),
         retain: entry.is_retained() || (reads.retain_as_published && message.retain),
         subscription_id: reads.subscription_id,
+    }
+}
+
+/// The same, under a packet id that exists. A subscription that has ended meanwhile has no say any more.
+fn terms_under_id(
+    device: &Device,
+    entry: &Entry,
+    message: &Message,
+    it: InFlight,
+    qos: QoS,
+) -> Terms {
+    let reads = device.reads(&message.topic).unwrap_or_default();
+    let terms = terms(device, entry, message, reads, qos);
+    Terms {
+        packet_id: Some(it.packet_id),
+        dup: terms.dup || it.send_state == SendState::Resend,
+        ..terms
     }
 }
