@@ -711,6 +711,27 @@ fn the_same_client_that_connects_again_has_the_rest_of_the_deadline() {
     expect_none(&bench);
 }
 
+/// What a phone that came and went has left in its bucket says nothing of what the store knows.
+#[test]
+fn a_message_whose_deadline_runs_is_owed_a_push_after_a_crash_though_others_were_sent() {
+    let bench = with_tokens(Bench::on_disk(served));
+    bench.disk().unwrap().at_once(true);
+    reader(&bench).drop_connection();
+    let writer = writer(&bench);
+    for text in ["one", "two"] {
+        writer.write("2", text, AtLeastOnce);
+        expect_push(&bench);
+        come_read_and_go(&bench, text);
+    }
+    let reader = bench.client("2:phone", V5);
+    reader.connect_with(lasting);
+    writer.write("2", "three", AtLeastOnce);
+    reader.expect_message("1", "three");
+    bench.let_time_pass(SECOND);
+    bench.crash();
+    expect_push(&bench);
+}
+
 #[test]
 fn a_stop_of_the_server_leaves_pushes_owed() {
     let bench = with_tokens(Bench::on_disk(served));

@@ -220,7 +220,9 @@ impl User {
         let pair = pushes.by_sender.get_mut(sender)?;
         if connected {
             let oldest = pair.running.front().map(|(_, span)| span.oldest);
-            let is_news = pair.is_idle() || oldest.is_some_and(|oldest| seq < oldest);
+            // Of a pair with none of the three the store knows nothing, whatever is in its bucket.
+            let is_recorded = oldest.is_some() || pair.owed.is_some() || pair.sent.is_some();
+            let is_news = !is_recorded || oldest.is_some_and(|oldest| seq < oldest);
             pair.about.newest = pair.about.newest.max(seq);
             match pair.running.back_mut() {
                 Some((since, span)) if now.since(*since) < rules.deadline / TOGETHER => {

@@ -94,7 +94,7 @@ impl Pushes {
             let told = self.last.get(&pair);
             assert!(
                 told.is_some_and(|told| *told + self.collapse >= message.published_at),
-                "nobody was told of message {number}: {message:?}"
+                "nobody was told of message {number}: {message:?}, the last push at {told:?}"
             );
         }
     }
