@@ -92,7 +92,7 @@ fn recover(dir: &Path, messages: u64) {
 
     let (started, before) = (Instant::now(), cpu());
     let mailbox = open(dir);
-    let found = mailbox.recover_entries(drop).expect("all messages");
+    let found = mailbox.recover_entries(&drop).expect("all messages");
     assert_eq!(found as u64, messages);
     report("recover", messages, started, before);
 

@@ -12,7 +12,8 @@ mod machine;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use jam_core::router::Router;
+use jam_core::router::{OnCommit, Router};
+use jam_core::store::MailboxStore;
 use jam_core::time::{Adjustments, Stamp, Time};
 use jam_core::timekeeping::{ClockChange, ClockRecord, STEADY_FOR, Timekeeper};
 use tokio::sync::watch;
@@ -20,7 +21,6 @@ use tokio::time::Instant;
 
 use crate::connection::Shared;
 use crate::housekeeping;
-use crate::mailbox::SqliteMailbox;
 use machine::Machine;
 
 /// How often the machine's clocks are looked at: so late are stamps after a step of the wall clock.
@@ -115,7 +115,7 @@ pub(crate) fn time_after(record: Option<ClockRecord>) -> Time {
 /// Looks at the machine's clocks until the server stops, and has the mailbox remember them.
 pub(crate) async fn watch(
     shared: Arc<Shared>,
-    mailbox: Arc<SqliteMailbox>,
+    mailbox: Arc<dyn MailboxStore<OnCommit>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut ticks = housekeeping::ticks(TICK);

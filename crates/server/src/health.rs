@@ -52,29 +52,14 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use jam_core::ids::UserId;
-    use jam_core::store::{OnLoaded, Seq, Writes};
+    use jam_testkit::store::FaultyStore;
 
     use super::*;
-
-    /// Its disk may be full.
-    #[derive(Debug, Default)]
-    struct Disk {
-        full: AtomicBool,
-    }
-
-    impl MailboxStore<OnCommit> for Disk {
-        fn write(&self, _: &UserId, _: Writes, _: Option<OnCommit>) {}
-        fn load(&self, _: &UserId, _: Vec<Seq>, _: OnLoaded) {}
-        fn accepts(&self) -> bool {
-            !self.full.load(Ordering::Relaxed)
-        }
-    }
 
     #[test]
     fn says_what_is_wrong() {
         let permits = ConnectionPermits::new(1, 1);
-        let disk = Arc::new(Disk::default());
+        let disk = Arc::new(FaultyStore::default());
         let health = Health::new(permits.clone(), disk.clone());
         assert_eq!(health.trouble(), None);
         assert!(health.set_directory_fails(true));
@@ -84,9 +69,9 @@ mod tests {
             Some("the accounts database does not answer")
         );
         assert!(health.set_directory_fails(false));
-        disk.full.store(true, Ordering::Relaxed);
+        disk.trouble(true);
         assert_eq!(health.trouble(), Some("the mailbox cannot be written"));
-        disk.full.store(false, Ordering::Relaxed);
+        disk.trouble(false);
         assert_eq!(health.trouble(), None);
         permits.stop();
         assert_eq!(health.trouble(), Some("stopping"));

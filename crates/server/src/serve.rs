@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jam_core::UserLimits;
 use jam_core::push::{PushAudience, PushRules};
-use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules};
+use jam_core::router::{LONGEST_RIVAL_WAIT, OnCommit, Router, Rules};
 use jam_core::store::{MailboxStore, Recovered};
 use jam_core::time::Time;
 use tokio::net::TcpListener;
@@ -73,7 +73,7 @@ pub struct Running {
 /// What a stop takes down, last first.
 struct Parts {
     tls: Option<Arc<Tls>>,
-    mailbox: Arc<SqliteMailbox>,
+    mailbox: Arc<dyn MailboxStore<OnCommit>>,
     shared: Arc<Shared>,
     permits: Arc<ConnectionPermits>,
     threads: Arc<Threads>,
@@ -115,7 +115,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         push::audience(&settings.push, notifier.as_deref()),
     );
     let router = Router::new(rules, directory.clone(), mailbox.clone());
-    let clock = restore(&mailbox, found, &router)?;
+    let clock = restore(&*mailbox, found, &router)?;
     let shared = Arc::new(Shared {
         clock,
         router,
@@ -249,7 +249,7 @@ impl Running {
 
 /// Has everything acknowledged that has been taken, if the mailbox can keep it: who has to publish it
 /// again after the restart makes a duplicate of it.
-async fn acknowledge(shared: &Shared, mailbox: &Arc<SqliteMailbox>) {
+async fn acknowledge(shared: &Shared, mailbox: &Arc<dyn MailboxStore<OnCommit>>) {
     if !mailbox.accepts() {
         return;
     }
@@ -289,7 +289,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
 /// Starts what is done without a packet that asks for it.
 fn housekeepers(
     shared: &Arc<Shared>,
-    mailbox: &Arc<SqliteMailbox>,
+    mailbox: &Arc<dyn MailboxStore<OnCommit>>,
     health: &Arc<Health>,
     tls: Option<&Arc<Tls>>,
     notifier: Option<Arc<dyn Notifier>>,
@@ -384,7 +384,8 @@ fn open_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, ServeError> {
     Ok(tls.map(Arc::new))
 }
 
-type Stores = (Arc<SqliteDirectory>, Arc<SqliteMailbox>, Recovered);
+type Mailbox = Arc<dyn MailboxStore<OnCommit>>;
+type Stores = (Arc<SqliteDirectory>, Mailbox, Recovered);
 
 /// Opens the accounts database, then the mailbox; the other way round on a full disk, where the mailbox has a reserve to
 /// give up.
@@ -402,45 +403,32 @@ fn open_stores(settings: &Settings) -> Result<Stores, ServeError> {
     }
 }
 
-fn open_mailbox(settings: &Settings) -> Result<(Arc<SqliteMailbox>, Recovered), ServeError> {
+/// The one place that knows which store it is.
+fn open_mailbox(settings: &Settings) -> Result<(Mailbox, Recovered), ServeError> {
     let path = settings.mailbox_dir();
     // A slow disk may take its time: whoever waits shall see for what.
     tracing::info!(path = %path.display(), "opening the mailbox");
-    SqliteMailbox::open(&path).map_err(ServeError::Mailbox)
+    match SqliteMailbox::open(&path) {
+        Ok((mailbox, found)) => Ok((mailbox, found)),
+        Err(error) => Err(ServeError::Mailbox(error.into())),
+    }
 }
 
 /// Tells the router what is in the mailbox.
 fn restore(
-    mailbox: &SqliteMailbox,
+    mailbox: &dyn MailboxStore<OnCommit>,
     found: Recovered,
     router: &Arc<Router>,
 ) -> Result<Clock, ServeError> {
     let messages = mailbox
-        .recover_entries(|entry| router.restore_entry(&entry))
+        .recover_entries(&|entry| router.restore_entry(&entry))
         .map_err(ServeError::Mailbox)?;
-    let (clock, change) = Clock::start(router.adjustments().clone(), mailbox.clock());
+    let (clock, change) = Clock::start(router.adjustments().clone(), found.clock);
     router.restore(found, clock.now());
     if let Some(change) = change {
         clock::say(change, router, clock.now());
     }
-    let this = Arc::downgrade(router);
-    mailbox.on_remove(move |user, up_to| {
-        if let Some(router) = this.upgrade() {
-            router.end(&user, up_to);
-        }
-    });
-    let this = Arc::downgrade(router);
-    mailbox.on_purge(move |user, up_to, from| {
-        if let Some(router) = this.upgrade() {
-            router.purge(&user, up_to, from.as_ref());
-        }
-    });
-    let this = Arc::downgrade(router);
-    mailbox.on_failing(move || {
-        if let Some(router) = this.upgrade() {
-            router.wake_all();
-        }
-    });
+    mailbox.attach(Box::new(Arc::downgrade(router)));
     tracing::info!(messages, "the mailbox is open");
     Ok(clock)
 }

@@ -18,6 +18,7 @@ use jam_core::directory::{Answers, Question};
 use jam_core::ids::UserId;
 use jam_core::push::{DuePush, MAX_PUSHES, PushAudience, PushOutcome, PushRules};
 use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules, SHARDS};
+use jam_core::store::MailboxStore as _;
 use jam_core::time::{Stamp, Time};
 use jam_wire::packet::Version;
 
@@ -198,17 +199,18 @@ impl Bench {
         for end in &mut self.world().ends {
             end.die();
         }
-        let (entries, found) = disk.crash();
-        let router = Router::new(self.0.rules.clone(), self.0.directory.clone(), disk);
+        let found = disk.crash();
+        let router = Router::new(self.0.rules.clone(), self.0.directory.clone(), disk.clone());
         let now = {
             let mut world = self.world();
             world.clocks.restart(Duration::from_secs(1));
             world.now = world.clocks.now(&router);
             world.now
         };
-        // In any order.
-        entries.iter().rev().for_each(|it| router.restore_entry(it));
+        disk.recover_entries(&|entry| router.restore_entry(&entry))
+            .expect("a model of a file can be read");
         router.restore(found, now);
+        disk.attach(Box::new(Arc::downgrade(&router)));
         *self.0.router.borrow_mut() = router;
         self.run();
     }

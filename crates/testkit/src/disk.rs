@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use jam_core::directory::Mark;
 use jam_core::ids::UserId;
@@ -17,10 +18,11 @@ use jam_core::message::Message;
 use jam_core::router::OnCommit;
 use jam_core::store::{
     Append, Completion, MailboxStore, OnLoaded, OutboundStates, OwnerRecord, PushRecord, Recovered,
-    RecoveredClaim, RecoveredEntry, RetainedTopic, Seq, SessionId, SessionRecord, WillId,
-    WillRecord, Write, Writes, is_refusable,
+    RecoveredClaim, RecoveredEntry, RetainedTopic, Seq, SessionId, SessionRecord, StoreError,
+    StoreEvents, WillId, WillRecord, Write, Writes, is_refusable,
 };
 use jam_core::time::Time;
+use jam_core::timekeeping::ClockRecord;
 use jam_wire::packet::PacketId;
 
 /// What a user has in the store.
@@ -51,6 +53,9 @@ struct State {
     /// Committed, and to be called.
     kept: Vec<OnCommit>,
     loads: VecDeque<(UserId, Vec<Seq>, OnLoaded)>,
+    events: Option<Arc<dyn StoreEvents>>,
+    /// Survives as soon as it is said.
+    clock: Option<ClockRecord>,
     /// Whether every call is committed and answered as soon as no lock is held.
     at_once: bool,
     /// Messages whose calls are not answered before the file has what was written up to now.
@@ -242,6 +247,10 @@ impl CrashingStore {
             rejected
         };
         rejected.into_iter().for_each(OnCommit::rejected);
+        let events = self.state().events.clone();
+        if let Some(events) = events {
+            events.failing();
+        }
     }
 
     /// Calls one of the completions of what is committed.
@@ -279,17 +288,19 @@ impl CrashingStore {
 
     /// What a store would find that is opened on what is committed.
     pub fn find(&self) -> (Vec<RecoveredEntry>, Recovered) {
-        recover(&self.state().file)
+        self.state().find_all()
     }
 
-    /// Whatever was not committed is gone; what a store finds when it is opened on the rest.
-    pub fn crash(&self) -> (Vec<RecoveredEntry>, Recovered) {
+    /// Whatever was not committed is gone; what a store finds when it is opened on the rest, besides the entries.
+    pub fn crash(&self) -> Recovered {
         let mut state = self.state();
         state.calls.clear();
         state.kept.clear();
         state.loads.clear();
         state.answered_after.clear();
-        recover(&state.file)
+        state.events = None;
+        let (_, found) = state.find_all();
+        found
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -298,6 +309,12 @@ impl CrashingStore {
 }
 
 impl State {
+    fn find_all(&self) -> (Vec<RecoveredEntry>, Recovered) {
+        let (entries, mut found) = recover(&self.file);
+        found.clock = self.clock;
+        (entries, found)
+    }
+
     fn find(&self, user: &UserId, seq: Seq) -> Option<Arc<Message>> {
         let calls = self.calls.iter().filter(|call| call.user == *user);
         let appended = calls.flat_map(|call| &call.writes);
@@ -542,6 +559,27 @@ fn recover(file: &File) -> (Vec<RecoveredEntry>, Recovered) {
 }
 
 impl MailboxStore<OnCommit> for CrashingStore {
+    fn recover_entries(&self, take: &(dyn Fn(RecoveredEntry) + Sync)) -> Result<usize, StoreError> {
+        let (entries, _) = self.find();
+        let count = entries.len();
+        // In any order.
+        entries.into_iter().rev().for_each(take);
+        Ok(count)
+    }
+
+    fn attach(&self, events: Box<dyn StoreEvents>) {
+        self.state().events = Some(events.into());
+    }
+
+    fn keep_clock(&self, record: ClockRecord) {
+        self.state().clock = Some(record);
+    }
+
+    fn flush(&self, _: Duration) -> bool {
+        while self.flush() {}
+        true
+    }
+
     fn write(&self, user: &UserId, mut writes: Writes, completion: Option<OnCommit>) {
         let mut state = self.state();
         for write in &writes {

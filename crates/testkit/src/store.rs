@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::router::OnCommit;
-use jam_core::store::{Completion, MailboxStore, OnLoaded, Seq, Write, Writes};
+use jam_core::store::{
+    Completion, MailboxStore, OnLoaded, RecoveredEntry, Seq, StoreError, StoreEvents, Write, Writes,
+};
+use jam_core::timekeeping::ClockRecord;
 
 /// Says at once that a message is stored, unless it is told to [`hold`](FaultyStore::hold) its answers.
 #[derive(Debug, Default)]
@@ -91,6 +95,20 @@ impl FaultyStore {
 }
 
 impl MailboxStore<OnCommit> for FaultyStore {
+    fn recover_entries(&self, _: &(dyn Fn(RecoveredEntry) + Sync)) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+
+    fn attach(&self, _: Box<dyn StoreEvents>) {}
+
+    fn keep_clock(&self, _: ClockRecord) {}
+
+    /// Nothing is left to do but what is held back.
+    fn flush(&self, _: Duration) -> bool {
+        self.settle();
+        self.held() == 0
+    }
+
     fn write(&self, _: &UserId, writes: Writes, completion: Option<OnCommit>) {
         let mut state = self.state();
         for write in writes {

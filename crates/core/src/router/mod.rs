@@ -21,6 +21,7 @@ mod rates;
 mod receipts;
 mod rivals;
 mod shard;
+mod store_events;
 mod wills;
 
 use std::collections::{BTreeSet, VecDeque};

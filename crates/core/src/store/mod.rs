@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //!
-//! - [`MailboxStore`]: what a store is asked for. `writes`: what it is told. `records`: what stands in it.
+//! - [`MailboxStore`]: what a store is asked for, from the start to the end. [`StoreEvents`]: what it says by itself.
+//! - `writes`: what it is told. `records`: what stands in it, and what is found when it is opened.
 //!
 //! The promise of PROTOCOL.md, section 7.1, is made here and nowhere else: what must survive goes through
 //! [`MailboxStore::write`], and whatever is said to a client because of it waits for the [`Completion`].
@@ -16,9 +17,11 @@ mod writes;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::ids::UserId;
 use crate::message::Message;
+use crate::timekeeping::ClockRecord;
 
 pub use records::{
     Append, OwnerRecord, PushRecord, Recovered, RecoveredClaim, RecoveredEntry, RetainedTopic,
@@ -69,8 +72,40 @@ pub trait Completion: fmt::Debug + Send + Sync + 'static {
     fn rejected(self);
 }
 
-/// Keeps messages and sessions. Its methods queue and return: nobody waits for I/O under a lock.
+/// What a store says that it cannot do, in words that say what to do about it.
+pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a store says by itself, on a thread of its own and without a lock.
+pub trait StoreEvents: Send + Sync {
+    /// The operator wants a user's messages removed up to and with a number, of one sender if there is `from`: those that
+    /// are still there are to be.
+    fn purge(&self, user: &UserId, up_to: Seq, from: Option<&UserId>);
+
+    /// The operator wants everything of a user removed, up to and with a number.
+    fn end(&self, user: &UserId, up_to: Seq);
+
+    /// Nothing can be written any more: what can do without the store is not to wait for it.
+    fn failing(&self);
+}
+
+/// Keeps messages and sessions.
+///
+/// A store is opened, by a function of its own, and gives what it has found ([`Recovered`]); the entries of the logs are
+/// read next, then it is attached, then used. At the end it is flushed; dropping it closes it.
+///
+/// While it is used its methods queue and return: nobody waits for I/O under a lock.
 pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
+    /// Reads what is to be known of each message of the logs, in any order, from any threads; before anything is written.
+    /// How many there are.
+    ///
+    /// # Errors
+    /// What was read is then not all there is.
+    fn recover_entries(&self, take: &(dyn Fn(RecoveredEntry) + Sync)) -> Result<usize, StoreError>;
+
+    /// Whom the store tells of what happens. Called once, when everything is recovered; until then events wait, or for
+    /// the next start.
+    fn attach(&self, events: Box<dyn StoreEvents>);
+
     /// Keeps the writes, then calls the completion, never before this returns. Called under the lock of `user`, whom all
     /// of the writes are about but those that name another: the order of calls about a user is the order of what
     /// happened to them.
@@ -99,4 +134,11 @@ pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
     fn accepts(&self) -> bool {
         true
     }
+
+    /// Has this remembered of the clocks, some time soon and at the end: the next start finds it.
+    fn keep_clock(&self, record: ClockRecord);
+
+    /// Waits until everything written before is kept, rejected, or no longer needed, and its completions are called; at
+    /// most `timeout`. Whether it is.
+    fn flush(&self, timeout: Duration) -> bool;
 }

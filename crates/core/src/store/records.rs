@@ -11,6 +11,7 @@ use crate::directory::{Life, Mark};
 use crate::ids::{ClientId, UserId};
 use crate::message::Message;
 use crate::time::Time;
+use crate::timekeeping::ClockRecord;
 
 /// A message of a log.
 #[derive(Debug, Clone)]
@@ -114,6 +115,8 @@ pub struct Recovered {
     pub owners: Vec<OwnerRecord>,
     /// The highest number ever used, or higher.
     pub last_seq: Seq,
+    /// What was remembered of the clocks; `None` of a new store.
+    pub clock: Option<ClockRecord>,
 }
 
 /// A topic that has a retained message.

@@ -38,7 +38,10 @@ use std::time::Duration;
 
 use jam_core::ids::UserId;
 use jam_core::router::OnCommit;
-use jam_core::store::{Completion, MailboxStore, OnLoaded, Recovered, RecoveredEntry, Seq, Writes};
+use jam_core::store::{
+    Completion, MailboxStore, OnLoaded, Recovered, RecoveredEntry, Seq, StoreError, StoreEvents,
+    Writes,
+};
 use jam_core::timekeeping::ClockRecord;
 use rusqlite::Connection;
 
@@ -47,7 +50,7 @@ pub use reader::READ_TRIES;
 pub use reserve::RESERVE_BYTES;
 use reserve::Reserve;
 pub use shared::MAX_PENDING_BYTES;
-use shared::{Hook, Load, Shared};
+use shared::{Events, Load, Shared};
 pub use writer::{PROBE_INTERVAL, PURGE_INTERVAL};
 
 /// Messages and sessions in `mailbox.db`.
@@ -57,14 +60,13 @@ pub use writer::{PROBE_INTERVAL, PURGE_INTERVAL};
 pub struct SqliteMailbox<C = OnCommit> {
     shared: Arc<Shared<C>>,
     threads: Vec<JoinHandle<()>>,
-    clock: Option<ClockRecord>,
     /// Locked as long as this is open.
     _lock: File,
 }
 
 impl<C: Completion> SqliteMailbox<C> {
     /// Opens the mailbox in the directory `dir`, which is made if it is not there, and reads what is in
-    /// it, but for [`Self::recover_entries`]. Messages are read when they are asked for.
+    /// it, but for the entries of the logs. Messages are read when they are asked for.
     ///
     /// # Errors
     /// [`OpenError`]; the mailbox is then as it was.
@@ -90,14 +92,13 @@ impl<C: Completion> SqliteMailbox<C> {
             connection,
             applier,
             given_up.unwrap_or_else(|| Reserve::at(files.reserve())),
-            found.clock,
+            found.recovered.clock,
         );
         let reader = reader::Reader::new(Arc::clone(&shared), reading);
         // From here on, whatever fails stops the threads that run.
         let mut mailbox = Self {
             shared,
             threads: Vec::new(),
-            clock: found.clock,
             _lock: lock,
         };
         let io = |error| OpenError::io(&files.db, error);
@@ -109,61 +110,20 @@ impl<C: Completion> SqliteMailbox<C> {
             .push(spawn("mailbox-read", move || reader.run()).map_err(io)?);
         Ok((Arc::new(mailbox), found.recovered))
     }
-
-    /// Reads what is to be known of each message of the logs, in any order, and on several threads at once if
-    /// there are many; before anything is written. How many there are.
-    ///
-    /// # Errors
-    /// [`OpenError`]: what was read is then not all there is.
-    pub fn recover_entries(
-        &self,
-        take: impl Fn(RecoveredEntry) + Sync,
-    ) -> Result<usize, OpenError> {
-        let path = &self.shared.files.db;
-        recover::all_entries(path, take).map_err(|error| OpenError::sqlite(path, &error))
-    }
-
-    /// What was remembered of the clocks when it was opened; `None` if it is new.
-    #[must_use]
-    pub fn clock(&self) -> Option<ClockRecord> {
-        self.clock
-    }
-
-    /// Has this remembered of the clocks: with the next batch; when there is none, once an hour, when it says
-    /// something new, and at the end.
-    pub fn keep_clock(&self, record: ClockRecord) {
-        self.shared.state().clock = Some(record);
-    }
-
-    /// Waits until everything written before is kept, rejected, or no longer needed, and its completions are called; at
-    /// most `timeout`. Whether it is.
-    #[must_use]
-    pub fn flush(&self, timeout: Duration) -> bool {
-        self.shared.flush(timeout)
-    }
-
-    /// What is done when another process asks for a user's messages up to a number to be removed, of one sender if it
-    /// names one: the router is to remove those that are still there. Called on the writer's thread, without a lock.
-    /// Can be set once; without it, such requests wait for the next start.
-    pub fn on_purge(&self, then: impl Fn(UserId, Seq, Option<UserId>) + Send + Sync + 'static) {
-        let hook = Box::new(move |(user, up_to, from)| then(user, up_to, from));
-        drop(self.shared.on_purge.set(Hook(hook)));
-    }
-
-    /// What is done when another process asks for everything of a user to be removed, up to a number. Called as above.
-    pub fn on_remove(&self, then: impl Fn(UserId, Seq) + Send + Sync + 'static) {
-        let hook = Box::new(move |(user, up_to)| then(user, up_to));
-        drop(self.shared.on_remove.set(Hook(hook)));
-    }
-
-    /// What is done when nothing can be written any more: nothing is to wait for the store that can do without.
-    /// Called as above.
-    pub fn on_failing(&self, then: impl Fn() + Send + Sync + 'static) {
-        drop(self.shared.on_failing.set(Hook(Box::new(move |()| then()))));
-    }
 }
 
 impl<C: Completion> MailboxStore<C> for SqliteMailbox<C> {
+    /// On several threads at once if there are many.
+    fn recover_entries(&self, take: &(dyn Fn(RecoveredEntry) + Sync)) -> Result<usize, StoreError> {
+        let path = &self.shared.files.db;
+        let read = recover::all_entries(path, take);
+        Ok(read.map_err(|error| OpenError::sqlite(path, &error))?)
+    }
+
+    fn attach(&self, events: Box<dyn StoreEvents>) {
+        drop(self.shared.events.set(Events(events)));
+    }
+
     // Numbers are unique in the file: it finds everything without its user.
     fn write(&self, _: &UserId, writes: Writes, completion: Option<C>) {
         self.shared.push(writes, completion);
@@ -180,6 +140,15 @@ impl<C: Completion> MailboxStore<C> for SqliteMailbox<C> {
 
     fn settle(&self) {
         self.shared.complete_early();
+    }
+
+    /// With the next batch; when there is none, once an hour, when it says something new, and at the end.
+    fn keep_clock(&self, record: ClockRecord) {
+        self.shared.state().clock = Some(record);
+    }
+
+    fn flush(&self, timeout: Duration) -> bool {
+        self.shared.flush(timeout)
     }
 
     fn is_ending_sessions(&self) -> bool {

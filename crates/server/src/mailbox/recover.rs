@@ -14,7 +14,6 @@ use jam_core::store::{
     RecoveredEntry, RetainedTopic, Seq, SessionId, SessionRecord, Subscription, WillRecord,
 };
 use jam_core::time::Time;
-use jam_core::timekeeping::ClockRecord;
 use jam_wire::packet::PacketId;
 use rusqlite::{Connection, Error, OptionalExtension, Row, Statement};
 
@@ -39,7 +38,6 @@ pub(super) struct Found {
     pub(super) reserved: u64,
     /// The next `in_flight.position`.
     pub(super) position: i64,
-    pub(super) clock: Option<ClockRecord>,
 }
 
 /// Reads everything but contents and [`all_entries`].
@@ -75,13 +73,13 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
         pushes,
         owners,
         last_seq: reserved.max(last_session).max(last_message).max(last_will),
+        clock: clock::read(connection)?,
     };
     Ok(Found {
         recovered,
         kept,
         reserved,
         position,
-        clock: clock::read(connection)?,
     })
 }
 

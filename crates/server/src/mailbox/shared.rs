@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use jam_core::ids::UserId;
 use jam_core::message::Message;
-use jam_core::store::{Completion, OnLoaded, Seq, Writes};
+use jam_core::store::{Completion, OnLoaded, Seq, StoreEvents, Writes};
 use jam_core::timekeeping::ClockRecord;
 
 use super::kept::Kept;
@@ -72,11 +71,8 @@ pub(super) struct Shared<C> {
     crowded: AtomicBool,
     early: AtomicUsize,
     ending: AtomicBool,
-    /// Everything of a user is to go, up to a number.
-    pub(super) on_remove: OnceLock<Hook<(UserId, Seq)>>,
-    /// Messages of a user are to go, up to a number, of one sender if there is one.
-    pub(super) on_purge: OnceLock<Hook<(UserId, Seq, Option<UserId>)>>,
-    pub(super) on_failing: OnceLock<Hook<()>>,
+    /// Who is told of what happens.
+    pub(super) events: OnceLock<Events>,
     /// Pages that the file may have; 0 for any number.
     #[cfg(test)]
     pub(super) max_pages: AtomicUsize,
@@ -85,12 +81,12 @@ pub(super) struct Shared<C> {
     pub(super) synchronous: std::sync::atomic::AtomicI64,
 }
 
-/// What the owner of the mailbox wants to be called for.
-pub(super) struct Hook<T>(pub(super) Box<dyn Fn(T) + Send + Sync>);
+/// Who is told of what happens.
+pub(super) struct Events(pub(super) Box<dyn StoreEvents>);
 
-impl<T> std::fmt::Debug for Hook<T> {
+impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hook")
+        f.write_str("Events")
     }
 }
 
@@ -131,9 +127,7 @@ impl<C> Shared<C> {
             crowded: AtomicBool::new(false),
             early: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
-            on_remove: OnceLock::new(),
-            on_purge: OnceLock::new(),
-            on_failing: OnceLock::new(),
+            events: OnceLock::new(),
             #[cfg(test)]
             max_pages: AtomicUsize::new(0),
             #[cfg(test)]
@@ -185,6 +179,10 @@ impl<C> Shared<C> {
 
     pub(super) fn accepts(&self) -> bool {
         !self.trouble.load(Ordering::Relaxed) && !self.crowded.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn events(&self) -> Option<&dyn StoreEvents> {
+        self.events.get().map(|events| &*events.0)
     }
 
     /// Waits until what was pushed before is kept, rejected or no longer needed, and its completions have been

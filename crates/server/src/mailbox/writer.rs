@@ -253,9 +253,9 @@ impl<C: Completion> Writer<C> {
         }
         if !has_room
             && !self.shared.failing.swap(true, Ordering::Relaxed)
-            && let Some(hook) = self.shared.on_failing.get()
+            && let Some(events) = self.shared.events()
         {
-            hook.0(());
+            events.failing();
         }
         if !is_news {
             return;
@@ -310,17 +310,19 @@ impl<C: Completion> Writer<C> {
         let (Ok(user), Ok(up_to)) = (user, up_to) else {
             return true;
         };
+        let Some(events) = self.shared.events() else {
+            return false;
+        };
         if purge.sender == EVERYTHING {
-            let hook = self.shared.on_remove.get();
-            hook.inspect(|hook| hook.0((user, up_to))).is_some()
+            events.end(&user, up_to);
         } else {
             let from = records::user(&purge.sender).ok();
             if from.is_none() && !purge.sender.is_empty() {
                 return true;
             }
-            let hook = self.shared.on_purge.get();
-            hook.inspect(|hook| hook.0((user, up_to, from))).is_some()
+            events.purge(&user, up_to, from.as_ref());
         }
+        true
     }
 
     /// Says how the connection commits, and how large the file may become.

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io;
 
+use jam_core::store::StoreError;
+
 use crate::directory::DirectoryError;
-use crate::mailbox::OpenError;
 use crate::push::PushError;
 use crate::tls::TlsError;
 
@@ -26,7 +27,7 @@ pub enum ServeError {
     /// The directory.
     Directory(DirectoryError),
     /// The mailbox.
-    Mailbox(OpenError),
+    Mailbox(StoreError),
     /// The push service.
     Push(PushError),
     /// The system.
@@ -65,7 +66,7 @@ impl std::error::Error for ServeError {
             Self::Bind { error, .. } | Self::Io(error) => Some(error),
             Self::Tls(error) => Some(error),
             Self::Directory(error) => Some(error),
-            Self::Mailbox(error) => Some(error),
+            Self::Mailbox(error) => Some(&**error),
             Self::Push(error) => Some(error),
         }
     }

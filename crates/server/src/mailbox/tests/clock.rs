@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jam_core::store::MailboxStore as _;
 use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
 use rusqlite::Connection;
@@ -22,10 +23,9 @@ fn clock(time: u64) -> ClockRecord {
 #[test]
 fn a_new_mailbox_remembers_nothing() {
     let mut setting = Setting::new();
-    assert_eq!(setting.mailbox().clock(), None);
+    assert_eq!(setting.reopen().clock, None);
     setting.write([append(1)]);
-    setting.reopen();
-    assert_eq!(setting.mailbox().clock(), None);
+    assert_eq!(setting.reopen().clock, None);
 }
 
 #[test]
@@ -40,12 +40,10 @@ fn the_last_record_comes_back() {
     };
     // Without a batch: at the end.
     setting.mailbox().keep_clock(proved);
-    setting.reopen();
-    assert_eq!(setting.mailbox().clock(), Some(proved));
+    assert_eq!(setting.reopen().clock, Some(proved));
     // Nothing was said since.
     setting.write([append(2)]);
-    setting.reopen();
-    assert_eq!(setting.mailbox().clock(), Some(proved));
+    assert_eq!(setting.reopen().clock, Some(proved));
 }
 
 #[test]

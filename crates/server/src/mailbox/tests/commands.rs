@@ -11,7 +11,7 @@ use jam_core::time::Time;
 use rusqlite::Connection;
 
 use super::setting::{
-    PATIENCE, Setting, append, append_of, id, open, record, retain_of, subscription, user,
+    Hooks, PATIENCE, Setting, append, append_of, id, open, record, retain_of, subscription, user,
     wait_until, will,
 };
 use crate::mailbox::admin::{self, Purged};
@@ -53,9 +53,11 @@ fn an_overview_counts_and_shows_nothing() {
 fn a_server_is_asked_to_purge() {
     let mut setting = Setting::new();
     let (to, asked) = sync_channel(10);
-    setting
-        .mailbox()
-        .on_purge(move |user, up_to, from| to.send((user, up_to, from)).unwrap());
+    let on_purge = move |user, up_to, from| to.send((user, up_to, from)).unwrap();
+    setting.mailbox().attach(Box::new(Hooks {
+        on_purge: Some(Box::new(on_purge)),
+        ..Hooks::default()
+    }));
     setting.write([append(1), append_of(2, "2", "x"), append(3)]);
     setting.flush();
     assert_eq!(
@@ -185,11 +187,13 @@ fn a_purge_is_kept_together_with_its_being_done() {
             mailbox.write(&user("1"), [Write::Remove(1)].into_iter().collect(), None);
         };
         let path = setting.path().to_owned();
+        let mut hooks = Hooks::default();
         if everything {
-            setting.mailbox().on_remove(move |_, up_to| remove(up_to));
+            hooks.on_end = Some(Box::new(remove));
         } else {
-            setting.mailbox().on_purge(move |_, up_to, _| remove(up_to));
+            hooks.on_purge = Some(Box::new(move |_, up_to, _| remove(up_to)));
         }
+        setting.mailbox().attach(Box::new(hooks));
         let ask = || {
             let asked = if everything {
                 admin::purge_everything(&path, &user("1"))
@@ -234,13 +238,17 @@ fn a_newer_request_is_not_forgotten_with_the_older() {
     let setting = Setting::new();
     let (to, asked) = sync_channel(10);
     let db = setting.path().join("mailbox.db");
-    setting.mailbox().on_purge(move |_, up_to, _| {
+    let on_purge = move |_, up_to, _| {
         if up_to == 2 {
             let other = Connection::open(&db).unwrap();
             other.execute("UPDATE purge SET up_to = 3", []).unwrap();
         }
         to.send(up_to).unwrap();
-    });
+    };
+    setting.mailbox().attach(Box::new(Hooks {
+        on_purge: Some(Box::new(on_purge)),
+        ..Hooks::default()
+    }));
     setting.write([append(1), append(2)]);
     setting.flush();
     let asking = admin::purge(setting.path(), &user("1"), None);

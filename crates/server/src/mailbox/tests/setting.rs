@@ -14,8 +14,8 @@ use jam_core::directory::{Life, Mark};
 use jam_core::ids::{ClientId, UserId};
 use jam_core::message::Message;
 use jam_core::store::{
-    Append, Completion, MailboxStore, Recovered, RecoveredEntry, Seq, SessionRecord, Subscription,
-    WillRecord, Write, Writes,
+    Append, Completion, MailboxStore, Recovered, RecoveredEntry, Seq, SessionRecord, StoreEvents,
+    Subscription, WillRecord, Write, Writes,
 };
 use jam_core::time::Time;
 use jam_testkit::packets;
@@ -44,6 +44,32 @@ impl Completion for Told {
 
     fn rejected(self) {
         let _ = self.0.send((self.1, Err(Rejected)));
+    }
+}
+
+type OnPurge = Box<dyn Fn(UserId, Seq, Option<UserId>) + Send + Sync>;
+
+/// Tells a test what happens.
+#[derive(Default)]
+pub(super) struct Hooks {
+    pub(super) on_purge: Option<OnPurge>,
+    pub(super) on_end: Option<Box<dyn Fn(Seq) + Send + Sync>>,
+    pub(super) on_failing: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl StoreEvents for Hooks {
+    fn purge(&self, user: &UserId, up_to: Seq, from: Option<&UserId>) {
+        (self.on_purge.as_ref().unwrap())(user.clone(), up_to, from.cloned());
+    }
+
+    fn end(&self, _: &UserId, up_to: Seq) {
+        (self.on_end.as_ref().unwrap())(up_to);
+    }
+
+    fn failing(&self) {
+        if let Some(on_failing) = &self.on_failing {
+            on_failing();
+        }
     }
 }
 
@@ -76,7 +102,9 @@ impl Deref for Found {
 pub(super) fn open(dir: &Path) -> Result<(Arc<Mailbox>, Found), OpenError> {
     let (mailbox, rest) = Mailbox::open(dir)?;
     let entries = Mutex::new(Vec::new());
-    let count = mailbox.recover_entries(|entry| entries.lock().unwrap().push(entry))?;
+    let count = mailbox
+        .recover_entries(&|entry| entries.lock().unwrap().push(entry))
+        .map_err(|error| *error.downcast().unwrap())?;
     let mut entries = entries.into_inner().unwrap();
     assert_eq!(entries.len(), count);
     entries.sort_by_key(|entry| entry.seq);

@@ -12,8 +12,8 @@ use std::thread;
 use jam_core::store::{MailboxStore, OutboundState, Write};
 
 use super::setting::{
-    Mailbox, PATIENCE, Rejected, Setting, Told, append_of, id, open, record, retain_of, user,
-    wait_until,
+    Hooks, Mailbox, PATIENCE, Rejected, Setting, Told, append_of, id, open, record, retain_of,
+    user, wait_until,
 };
 use crate::mailbox::{OpenError, PROBE_INTERVAL, RESERVE_BYTES};
 
@@ -357,7 +357,10 @@ fn writes_until_files_may_not_grow() {
         answers.recv_timeout(PATIENCE).unwrap()
     };
     let (called, calls) = sync_channel(9);
-    mailbox.on_failing(move || called.send(()).unwrap());
+    mailbox.attach(Box::new(Hooks {
+        on_failing: Some(Box::new(move || called.send(()).unwrap())),
+        ..Hooks::default()
+    }));
     let refused = (1..1000).find(|&seq| ask(seq) != (seq, Ok(()))).unwrap();
     assert!(!mailbox.accepts() && !mailbox.is_writable());
     calls.recv_timeout(PATIENCE).unwrap();
