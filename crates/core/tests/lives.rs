@@ -384,6 +384,23 @@ fn a_login_to_the_account_before_ends_nothing_of_the_next() {
     }
 }
 
+/// The wrong file was read, and the right one is back before that is acted upon.
+#[test]
+fn what_was_missing_when_it_was_read_and_is_there_again_stays() {
+    let bench = lived();
+    let (_, friend) = succeeded(&bench);
+    bench.directory().hide_account("2", true);
+    let wrong = bench.directory().snapshot();
+    bench.directory().hide_account("2", false);
+    bench.directory().forget();
+    bench.recheck_seeing(&wrong, false);
+    bench.directory().remember();
+    friend.publish("/2/inbox", r#"{"from":"1"}"#, QoS::AtLeastOnce);
+    bench.run();
+    let second = bench.client("2:second", V5);
+    assert!(second.connect_with(lasting).session_present);
+}
+
 #[test]
 fn a_look_at_the_account_before_ends_nothing_of_the_next() {
     let stories: [fn(&Bench); 3] = [

@@ -55,6 +55,10 @@ impl Router {
             return Ok(());
         }
         let (account, as_of) = self.known(answers).account(user)?;
+        if self.is_before_check(as_of) {
+            // What was so before may have been put right since.
+            return Err(Question::Account(user.clone()));
+        }
         let checked = self.with_user(user, |user, effects| {
             let present = account.filter(|account| !user.is_of_another(&account.life));
             if let Some(Account { life, token }) = present {
