@@ -49,10 +49,10 @@ pub struct SessionRecord {
     pub will: Option<Box<Will>>,
     /// When that is due; `None` while the client is connected.
     pub will_at: Option<Time>,
-    /// Up to this number, a message of QoS 1 may have been sent without its [`Write::InFlight`] having
+    /// Up to this number, a message of QoS 1 may have been sent without its [`Write::InFlight`](super::Write::InFlight) having
     /// been kept: the client is connected, or the server was killed when it was.
     pub maybe_sent_before_crash: Seq,
-    /// Its subscriptions, when a store has found it; otherwise empty: [`Write::Subscribe`] says each by itself.
+    /// Its subscriptions, when a store has found it; otherwise empty: [`Write::Subscribe`](super::Write::Subscribe) says each by itself.
     pub subscriptions: Vec<Subscription>,
     /// Of the token that it was made with; `None` if that was not kept yet when it was written.
     pub token: Option<Mark>,

@@ -36,10 +36,12 @@ async fn an_account_is_told_by_its_address_and_its_name() {
         ("user_password_hash = 'newest'", false),
         ("user_api_token = 'newest'", true),
         ("username = 'ann', user_password_hash = NULL", false),
-        ("username = 'anne'", false),
+        // A name that is all that there is.
+        ("username = 'anne'", true),
         ("username = 'anne', user_email = 'ann@x'", true),
         ("username = '', user_email = NULL", false),
-        ("username = NULL, user_email = 'again@x'", false),
+        // There was nothing to know it by.
+        ("username = NULL, user_email = 'again@x'", true),
         ("username = 'bob', user_email = 'a@jam.invalid'", false),
         // Made up by somebody else.
         ("user_email = 'b@jam.invalid'", true),
