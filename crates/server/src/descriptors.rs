@@ -9,8 +9,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Descriptors that connections do not get: databases, listeners, requests of the push service.
 const RESERVED: u64 = 128;
 
-/// Raises the process's limit as far as it may, and says how many connections there may be.
-pub(crate) fn places(connections: u32) -> u32 {
+/// Descriptors that the runtime of a thread takes: its epoll instance, twice, and what wakes it.
+const RESERVED_PER_THREAD: u64 = 3;
+
+/// Raises the process's limit as far as it may, and says how many connections there may be, on so many threads.
+pub(crate) fn places(connections: u32, threads: usize) -> u32 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: maximum,
@@ -20,7 +23,7 @@ pub(crate) fn places(connections: u32) -> u32 {
         Ok(()) => maximum,
         Err(_) => current,
     };
-    let places = within(connections, limit);
+    let places = within(connections, threads, limit);
     if places < connections {
         tracing::info!(
             places,
@@ -32,11 +35,12 @@ pub(crate) fn places(connections: u32) -> u32 {
 }
 
 /// `None` is no limit.
-fn within(connections: u32, descriptors: Option<u64>) -> u32 {
+fn within(connections: u32, threads: usize, descriptors: Option<u64>) -> u32 {
     let Some(descriptors) = descriptors else {
         return connections;
     };
-    let reserved = RESERVED.min(descriptors / 2);
+    let reserved = RESERVED + RESERVED_PER_THREAD * threads as u64;
+    let reserved = reserved.min(descriptors / 2);
     let places = u32::try_from(descriptors - reserved).unwrap_or(u32::MAX);
     connections.min(places)
 }
@@ -47,10 +51,11 @@ mod tests {
 
     #[test]
     fn a_few_are_kept_for_files() {
-        assert_eq!(within(1_000_000, Some(1024)), 1024 - 128);
-        assert_eq!(within(1_000_000, Some(64)), 32);
-        assert_eq!(within(100, Some(1024)), 100);
-        assert_eq!(within(1_000_000, None), 1_000_000);
-        assert_eq!(within(1_000_000, Some(u64::MAX)), 1_000_000);
+        assert_eq!(within(1_000_000, 1, Some(1024)), 1024 - 128 - 3);
+        assert_eq!(within(1_000_000, 64, Some(1024)), 1024 - 128 - 192);
+        assert_eq!(within(1_000_000, 1, Some(64)), 32);
+        assert_eq!(within(100, 1, Some(1024)), 100);
+        assert_eq!(within(1_000_000, 1, None), 1_000_000);
+        assert_eq!(within(1_000_000, 1, Some(u64::MAX)), 1_000_000);
     }
 }

@@ -40,7 +40,7 @@ use crate::permits::ConnectionPermits;
 use crate::presence;
 use crate::push::{self, Notifier, dispatcher};
 use crate::settings::{Address, Devices, Proxies, Settings};
-use crate::threads::Threads;
+use crate::threads::{self, Threads};
 use crate::tls::{Tls, TlsFiles};
 use crate::turns::Turns;
 pub use error::ServeError;
@@ -125,7 +125,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         client_log: ClientLog::new(limits.failed_auth_window),
     });
     let permits = ConnectionPermits::new(
-        descriptors::places(limits.connections),
+        descriptors::places(
+            limits.connections,
+            threads::number_of(settings.listen.threads),
+        ),
         limits.connections_per_address,
     );
     let health = Arc::new(Health::new(permits.clone(), mailbox.clone()));

@@ -60,7 +60,10 @@ impl Threads {
         let mut handles = vec![Handle::current()];
         let mut others = Vec::new();
         for number in 1..number_of(count) {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let runtime = Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build()?;
             handles.push(runtime.handle().clone());
             let (stop, stopped) = oneshot::channel::<()>();
             let thread = thread::Builder::new()
