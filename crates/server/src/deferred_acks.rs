@@ -110,7 +110,7 @@ impl DeferredAcks {
     /// To be called before it reads. Whoever has just sent something to a socket on this machine may hold its lock
     /// for a little longer, and who touched that socket at once would wait for it.
     pub(crate) fn reap(&self, own: &impl LowWater, at: Instant, now: Time) {
-        if !self.pace.is_right(now) {
+        if !self.enabled || !self.pace.is_right(now) {
             return; // what is left is for the next tick
         }
         let mut due = Due::new();
