@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use crate::deferred_acks::{ANSWER_BYTES, AT_ONCE_MILLIS, DeferredAcks, LowWater};
 
-/// How the client acknowledges messages.
+/// How soon the client acknowledges messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum Promptness {
     /// Within [`AT_ONCE_MILLIS`], the last time.
     AtOnce,
     /// Later, the last time.
@@ -21,7 +21,7 @@ enum Answer {
 
 /// How the client has acknowledged, and when it was last asked to.
 pub(super) struct Answering {
-    last: Answer,
+    last: Promptness,
     /// When the message was delivered that the next answer is about: [`Time::low_millis`], as bytes that need no
     /// alignment, for each connection has these.
     delivered_at: [u8; 4],
@@ -30,7 +30,7 @@ pub(super) struct Answering {
 impl Default for Answering {
     fn default() -> Self {
         Self {
-            last: Answer::AtOnce,
+            last: Promptness::AtOnce,
             delivered_at: [0; 4],
         }
     }
@@ -46,12 +46,12 @@ impl Answering {
         at: Instant,
         now: Time,
     ) {
-        if self.last == Answer::Deferred {
+        if self.last == Promptness::Deferred {
             return;
         }
         self.delivered_at = now.low_millis().to_ne_bytes();
-        if self.last == Answer::AtOnce && deferred_acks.defer(stream, at, now) {
-            self.last = Answer::Deferred;
+        if self.last == Promptness::AtOnce && deferred_acks.defer(stream, at, now) {
+            self.last = Promptness::Deferred;
         }
     }
 
@@ -61,13 +61,13 @@ impl Answering {
             let delivered_at = u32::from_ne_bytes(self.delivered_at);
             let after = now.low_millis().wrapping_sub(delivered_at);
             self.last = if after <= AT_ONCE_MILLIS {
-                Answer::AtOnce
+                Promptness::AtOnce
             } else {
-                Answer::Late
+                Promptness::Late
             };
         } else {
-            if self.last == Answer::Deferred {
-                self.last = Answer::AtOnce;
+            if self.last == Promptness::Deferred {
+                self.last = Promptness::AtOnce;
             }
             deferred_acks.count_message(now);
         }
@@ -97,19 +97,19 @@ mod tests {
         let deferred_acks = &shared.deferred_acks;
         let mut answering = Answering::default();
         answering.expect(deferred_acks, &stream, Instant::now(), at(0));
-        assert_eq!(answering.last, Answer::Deferred);
+        assert_eq!(answering.last, Promptness::Deferred);
         answering.expect(deferred_acks, &stream, Instant::now(), at(3));
         let delivered_at = u32::from_ne_bytes(answering.delivered_at);
         assert_eq!(delivered_at, at(0).low_millis());
         answering.classify_read(deferred_acks, 4, at(5));
-        assert_eq!(answering.last, Answer::Late);
+        assert_eq!(answering.last, Promptness::Late);
         answering.expect(deferred_acks, &stream, Instant::now(), at(6));
-        assert_eq!(answering.last, Answer::Late);
+        assert_eq!(answering.last, Promptness::Late);
         answering.classify_read(deferred_acks, 4, at(7));
-        assert_eq!(answering.last, Answer::AtOnce);
+        assert_eq!(answering.last, Promptness::AtOnce);
         answering.expect(deferred_acks, &stream, Instant::now(), at(8));
-        assert_eq!(answering.last, Answer::Deferred);
+        assert_eq!(answering.last, Promptness::Deferred);
         answering.classify_read(deferred_acks, 300, at(9));
-        assert_eq!(answering.last, Answer::AtOnce);
+        assert_eq!(answering.last, Promptness::AtOnce);
     }
 }
