@@ -1,44 +1,16 @@
-//! Accounts and friendships in an SQLite file that other processes write to (PROTOCOL.md, section 6).
+//! Accounts and friendships, in a database that other processes write to (PROTOCOL.md, section 6).
 //!
-//! # Layout
-//!
-//! - [`sqlite`]: [`SqliteDirectory`], what the rules ask. Answers from memory, never waits for a lock on the file.
-//! - `loader`: the thread that reads the file for it.
-//! - `friends`: who is told of whose presence.
-//! - `direct`: a fact read by the thread that asks, where that takes no time.
-//! - `files`: which files the database consists of, and whether they are those that are open.
-//! - `wal_index`: whether another process has committed anything, for nothing.
-//! - `cache`: what is in memory, and when it may be believed.
-//! - `schema`: opening, creating and checking the file; ids and values as they stand in it.
-//! - [`admin`]: changes, for the commands and the admin API. `backup`: a copy.
-//!
-//! Invariants: serving writes to the file only to clear a notification token that is dead
-//! (`tests::pushing`), and never holds a read transaction between two questions
-//! (`tests::a_writer_is_never_in_the_way`); what another process has committed more than
-//! [`sqlite::LOOK_AGE`] ago is never contradicted (`tests::nothing_stale_is_told`); what cannot be
-//! understood lets nobody in.
+//! - [`sqlite`]: in an SQLite file, which is the only kind of database so far.
 
-pub mod admin;
-mod backup;
-mod cache;
-mod direct;
-mod files;
-mod friends;
-mod loader;
-mod schema;
 pub mod sqlite;
-#[cfg(test)]
-mod tests;
-mod wal_index;
 
 use std::fmt;
 
 use secrecy::SecretString;
 
-pub use admin::Administration;
-pub use backup::{backup, check_backup, restore};
-pub use friends::{Friends, Place, Who};
-pub use sqlite::SqliteDirectory;
+pub use sqlite::{
+    Administration, Friends, Place, SqliteDirectory, Who, admin, backup, check_backup, restore,
+};
 
 /// The directory's file cannot be used; in words that say what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,29 +36,3 @@ impl fmt::Display for DirectoryError {
 }
 
 impl std::error::Error for DirectoryError {}
-
-impl From<rusqlite::Error> for DirectoryError {
-    fn from(error: rusqlite::Error) -> Self {
-        if is_busy(&error) {
-            return Self::new("the accounts database is locked by another process; try again");
-        }
-        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) {
-            return Self(format!(
-                "the accounts database's own rules forbid this change: {error}"
-            ));
-        }
-        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) {
-            return Self(format!("the accounts database cannot be written: {error}"));
-        }
-        Self(format!("the accounts database cannot be read: {error}"))
-    }
-}
-
-/// Whether another process holds a lock that will go away.
-fn is_busy(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-    matches!(
-        error.sqlite_error_code(),
-        Some(DatabaseBusy | DatabaseLocked)
-    )
-}

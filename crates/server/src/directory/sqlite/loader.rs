@@ -13,9 +13,9 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cache::Key;
+use super::database::{LookError, Opened, Shared};
 use super::files::{Files, Names};
 use super::schema::{self, LOCK_PATIENCE};
-use super::sqlite::{LookError, Opened, Shared};
 use super::{DirectoryError, Friends, Place, PushAddress, Who, friends, is_busy};
 
 /// Between two tries of what another process's lock is in the way of.

@@ -19,7 +19,7 @@ use rusqlite::{Connection, StatementStatus};
 use tempfile::TempDir;
 
 use super::admin::User;
-use super::sqlite::SILENCE;
+use super::database::SILENCE;
 use super::*;
 
 mod presence;
@@ -1004,7 +1004,7 @@ fn many_processes_may_create_the_directory_at_once() {
     );
 }
 
-fn fails<T: fmt::Debug>(result: Result<T, DirectoryError>, said: &str) {
+fn fails<T: std::fmt::Debug>(result: Result<T, DirectoryError>, said: &str) {
     let error = result.unwrap_err().to_string();
     assert!(error.contains(said), "{error:?} should hold {said:?}");
 }

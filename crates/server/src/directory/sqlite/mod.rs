@@ -1,0 +1,64 @@
+//! The accounts database in an SQLite file that other processes write to (PROTOCOL.md, section 6).
+//!
+//! # Layout
+//!
+//! - [`database`]: [`SqliteDirectory`], what the rules ask. Answers from memory, never waits for a lock on the file.
+//! - `loader`: the thread that reads the file for it.
+//! - `friends`: who is told of whose presence.
+//! - `direct`: a fact read by the thread that asks, where that takes no time.
+//! - `files`: which files the database consists of, and whether they are those that are open.
+//! - `wal_index`: whether another process has committed anything, for nothing.
+//! - `cache`: what is in memory, and when it may be believed.
+//! - `schema`: opening, creating and checking the file; ids and values as they stand in it.
+//! - [`admin`]: changes, for the commands and the admin API. `backup`: a copy.
+//!
+//! Invariants: serving writes to the file only to clear a notification token that is dead
+//! (`tests::pushing`), and never holds a read transaction between two questions
+//! (`tests::a_writer_is_never_in_the_way`); what another process has committed more than
+//! [`database::LOOK_AGE`] ago is never contradicted (`tests::nothing_stale_is_told`); what cannot be
+//! understood lets nobody in.
+
+pub mod admin;
+mod backup;
+mod cache;
+pub mod database;
+mod direct;
+mod files;
+mod friends;
+mod loader;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod wal_index;
+
+use super::{DirectoryError, PushAddress};
+pub use admin::Administration;
+pub use backup::{backup, check_backup, restore};
+pub use database::SqliteDirectory;
+pub use friends::{Friends, Place, Who};
+
+impl From<rusqlite::Error> for DirectoryError {
+    fn from(error: rusqlite::Error) -> Self {
+        if is_busy(&error) {
+            return Self::new("the accounts database is locked by another process; try again");
+        }
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) {
+            return Self::new(format!(
+                "the accounts database's own rules forbid this change: {error}"
+            ));
+        }
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) {
+            return Self::new(format!("the accounts database cannot be written: {error}"));
+        }
+        Self::new(format!("the accounts database cannot be read: {error}"))
+    }
+}
+
+/// Whether another process holds a lock that will go away.
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DatabaseBusy | DatabaseLocked)
+    )
+}
