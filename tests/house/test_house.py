@@ -3,6 +3,7 @@
 import re
 import subprocess
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -144,6 +145,22 @@ def test_every_rust_module_says_what_it_owns():
         if not text(path).lstrip().startswith("//!")
     ]
     assert not silent
+
+
+@pytest.mark.parametrize("crate", ["core", "server"])
+def test_the_rooms_of_a_crate_form_no_circle(crate):
+    """A room is a module of the crate's root with what is in it; tests may look anywhere."""
+    source = ROOT / "crates" / crate / "src"
+    rooms = {}
+    for path in source.rglob("*.rs"):
+        inside = path.relative_to(source)
+        if "tests" in inside.with_suffix("").parts or inside.parts[0] in ("bin", "lib.rs", "main.rs"):
+            continue
+        code = re.sub(r"//.*", "", text(path)).split("#[cfg(test)]\nmod tests {")[0]
+        room = inside.parts[0].removesuffix(".rs")
+        rooms.setdefault(room, set()).update(set(re.findall(r"\bcrate::([a-z]\w*)", code)) - {room})
+    assert len(rooms) > 10
+    TopologicalSorter(rooms).prepare()  # names the circle if there is one
 
 
 def anchors(markdown):

@@ -22,8 +22,7 @@ use jam_core::source::Source;
 use jam_wire::decode::DecodeError;
 use tokio::sync::watch;
 
-use crate::connection::Shared;
-use crate::housekeeping::{next, ticks};
+use crate::ticks::{next, ticks};
 
 /// Lines about one source, in a [`MINUTE`].
 const LINES_OF_SOURCE: u32 = 10;
@@ -170,10 +169,10 @@ impl ClientLog {
 }
 
 /// Says each minute how many lines were not written, until the server stops.
-pub(crate) async fn sum_up(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn sum_up(client_log: Arc<ClientLog>, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(TICK);
     while next(&mut ticks, &mut stop).await {
-        let lines = shared.client_log.begin_minute(Instant::now());
+        let lines = client_log.begin_minute(Instant::now());
         if lines > 0 {
             tracing::warn!(target: "jam_mqtt::clients", lines, "too much happened: lines about clients were not written");
         }

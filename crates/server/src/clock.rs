@@ -19,8 +19,7 @@ use jam_core::timekeeping::{ClockChange, ClockRecord, STEADY_FOR, Timekeeper};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::connection::Shared;
-use crate::housekeeping;
+use crate::ticks::{next, ticks};
 use machine::Machine;
 
 /// How often the machine's clocks are looked at: so late are stamps after a step of the wall clock.
@@ -114,23 +113,24 @@ pub(crate) fn time_after(record: Option<ClockRecord>) -> Time {
 
 /// Looks at the machine's clocks until the server stops, and has the mailbox remember them.
 pub(crate) async fn watch(
-    shared: Arc<Shared>,
+    clock: Arc<Clock>,
+    router: Arc<Router>,
     mailbox: Arc<dyn MailboxStore<OnCommit>>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut ticks = housekeeping::ticks(TICK);
+    let mut ticks = ticks(TICK);
     let mut kept: Option<Instant> = None;
-    while housekeeping::next(&mut ticks, &mut stop).await {
-        let change = shared.clock.look();
+    while next(&mut ticks, &mut stop).await {
+        let change = clock.look();
         if let Some(change) = change {
-            say(change, &shared.router, shared.clock.now());
+            say(change, &router, clock.now());
         }
         if change.is_some() || kept.is_none_or(|at| at.elapsed() >= KEEP_EVERY) {
             kept = Some(Instant::now());
-            mailbox.keep_clock(shared.clock.record());
+            mailbox.keep_clock(clock.record());
         }
     }
-    mailbox.keep_clock(shared.clock.record());
+    mailbox.keep_clock(clock.record());
 }
 
 /// What an operator has to know. `now` is the server's time.

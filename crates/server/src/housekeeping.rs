@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use jam_core::directory::{Answers, Generation, Question, Unavailable};
 use jam_core::ids::UserId;
-use jam_core::router::SHARDS;
+use jam_core::router::{Router, SHARDS};
 use jam_core::{DueWill, Ended};
 use tokio::sync::watch;
 use tokio::task::coop;
-use tokio::time::MissedTickBehavior;
 
-use crate::connection::Shared;
-use crate::directory::DirectoryError;
+use crate::clock::Clock;
+use crate::deferred_acks::DeferredAcks;
+use crate::directory::{DirectoryError, SqliteDirectory};
 use crate::health::Health;
+use crate::ticks::{next, ticks};
 use crate::tls::Tls;
 
 /// How often the rules are told the time, and the directory is looked at.
@@ -39,19 +40,27 @@ const SWEPT_AT_ONCE: usize = 1024;
 /// At the latest after this time everybody is gone through again: what is hidden does not stay for ever.
 const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
 
+/// What the loops have to do with.
+#[derive(Clone)]
+pub(crate) struct Household {
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) directory: Arc<SqliteDirectory>,
+}
+
 /// Tells the rules the time and publishes the wills that have come due.
-pub(crate) async fn keep_time(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn keep_time(household: Household, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(TICK);
     while next(&mut ticks, &mut stop).await {
         // A hundred thousand may be due at once: messages come in between. What comes to be due meanwhile waits
         // for the next tick.
-        let now = shared.clock.now();
-        while !*stop.borrow() && shared.router.handle_timeout(now) {
+        let now = household.clock.now();
+        while !*stop.borrow() && household.router.handle_timeout(now) {
             coop::consume_budget().await;
         }
         while !*stop.borrow()
-            && let Some(will) = shared.router.next_will()
-            && publish_will(&shared, will).await
+            && let Some(will) = household.router.next_will()
+            && publish_will(&household, will).await
         {
             coop::consume_budget().await;
         }
@@ -60,26 +69,31 @@ pub(crate) async fn keep_time(shared: Arc<Shared>, mut stop: watch::Receiver<boo
 
 /// Hands messages to the store that were not acknowledged within their grace, and takes acknowledgements up
 /// that nobody has taken up.
-pub(crate) async fn end_graces(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn end_graces(
+    clock: Arc<Clock>,
+    router: Arc<Router>,
+    deferred_acks: Arc<DeferredAcks>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut ticks = ticks(GRACE_TICK);
     while next(&mut ticks, &mut stop).await {
-        shared.deferred_acks.handle_tick();
-        shared.router.hand_over(shared.clock.now());
+        deferred_acks.handle_tick();
+        router.hand_over(clock.now());
     }
 }
 
 /// Whether the directory could say what becomes of it; if not, it is due again.
-async fn publish_will(shared: &Shared, will: DueWill) -> bool {
+async fn publish_will(household: &Household, will: DueWill) -> bool {
     let mut answers = Answers::default();
     loop {
-        let now = shared.clock.now();
-        let Err(question) = shared.router.publish_will(&will, &answers, now) else {
+        let now = household.clock.now();
+        let Err(question) = household.router.publish_will(&will, &answers, now) else {
             return true;
         };
-        if let Err(error) = ask(shared, question, &mut answers).await {
+        if let Err(error) = ask(household, question, &mut answers).await {
             // The directory's watch says so once; this would come with each will.
             tracing::debug!(%error, "a will waits: the accounts database does not answer");
-            shared.router.put_back_will(will);
+            household.router.put_back_will(will);
             return false;
         }
     }
@@ -87,11 +101,11 @@ async fn publish_will(shared: &Shared, will: DueWill) -> bool {
 
 /// Adds the directory's answer, as often as [`Answers`] has room for one.
 async fn ask(
-    shared: &Shared,
+    household: &Household,
     question: Question,
     answers: &mut Answers,
 ) -> Result<(), DirectoryError> {
-    let answer = shared.directory.answer(question).await?;
+    let answer = household.directory.answer(question).await?;
     answers.add(answer).map_err(|Unavailable| {
         DirectoryError::new("the accounts database changes faster than it can be read")
     })
@@ -99,7 +113,7 @@ async fn ask(
 
 /// Looks whether the directory has changed, and checks everybody who is connected if it has.
 pub(crate) async fn watch_directory(
-    shared: Arc<Shared>,
+    household: Household,
     health: Arc<Health>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -110,7 +124,7 @@ pub(crate) async fn watch_directory(
         let result = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            result = check_directory(&shared, &mut checked, &mut sweep) => result,
+            result = check_directory(&household, &mut checked, &mut sweep) => result,
         };
         match result {
             Ok(()) if health.set_directory_fails(false) => {
@@ -126,20 +140,20 @@ pub(crate) async fn watch_directory(
 
 /// `checked`: the generation for which everybody who is connected was checked last.
 async fn check_directory(
-    shared: &Shared,
+    household: &Household,
     checked: &mut Option<Generation>,
     sweep: &mut Sweep,
 ) -> Result<(), DirectoryError> {
-    let generation = shared.directory.look().await?;
-    sweep.look(shared.directory.replacements());
+    let generation = household.directory.look().await?;
+    sweep.look(household.directory.replacements());
     if *checked != Some(generation) {
-        shared.router.begin_check(generation);
-        recheck(shared, sweep.may_come_back()).await?;
+        household.router.begin_check(generation);
+        recheck(household, sweep.may_come_back()).await?;
         // The generation is of before the check: what changes meanwhile is seen the next time.
         *checked = Some(generation);
     }
-    sweep.go_on(shared, generation).await?;
-    say_what_ended(shared);
+    sweep.go_on(household, generation).await?;
+    say_what_ended(household);
     Ok(())
 }
 
@@ -176,7 +190,7 @@ impl Sweep {
 
     async fn go_on(
         &mut self,
-        shared: &Shared,
+        household: &Household,
         generation: Generation,
     ) -> Result<(), DirectoryError> {
         let is_due = self.generation != Some(generation)
@@ -191,9 +205,9 @@ impl Sweep {
         while let Some(part) = self.part
             && looked_at < SWEPT_AT_ONCE
         {
-            let users = shared.router.users_of(part);
+            let users = household.router.users_of(part);
             looked_at += users.len();
-            recheck_some(shared, &users, self.may_come_back()).await?;
+            recheck_some(household, &users, self.may_come_back()).await?;
             self.part = Some(part + 1).filter(|part| *part < SHARDS);
             if self.part.is_none() {
                 self.known = Some(self.replacements);
@@ -203,14 +217,14 @@ impl Sweep {
     }
 }
 
-fn say_what_ended(shared: &Shared) {
+fn say_what_ended(household: &Household) {
     let Ended {
         lives,
         messages,
         retained,
         sessions,
         hidden,
-    } = shared.router.take_ended();
+    } = household.router.take_ended();
     if hidden > 0 {
         tracing::warn!(
             accounts = hidden,
@@ -229,29 +243,29 @@ fn say_what_ended(shared: &Shared) {
     }
 }
 
-async fn recheck(shared: &Shared, may_come_back: bool) -> Result<(), DirectoryError> {
+async fn recheck(household: &Household, may_come_back: bool) -> Result<(), DirectoryError> {
     let mut users = Vec::new();
-    for some in shared.router.connected_users() {
+    for some in household.router.connected_users() {
         users.extend(some);
         if users.len() >= ACCOUNTS_AT_ONCE {
-            recheck_some(shared, &users, may_come_back).await?;
+            recheck_some(household, &users, may_come_back).await?;
             users.clear();
         }
     }
-    recheck_some(shared, &users, may_come_back).await
+    recheck_some(household, &users, may_come_back).await
 }
 
 async fn recheck_some(
-    shared: &Shared,
+    household: &Household,
     users: &[UserId],
     may_come_back: bool,
 ) -> Result<(), DirectoryError> {
-    let accounts = shared.directory.accounts(users).await?;
-    let now = shared.clock.now();
+    let accounts = household.directory.accounts(users).await?;
+    let now = household.clock.now();
     for (user, account) in users.iter().zip(accounts) {
         let mut answers = Answers::of(account);
-        while let Err(question) = shared.router.recheck(user, &answers, may_come_back, now) {
-            ask(shared, question, &mut answers).await?;
+        while let Err(question) = household.router.recheck(user, &answers, may_come_back, now) {
+            ask(household, question, &mut answers).await?;
         }
     }
     Ok(())
@@ -264,23 +278,5 @@ pub(crate) async fn watch_tls(tls: Arc<Tls>, mut stop: watch::Receiver<bool>) {
         let tls = tls.clone();
         let look = tokio::task::spawn_blocking(move || tls.reload_if_changed());
         look.await.expect("reading TLS files does not panic");
-    }
-}
-
-pub(crate) fn ticks(period: Duration) -> tokio::time::Interval {
-    let mut ticks = tokio::time::interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-/// Waits for the next tick; false when the server stops.
-pub(crate) async fn next(
-    ticks: &mut tokio::time::Interval,
-    stop: &mut watch::Receiver<bool>,
-) -> bool {
-    tokio::select! {
-        biased;
-        _ = stop.wait_for(|stop| *stop) => false,
-        _ = ticks.tick() => true,
     }
 }

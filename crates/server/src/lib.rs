@@ -9,7 +9,7 @@
 //! - `deferred_acks`: acknowledgements are reaped with the next message, without a wake-up of their own.
 //! - `http`, `health`: what is served besides MQTT.
 //! - `housekeeping`: what is done without a packet asking for it. `presence`: telling friends who is there.
-//!   `clock`: the time.
+//!   `clock`: the time. `ticks`: what is done again and again.
 //! - [`cli`]: the commands. [`client`]: a small MQTT client for two of them. [`logging`]: the logs.
 //!   `client_log`: what they say of single clients.
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
@@ -42,6 +42,7 @@ pub mod push;
 pub mod serve;
 pub mod settings;
 mod threads;
+mod ticks;
 pub mod tls;
 mod turns;
 mod websocket;

@@ -3,15 +3,14 @@
 //! One thing is told after another, each as the directory stands at that moment. What takes long, because
 //! somebody has many friends or the file is locked, holds up nothing but what is to be told after it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jam_core::router::DuePresence;
 use tokio::sync::watch;
 
-use crate::connection::Shared;
 use crate::directory::{DirectoryError, Place, Who};
-use crate::housekeeping::{next, ticks};
+use crate::housekeeping::Household;
+use crate::ticks::{next, ticks};
 
 /// How often it is looked whether there is something to tell.
 const TICK: Duration = Duration::from_millis(50);
@@ -22,15 +21,15 @@ const ROOM_TIME: Duration = Duration::from_millis(10);
 const ROOM_TRIES: u32 = 20;
 
 /// Tells what there is to tell, until the server stops.
-pub(crate) async fn tell_presence(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn tell_presence(household: Household, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(TICK);
     let mut failing = false;
     while next(&mut ticks, &mut stop).await {
-        while let Some(due) = shared.router.next_presence() {
+        while let Some(due) = household.router.next_presence() {
             let told = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                told = tell(&shared, &due) => told,
+                told = tell(&household, &due) => told,
             };
             match &told {
                 Err(error) if !failing => {
@@ -44,36 +43,36 @@ pub(crate) async fn tell_presence(shared: Arc<Shared>, mut stop: watch::Receiver
     }
 }
 
-async fn tell(shared: &Shared, due: &DuePresence) -> Result<(), DirectoryError> {
+async fn tell(household: &Household, due: &DuePresence) -> Result<(), DirectoryError> {
     if due.has_changed() {
-        tell_of_change(shared, due).await?;
+        tell_of_change(household, due).await?;
     }
     if due.has_subscribed() {
-        tell_subscriber(shared, due).await?;
+        tell_subscriber(household, due).await?;
     }
     Ok(())
 }
 
-async fn tell_of_change(shared: &Shared, due: &DuePresence) -> Result<(), DirectoryError> {
-    let (directory, mut place) = (&shared.directory, Some(Place::START));
+async fn tell_of_change(household: &Household, due: &DuePresence) -> Result<(), DirectoryError> {
+    let (directory, mut place) = (&household.directory, Some(Place::START));
     while let Some(from) = place {
         let some = directory.friends(due.user(), Who::SeesHim, from).await?;
-        let now = shared.clock.now();
-        shared.router.tell_of_change(due, &some.friends, now);
+        let now = household.clock.now();
+        household.router.tell_of_change(due, &some.friends, now);
         place = some.next;
     }
     Ok(())
 }
 
-async fn tell_subscriber(shared: &Shared, due: &DuePresence) -> Result<(), DirectoryError> {
-    let (directory, mut place) = (&shared.directory, Some(Place::START));
+async fn tell_subscriber(household: &Household, due: &DuePresence) -> Result<(), DirectoryError> {
+    let (directory, mut place) = (&household.directory, Some(Place::START));
     let mut tries = ROOM_TRIES;
     while let Some(from) = place {
         let some = directory.friends(due.user(), Who::IsSeen, from).await?;
         let mut left = &some.friends[..];
         loop {
-            let now = shared.clock.now();
-            let told = shared.router.tell_subscriber(due, left, now);
+            let now = household.clock.now();
+            let told = household.router.tell_subscriber(due, left, now);
             left = &left[told..];
             if left.is_empty() {
                 break;

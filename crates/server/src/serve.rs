@@ -31,7 +31,7 @@ use crate::descriptors;
 use crate::directory::SqliteDirectory;
 use crate::handshakes::Handshakes;
 use crate::health::Health;
-use crate::housekeeping;
+use crate::housekeeping::{self, Household};
 use crate::http::Http;
 use crate::listener::{Listener, Serves, Service, bind};
 use crate::mailbox::{self, SqliteMailbox};
@@ -115,14 +115,14 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         push::audience(&settings.push, notifier.as_deref()),
     );
     let router = Router::new(rules, directory.clone(), mailbox.clone());
-    let clock = restore(&*mailbox, found, &router)?;
+    let clock = Arc::new(restore(&*mailbox, found, &router)?);
     let shared = Arc::new(Shared {
         clock,
         router,
         directory,
-        deferred_acks: DeferredAcks::new(settings.listen.defer_acks),
+        deferred_acks: Arc::new(DeferredAcks::new(settings.listen.defer_acks)),
         turns: Turns::default(),
-        client_log: ClientLog::new(limits.failed_auth_window),
+        client_log: Arc::new(ClientLog::new(limits.failed_auth_window)),
     });
     let permits = ConnectionPermits::new(
         descriptors::places(
@@ -298,17 +298,26 @@ fn housekeepers(
     notifier: Option<Arc<dyn Notifier>>,
 ) -> Crew {
     let mut crew = Crew::new();
-    crew.spawn(|stop| clock::watch(shared.clone(), mailbox.clone(), stop));
-    crew.spawn(|stop| housekeeping::keep_time(shared.clone(), stop));
-    crew.spawn(|stop| housekeeping::end_graces(shared.clone(), stop));
-    crew.spawn(|stop| client_log::sum_up(shared.clone(), stop));
-    crew.spawn(|stop| presence::tell_presence(shared.clone(), stop));
-    crew.spawn(|stop| housekeeping::watch_directory(shared.clone(), health.clone(), stop));
+    let household = Household {
+        clock: shared.clock.clone(),
+        router: shared.router.clone(),
+        directory: shared.directory.clone(),
+    };
+    let (clock, router) = (&household.clock, &household.router);
+    crew.spawn(|stop| clock::watch(clock.clone(), router.clone(), mailbox.clone(), stop));
+    crew.spawn(|stop| housekeeping::keep_time(household.clone(), stop));
+    crew.spawn(|stop| {
+        let deferred_acks = shared.deferred_acks.clone();
+        housekeeping::end_graces(clock.clone(), router.clone(), deferred_acks, stop)
+    });
+    crew.spawn(|stop| client_log::sum_up(shared.client_log.clone(), stop));
+    crew.spawn(|stop| presence::tell_presence(household.clone(), stop));
+    crew.spawn(|stop| housekeeping::watch_directory(household.clone(), health.clone(), stop));
     if let Some(tls) = tls {
         crew.spawn(|stop| housekeeping::watch_tls(tls.clone(), stop));
     }
     if let Some(notifier) = notifier {
-        crew.spawn(|stop| dispatcher::send_pushes(shared.clone(), notifier, stop));
+        crew.spawn(|stop| dispatcher::send_pushes(household.clone(), notifier, stop));
     }
     crew
 }

@@ -61,12 +61,12 @@ const READ_AHEAD_BYTES: usize = 64 * 1024;
 
 /// What all connections share.
 pub(crate) struct Shared {
-    pub(crate) clock: Clock,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) router: Arc<Router>,
     pub(crate) directory: Arc<SqliteDirectory>,
-    pub(crate) deferred_acks: DeferredAcks,
+    pub(crate) deferred_acks: Arc<DeferredAcks>,
     pub(crate) turns: Turns,
-    pub(crate) client_log: ClientLog,
+    pub(crate) client_log: Arc<ClientLog>,
 }
 
 /// What the loop asks of a stream besides bytes.

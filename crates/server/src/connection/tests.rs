@@ -49,12 +49,12 @@ pub(super) fn shared(path: &std::path::Path) -> Arc<Shared> {
     };
     let router = Router::new(rules, directory.clone(), Arc::new(FaultyStore::default()));
     Arc::new(Shared {
-        clock: Clock::start(router.adjustments().clone(), None).0,
+        clock: Arc::new(Clock::start(router.adjustments().clone(), None).0),
         router,
         directory,
-        deferred_acks: DeferredAcks::new(true),
+        deferred_acks: Arc::new(DeferredAcks::new(true)),
         turns: Turns::default(),
-        client_log: ClientLog::new(Duration::from_secs(600)),
+        client_log: Arc::new(ClientLog::new(Duration::from_secs(600))),
     })
 }
 

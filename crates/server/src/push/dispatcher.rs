@@ -20,8 +20,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::pace::{Failure, Pace, backoff};
 use super::receivers::Receivers;
 use super::{Delivery, Notifier, Push, Scope};
-use crate::connection::Shared;
 use crate::directory::SqliteDirectory;
+use crate::housekeeping::Household;
 
 /// How often it is looked whether a push that waits may be tried again.
 const TICK: Duration = Duration::from_millis(250);
@@ -38,14 +38,14 @@ const MAX_KINDS: usize = 32;
 
 /// Sends what is due until the server stops.
 pub(crate) async fn send_pushes(
-    shared: Arc<Shared>,
+    household: Household,
     notifier: Arc<dyn Notifier>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let router = shared.router.clone();
-    let mut dispatcher = Dispatcher::new(shared.clone(), notifier);
+    let router = household.router.clone();
+    let mut dispatcher = Dispatcher::new(household.clone(), notifier);
     loop {
         let has_room = dispatcher.has_room();
         tokio::select! {
@@ -54,7 +54,7 @@ pub(crate) async fn send_pushes(
             Some(tried) = dispatcher.under_way.join_next() => {
                 dispatcher.settle(tried.expect("a try neither panics nor is cancelled"));
             }
-            push = std::future::poll_fn(|context| router.poll_push(context, shared.clock.now())), if has_room => {
+            push = std::future::poll_fn(|context| router.poll_push(context, household.clock.now())), if has_room => {
                 dispatcher.start(push);
             }
             _ = ticks.tick() => {}
@@ -65,7 +65,7 @@ pub(crate) async fn send_pushes(
 }
 
 struct Dispatcher {
-    shared: Arc<Shared>,
+    household: Household,
     notifier: Arc<dyn Notifier>,
     under_way: JoinSet<Tried>,
     pace: Pace,
@@ -100,9 +100,9 @@ struct Log {
 }
 
 impl Dispatcher {
-    fn new(shared: Arc<Shared>, notifier: Arc<dyn Notifier>) -> Self {
+    fn new(household: Household, notifier: Arc<dyn Notifier>) -> Self {
         Self {
-            shared,
+            household,
             notifier,
             under_way: JoinSet::new(),
             pace: Pace::default(),
@@ -116,25 +116,25 @@ impl Dispatcher {
     }
 
     fn start(&mut self, push: DuePush) {
-        let now = self.shared.clock.now();
+        let now = self.household.clock.now();
         if now.since(push.since()) > MAX_AGE {
             self.log.expired += 1;
-            self.shared
+            self.household
                 .router
                 .push_settled(push, PushOutcome::Dropped, now);
             return;
         }
         if let Err(wait) = self.receivers.start(push.receiver(), Instant::now()) {
             let outcome = PushOutcome::Deferred(now + wait);
-            self.shared.router.push_settled(push, outcome, now);
+            self.household.router.push_settled(push, outcome, now);
             return;
         }
         self.pace.started();
-        let (shared, notifier) = (self.shared.clone(), self.notifier.clone());
+        let (household, notifier) = (self.household.clone(), self.notifier.clone());
         self.under_way.spawn(async move {
             let began = Instant::now();
-            let since = shared.clock.stamp(push.since());
-            let result = attempt(&shared.directory, &*notifier, &push, since).await;
+            let since = household.clock.stamp(push.since());
+            let result = attempt(&household.directory, &*notifier, &push, since).await;
             Tried {
                 push,
                 began,
@@ -149,13 +149,13 @@ impl Dispatcher {
             began,
             result,
         } = tried;
-        let now = self.shared.clock.now();
+        let now = self.household.clock.now();
         let wait = self.learn(&push, began, &result);
         if let Attempt::Made(Delivery::Rejected { kind }) = &result {
             self.log.refused(kind);
         }
         let outcome = outcome(&result, now + wait);
-        self.shared.router.push_settled(push, outcome, now);
+        self.household.router.push_settled(push, outcome, now);
     }
 
     /// Tells pace and receivers what a try says of them. How long the push waits, if it is to be tried again.
@@ -197,7 +197,7 @@ impl Dispatcher {
     }
 
     fn say(&mut self) {
-        let waiting = self.shared.router.waiting_pushes() + self.under_way.len();
+        let waiting = self.household.router.waiting_pushes() + self.under_way.len();
         self.pace.say(waiting, Instant::now());
         // Together: after an outage of a day they come in crowds.
         if self.log.expired > 0 && self.under_way.is_empty() {
