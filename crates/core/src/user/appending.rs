@@ -60,25 +60,16 @@ impl User {
         numbers: &Sequence,
         effects: &mut Effects,
     ) -> Result<Appended, Refusal> {
-        let New {
-            mut message,
-            destination,
-            origin,
-            may_wait,
-            may_push,
-            life: _,
-            only_for: _,
-        } = new;
-        let now = message.received_at;
+        let mut message = new.message;
         let kept = message.qos != QoS::AtMostOnce;
-        let kind = match destination {
+        let kind = match new.destination {
             Destination::Inbox => {
                 message.retain = false;
                 Kind::Inbox
             }
             Destination::OwnChannel => Kind::Channel,
         };
-        let (readers, live) = self.readers(&message, origin, effects);
+        let (readers, live) = self.readers(&message, new.origin, effects);
         let wanted = !readers.is_empty() || (kept && kind == Kind::Inbox);
         if wanted && kept && !self.has_room(&message, limits, effects) {
             return Err(refusals::QUOTA);
@@ -95,50 +86,28 @@ impl User {
         } else {
             Writes::new()
         };
-        let is_retained = !retained.is_empty();
-        if !kept && may_push && !self.is_connected() {
-            let push = self.expect_ack(
-                &message.sender,
-                0,
-                message.expires_at,
-                now,
-                &limits.push,
-                effects,
-            );
+        let push = Some(&limits.push).filter(|_| new.may_push);
+        if !kept && !self.is_connected() {
+            let push = push.and_then(|rules| self.expect_ack(&message, 0, rules, effects));
             push.into_iter().for_each(|push| effects.write(push));
         }
         if !wanted || (!kept && !self.has_room_for_ephemeral(&message, effects)) {
             return Ok(Appended::NotKept(retained));
         }
-        let residence = match message.qos {
-            QoS::AtMostOnce => Residence::MemoryOnly,
-            // That its readers have it does not keep it for who subscribes later.
-            QoS::AtLeastOnce if live && may_wait && !is_retained => Residence::Grace,
-            QoS::AtLeastOnce => Residence::Stored,
-            QoS::ExactlyOnce => Residence::Committing,
-        };
+        // That its readers have it does not keep a retained message for devices that subscribe later.
+        let may_wait = live && new.may_wait && retained.is_empty();
+        let residence = residence(message.qos, may_wait);
         let seq = numbers.next();
-        self.mailbox.append(
-            seq,
-            message.clone(),
-            kind,
-            residence,
-            readers,
-            limits.max_age,
-        );
+        let copy = message.clone();
+        self.mailbox
+            .append(seq, copy, kind, residence, readers, limits.max_age);
         Ok(match residence {
             Residence::MemoryOnly => Appended::NotKept(retained),
             Residence::Grace => Appended::Grace(seq, message.weight() + ENTRY_BYTES),
             Residence::Committing | Residence::Stored => {
-                let append = Mailbox::to_append(seq, &self.id, message, kind, readers);
-                let push = if may_push {
-                    let (sender, expires_at) = (&append.message.sender, append.message.expires_at);
-                    self.expect_ack(sender, seq, expires_at, now, &limits.push, effects)
-                } else {
-                    None
-                };
+                let push = push.and_then(|rules| self.expect_ack(&message, seq, rules, effects));
                 Appended::Store {
-                    append,
+                    append: Mailbox::to_append(seq, &self.id, message, kind, readers),
                     retained,
                     pushes: push.into_iter().collect(),
                 }
@@ -221,9 +190,7 @@ impl User {
             .into_detached();
         let entry = self.mailbox.get(seq)?;
         let (kind, waits_for) = (entry.kind, entry.waits_for());
-        let (sender, received_at) = (message.sender.clone(), message.received_at);
-        let expires_at = message.expires_at;
-        let append = Mailbox::to_append(seq, &self.id, message, kind, waits_for);
+        let append = Mailbox::to_append(seq, &self.id, message.clone(), kind, waits_for);
         let mut writes: Writes = SmallVec::from_iter([Write::Append(append)]);
         if entry.is_acknowledged() {
             let waits_for = waits_for.bits();
@@ -239,10 +206,10 @@ impl User {
         }
         if let Some(rules) = push
             && kind == Kind::Inbox
-            && sender != self.id
+            && message.sender != self.id
             && !entry.is_acknowledged()
         {
-            writes.extend(self.expect_ack(&sender, seq, expires_at, received_at, rules, effects));
+            writes.extend(self.expect_ack(&message, seq, rules, effects));
         }
         Some(writes)
     }
@@ -312,5 +279,15 @@ impl User {
         if let Some(device) = devices.find(|device| device.id() == Some(session)) {
             device.session.release(packet_id);
         }
+    }
+}
+
+/// Where a message begins. At QoS 1 it may wait in memory for its readers; at QoS 2 it is delivered once it is stored.
+fn residence(qos: QoS, may_wait: bool) -> Residence {
+    match qos {
+        QoS::AtMostOnce => Residence::MemoryOnly,
+        QoS::AtLeastOnce if may_wait => Residence::Grace,
+        QoS::AtLeastOnce => Residence::Stored,
+        QoS::ExactlyOnce => Residence::Committing,
     }
 }

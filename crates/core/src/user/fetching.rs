@@ -36,7 +36,7 @@ pub(crate) struct Fetched {
     pub(crate) deliveries: SmallVec<[Delivery; 16]>,
     /// There is more, and the window is closed.
     pub(crate) held_back: bool,
-    /// There is no more at the moment; whatever comes wakes the connection.
+    /// There is no more at the moment; the next message wakes the connection.
     pub(crate) is_all: bool,
     /// Bytes of the deliveries, as they weigh.
     bytes: u64,
@@ -64,6 +64,12 @@ impl Fetched {
         self.bytes += message.weight();
         self.deliveries.push(Delivery::Publish(message, terms));
     }
+
+    /// What comes next needs a place in the window.
+    fn hold_back(&mut self) -> Halt {
+        self.held_back = true;
+        Halt::Window
+    }
 }
 
 impl Room {
@@ -87,7 +93,7 @@ enum Halt {
     Window,
     /// There is enough for now.
     Enough,
-    /// Whatever is missing will wake the connection, or an acknowledgement will.
+    /// Blocked: a commit, a load or an acknowledgement wakes the connection.
     Wait,
 }
 
@@ -141,6 +147,37 @@ impl User {
 }
 
 impl Device {
+    /// The entry gets a packet id. It is sent now, or, if it `waits`, when the store has the id.
+    fn put_in_flight(
+        &mut self,
+        entry: &Entry,
+        qos: QoS,
+        waits: bool,
+        effects: &mut Effects,
+    ) -> PacketId {
+        let seq = entry.seq;
+        self.session.cursor = seq;
+        let state = if waits {
+            SendState::AwaitingStore
+        } else {
+            SendState::Sent
+        };
+        let packet_id = self.session.send(seq, qos, state);
+        if let Some(id) = self.id().filter(|_| waits || entry.is_stored()) {
+            let flight = match qos {
+                QoS::ExactlyOnce => OutboundState::AwaitsPubRec(seq),
+                _ => OutboundState::AwaitsPubAck(seq),
+            };
+            let awaits = waits.then(|| Awaits::Device(Which::Lasting(id), Some(packet_id)));
+            let mut writes = Writes::from_iter([Write::InFlight(id, packet_id, flight)]);
+            if entry.is_retained() {
+                writes.extend(self.end_claim(seq));
+            }
+            effects.writes.push((writes, awaits));
+        }
+        packet_id
+    }
+
     /// Has the store told how far messages of QoS 1 will have been sent, unless it is being told something already:
     /// as far as the window is open.
     fn move_horizon(
@@ -211,8 +248,7 @@ fn send_due(
             continue;
         }
         if !it.in_window && device.session.on_the_way() >= room.window {
-            fetched.held_back = true;
-            halt = Some(Halt::Window);
+            halt = Some(fetched.hold_back());
             continue;
         }
         let entry = mailbox
@@ -266,89 +302,43 @@ fn send_new(
         if entry.residence == Residence::Committing {
             return Ok(());
         }
-        let (seq, stored) = (entry.seq, entry.is_stored());
-        if entry.is_expired(now) {
-            pass_by(device, seq);
-            continue;
-        }
+        let seq = entry.seq;
         let is_open =
             device.session.on_the_way() < room.window && device.session.has_free_packet_id();
-        let Some(message) = content(device, entry) else {
-            if is_open || entry.qos == QoS::AtMostOnce {
-                return Err(Halt::Load);
+        let (message, mut terms) = match Next::of(device, entry, room, now) {
+            Next::Send(message, terms) => (message, terms),
+            Next::Load if is_open || entry.qos == QoS::AtMostOnce => return Err(Halt::Load),
+            Next::Load => return Err(fetched.hold_back()),
+            Next::PassBy => {
+                pass_by(device, seq);
+                continue;
             }
-            fetched.held_back = true;
-            return Err(Halt::Window);
-        };
-        let Some(reads) = device.reads(&message.topic) else {
-            give_up(device, mailbox, seq, effects);
-            continue;
-        };
-        let mut terms = terms(device, entry, &message, reads, reads.qos.min(message.qos));
-        if !room.takes(&message, terms, now) {
-            // MQTT 5.0, section 3.1.2.11.4. What is kept in the inbox waits on, for a connection that takes it.
-            if entry.is_kept_in_inbox() {
-                device.session.cursor = seq;
-                device.unload(seq);
-            } else {
+            Next::GiveUp => {
                 give_up(device, mailbox, seq, effects);
+                continue;
             }
-            continue;
-        }
-        // The device may remember the id, whatever becomes of the message. A retained message may be older than what
-        // the device has been sent, so its number says nothing of whether it may have been sent.
-        let is_retained = entry.is_retained();
-        let stores_first = device.id().is_some()
-            && match terms.qos {
-                QoS::AtMostOnce => false,
-                QoS::AtLeastOnce => is_retained && room.can_store,
-                QoS::ExactlyOnce => true,
-            };
-        if held_up && !stores_first {
+        };
+        let stored_first = StoredFirst::of(device, entry, terms.qos, room);
+        if held_up && stored_first != StoredFirst::PacketId {
             return Err(Halt::Wait);
         }
-        if terms.qos != QoS::AtMostOnce && !is_open {
-            fetched.held_back = true;
-            return Err(Halt::Window);
-        }
-        let is_seen = seq <= device.maybe_sent_now && device.maybe_sent_now_is_stored;
-        if terms.qos == QoS::AtLeastOnce
-            && stored
-            && device.id().is_some()
-            && room.can_store
-            && !is_retained
-            && !is_seen
-        {
-            device.move_horizon(user, mailbox, room, effects);
-            return Err(Halt::Wait);
-        }
-        device.session.cursor = seq;
         if terms.qos == QoS::AtMostOnce {
-            // It cannot be acknowledged: to be sent is all that it can hope for.
+            // QoS 0 is complete once sent.
             give_up(device, mailbox, seq, effects);
             fetched.publish(message, terms);
             continue;
         }
-        let due = if stores_first {
-            SendState::AwaitingStore
-        } else {
-            SendState::Sent
-        };
-        let packet_id = device.session.send(seq, terms.qos, due);
-        mailbox.sent(seq, device.slot);
-        if let Some(id) = device.id().filter(|_| stored || stores_first) {
-            let flight = match terms.qos {
-                QoS::ExactlyOnce => OutboundState::AwaitsPubRec(seq),
-                _ => OutboundState::AwaitsPubAck(seq),
-            };
-            let awaits = stores_first.then(|| Awaits::Device(Which::Lasting(id), Some(packet_id)));
-            let mut writes = Writes::from_iter([Write::InFlight(id, packet_id, flight)]);
-            if is_retained {
-                writes.extend(device.end_claim(seq));
-            }
-            effects.writes.push((writes, awaits));
+        if !is_open {
+            return Err(fetched.hold_back());
         }
-        if stores_first {
+        if stored_first == StoredFirst::Horizon {
+            device.move_horizon(user, mailbox, room, effects);
+            return Err(Halt::Wait);
+        }
+        let waits = stored_first == StoredFirst::PacketId;
+        let packet_id = device.put_in_flight(entry, terms.qos, waits, effects);
+        mailbox.sent(seq, device.slot);
+        if waits {
             held_up = true;
             // It is needed again when the store has the packet id.
             device.keep(seq, message);
@@ -359,6 +349,66 @@ fn send_new(
         fetched.publish(message, terms);
     }
     Ok(())
+}
+
+/// What becomes of the next entry of a device.
+enum Next {
+    /// It is to be sent, under a packet id if its QoS needs one.
+    Send(Arc<Message>, Terms),
+    /// Its content is in the store.
+    Load,
+    /// This connection goes on behind it. It stays in the log, or its age ends it.
+    PassBy,
+    /// It counts as delivered.
+    GiveUp,
+}
+
+impl Next {
+    fn of(device: &Device, entry: &Entry, room: Room, now: Time) -> Self {
+        if entry.is_expired(now) {
+            return Self::PassBy;
+        }
+        let Some(message) = content(device, entry) else {
+            return Self::Load;
+        };
+        let Some(reads) = device.reads(&message.topic) else {
+            return Self::GiveUp;
+        };
+        let terms = terms(device, entry, &message, reads, reads.qos.min(message.qos));
+        if room.takes(&message, terms, now) {
+            Self::Send(message, terms)
+        } else if entry.is_kept_in_inbox() {
+            // MQTT 5.0, section 3.1.2.11.4. It waits on, for a connection that takes it.
+            Self::PassBy
+        } else {
+            Self::GiveUp
+        }
+    }
+}
+
+/// What the store has to have before an entry is sent, in a session that outlives its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StoredFirst {
+    Nothing,
+    /// The packet id: the device may remember it, whatever becomes of the message.
+    PacketId,
+    /// That everything up to this entry may have been sent.
+    Horizon,
+}
+
+impl StoredFirst {
+    fn of(device: &Device, entry: &Entry, qos: QoS, room: Room) -> Self {
+        let is_stored = || device.maybe_sent_now_is_stored && entry.seq <= device.maybe_sent_now;
+        match qos {
+            _ if device.id().is_none() => Self::Nothing,
+            QoS::ExactlyOnce => Self::PacketId,
+            QoS::AtLeastOnce if !room.can_store => Self::Nothing,
+            // It may be older than what the device has been sent, so its number does not say whether it may have been.
+            QoS::AtLeastOnce if entry.is_retained() => Self::PacketId,
+            QoS::AtLeastOnce if entry.is_stored() && !is_stored() => Self::Horizon,
+            QoS::AtMostOnce | QoS::AtLeastOnce => Self::Nothing,
+        }
+    }
 }
 
 /// The entry has expired: it is not sent, and leaves without this device's doing.

@@ -21,6 +21,7 @@ use foldhash::fast::RandomState;
 use super::{Alarm, Effects, User};
 use crate::ids::UserId;
 use crate::mailbox::Mailbox;
+use crate::message::Message;
 use crate::push::{DuePush, PushOutcome, PushRules};
 use crate::store::{PushRecord, Seq, Write};
 use crate::time::Time;
@@ -205,13 +206,13 @@ impl User {
     /// push is owed if nobody is connected. What is to be kept of that together with the message.
     pub(super) fn expect_ack(
         &mut self,
-        sender: &UserId,
+        message: &Message,
         seq: Seq,
-        expires_at: Time,
-        now: Time,
         rules: &PushRules,
         effects: &mut Effects,
     ) -> Option<Write> {
+        let (sender, expires_at) = (&message.sender, message.expires_at);
+        let now = message.received_at;
         let connected = self.is_connected();
         let pushes = self.pushes.get_or_insert_default();
         if !pushes.by_sender.contains_key(sender) {
