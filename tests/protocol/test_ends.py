@@ -136,6 +136,23 @@ def test_last_words_behind_frames_that_hold_nothing(start, version, end):
         reader.quiet()
 
 
+@pytest.mark.parametrize("transport", ["tls", "wss"])
+def test_last_words_before_a_reset_through_tls(tls_server, version, transport):
+    """Of a client that says all it has to say and is gone, with the last flight of its handshake if it can."""
+    me, friend = tls_server.friends()
+    with tls_server.listener(friend, version) as reader:
+        for n in range(10):
+            client = tls_server.dial(version, transport)
+            client.send(
+                connect(me.client_id(), me.id, me.token, version),
+                publish(friend.inbox, me.message(str(n)), 1, 9, version=version),
+                disconnect(version),
+            )
+            tcp = client.stream if transport == "tls" else client.stream.tcp
+            reset(tcp)
+            assert reader.message().payload == me.message(str(n))
+
+
 def slow_line(server, takes):
     """An address: what is sent there reaches the server 8 KB at a time, and so many bytes come back."""
     listening = socket.create_server(("127.0.0.1", 0))

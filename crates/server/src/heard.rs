@@ -7,6 +7,9 @@
 //! nothing for a task that has had its share. Where a connection is about to be judged, [`WakeFlag::set_asks_kernel`] has
 //! the kernel asked instead (`what_the_runtime_has_not_noticed_is_read`): once, so that a flood of what is nothing above
 //! ends the task's turn all the same.
+//!
+//! While a TLS handshake is under way, a write to a client that has gone is no error: what the client sent with its part of the
+//! handshake is still to be read (`what_a_client_sends_before_it_goes_is_read`). The next write says it.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -23,11 +26,32 @@ use crate::permits::WakeFlag;
 pub(crate) struct Heard<S> {
     stream: S,
     wake_flag: Arc<WakeFlag>,
+    in_handshake: bool,
 }
 
 impl<S> Heard<S> {
     pub(crate) fn new(stream: S, wake_flag: Arc<WakeFlag>) -> Self {
-        Self { stream, wake_flag }
+        Self {
+            stream,
+            wake_flag,
+            in_handshake: false,
+        }
+    }
+
+    pub(crate) fn begin_handshake(&mut self) {
+        self.in_handshake = true;
+    }
+
+    pub(crate) fn end_handshake(&mut self) {
+        self.in_handshake = false;
+    }
+
+    /// What the handshake is told of a write of so many bytes.
+    fn wrote(&self, written: io::Result<usize>, len: usize) -> io::Result<usize> {
+        match written {
+            Err(error) if self.in_handshake && is_peer_gone(&error) => Ok(len),
+            written => written,
+        }
     }
 }
 
@@ -55,6 +79,11 @@ fn is_none_yet(error: &io::Error) -> bool {
     matches!(error.kind(), Interrupted | WouldBlock)
 }
 
+fn is_peer_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
+}
+
 impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Heard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -80,7 +109,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        Poll::Ready(self.wrote(written, bytes.len()))
     }
 
     fn poll_write_vectored(
@@ -88,7 +118,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        Poll::Ready(self.wrote(written, len))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -239,10 +239,11 @@ impl Accepted {
     }
 
     fn begin(self, stream: TcpStream) {
-        let stream = Heard::new(stream, self.permit.wake_flag().clone());
+        let mut stream = Heard::new(stream, self.permit.wake_flag().clone());
         match &self.service.tls {
             None => self.spawn(stream),
             Some((tls, handshakes)) => {
+                stream.begin_handshake();
                 let accept = Box::pin(tls.acceptor().accept(stream));
                 let handshake = handshakes.run(self.address.into(), accept);
                 self.thread.clone().spawn(self.shake_hands(handshake));
@@ -257,7 +258,10 @@ impl Accepted {
             _ = self.permit.ended() => return,
         };
         match shaken {
-            Ok(Ok(stream)) => self.spawn(stream),
+            Ok(Ok(mut stream)) => {
+                stream.get_mut().0.end_handshake();
+                self.spawn(stream);
+            }
             Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS handshake"),
             Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
         }
