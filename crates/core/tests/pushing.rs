@@ -804,7 +804,7 @@ fn what_cannot_be_kept_is_not_told() {
     bench.run();
     let id = writer.publish("/2/inbox", packets::message("1", "hello"), AtLeastOnce);
     assert_eq!(bench.next_push(), None);
-    disk.fail(usize::MAX);
+    disk.fail();
     bench.run();
     let text = "the server cannot keep messages at the moment";
     writer.expect_refusal("mailbox", text, id);
@@ -864,7 +864,8 @@ fn a_message_that_is_refused_leaves_the_deadline_of_another() {
     writer.publish("/2/inbox", packets::message("1", "one"), AtLeastOnce);
     writer.publish("/2/inbox", packets::message("1", "two"), AtLeastOnce);
     assert_eq!(disk.waiting(), 2);
-    disk.fail(1);
+    disk.commit(1);
+    disk.fail();
     disk.at_once(true);
     bench.advance(DEADLINE);
     expect_push(&bench);

@@ -512,7 +512,7 @@ fn what_is_retained_is_never_changed_by_what_is_refused() {
             }
             disk(&bench).at_once(false);
             let id = try_retain(&writer, "/1/x", payload, qos, None);
-            disk(&bench).fail(usize::MAX);
+            disk(&bench).fail();
             bench.run();
             let case = format!("{payload:?} {qos:?} {reads} {is_killed}");
             // Who is told no sees nothing change; who sees the change is told no such thing.

@@ -221,13 +221,11 @@ impl CrashingStore {
         }
     }
 
-    /// Fails to commit the first `count` calls. Those that [may be](is_refusable) are rejected: the message and what stands
-    /// or falls with it; whatever else they hold waits again, as the others do.
-    pub fn fail(&self, count: usize) {
+    /// Fails to commit. The calls that [may be](is_refusable) are rejected, those that came since with them: the message
+    /// and what stands or falls with it; whatever else they hold waits again, as the others do.
+    pub fn fail(&self) {
         let rejected = {
             let mut state = self.state();
-            let count = count.min(state.calls.len());
-            let rest = state.calls.split_off(count);
             let mut rejected = Vec::new();
             for mut call in std::mem::take(&mut state.calls) {
                 if is_refusable(&call.writes) {
@@ -243,7 +241,6 @@ impl CrashingStore {
                     state.calls.push_back(call);
                 }
             }
-            state.calls.extend(rest);
             rejected
         };
         rejected.into_iter().for_each(OnCommit::rejected);

@@ -322,7 +322,7 @@ impl Hostile<'_> {
                 self.bench.crash();
                 self.crashed = true;
             }
-            1 => disk.fail(some),
+            1 => disk.fail(),
             2 => {
                 let _ = disk.read();
             }

@@ -239,6 +239,19 @@ impl<C> Pending<C> {
         (again, rejected)
     }
 
+    /// The same of calls that nobody has tried to commit, to be refused because the disk is in trouble.
+    pub(super) fn refuse(&mut self, kept: &mut Kept) -> Vec<C> {
+        let calls = self.take_calls();
+        if !calls.iter().any(|call| call.refusable) {
+            self.calls = calls;
+            return Vec::new();
+        }
+        let (mut rest, refused) = self.retry(calls, kept);
+        rest.early = self.take_early();
+        *self = rest;
+        refused
+    }
+
     /// Appends the calls of `later`.
     pub(super) fn absorb(&mut self, kept: &Kept, later: Self) {
         let offset = index(self.calls.len());

@@ -33,6 +33,8 @@ pub(super) struct Batch<C> {
     pub(super) ops: Arc<Pending<C>>,
     pub(super) calls: Vec<Call<C>>,
     pub(super) early: Vec<C>,
+    /// Completions of appends that came too late: the disk is in trouble.
+    pub(super) refused: Vec<C>,
     pub(super) clock: Option<ClockRecord>,
     /// How many calls had been pushed when it was taken.
     upto: u64,
@@ -233,10 +235,15 @@ impl<C> Shared<C> {
         self.state().stopping
     }
 
-    /// Takes what waits, as one batch.
+    /// Takes what waits, as one batch; in trouble without the appends, for those that came before have been refused.
     pub(super) fn take(&self) -> Batch<C> {
         let mut guard = self.state();
         let state = &mut *guard;
+        let refused = if self.trouble.load(Ordering::Relaxed) {
+            state.pending.refuse(&mut state.kept)
+        } else {
+            Vec::new()
+        };
         let spare = std::mem::take(&mut state.spare);
         let mut batch = std::mem::replace(&mut state.pending, spare);
         batch.note(&mut state.kept);
@@ -248,6 +255,7 @@ impl<C> Shared<C> {
             ops,
             calls,
             early,
+            refused,
             clock: state.clock,
             upto: state.pushed,
         }
@@ -283,12 +291,14 @@ impl<C> Shared<C> {
     }
 
     /// The batch is not in the file. What can be tried again waits again, before what came since. Says what is to be
-    /// rejected, and whether nothing waits.
+    /// rejected, and whether nothing waits. Appends that came since are rejected with the others: or else a message would
+    /// be kept before an earlier one of its sender, which comes again (PROTOCOL.md, section 7.3).
     pub(super) fn failed(&self, batch: Batch<C>) -> (Vec<C>, bool) {
         let mut guard = self.state();
         let state = &mut *guard;
         state.committing = None;
-        let (mut again, rejected) = batch.ops.retry(batch.calls, &mut state.kept);
+        let (mut again, mut rejected) = batch.ops.retry(batch.calls, &mut state.kept);
+        rejected.extend(state.pending.refuse(&mut state.kept));
         again.absorb(&state.kept, std::mem::take(&mut state.pending));
         state.pending = again;
         self.say(state);

@@ -143,6 +143,9 @@ impl<C: Completion> Writer<C> {
         std::mem::take(&mut batch.early)
             .into_iter()
             .for_each(C::committed);
+        std::mem::take(&mut batch.refused)
+            .into_iter()
+            .for_each(C::rejected);
         let new_numbers = self.applier.must_reserve(&batch.ops);
         let wrote =
             !batch.ops.is_idle() || self.is_failing() || new_numbers || !self.purged.is_empty();

@@ -31,7 +31,7 @@ impl Simulator<'_> {
             return Some(());
         };
         match (operation, choice) {
-            (27, 2) if self.fails => disk.fail(some),
+            (27, 2) if self.fails => disk.fail(),
             (27, _) => {
                 let _ = disk.read();
             }

@@ -119,6 +119,52 @@ fn what_is_tried_again_comes_before_what_came_since() {
     assert_eq!(setting.reopen().sessions[0].0.slot, 3);
 }
 
+/// A message that is refused comes again, perhaps much later, for its sender may be gone: a later one of theirs, which has
+/// come before that is known, is not kept before it (PROTOCOL.md, section 7.3).
+#[test]
+fn what_came_while_a_commit_failed_is_refused_with_it() {
+    let setting = Setting::new();
+    let other = rusqlite::Connection::open(setting.path().join("mailbox.db")).unwrap();
+    other.busy_timeout(PATIENCE).unwrap();
+    other
+        .execute_batch("BEGIN IMMEDIATE; ALTER TABLE message RENAME TO away")
+        .unwrap();
+    setting.ask(1, [append_of(1, "1", "first")]);
+    wait_until(|| setting.mailbox().shared.state().pending.is_empty());
+    setting.ask(2, [append_of(2, "1", "second")]);
+    setting.ask(3, [Write::Session(record(3))]);
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(setting.answer(), (1, Err(Rejected)));
+    assert_eq!(setting.answer(), (2, Err(Rejected)));
+    other
+        .execute_batch("ALTER TABLE away RENAME TO message")
+        .unwrap();
+    assert_eq!(setting.answer(), (3, Ok(())));
+    wait_until(|| setting.mailbox().accepts());
+    assert!(setting.load(&[1, 2]).is_empty());
+}
+
+/// The same of one whose sender had asked whether messages are taken just before, and the reserve has room for it.
+#[test]
+fn what_comes_too_late_finds_no_place_in_the_reserve() {
+    let setting = Setting::new();
+    let shared = &setting.mailbox().shared;
+    shared.max_pages.store(1, Ordering::Relaxed);
+    setting.ask(1, [append_of(1, "1", vec![0; LARGE])]);
+    assert_eq!(setting.answer(), (1, Err(Rejected)));
+    assert!(setting.mailbox().is_writable() && !setting.mailbox().accepts());
+    setting.ask(
+        2,
+        [
+            append_of(2, "1", "small"),
+            Write::Received(user("7"), 2, id(5)),
+        ],
+    );
+    setting.ask(3, [Write::Session(record(3))]);
+    assert_eq!(setting.answer(), (2, Err(Rejected)));
+    assert_eq!(setting.answer(), (3, Ok(())));
+}
+
 /// The commit of a retained message and of its copy for a reader fails: they are kept together when the file is well again,
 /// and with what else was refused nothing has changed.
 #[test]

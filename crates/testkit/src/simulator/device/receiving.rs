@@ -144,11 +144,10 @@ impl Device {
             "{who}: message {number} was sent before"
         );
         let in_order = in_order && !messages[number].is_unordered;
-        // One that went with its receiver's account, or was refused unheard, or has expired (MQTT 5.0, section
-        // 3.3.2.3.3), and is sent again, comes after what was sent meanwhile.
+        // One that went with its receiver's account, or has expired (MQTT 5.0, section 3.3.2.3.3), and is sent again,
+        // comes after what was sent meanwhile.
         let message = &messages[number];
-        let may_be_gone = self.fallible || message.expires.is_some();
-        let is_late = message.excused || (may_be_gone && message.sent_again);
+        let is_late = message.excused || (message.expires.is_some() && message.sent_again);
         let is_ordered = in_order && publish.qos != QoS::AtMostOnce && !is_late;
         if is_ordered && !messages[number].arrived {
             let (sender, receiver) = (messages[number].sender, messages[number].receiver);
