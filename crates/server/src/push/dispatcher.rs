@@ -87,6 +87,8 @@ enum Attempt {
     Made(Delivery),
     /// The sender may not write to the receiver any more, or there is no token to send it to.
     Pointless,
+    /// The token was dead, and the receiver has another one by now.
+    Replaced,
     /// The directory does not say where to send it. It says why in the log, by itself.
     Unknown,
 }
@@ -161,10 +163,18 @@ impl Dispatcher {
     /// Tells pace and receivers what a try says of them. How long the push waits, if it is to be tried again.
     fn learn(&mut self, push: &DuePush, began: Instant, result: &Attempt) -> Duration {
         let (receiver, now) = (push.receiver(), Instant::now());
-        let Attempt::Made(delivery) = result else {
-            self.pace.undecided(began);
-            self.receivers.undecided(receiver);
-            return backoff(push.attempts());
+        let delivery = match result {
+            Attempt::Made(delivery) => delivery,
+            Attempt::Replaced => {
+                self.pace.answered(began);
+                self.receivers.answered(receiver);
+                return backoff(push.attempts());
+            }
+            Attempt::Pointless | Attempt::Unknown => {
+                self.pace.undecided(began);
+                self.receivers.undecided(receiver);
+                return backoff(push.attempts());
+            }
         };
         let Delivery::Unavailable {
             scope,
@@ -252,26 +262,30 @@ async fn attempt(
         token: address.token,
     };
     let delivery = notifier.deliver(&push).await;
-    if delivery == Delivery::Unregistered {
-        clear_token(directory, &push).await;
+    if delivery == Delivery::Unregistered && is_replaced(directory, &push).await {
+        return Attempt::Replaced;
     }
     Attempt::Made(delivery)
 }
 
-/// A dead token that cannot be cleared is met again at the next push.
-async fn clear_token(directory: &SqliteDirectory, push: &Push) {
-    let Some(token) = &push.token else { return };
+/// Clears a dead token, unless the receiver has another one by now: whether they have. One that cannot be cleared is met
+/// again at the next push.
+async fn is_replaced(directory: &SqliteDirectory, push: &Push) -> bool {
+    let Some(token) = &push.token else {
+        return false;
+    };
     let user = push.receiver.as_str();
     match directory
         .clear_notification_token(&push.receiver, token)
         .await
     {
         Ok(true) => tracing::info!(user, "a notification token was dead and is cleared"),
-        Ok(false) => {}
+        Ok(false) => return true,
         Err(error) => {
             tracing::warn!(user, %error, "a notification token is dead and cannot be cleared");
         }
     }
+    false
 }
 
 /// What the router is told; `again` is when a push that was not sent is tried again.
@@ -281,6 +295,8 @@ fn outcome(result: &Attempt, again: Time) -> PushOutcome {
         Attempt::Made(Delivery::Unregistered | Delivery::Rejected { .. }) | Attempt::Pointless => {
             PushOutcome::Dropped
         }
-        Attempt::Made(Delivery::Unavailable { .. }) | Attempt::Unknown => PushOutcome::Later(again),
+        Attempt::Made(Delivery::Unavailable { .. }) | Attempt::Replaced | Attempt::Unknown => {
+            PushOutcome::Later(again)
+        }
     }
 }

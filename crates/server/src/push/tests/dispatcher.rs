@@ -152,7 +152,7 @@ async fn a_dead_token_is_cleared() {
 }
 
 #[tokio::test]
-async fn a_new_token_is_not_cleared() {
+async fn a_new_token_is_not_cleared_and_gets_the_push() {
     let firebase = Firebase::open().await;
     let house = House::with_firebase(2, &firebase).await;
     firebase
@@ -162,7 +162,9 @@ async fn a_new_token_is_not_cleared() {
     write(&mut writer, "2").await;
     firebase.messages.until(1).await;
     house.run("UPDATE accounts SET user_notification_token = 'the new phone' WHERE user_id = 2");
-    tokio::time::sleep(2 * PATIENCE).await;
+    let requests = firebase.messages.until(2).await;
+    let body: Value = serde_json::from_str(&requests[1].body).unwrap();
+    assert_eq!(body["message"]["token"], "the new phone");
     assert_eq!(house.token("2").as_deref(), Some("the new phone"));
 }
 
