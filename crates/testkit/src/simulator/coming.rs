@@ -54,11 +54,13 @@ impl Simulator<'_> {
         }
         self.hear_out(which);
         let now = self.bench.now();
+        // Drawn before anything changes: the source may end here.
+        let says_goodbye = self.worldly && self.source.below(2)? == 0;
         let fresh = self
             .bench
             .client(self.devices[which].client.id(), self.devices[which].version);
         let old = std::mem::replace(&mut self.devices[which].client, fresh);
-        if self.worldly && self.source.below(2)? == 0 {
+        if says_goodbye {
             // The goodbye stands behind whatever the server has not looked at.
             self.devices[which].say_goodbye(&old);
         }
