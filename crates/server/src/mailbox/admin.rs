@@ -13,6 +13,7 @@ use rusqlite::{Connection, Row};
 use crate::clock;
 
 use super::error::OpenError;
+use super::purging::{EVERYTHING, remove_everything};
 use super::records as rec;
 use super::recover;
 use super::reserve::{self, LEAST_BYTES};
@@ -181,9 +182,6 @@ pub fn purge(dir: &Path, user: &UserId, from: Option<&UserId>) -> Result<Purged,
     }
 }
 
-/// In `purge.sender`: retained messages, sessions and wills are to go too. No user id looks like this.
-pub(super) const EVERYTHING: &str = "/";
-
 /// Removes everything of `user` from the mailbox in `dir`: messages, retained messages, sessions, wills.
 ///
 /// # Errors
@@ -223,37 +221,6 @@ pub fn remove_unserved(dir: &Path, user: &UserId) -> Result<u64, OpenError> {
         Ok(removed)
     };
     remove().map_err(|error| OpenError::sqlite(&files.db, &error))
-}
-
-/// Removes everything of a user up to and with a number. How many messages there were.
-pub(super) fn remove_everything(
-    connection: &Connection,
-    user: &str,
-    up_to: i64,
-) -> rusqlite::Result<u64> {
-    let remove = |sql: &str| connection.execute(sql, (user, up_to));
-    for table in ["received", "in_flight", "claim", "subscription"] {
-        let sessions = "SELECT id FROM session WHERE user = ?1 AND id <= ?2";
-        remove(&format!(
-            "DELETE FROM {table} WHERE session IN ({sessions})"
-        ))?;
-    }
-    for table in ["session", "will"] {
-        remove(&format!("DELETE FROM {table} WHERE user = ?1 AND id <= ?2"))?;
-    }
-    for table in ["retained", "push"] {
-        remove(&format!(
-            "DELETE FROM {table} WHERE user = ?1 AND message <= ?2"
-        ))?;
-    }
-    let messages = remove("DELETE FROM message WHERE user = ?1 AND id <= ?2")?;
-    // What is left is still theirs.
-    let sql = "DELETE FROM owner WHERE user = ?1
-         AND NOT EXISTS (SELECT 1 FROM message WHERE user = ?1)
-         AND NOT EXISTS (SELECT 1 FROM session WHERE user = ?1)
-         AND NOT EXISTS (SELECT 1 FROM will WHERE user = ?1)";
-    connection.execute(sql, [user])?;
-    Ok(messages as u64)
 }
 
 /// Whether a server has yet to do what [`purge_everything`] has asked it for.

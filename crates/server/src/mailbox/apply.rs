@@ -12,14 +12,12 @@ use jam_wire::EncodeError;
 use rusqlite::{CachedStatement, Connection, Error, Row, TransactionBehavior, params};
 
 use super::clock;
+use super::meta;
 use super::pending::{Op, Pending};
 use super::records as rec;
 
 /// Numbers that are reserved at once, so that not every batch has to say which was the highest.
 pub(super) const BLOCK: u64 = 1 << 20;
-
-/// The row of `meta` below which all numbers may have been used.
-pub(super) const LAST_SEQ: &str = "last_seq";
 
 /// `in_flight.state`.
 pub(super) const AWAITS_PUBACK: i64 = 1;
@@ -99,7 +97,7 @@ impl Applier {
         let mut reserved = self.reserved;
         if self.must_reserve(batch) || probe {
             reserved = reserved.max(batch.highest() + BLOCK);
-            put_meta(&transaction, LAST_SEQ, rec::number(reserved))?;
+            meta::put(&transaction, meta::LAST_SEQ, rec::number(reserved))?;
         }
         if let Some(record) = record {
             clock::write(&transaction, record)?;
@@ -376,11 +374,6 @@ fn message(
         message.sender_life().as_ref().map(rec::life),
     ];
     insert.execute(row).map(drop)
-}
-
-pub(super) fn put_meta(connection: &Connection, name: &str, value: i64) -> Result<(), Error> {
-    let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)";
-    execute(connection, sql, params![name, value])
 }
 
 pub(super) fn put_subscription(

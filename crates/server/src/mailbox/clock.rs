@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
-use rusqlite::{Connection, Error, OptionalExtension};
+use rusqlite::{Connection, Error};
 
-use super::apply::put_meta;
+use super::meta;
 use super::records as rec;
 
 /// The rows of `meta`.
@@ -20,12 +20,7 @@ const PROVED_OFFSET: &str = "proved_offset";
 
 /// What is there; `None` if a mailbox has never been served.
 pub(super) fn read(connection: &Connection) -> Result<Option<ClockRecord>, Error> {
-    let mut select = connection.prepare("SELECT value FROM meta WHERE name = ?1")?;
-    let mut get = |name| {
-        select
-            .query_row([name], |row| row.get::<_, i64>(0))
-            .optional()
-    };
+    let get = |name| meta::get(connection, name);
     let Some(time) = get(TIME)? else {
         return Ok(None);
     };
@@ -39,13 +34,13 @@ pub(super) fn read(connection: &Connection) -> Result<Option<ClockRecord>, Error
 }
 
 pub(super) fn write(connection: &Connection, record: &ClockRecord) -> Result<(), Error> {
-    put_meta(connection, TIME, rec::coming(record.time))?;
-    put_meta(connection, OFFSET, record.offset_millis)?;
-    put_meta(connection, BOOT, rec::number(record.boot))?;
-    put_meta(connection, SINCE_BOOT, rec::duration(record.since_boot))?;
-    record
-        .proved_offset_millis
-        .map_or(Ok(()), |offset| put_meta(connection, PROVED_OFFSET, offset))
+    meta::put(connection, TIME, rec::coming(record.time))?;
+    meta::put(connection, OFFSET, record.offset_millis)?;
+    meta::put(connection, BOOT, rec::number(record.boot))?;
+    meta::put(connection, SINCE_BOOT, rec::duration(record.since_boot))?;
+    record.proved_offset_millis.map_or(Ok(()), |offset| {
+        meta::put(connection, PROVED_OFFSET, offset)
+    })
 }
 
 /// Whether a record says something that the one in the file does not, or so little of it is left that an idle

@@ -6,8 +6,8 @@
 //! - `pending`: what waits for the next commit, less what no longer matters; `shared` holds it, and what is `kept`.
 //! - `writer`: the one thread that changes the file; `apply` is a batch as SQL, `reserve` is room for a full disk.
 //! - `reader`: the one thread that reads messages; `recover` is what is read at the start.
-//! - [`admin`], [`salvage`]: what the commands do with a mailbox.
-//! - `schema`: the file itself; `records`: values as they stand in it; `clock`: what is remembered of the clocks; `error`: why it cannot be opened.
+//! - [`admin`], [`salvage`]: what the commands do with a mailbox; `purging` is what they ask the server to remove.
+//! - `schema`: the file itself; `records`: values as they stand in it; `meta`: numbers by name; `clock`: what is remembered of the clocks; `error`: why it cannot be opened.
 //!
 //! Invariants: nobody is told that something is kept before it is (`tests::killed`); after a crash the
 //! file is as some prefix of the calls has left it; no damage is taken for an empty mailbox.
@@ -17,7 +17,9 @@ mod apply;
 mod clock;
 mod error;
 mod kept;
+mod meta;
 mod pending;
+mod purging;
 mod reader;
 mod records;
 mod recover;

@@ -15,12 +15,13 @@ use jam_core::store::{
 };
 use jam_core::time::Time;
 use jam_wire::packet::PacketId;
-use rusqlite::{Connection, Error, OptionalExtension, Row, Statement};
+use rusqlite::{Connection, Error, Row, Statement};
 
-use super::admin::{EVERYTHING, remove_everything};
-use super::apply::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC, LAST_SEQ};
+use super::apply::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC};
 use super::clock;
 use super::kept::{Kept, PacketKey};
+use super::meta;
+use super::purging;
 use super::records as rec;
 use super::schema;
 
@@ -34,7 +35,7 @@ const MAX_READERS: usize = 4;
 pub(super) struct Found {
     pub(super) recovered: Recovered,
     pub(super) kept: Kept,
-    /// What `meta` says of [`LAST_SEQ`].
+    /// What the file says of [`meta::LAST_SEQ`].
     pub(super) reserved: u64,
     /// The next `in_flight.position`.
     pub(super) position: i64,
@@ -42,7 +43,7 @@ pub(super) struct Found {
 
 /// Reads everything but contents and [`all_entries`].
 pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Error> {
-    purge(connection)?;
+    purging::purge(connection)?;
     let reserved = reserved(connection)?;
     forget_orphans(connection);
     let mut parts = in_parts(path, "session", sessions)?.into_iter();
@@ -83,31 +84,6 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     })
 }
 
-/// Does what another process asked a server for that is not there any more, and forgets that it was asked: both or
-/// neither.
-fn purge(connection: &Connection) -> Result<(), Error> {
-    let asked: i64 = connection.query_row("SELECT count(*) FROM purge", [], |row| row.get(0))?;
-    if asked == 0 {
-        return Ok(());
-    }
-    let transaction = connection.unchecked_transaction()?;
-    let sql = "DELETE FROM message WHERE EXISTS
-         (SELECT 1 FROM purge WHERE purge.user = message.user AND message.id <= purge.up_to
-          AND purge.sender IN ('', message.sender)) AND flags & ?1";
-    transaction.execute(sql, [rec::INBOX])?;
-    let everything = {
-        let mut select = transaction.prepare("SELECT user, up_to FROM purge WHERE sender = ?1")?;
-        let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
-        let users = select.query_map([EVERYTHING], row)?;
-        users.collect::<Result<Vec<_>, _>>()?
-    };
-    for (user, up_to) in everything {
-        remove_everything(&transaction, &user, up_to)?;
-    }
-    transaction.execute("DELETE FROM purge", [])?;
-    transaction.commit()
-}
-
 /// What is of a session or of a message that is not there. It is never read, so it is no harm if this fails.
 fn forget_orphans(connection: &Connection) {
     for table in ["received", "in_flight", "claim", "subscription"] {
@@ -124,10 +100,7 @@ type Session = (SessionRecord, Vec<PacketId>, OutboundStates);
 type Sessions = Vec<Session>;
 
 fn reserved(connection: &Connection) -> Result<u64, Error> {
-    let sql = "SELECT value FROM meta WHERE name = ?1";
-    let value = connection
-        .query_row(sql, [LAST_SEQ], |row| row.get(0))
-        .optional()?;
+    let value = meta::get(connection, meta::LAST_SEQ)?;
     value.map_or(Ok(0), rec::from_number)
 }
 

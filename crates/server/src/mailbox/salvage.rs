@@ -11,6 +11,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Error, Row, params_from_iter};
 
 use super::error::OpenError;
+use super::meta;
 use super::records as rec;
 use super::recover;
 use super::schema::{self, Files};
@@ -174,9 +175,8 @@ fn save(from: &Connection, into: &Connection, report: &mut Report) -> Result<(),
     let valid = |row: &Row<'_>| recover::owner(row).is_ok();
     let columns = "user, email, name, made_up, gone_since, password";
     copy_table(from, into, ("owner", columns, "user"), valid, report)?;
-    let highest = "SELECT value FROM meta WHERE name = 'last_seq'";
-    if let Ok(highest) = from.query_row(highest, [], |row| row.get::<_, i64>(0)) {
-        super::apply::put_meta(into, super::apply::LAST_SEQ, highest)?;
+    if let Ok(Some(highest)) = meta::get(from, meta::LAST_SEQ) {
+        meta::put(into, meta::LAST_SEQ, highest)?;
     }
     if let Ok(Some(record)) = super::clock::read(from) {
         super::clock::write(into, &record)?;

@@ -16,9 +16,9 @@ use jam_core::store::Completion;
 use jam_core::timekeeping::ClockRecord;
 use rusqlite::{Connection, Error, ErrorCode};
 
-use super::admin::EVERYTHING;
 use super::apply::{Applier, Purge};
 use super::clock;
+use super::purging::EVERYTHING;
 use super::records;
 use super::reserve::{LEAST_BYTES, Reserve};
 use super::schema;
