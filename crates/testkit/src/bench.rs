@@ -20,9 +20,7 @@ use jam_core::push::{DuePush, MAX_PUSHES, PushAudience, PushOutcome, PushRules};
 use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules, SHARDS};
 use jam_core::store::MailboxStore as _;
 use jam_core::time::{Stamp, Time};
-use jam_wire::packet::Version;
 
-use crate::client::Client;
 use crate::clocks::Clocks;
 use crate::directory::{FakeDirectory, Snapshot};
 use crate::disk::CrashingStore;
@@ -230,22 +228,6 @@ impl Bench {
     #[must_use]
     pub fn now(&self) -> Time {
         self.world().now
-    }
-
-    /// A client that has not connected.
-    #[must_use]
-    pub fn client(&self, client_id: &str, version: Version) -> Client {
-        Client::new(self.clone(), client_id, version)
-    }
-
-    /// A friend's or the user's own client that has connected and subscribed to its inbox at QoS 1.
-    #[must_use]
-    #[track_caller]
-    pub fn at_inbox(&self, client_id: &str, version: Version) -> Client {
-        let client = self.client(client_id, version);
-        client.connect();
-        client.subscribe_inbox();
-        client
     }
 
     /// Time passes, second by second, and everybody who waits for it is told.

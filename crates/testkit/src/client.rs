@@ -30,8 +30,26 @@ pub struct Client {
     next_id: Cell<u16>,
 }
 
+impl Bench {
+    /// A client that has not connected.
+    #[must_use]
+    pub fn client(&self, client_id: &str, version: Version) -> Client {
+        Client::new(self.clone(), client_id, version)
+    }
+
+    /// A friend's or the user's own client that has connected and subscribed to its inbox at QoS 1.
+    #[must_use]
+    #[track_caller]
+    pub fn at_inbox(&self, client_id: &str, version: Version) -> Client {
+        let client = self.client(client_id, version);
+        client.connect();
+        client.subscribe_inbox();
+        client
+    }
+}
+
 impl Client {
-    pub(crate) fn new(bench: Bench, id: &str, version: Version) -> Self {
+    fn new(bench: Bench, id: &str, version: Version) -> Self {
         Self {
             bench,
             id: id.into(),

@@ -126,6 +126,11 @@ impl Message {
     }
 }
 
+/// What a message without properties weighs.
+fn plain_weight(receiver: &str, payload: &[u8]) -> u64 {
+    (format!("/{receiver}/inbox").len() + payload.len()) as u64
+}
+
 /// Everything that is known of the messages so far; a message's number is its content.
 type Messages = Vec<Message>;
 
@@ -316,7 +321,7 @@ impl Simulator<'_> {
         let (padding, properties) = self.dress(which, &mut message)?;
         let from = if forged { "9" } else { sender };
         let payload = packets::message(from, &format!("{number}{padding}"));
-        message.weight += weights::weight(receiver, &payload);
+        message.weight += plain_weight(receiver, &payload);
         self.messages.push(message);
         let is_judged_now = self.worldly && !self.fails && self.devices[which].is_heard();
         let is_judged_now = is_judged_now && self.bench.directory().is_answering();

@@ -229,8 +229,3 @@ impl Simulator<'_> {
         }
     }
 }
-
-/// What a message without properties weighs.
-pub(super) fn weight(receiver: &str, payload: &[u8]) -> u64 {
-    (format!("/{receiver}/inbox").len() + payload.len()) as u64
-}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jam_core::time::Time;
 use jam_wire::packet::{QoS, Will};
 
-use super::{Message, Simulator, USERS, are_strangers};
+use super::{Message, Simulator, USERS, are_strangers, plain_weight};
 use crate::packets;
 
 /// The delay of a will that has one.
@@ -53,7 +53,7 @@ impl Simulator<'_> {
         self.messages.push(message);
         let mut will = packets::will(&format!("/{receiver}/inbox"), "");
         will.payload = packets::message(sender, &number.to_string());
-        self.messages[number].weight = super::weights::weight(receiver, &will.payload);
+        self.messages[number].weight = plain_weight(receiver, &will.payload);
         will.qos = qos;
         let is_delayed = is_delayed && self.devices[which].version == jam_wire::packet::Version::V5;
         let delay = if is_delayed { DELAY } else { Duration::ZERO };
