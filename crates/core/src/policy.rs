@@ -8,13 +8,14 @@
 //! a row in [`refusals`], and put it into the list where its turn is.
 
 use bytestring::ByteString;
+use jam_wire::encode;
 use jam_wire::packet::PublishProperties;
-use jam_wire::{ConnectReturnCode, ReasonCode, encode};
 
 use crate::directory::{Friendship, Known, Life, LifeFact, NotificationToken, Question, Token};
 use crate::ids::{ClientId, UserId};
 use crate::payload::{self, PayloadError};
 use crate::push::PushAudience;
+pub use refusals::{Handler, Refusal};
 
 pub mod refusals;
 #[cfg(test)]
@@ -28,71 +29,6 @@ pub const MAX_USER_PROPERTIES: usize = 64;
 pub const MAX_PROPERTIES_BYTES: usize = 16 * 1024;
 /// Bytes of a topic filter that is too long which the error repeats, less those of a character that would be cut.
 pub const SHOWN_FILTER_BYTES: usize = 256;
-
-/// Which check refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handler {
-    /// Before anything else of a CONNECT.
-    PreConnect,
-    /// Who is it?
-    Authenticate,
-    /// May it write there?
-    AuthorizePublish,
-    /// May it read there?
-    AuthorizeSubscribe,
-}
-
-impl Handler {
-    /// The name in an error's JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PreConnect => "preConnect",
-            Self::Authenticate => "authenticate",
-            Self::AuthorizePublish => "authorizePublish",
-            Self::AuthorizeSubscribe => "authorizeSubscribe",
-        }
-    }
-}
-
-/// A row of the protocol's tables: what the client is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Which handler refused.
-    pub handler: Handler,
-    /// For programs.
-    pub category: ByteString,
-    /// For people; fixed texts.
-    pub message: &'static str,
-    /// The return code of a CONNACK in 3.1 and 3.1.1; other packets there have one failure or none.
-    pub return_code: ConnectReturnCode,
-    /// The reason code in 5.0.
-    pub reason: ReasonCode,
-}
-
-impl Refusal {
-    /// The error as JSON, keys in the order of PROTOCOL.md, section 2.
-    #[must_use]
-    pub fn to_json(&self, message_id: Option<u16>) -> String {
-        #[derive(serde::Serialize)]
-        struct Error<'a> {
-            r#type: &'static str,
-            handler: &'static str,
-            category: &'a str,
-            message: &'static str,
-            #[serde(rename = "messageId")]
-            message_id: Option<u16>,
-        }
-        serde_json::to_string(&Error {
-            r#type: "error",
-            handler: self.handler.name(),
-            category: &self.category,
-            message: self.message,
-            message_id,
-        })
-        .expect("strings and a number always serialise")
-    }
-}
 
 /// Why a handler did not allow something.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! One network connection: packets and the time in, bytes and questions out.
 //!
-//! Whoever owns the socket decodes packets and hands them in, writes [`Connection::output`], and tells
+//! The owner of the socket decodes packets and hands them in, writes [`Connection::output`], and tells
 //! of wakes, of time-outs and of the socket's end. A connection never waits. Where a rule lacks a fact,
 //! [`Progress::Ask`] hands out the question, and nothing more may be handed in before
 //! [`Connection::resume`] has brought the answer.
@@ -20,10 +20,11 @@ mod accept;
 mod acknowledgements;
 mod aliases;
 mod answers;
-mod ended;
+mod ending;
 mod established;
 mod gate;
 mod inbound;
+mod intake;
 mod outbound;
 mod qos2;
 mod receipts;
@@ -36,29 +37,20 @@ use std::task::Waker;
 use std::time::Duration;
 
 use jam_wire::ReasonCode;
-use jam_wire::decode::DecodeError;
-use jam_wire::packet::{Connect, Disconnect, Packet, Publish, Version};
+use jam_wire::packet::{Connect, Packet, Publish};
 
 use crate::directory::{Answer, Answers, Question, Unavailable};
 use crate::ids::ClientId;
-use crate::link::{Displaced, Eviction, Signals};
+use crate::link::{Displaced, Signals};
 pub use crate::output::OUTPUT_ENOUGH;
 use crate::output::Output;
 use crate::policy::{self, refusals};
 use crate::router::Router;
 use crate::time::Time;
-pub use ended::{End, Ended};
+pub use ending::{End, Ended};
 use established::Established;
-
-/// Bytes of a packet before the CONNECT has been accepted.
-pub const MAX_CONNECT: usize = 64 * 1024;
-/// Bytes of answers that are added to that before no packet is taken any more. Acknowledgements and DISCONNECT
-/// need no answer: a client that does not read is heard as long as it asks for little.
-pub const ANSWERS_ENOUGH: usize = 64 * 1024;
-/// Work after which a connection lets others go on, in the units of [`Connection::take_work`].
-pub const TURN_WORK: u32 = 256;
-/// Bytes of output, and of a payload that is judged, that are one unit of work.
-const WORK_BYTES: usize = 1024;
+pub use intake::{ANSWERS_ENOUGH, MAX_CONNECT, TURN_WORK};
+use intake::{WORK_BYTES, work_of};
 
 /// What is to be done before the next packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,36 +144,6 @@ impl Connection {
         }
         self.note_answers(before);
         progress
-    }
-
-    /// What is added to a full output is an answer: nothing else is written then.
-    fn note_answers(&mut self, before: usize) {
-        let written = self.output.len().saturating_sub(before);
-        if before >= OUTPUT_ENOUGH
-            && written > 0
-            && let Some(established) = self.established()
-        {
-            established.rare.get_or_insert_default().answers_beyond += written;
-        }
-    }
-
-    /// Work done for the client's packets since this was last called, in units of about a microsecond: one for each
-    /// packet, each of its filters, each device that it wakes, and each KiB of payload and of output. From
-    /// [`TURN_WORK`] on, other connections come first.
-    pub fn take_work(&mut self) -> u32 {
-        self.established()
-            .map_or(0, |established| std::mem::take(&mut established.work))
-    }
-
-    /// Whether other connections come first: [`Self::take_work`] begins a new turn.
-    #[must_use]
-    pub fn has_worked_enough(&self) -> bool {
-        match &self.phase {
-            Phase::Established(established) | Phase::Authorizing(established, ..) => {
-                established.work >= TURN_WORK
-            }
-            Phase::Fresh(_) | Phase::Authenticating(..) | Phase::Closing(_) => false,
-        }
     }
 
     fn established(&mut self) -> Option<&mut Established> {
@@ -286,25 +248,6 @@ impl Connection {
         }
     }
 
-    /// What arrived is no packet. `version` is what the CONNECT asked for, if it got that far.
-    pub fn handle_decode_error(
-        &mut self,
-        error: &DecodeError,
-        version: Option<Version>,
-        now: Time,
-    ) {
-        match &self.phase {
-            Phase::Fresh(_) => {
-                self.refuse_malformed(error, version);
-                self.end(None, End::Malformed(*error));
-            }
-            Phase::Established(_) => {
-                self.disconnect(error.reason(), End::Malformed(*error), now);
-            }
-            Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => {}
-        }
-    }
-
     /// Does what others left for this connection, and sends what waits for its device. Whether that is
     /// something that the client has to acknowledge.
     pub fn handle_wake(&mut self, now: Time) -> bool {
@@ -400,16 +343,6 @@ impl Connection {
         awake.map(|awake| awake + self.router.adjustments().skipped())
     }
 
-    /// The socket has ended, without a DISCONNECT if none was handed in before.
-    pub fn handle_closed(&mut self, now: Time) {
-        self.leave(End::Lost, None, now);
-    }
-
-    /// The client has taken nothing of the output for long.
-    pub fn handle_stalled(&mut self, now: Time) {
-        self.leave(End::Stalled, None, now);
-    }
-
     /// Who has been let in and is still there.
     #[must_use]
     pub fn client(&self) -> Option<&ClientId> {
@@ -430,19 +363,6 @@ impl Connection {
             }
             _ => None,
         }
-    }
-
-    /// Why it has ended, once it has; told once.
-    pub fn take_ended(&mut self) -> Option<Box<Ended>> {
-        match &mut self.phase {
-            Phase::Closing(ended) => ended.take(),
-            _ => None,
-        }
-    }
-
-    /// The server stops.
-    pub fn handle_shutdown(&mut self, now: Time) {
-        self.evict(Eviction::ShuttingDown, now);
     }
 
     /// Whether a newcomer waits for what this client has sent. [`Self::handle_heard`] is the answer, or the end.
@@ -466,133 +386,15 @@ impl Connection {
         }
     }
 
-    /// Whether a packet may be handed in to a connection that is going to end, whatever comes: what has arrived
-    /// is taken without regard to the room for answers. They are thrown away when they are too many.
-    pub fn wants_last_input(&mut self) -> bool {
-        if self.answers_beyond() >= ANSWERS_ENOUGH {
-            self.output.discard();
-        }
-        match &self.phase {
-            Phase::Fresh(_) => true,
-            Phase::Established(established) => established.gate.connack_sent(),
-            Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => false,
-        }
-    }
-
-    /// Whether no packet is taken because the client does not read.
-    #[must_use]
-    pub fn awaits_reading(&self) -> bool {
-        self.output.len() >= OUTPUT_ENOUGH && self.answers_beyond() >= ANSWERS_ENOUGH
-    }
-
-    fn answers_beyond(&self) -> usize {
-        match &self.phase {
-            Phase::Established(established) => {
-                let rare = established.rare.as_ref();
-                rare.map_or(0, |rare| rare.answers_beyond)
-            }
-            _ => 0,
-        }
-    }
-
     /// What is to be written.
     pub fn output(&mut self) -> &mut Output {
         &mut self.output
-    }
-
-    /// Whether a packet may be handed in.
-    #[must_use]
-    pub fn wants_input(&self) -> bool {
-        let room = !self.awaits_reading();
-        match &self.phase {
-            Phase::Fresh(_) => room,
-            Phase::Established(established) => room && established.has_room(&self.router),
-            Phase::Authenticating(..) | Phase::Authorizing(..) | Phase::Closing(_) => false,
-        }
     }
 
     /// Whether the client has been let in and is still there.
     #[must_use]
     pub fn has_authenticated(&self) -> bool {
         matches!(self.phase, Phase::Established(_) | Phase::Authorizing(..))
-    }
-
-    /// Whether the output is the last that is to be written.
-    #[must_use]
-    pub fn closing(&self) -> bool {
-        matches!(self.phase, Phase::Closing(_))
-    }
-
-    /// Bytes that a packet of this client may have, its fixed header included.
-    #[must_use]
-    pub fn max_packet(&self) -> usize {
-        match &self.phase {
-            Phase::Fresh(_) | Phase::Authenticating(..) => {
-                MAX_CONNECT.min(self.router.rules().packet)
-            }
-            Phase::Established(_) | Phase::Authorizing(..) | Phase::Closing(_) => {
-                self.router.rules().packet
-            }
-        }
-    }
-
-    /// Somebody else ends this connection.
-    fn evict(&mut self, why: Eviction, now: Time) {
-        let reason = match why {
-            Eviction::Logout => {
-                if let Phase::Established(established) | Phase::Authorizing(established, ..) =
-                    &mut self.phase
-                {
-                    established.tell(&refusals::LOGOUT, None, &mut self.output);
-                }
-                ReasonCode::SessionTakenOver
-            }
-            Eviction::TakenOver => ReasonCode::SessionTakenOver,
-            Eviction::NotAuthorized => ReasonCode::NotAuthorized,
-            Eviction::ShuttingDown => ReasonCode::ServerShuttingDown,
-        };
-        self.disconnect(reason, End::Evicted(why), now);
-    }
-
-    /// Ends the connection, with a DISCONNECT for a 5.0 client. Its will is due.
-    fn disconnect(&mut self, reason: ReasonCode, why: End, now: Time) {
-        if let Phase::Established(established) | Phase::Authorizing(established, ..) =
-            &mut self.phase
-            && established.version == Version::V5
-        {
-            let disconnect = Packet::Disconnect(Box::new(Disconnect::with_reason(reason)));
-            established.push(&disconnect, &mut self.output);
-        }
-        self.leave(why, None, now);
-    }
-
-    /// Leaves the router; what is in the output is the last. `expiry` is the session's, if that changes.
-    fn leave(&mut self, why: End, expiry: Option<Duration>, now: Time) {
-        if let Phase::Established(established) | Phase::Authorizing(established, ..) = &self.phase {
-            let link = &established.link;
-            let goodbye = why == End::Disconnect(ReasonCode::Success);
-            self.router
-                .detach(link.user(), link.id(), goodbye, expiry, now);
-            let client = link.identity().client().clone();
-            self.end(Some(client), why);
-        } else if !self.closing() {
-            self.end(None, why);
-        }
-    }
-
-    /// What is in the output is the last. The first reason counts.
-    fn end(&mut self, client: Option<ClientId>, why: End) {
-        self.phase = Phase::Closing(Some(Box::new(Ended { client, why })));
-    }
-}
-
-/// What a packet costs by itself.
-fn work_of(packet: &Packet) -> usize {
-    1 + match packet {
-        Packet::Publish(publish) => publish.payload.len() / WORK_BYTES,
-        Packet::Subscribe(subscribe) => subscribe.filters.len(),
-        Packet::Unsubscribe(unsubscribe) => unsubscribe.filters.len(),
-        _ => 0,
     }
 }
 

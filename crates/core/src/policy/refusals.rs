@@ -1,7 +1,73 @@
 //! Every refusal there is, in the order of the protocol's tables.
 
-use super::{ByteString, ConnectReturnCode, Handler, ReasonCode, Refusal};
 use ConnectReturnCode::{BadUserNameOrPassword, NotAuthorized, ServerUnavailable};
+use bytestring::ByteString;
+use jam_wire::{ConnectReturnCode, ReasonCode};
+
+/// Which check refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handler {
+    /// Before anything else of a CONNECT.
+    PreConnect,
+    /// Who is it?
+    Authenticate,
+    /// May it write there?
+    AuthorizePublish,
+    /// May it read there?
+    AuthorizeSubscribe,
+}
+
+impl Handler {
+    /// The name in an error's JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PreConnect => "preConnect",
+            Self::Authenticate => "authenticate",
+            Self::AuthorizePublish => "authorizePublish",
+            Self::AuthorizeSubscribe => "authorizeSubscribe",
+        }
+    }
+}
+
+/// A row of the protocol's tables: what the client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which handler refused.
+    pub handler: Handler,
+    /// For programs.
+    pub category: ByteString,
+    /// For people; fixed texts.
+    pub message: &'static str,
+    /// The return code of a CONNACK in 3.1 and 3.1.1; other packets there have one failure or none.
+    pub return_code: ConnectReturnCode,
+    /// The reason code in 5.0.
+    pub reason: ReasonCode,
+}
+
+impl Refusal {
+    /// The error as JSON, keys in the order of PROTOCOL.md, section 2.
+    #[must_use]
+    pub fn to_json(&self, message_id: Option<u16>) -> String {
+        #[derive(serde::Serialize)]
+        struct Error<'a> {
+            r#type: &'static str,
+            handler: &'static str,
+            category: &'a str,
+            message: &'static str,
+            #[serde(rename = "messageId")]
+            message_id: Option<u16>,
+        }
+        serde_json::to_string(&Error {
+            r#type: "error",
+            handler: self.handler.name(),
+            category: &self.category,
+            message: self.message,
+            message_id,
+        })
+        .expect("strings and a number always serialise")
+    }
+}
 
 const fn refusal(
     handler: Handler,

@@ -20,6 +20,7 @@ mod outlook;
 mod presence;
 mod pushing;
 mod receipts;
+mod restoring;
 mod retaining;
 mod subscribing;
 
@@ -33,13 +34,11 @@ use smallvec::SmallVec;
 use crate::directory::Mark;
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId};
-use crate::mailbox::{DeviceSet, Mailbox, Slot};
+use crate::mailbox::{Mailbox, Slot};
 use crate::message::{ENTRY_BYTES, will_weight};
 use crate::push::PushRules;
 use crate::session::Session;
-use crate::store::{
-    RecoveredEntry, Seq, Sequence, SessionId, SessionRecord, WillId, WillRecord, Write,
-};
+use crate::store::{Seq, Sequence, SessionId, SessionRecord, WillId, WillRecord, Write};
 use crate::time::Time;
 
 pub(crate) use appending::{Appended, New};
@@ -327,47 +326,5 @@ impl User {
             .find(|device| device.is_linked(link))?;
         let id = device.id();
         Some((&mut device.session, id))
-    }
-
-    /// A message of the log that a store has found.
-    pub(crate) fn restore_entry(&mut self, found: &RecoveredEntry, limits: &UserLimits) {
-        self.mailbox.restore(found, limits.max_age);
-    }
-
-    /// Everything that a store has found is here. Returns the timers of the devices.
-    pub(crate) fn restored(
-        &mut self,
-        now: Time,
-        effects: &mut Effects,
-    ) -> SmallVec<[(Time, Alarm); 1]> {
-        let mut gone = Vec::new();
-        // A message waits for no session that is younger than itself: such a one only has the place of
-        // another that has ended.
-        self.mailbox.restored(|seq| {
-            let mut slots = DeviceSet::default();
-            self.devices
-                .iter()
-                .filter(|device| device.id().is_some_and(|id| id < seq))
-                .for_each(|device| slots.insert(device.slot));
-            slots
-        });
-        self.restored_retained(effects);
-        self.restore_flights(effects);
-        self.expire(now, effects);
-        self.mailbox.drop_leavers(&mut gone);
-        self.pass_on(effects);
-        // The store is not told whom a message no longer waits for when a device unsubscribes.
-        let devices = self.devices.iter();
-        for device in devices.filter(|device| !device.reads_inbox(&self.id)) {
-            self.mailbox.disclaim(device.slot, &mut gone);
-        }
-        effects.all_gone(gone);
-        self.pass_on(effects);
-        self.expiry_alarm = self.mailbox.next_expiry();
-        let expiry = Some((self.expiry_alarm, Alarm::Expiry));
-        let timers = self.devices.iter().filter_map(Device::timer);
-        timers
-            .chain(expiry.filter(|(due, _)| *due != Time::NEVER))
-            .collect()
     }
 }

@@ -11,16 +11,17 @@
 //! the alarm; the alarm that is set when one rings is later.
 
 mod bucket;
+mod pair;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bucket::Bucket;
 use foldhash::fast::RandomState;
+use pair::{Pair, Span};
 
 use super::{Alarm, Effects, User};
 use crate::ids::UserId;
-use crate::mailbox::Mailbox;
 use crate::message::Message;
 use crate::push::{DuePush, PushOutcome, PushRules};
 use crate::store::{PushRecord, Seq, Write};
@@ -44,23 +45,6 @@ pub(super) struct Pushes {
     alarm: Time,
 }
 
-/// What is known of pushes from one sender to one receiver.
-#[derive(Debug, Default)]
-struct Pair {
-    /// Messages whose deadline runs, together if they came together, since when.
-    running: VecDeque<(Time, Span)>,
-    /// Since when a push is owed.
-    owed: Option<Time>,
-    /// When one was sent.
-    sent: Option<Time>,
-    /// What the push that is owed is about; the newest also of what runs.
-    about: Span,
-    /// When the message that the push is about expires, if that is not kept.
-    unkept_until: Time,
-    /// What may still go out.
-    bucket: Bucket,
-}
-
 /// Whether it is a push's turn to go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -72,35 +56,6 @@ pub(crate) enum Turn {
     Never,
 }
 
-/// Some messages of one sender. Others' may lie between them: as long as those are not acknowledged, a device that
-/// acknowledges in order (MQTT 5.0, section 4.6) has not acknowledged the newest of these either.
-#[derive(Debug, Clone, Copy, Default)]
-struct Span {
-    /// 0 if it is not kept.
-    oldest: Seq,
-    newest: Seq,
-}
-
-impl Span {
-    fn of(seq: Seq) -> Self {
-        Self {
-            oldest: seq,
-            newest: seq,
-        }
-    }
-
-    /// One whose grace has ended comes after the one that has ended it.
-    fn take(&mut self, seq: Seq) {
-        self.oldest = self.oldest.min(seq);
-        self.newest = self.newest.max(seq);
-    }
-
-    /// Whether one still waits for somebody to acknowledge it, and has not expired.
-    fn waits(self, mailbox: &Mailbox, now: Time) -> bool {
-        mailbox.is_silent_about(self.oldest, self.newest, now)
-    }
-}
-
 impl Default for Pushes {
     fn default() -> Self {
         Self {
@@ -109,58 +64,6 @@ impl Default for Pushes {
             seemed_away: false,
             alarm: Time::NEVER,
         }
-    }
-}
-
-impl Pair {
-    fn is_idle(&self) -> bool {
-        self.running.is_empty()
-            && self.owed.is_none()
-            && self.sent.is_none()
-            && self.bucket.full_at().is_none()
-    }
-
-    /// What was sent long after now was sent before the clock was set back.
-    fn was_just_sent(&self, now: Time, rules: &PushRules) -> bool {
-        let window = rules.collapse;
-        self.sent
-            .is_some_and(|sent| now < sent + window && sent < now + window)
-    }
-
-    /// Whether there is something to tell.
-    fn is_wanted(&self, mailbox: &Mailbox, now: Time) -> bool {
-        (self.about.oldest == 0 && now < self.unkept_until) || self.about.waits(mailbox, now)
-    }
-
-    /// When something changes by itself.
-    fn due(&self, rules: &PushRules) -> Time {
-        let running = self.running.front().map(|(at, _)| *at + rules.deadline);
-        let sent = self.sent.map(|sent| sent + rules.collapse);
-        let times = running.into_iter().chain(sent).chain(self.bucket.full_at());
-        times.min().unwrap_or(Time::NEVER)
-    }
-
-    /// What the store is to keep of it.
-    fn record(&self, receiver: &UserId, sender: &UserId) -> Write {
-        let owed = self.owed.map(|at| (at, self.about));
-        let owed = owed.or(self.running.front().copied());
-        let (sent, at, seq) = match (self.sent, owed) {
-            (Some(at), _) => (true, at, 0),
-            (None, Some((at, about))) => (false, at, about.oldest),
-            (None, None) => return Write::EndPush(receiver.clone(), sender.clone()),
-        };
-        Write::Push(Box::new(PushRecord {
-            receiver: receiver.clone(),
-            sender: sender.clone(),
-            seq,
-            sent,
-            at,
-            expires_at: if sent || seq != 0 {
-                Time::NEVER
-            } else {
-                self.unkept_until
-            },
-        }))
     }
 }
 
