@@ -1,8 +1,8 @@
-//! Any bytes as a payload: the scanner takes what serde_json takes for an object, and sees the `from` and the `id` that
-//! serde_json sees.
+//! Any bytes as a payload: its `from` and `id` are those that a second reader sees, which keeps every member of the top
+//! level and unescapes every name.
 //!
-//! What is meant by "takes" is its grammar: `IgnoredAny`, which builds nothing. Its `Value` refuses more, and that difference
-//! is meant ([`VALUE_REFUSES`]).
+//! Both read with serde_json, so what is an object is looked at from another side: what no `Value` can be made of is one all
+//! the same for three reasons only ([`VALUE_REFUSES`]).
 
 use jam_core::payload::{self, MAX_ID, PayloadError};
 use serde::Deserializer as _;
