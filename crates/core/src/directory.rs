@@ -1,7 +1,7 @@
 //! The directory as the rules see it: accounts, friendships and notification tokens.
 //!
 //! Look-ups answer from memory, or with what can be read at once, and wait for nobody. Where that is not
-//! possible, the rule says so with a [`Question`]; whoever runs the connection has it answered and hands the rule the
+//! possible, the rule says so with a [`Question`]; the connection's task has it answered and hands the rule the
 //! [`Answer`] itself. So the rules stay free of I/O, and a message whose facts are in memory meets none.
 //!
 //! Invariants: an answer is used for what asked for it and is read after that had arrived, so it is fresh enough
@@ -357,7 +357,7 @@ pub enum NotificationToken {
     Unreadable,
 }
 
-/// Accounts and who may write to whom. Never waits: see the module's text.
+/// Accounts, and who may write to which inbox. Never waits: see the module's text.
 pub trait Directory: Send + Sync {
     /// The account with this id, `None` if there is no such account.
     fn account(&self, user: &UserId) -> Lookup<Option<Account>>;

@@ -231,7 +231,7 @@ pub struct PublishAttempt<'a> {
 pub struct Facts<'a> {
     /// Accounts and friendships.
     pub known: Known<'a>,
-    /// Whom pushes can reach.
+    /// Which users pushes can reach.
     pub audience: PushAudience,
     /// Whether a user has a device connected.
     pub is_connected: &'a dyn Fn(&UserId) -> bool,

@@ -39,7 +39,7 @@ fn lived() -> Bench {
     bench
 }
 
-/// Whoever logs in as 2 finds nothing.
+/// The account that now logs in as 2 finds nothing.
 #[track_caller]
 fn expect_nothing_left(bench: &Bench, device: &str) {
     let friend = bench.at_inbox("1:other", V5);

@@ -73,7 +73,7 @@ fn a_qos_2_message_is_delivered_when_it_is_committed_and_not_before() {
             disk(&bench).at_once(false);
             writer.publish("/2/inbox", packets::message("1", "once"), ExactlyOnce);
             bench.advance(SECOND);
-            // The store has it in memory and would give it to whoever asks.
+            // The store has it in memory and would give it to any reader.
             while disk(&bench).read() {}
             bench.run();
             assert_eq!(arrived(&reader), [], "{reads:?}");

@@ -265,7 +265,7 @@ impl Bench {
         Stamp::from_millis(self.world().clocks.reading.wall.as_millis())
     }
 
-    /// Whoever waits for a time that has come is told.
+    /// Connections and timers whose time has come are told.
     fn tell_time(&self) {
         {
             let router = self.router();
@@ -304,7 +304,7 @@ impl Bench {
         self.world().ends.iter().any(End::is_called)
     }
 
-    /// Looks at the account of everybody again of whom anything is remembered, as the server does when the directory changes.
+    /// Looks again at the account of each user that is remembered, as the server does when the directory changes.
     pub fn recheck(&self) {
         self.recheck_that(false);
     }

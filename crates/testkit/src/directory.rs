@@ -52,7 +52,7 @@ struct Facts {
     lives: HashMap<String, u64>,
     /// (receiver, sender)
     friends: HashSet<(String, String)>,
-    /// (who, whom), besides what [`FakeDirectory::forbid`] says
+    /// (who blocks, who is blocked), besides what [`FakeDirectory::forbid`] says
     blocks: HashSet<(String, String)>,
     notification: HashMap<String, NotificationToken>,
     /// Nothing is in memory.
@@ -117,10 +117,10 @@ impl FakeDirectory {
             .remove(&(receiver.into(), sender.into()));
     }
 
-    /// `who` blocks `whom`, or does no longer: neither may write to the other, and `whom` is not told when
-    /// `who` comes and goes.
-    pub fn block(&self, who: &str, whom: &str, blocked: bool) {
-        let pair = (who.into(), whom.into());
+    /// `user` blocks `other`, or does no longer: neither may write to the other, and `other` is not told when
+    /// `user` comes and goes.
+    pub fn block(&self, user: &str, other: &str, blocked: bool) {
+        let pair = (user.into(), other.into());
         let mut facts = self.change();
         if blocked {
             facts.blocks.insert(pair);
@@ -129,7 +129,7 @@ impl FakeDirectory {
         }
     }
 
-    /// The friends who are told when `user` comes and goes (`watching`), or those of whom `user` is told.
+    /// The friends who are told when `user` comes and goes (`watching`), or those that `user` is told about.
     ///
     /// # Errors
     /// If the directory is failing.
@@ -178,7 +178,7 @@ impl FakeDirectory {
         self.facts().failing = failing;
     }
 
-    /// Whether no answer comes back from now on: whoever can wait waits, others go without.
+    /// Whether no answer comes back from now on: a question that can wait waits, others go unanswered.
     pub fn hang(&self, hanging: bool) {
         self.facts().hanging = hanging;
     }

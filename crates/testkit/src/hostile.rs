@@ -1,7 +1,7 @@
 //! Clients that send whatever they like, a directory and a store that fail as they like.
 //!
 //! What is checked: the server never panics and never stops; all it sends are packets of the version;
-//! what waits for a client that does not read is bounded; a user whom nobody may write to is neither
+//! what waits for a client that does not read is bounded; a user that nobody may write to is neither
 //! disturbed nor disconnected; and when all have gone and time has passed, next to nothing is left. The same holds of a
 //! server that is killed and started on what its store has kept.
 

@@ -74,7 +74,7 @@ impl Connection {
         }
     }
 
-    /// Whoever has to go has sent what it has sent before this client came: that is handled first. After that
+    /// What the displaced connections have sent came before this client: it is handled first. After that
     /// the account is asked again, for its token may have changed.
     fn displace_or_accept(
         &mut self,

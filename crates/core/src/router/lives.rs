@@ -11,7 +11,7 @@ use crate::time::Time;
 use crate::user::{Ended, Outdated};
 
 impl Router {
-    /// Everybody of whom anything is remembered, connected or not, some at a time: of one in [`SHARDS`] parts.
+    /// All users that are remembered, connected or not, some at a time: those of one of [`SHARDS`] parts.
     ///
     /// [`SHARDS`]: super::SHARDS
     #[must_use]
@@ -21,7 +21,7 @@ impl Router {
     }
 
     /// All accounts are about to be checked by what the directory has been since this generation: from now on nobody is
-    /// let in by an older fact, whom that check would miss.
+    /// let in by an older fact, because that check would miss them.
     pub fn begin_check(&self, as_of: Generation) {
         self.checked.fetch_max(as_of.0, Ordering::Relaxed);
     }

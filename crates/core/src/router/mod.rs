@@ -4,8 +4,8 @@
 //! carries nothing. Each connection fetches for itself, from its own cursor.
 //!
 //! Invariants: no method waits for I/O; a user's state is only touched under the lock of its shard, and
-//! no two of these locks are held at once; clients are answered when none is. Users of whom nothing
-//! would be lost are forgotten.
+//! no two of these locks are held at once; clients are answered when none is. Users are
+//! forgotten when nothing is lost by it.
 //!
 //! `shard` has the locks and the graces; `on_commit` what a commit sets free; `devices` what connections ask for
 //! their devices.
@@ -110,7 +110,7 @@ pub struct Router {
     /// Bytes of messages in their grace.
     bytes_in_grace: AtomicU64,
     pushes: Mutex<Pushes>,
-    /// Senders and receivers of whom something is known of pushes, in pairs.
+    /// Pairs of a sender and a receiver with something known of pushes.
     push_pairs: AtomicUsize,
     listening: Listening,
     presence: Presence,

@@ -1,8 +1,8 @@
 //! Presence: telling users which friends of theirs are connected (PROTOCOL.md, section 10).
 //!
-//! The router says about whom there is something to tell ([`Router::next_presence`]); whoever asks has the
-//! directory say, at that moment, which friends are concerned, and gives them back. Who has blocked whom
-//! is nothing that the router knows or remembers.
+//! The router says which user there is something to tell about ([`Router::next_presence`]). The caller asks the
+//! directory, at that moment, which friends are concerned, and gives them back. The router neither knows nor
+//! remembers who has blocked another.
 //!
 //! Invariants: what nobody subscribes to costs one look at a number; at most one entry waits for each user,
 //! however often they come and go; one thing is told after another, so that nobody is told in the wrong
@@ -24,7 +24,7 @@ use crate::policy::Permit;
 use crate::time::{Stamp, Time};
 use crate::user::{PRESENCE, Telling, User};
 
-/// Users whom there is something to tell of, or to.
+/// Users with something to tell, about them or to them.
 #[derive(Debug, Default)]
 pub(super) struct Presence(Mutex<VecDeque<UserId>>);
 
@@ -37,7 +37,7 @@ pub struct DuePresence {
 }
 
 impl DuePresence {
-    /// About whom, and to whom.
+    /// The user that it is about, or for.
     #[must_use]
     pub fn user(&self) -> &UserId {
         &self.user
@@ -59,8 +59,8 @@ impl DuePresence {
 }
 
 impl Router {
-    /// The next user about whom or to whom there is something to tell. What it says must have been told
-    /// before this is asked again.
+    /// The next user with something to tell, about them or to them. It must have been told before this is
+    /// asked again.
     #[must_use]
     pub fn next_presence(&self) -> Option<DuePresence> {
         loop {

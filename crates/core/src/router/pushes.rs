@@ -15,8 +15,8 @@ use crate::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules};
 use crate::time::Time;
 use crate::user::Turn;
 
-/// Pushes that nobody is sending yet: for each receiver and sender one at most. No larger than the number of
-/// those of whom something is known, which has a bound.
+/// Pushes that nobody is sending yet: for each receiver and sender one at most. There are no more than pairs that are
+/// remembered, and those have a bound.
 ///
 /// Each is a hint: what is owed is looked up when its turn comes. So none is lost that comes while an older one of the
 /// same pair waits.
@@ -115,7 +115,7 @@ impl Router {
         self.pushes().waiting.len()
     }
 
-    /// Senders and receivers of whom something is known of pushes, in pairs.
+    /// Pairs of a sender and a receiver with something known of pushes.
     #[must_use]
     pub fn remembered_pushes(&self) -> usize {
         self.push_pairs.load(Ordering::Relaxed)

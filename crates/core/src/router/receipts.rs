@@ -1,7 +1,7 @@
 //! Receipts: telling the sender of a message that a device of its receiver has it (PROTOCOL.md, section 10).
 //!
 //! Invariants: what nobody subscribes to costs one look at a number; a receipt is handed to the store, if
-//! its message was, before the acknowledgement is, and whoever published the message is told that it is kept when the
+//! its message was, before the acknowledgement is, and the sender is told that the message is kept when the
 //! receipt is kept too, or acknowledged, or goes out with that answer: after a crash there may be two, never none
 //! (`tests/receipts.rs`).
 

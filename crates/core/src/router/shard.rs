@@ -141,7 +141,7 @@ impl Router {
         self.with_shard(id, |user, _, effects| what(user, effects))
     }
 
-    /// Runs `what` of a user of whom a store has something, so that it has no effects.
+    /// Runs `what` of a user with something in the store, so that it has no effects.
     pub(super) fn with_stored(&self, id: &UserId, what: impl FnOnce(&mut User)) {
         let hash = self.hash(id);
         let mut shard = lock(self.shard(hash));

@@ -9,7 +9,7 @@
 //! [`MailboxStore::write`], and whatever is said to a client because of it waits for the [`Completion`].
 //!
 //! Invariants: the writes of one call are committed together or not at all, and calls in their order; a store knows
-//! nothing of a completion but when to call it; each call names the user whom it is about.
+//! nothing of a completion but when to call it; each call names the user that it is about.
 
 mod records;
 mod writes;
@@ -102,12 +102,12 @@ pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
     /// What was read is then not all there is.
     fn recover_entries(&self, take: &(dyn Fn(RecoveredEntry) + Sync)) -> Result<usize, StoreError>;
 
-    /// Whom the store tells of what happens. Called once, when everything is recovered; until then events wait, or for
+    /// What the store reports its events to. Called once, when everything is recovered; until then events wait, or for
     /// the next start.
     fn attach(&self, events: Box<dyn StoreEvents>);
 
-    /// Keeps the writes, then calls the completion, never before this returns. Called under the lock of `user`, whom all
-    /// of the writes are about but those that name another: the order of calls about a user is the order of what
+    /// Keeps the writes, then calls the completion, never before this returns. Called under the lock of `user`: all
+    /// writes are about that user, except those that name another: the order of calls about a user is the order of what
     /// happened to them.
     ///
     /// A call with a [`Write::Append`] is rejected as a whole when it cannot be committed, unless it also changes what is

@@ -20,7 +20,7 @@ pub enum Write {
     Acknowledged {
         /// Which.
         seq: Seq,
-        /// Whom it still waits for.
+        /// The devices that it still waits for.
         waits_for: u32,
     },
     /// A message leaves the log.

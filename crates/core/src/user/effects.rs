@@ -20,7 +20,7 @@ pub(crate) struct Effects {
     /// Each is one call of the store, with what it sets free.
     pub(crate) writes: SmallVec<[(Writes, Option<Awaits>); 1]>,
     pub(crate) wake: SmallVec<[Arc<Link>; 2]>,
-    /// Entries that left the log within their grace: whoever published them need not wait any longer.
+    /// Entries that left the log within their grace: their senders need not wait any longer.
     pub(crate) acked_in_grace: SmallVec<[Seq; 4]>,
     /// `None` on the common path.
     pub(crate) rare: Option<Box<RareEffects>>,

@@ -1,7 +1,7 @@
 //! What a user has leaves when its time has come.
 //!
-//! Invariant: nothing but [`User::expire`] removes something because of its age, from memory and from the store
-//! together; whoever asks a limit has it look first. A connection passes by what has expired and leaves it
+//! Invariant: only [`User::expire`] removes something because of its age, from memory and from the store
+//! together. It is called before a limit is checked. A connection passes by what has expired and leaves it
 //! to this.
 
 use std::time::Duration;

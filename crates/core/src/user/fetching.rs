@@ -130,7 +130,7 @@ impl User {
                 device.loading = true;
                 effects.rare().load = Some(to_load(&self.id, link, device, mailbox, room));
             }
-            // Whoever acknowledges nothing holds nothing but its log.
+            // A device that acknowledges nothing takes no memory for what was read for it.
             Err(Halt::Window) => device.loaded = None,
             _ => {}
         }

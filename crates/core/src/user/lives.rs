@@ -279,7 +279,7 @@ impl User {
         })))
     }
 
-    /// The same, of a user of whom it keeps something already.
+    /// The same, for a user with something in the store already.
     pub(crate) fn owner_change(&mut self) -> Option<(Writes, Option<Awaits>)> {
         if self.is_idle() {
             return None;

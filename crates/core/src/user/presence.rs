@@ -40,7 +40,7 @@ enum State {
     Offline,
     /// Connected; nobody has been told yet.
     Coming,
-    /// Connected, as whoever is interested knows.
+    /// Connected; friends have been told.
     Online,
     /// No longer connected, for less than [`AWAY`].
     Leaving,

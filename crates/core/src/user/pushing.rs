@@ -3,11 +3,11 @@
 //! For each sender there may be messages whose *deadline* runs, because the user is connected and has
 //! not acknowledged them; a push that is *owed*; one that was *sent* a short time ago; and the *bucket* out of
 //! which each push takes a token before it goes out. A message that is acknowledged within its grace leaves
-//! no trace here, and neither does a sender of whom there is nothing of these.
+//! no trace here, and neither does a sender with none of these.
 //!
 //! Invariants, checked by `tests/pushing.rs`: a push is owed for a message that is kept only when it is
 //! kept, and goes out only while one waits that has not expired; what the store has of a pair is owed, or
-//! sent, or nothing, as it is here; senders of whom nothing is known any more are forgotten, at the latest at
+//! sent, or nothing, as it is here; a sender with nothing left is forgotten, at the latest at
 //! the alarm; the alarm that is set when one rings is later.
 
 mod bucket;

@@ -94,7 +94,7 @@ impl User {
         self.expire(now, effects);
         self.mailbox.drop_leavers(&mut gone);
         self.pass_on(effects);
-        // The store is not told whom a message no longer waits for when a device unsubscribes.
+        // When a device unsubscribes, the store is not told that messages no longer wait for it.
         let devices = self.devices.iter();
         for device in devices.filter(|device| !device.reads_inbox(&self.id)) {
             self.mailbox.disclaim(device.slot, &mut gone);
@@ -109,7 +109,7 @@ impl User {
             .collect()
     }
 
-    /// What is on its way to a device is the device's, whoever may have claimed it when it came. Packet ids
+    /// What is on its way to a device is that device's, also if another device has claimed it. Packet ids
     /// of messages that are gone stand for nothing; of QoS 2, where the device may remember the id, they are
     /// released.
     fn restore_flights(&mut self, effects: &mut Effects) {

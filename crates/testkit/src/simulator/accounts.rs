@@ -18,7 +18,7 @@ pub(super) struct Accounts {
     tokens: HashMap<&'static str, (usize, usize)>,
     /// The user whose account is not in the copy that is there at the moment.
     pub(super) hidden: Option<&'static str>,
-    /// Users of whom an account before may still have something: a crash has undone its end. Another file may have stood in
+    /// Users with something left, perhaps, of an account before theirs: a crash has undone its end. Another file may have stood in
     /// the place of the right one, so that it is hidden, for a day at most or until the present account comes.
     pub(super) lingering: HashSet<&'static str>,
     /// What somebody read of the accounts some time ago.
@@ -51,7 +51,7 @@ impl Simulator<'_> {
         self.bench.directory().fail(true);
     }
 
-    /// The same, but whoever asks waits.
+    /// The same, but a question waits for its answer.
     fn hang(&mut self) {
         self.bench.directory().forget();
         self.bench.directory().hang(true);
@@ -90,7 +90,7 @@ impl Simulator<'_> {
             if message.receiver == user {
                 let is_sent_again = |device: &Device| device.is_publishing(number);
                 message.excused = true;
-                // A will that may not have been written yet goes to whoever has the id then.
+                // A will that may not have been written yet goes to the account that has the id then.
                 let may_come = message.is_will && !message.accepted;
                 message.gone |= !may_come && !self.devices.iter().any(is_sent_again);
             }
@@ -157,7 +157,7 @@ impl Simulator<'_> {
         self.bench.directory().hide_account(user, false);
         self.recheck();
         for (number, message) in self.messages.iter_mut().enumerate() {
-            // What was refused for that reason is sent again by whoever has not been told.
+            // What was refused for that reason is sent again by senders that have not been told.
             if message.receiver == user && message.is_to_hidden {
                 let senders = self.devices.iter_mut();
                 for sender in senders.filter(|it| it.is_publishing(number)) {

@@ -105,7 +105,7 @@ impl Simulator<'_> {
         }
     }
 
-    /// Whoever had to make room has been told and is out.
+    /// Devices that had to make room have been told and are out.
     pub(super) fn check_evicted(&mut self, which: usize) {
         let (user, now) = (self.devices[which].user, self.bench.now());
         for (index, other) in self.devices.iter_mut().enumerate() {
