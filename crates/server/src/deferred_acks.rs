@@ -107,8 +107,8 @@ impl DeferredAcks {
     /// The task of a connection has woken, at `at`: answers on other sockets that have had time to arrive are taken
     /// up along with what it was woken for.
     ///
-    /// To be called before it reads. Whoever has just sent something to a socket on this machine may hold its lock
-    /// for a little longer, and who touched that socket at once would wait for it.
+    /// To be called before it reads. A client on this machine that has just sent something may hold the lock of the
+    /// socket for a little longer, and touching that socket at once would mean waiting for it.
     pub(crate) fn reap(&self, own: &impl LowWater, at: Instant, now: Time) {
         if !self.enabled || !self.pace.is_right(now) {
             return; // what is left is for the next tick
@@ -138,7 +138,7 @@ impl DeferredAcks {
         if !self.lock().takes_more(at) || !low_water::set(socket, bytes + 1) {
             return false;
         }
-        // Only now: whoever finds it here tells it the contrary.
+        // Only now: a task that finds it here undoes that.
         self.lock().sockets.push_back((socket, at));
         true
     }

@@ -46,7 +46,7 @@ pub(crate) fn exposed_secrets(settings: &Settings) -> Vec<String> {
     secrets.iter().map(line).collect()
 }
 
-/// What cannot be looked at is not reported here: whoever uses the file says what is wrong with it.
+/// A file that cannot be looked at is not reported here: what is wrong with it is said where it is used.
 fn is_exposed(path: &Path) -> bool {
     let readable = |path: &Path, bit: u32| {
         std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & bit != 0)

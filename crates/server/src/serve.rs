@@ -418,7 +418,7 @@ fn open_stores(settings: &Settings) -> Result<Stores, ServeError> {
 /// The one place that knows which store it is.
 fn open_mailbox(settings: &Settings) -> Result<(Mailbox, Recovered), ServeError> {
     let path = settings.mailbox_dir();
-    // A slow disk may take its time: whoever waits shall see for what.
+    // A slow disk may take its time: the log says what the start waits for.
     tracing::info!(path = %path.display(), "opening the mailbox");
     match SqliteMailbox::open(&path) {
         Ok((mailbox, found)) => Ok((mailbox, found)),

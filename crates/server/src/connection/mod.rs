@@ -11,7 +11,7 @@
 //! - writing is never awaited alone: a peer that does not read is still heard, and meets its timeouts, evictions
 //!   and its own end (`who_never_reads`); while packets wait for something, [`READ_AHEAD_BYTES`] are read ahead;
 //! - a client is silent when the server has looked for its bytes and found none, below TLS and WebSocket too;
-//! - what a client had sent when its connection ends, whoever ends it, is handled first (`ending`);
+//! - what a client had sent when its connection ends, from either side, is handled first (`ending`);
 //! - between packets a connection holds no input buffer (`an_idle_connection_is_small`);
 //! - the last bytes reach the peer: they are flushed, then the socket is shut down, then what the peer
 //!   still sends is read away, so that no reset overtakes them (`the_last_words_arrive`).

@@ -174,7 +174,7 @@ async fn a_connection_that_wakes_reaps_what_others_have_deferred() {
         stream
     ));
 
-    // Whoever is held up for 16 ms here finds another pace.
+    // A machine that holds this up for 16 ms has another pace.
     for _ in 0..100 {
         let (client, other) = pair().await;
         let now = shared.clock.now();

@@ -1,8 +1,8 @@
 //! The timer of a connection, which is set as seldom as it can be.
 //!
 //! A deadline that has moved on, as each packet moves the keep alive, leaves the timer as it is: it fires in vain once
-//! a period instead of being set once a packet. A timer that cannot have fired is not asked: it knows whom to
-//! wake, for a task has one waker from its first poll to its last.
+//! a period instead of being set once a packet. A timer that cannot have fired is not asked: it knows its
+//! waker, for a task has one from its first poll to its last.
 
 use std::future::Future;
 use std::pin::Pin;

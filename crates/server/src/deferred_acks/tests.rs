@@ -109,9 +109,9 @@ async fn an_answer_that_comes_after_the_next_wake_up_wakes() {
     assert!(wakes(&server, SURELY).await);
 }
 
-/// It is read anyway, and may be locked by whoever has just sent to it.
+/// It is read anyway, and may be locked by a client that has just sent to it.
 #[tokio::test]
-async fn whoever_wakes_does_not_touch_his_own_socket() {
+async fn a_task_that_wakes_does_not_touch_its_own_socket() {
     let deferred_acks = after_messages(32);
     let (mut client, own) = pair().await;
     let (mut other_client, other) = pair().await;
@@ -231,7 +231,7 @@ async fn it_has_a_bound() {
     assert_eq!(deferred_count(&deferred_acks), MOST);
 }
 
-/// Whoever has its number then wakes early at worst.
+/// Another socket that has its number by then wakes early at worst.
 #[tokio::test]
 async fn a_socket_that_is_gone_does_no_harm() {
     let deferred_acks = after_messages(32);

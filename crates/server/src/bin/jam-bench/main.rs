@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - this file: what is to be done, to whom ([`Plan`]), and the [`BenchError`] of all of it. `command`: its command line.
+//! - this file: what is to be done, to which server ([`Plan`]), and the [`BenchError`] of all of it. `command`: its command line.
 //! - `pairs`, `offline`, `idle`, `reconnect`: the four workloads. `prepare`: accounts for them.
 //! - `swarm`: all clients and the one loop that reads, answers and writes for them. `outbound`: a sender.
 //!   `link`: a socket. `handshake`: what is written besides messages.

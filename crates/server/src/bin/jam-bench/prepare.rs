@@ -14,7 +14,7 @@ impl From<DirectoryError> for BenchError {
     }
 }
 
-/// Makes users 1 to 2 × `pairs`, of whom 2k - 1 and 2k are friends, with tokens as the template says.
+/// Makes users 1 to 2 × `pairs`, where 2k - 1 and 2k are friends, with tokens as the template says.
 ///
 /// # Errors
 /// If there are accounts in the directory already: they may be somebody's.

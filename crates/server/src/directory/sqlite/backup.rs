@@ -72,7 +72,7 @@ pub fn check_backup(path: &Path) -> Result<i64, DirectoryError> {
     Ok(users)
 }
 
-/// Writes the backup `from` into the database `to`, as one transaction, so that whoever has it open goes on with it; or
+/// Writes the backup `from` into the database `to`, as one transaction, so that a program that has it open goes on with it; or
 /// makes it, if it is not there.
 ///
 /// # Errors

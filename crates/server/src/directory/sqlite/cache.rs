@@ -5,7 +5,7 @@
 //! before a change can never be believed after it (`tests::a_late_fact_is_not_believed`). The facts of
 //! a shard are all of one generation. A generation ends when the file has changed, and each answer says of which it is.
 //!
-//! Whoever has asked for a fact gets it by value, whatever is believed by then (`jam_core::directory::Answer`).
+//! A question is answered by value, whatever is believed by then (`jam_core::directory::Answer`).
 
 use std::collections::HashMap;
 use std::sync::RwLock;

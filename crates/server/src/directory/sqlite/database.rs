@@ -45,7 +45,7 @@ const LOOK_AGE_IN_WAL: Duration = Duration::from_micros(10);
 /// While another thread is just looking, a look may be so many times as old.
 const DURING_LOOK: u32 = 2;
 
-/// Questions that wait for the loader. Whoever comes later waits to ask.
+/// Questions that wait for the loader. A question beyond those waits to be asked.
 const QUEUE: usize = 4096;
 
 /// From here on a loader that shows no sign of life counts as one that does not answer: the disk, or whatever else
@@ -233,8 +233,8 @@ impl SqliteDirectory {
         looked
     }
 
-    /// How often another file has been found in the place of the one that was open: whoever is missing in it may be there
-    /// again once the right one is back. Counts before [`Self::look`] tells of it.
+    /// How often another file has been found in the place of the one that was open: an account that is missing in it may
+    /// be there again once the right one is back. Counts before [`Self::look`] tells of it.
     #[must_use]
     pub fn replacements(&self) -> u64 {
         self.shared.replacements.load(Ordering::Acquire)

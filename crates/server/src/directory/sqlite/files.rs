@@ -1,7 +1,7 @@
 //! [`Files`]: which files the database consists of, and whether those are still the ones that are open.
 //!
-//! In WAL mode a database is three files, and SQLite finds two of them by name. Whoever replaces or removes one of
-//! them leaves open connections with files that nobody else reads or writes, and a new connection with files that do
+//! In WAL mode a database is three files, and SQLite finds two of them by name. When one of them is replaced or removed,
+//! open connections are left with files that nobody else reads or writes, and a new connection has files that do
 //! not belong together. SQLite notices neither; this does.
 //!
 //! Invariants: looking opens no file, for closing it would take away the locks that SQLite holds on it in this

@@ -28,7 +28,7 @@ const OPEN_REST: Duration = Duration::from_millis(250);
 const BATCH: usize = 256;
 
 /// What the thread is asked for, and since when. Each waits for locks for [`LOCK_PATIENCE`] in all, the
-/// time in the queue included. Whoever no longer waits for the reply doesn't get it.
+/// time in the queue included. A reply that nobody waits for any longer is dropped.
 #[derive(Debug)]
 pub(super) struct Request {
     asked: Instant,

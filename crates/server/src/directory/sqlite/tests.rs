@@ -341,14 +341,14 @@ async fn a_thread_that_hangs_does_not_answer() {
         assert!(directory.look().await.is_ok());
         let hang = directory.hang().await;
 
-        // Whoever asks before it is known: told in a bounded time.
+        // A question that is asked before that is known is answered in a bounded time.
         let began = Instant::now();
         let question = || Question::Account(id("1"));
         let (loaded, looked) = tokio::join!(directory.answer(question()), directory.look());
         assert!(loaded.is_err() && looked.is_err());
         assert!(began.elapsed() < SILENCE * 3);
 
-        // From then on memory is not believed, and whoever asks is told at once.
+        // From then on memory is not believed, and a question is answered at once.
         assert_eq!(directory.friendship(&id("1"), &id("2")), Lookup::Unknown);
         let began = Instant::now();
         assert!(directory.answer(question()).await.is_err());
@@ -393,7 +393,7 @@ async fn a_look_that_hangs_holds_its_own_thread_alone() {
     }
 }
 
-/// The same in a read: the loader answers whoever else asks.
+/// The same in a read: the loader answers all other questions.
 #[tokio::test]
 async fn a_read_that_hangs_holds_its_own_thread_alone() {
     for mode in ["delete", "wal"] {

@@ -1,4 +1,4 @@
-//! Who is told of whom.
+//! Which friends are told.
 
 use super::*;
 

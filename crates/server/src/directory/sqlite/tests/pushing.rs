@@ -128,7 +128,7 @@ async fn another_token_stays() {
     assert!(clear(&directory, "2", "blob").await);
 }
 
-/// Whoever writes to the file meanwhile delays the clearing, and nothing else is delayed by that.
+/// A program that writes to the file meanwhile delays the clearing, and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_only_delays_the_clearing() {
     let jam = Jam::new("wal");
