@@ -19,7 +19,7 @@ from .packets import (
 
 # For what must come. A machine with other work may take long.
 PATIENCE = 30
-# For an end that must come: below `limits.connect_timeout`, which ends whoever says nothing.
+# For an end that must come: below `limits.connect_timeout`, which ends a client that says nothing.
 END_PATIENCE = 8
 
 

@@ -28,7 +28,7 @@ def memory(server):
 
 
 class Bystanders:
-    """Two friends of whom one writes and the other reads: that goes on, whatever somebody else does."""
+    """Two friends, one writes and the other reads: that goes on, whatever somebody else does."""
 
     def __init__(self, server):
         me, friend = server.friends()
@@ -421,7 +421,7 @@ def test_mosquitto_2021_34434_a_block_counts_for_connections_that_are_open(serve
 
 @pytest.mark.parametrize("change", ["token", "removed"])
 def test_mosquitto_2018_12546_retained_after_revocation(server, version, change):
-    """What an account that is gone has retained is gone, whoever gets its id. A new token leaves the owner what is the
+    """What an account that is gone has retained is gone, whatever account gets its id. A new token leaves the owner what is the
     owner's. And no friend ever leaves anything retained at all."""
     me, friend = server.friends()
     topic = f"/{me.id}/profile"

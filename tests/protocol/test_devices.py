@@ -152,7 +152,7 @@ def test_many_devices(start, version):
 
 
 def whoever_is_told(clients):
-    """The first of these to whom something comes."""
+    """The first of these that gets something."""
     sockets = {client.stream.socket: client for client in clients}
     ready, _, _ = select.select(list(sockets), [], [], PATIENCE)
     assert ready, "nobody was told anything"

@@ -2,7 +2,7 @@
 //!
 //! It says yes to everybody, keeps nothing, checks nothing and parses only what tells one packet from
 //! the next: a CONNECT tells the user id, a SUBSCRIBE is answered, PUBLISH packets go as they are to
-//! the user in their topic, and each PUBACK of a receiver goes to whoever wrote to it last. What comes in
+//! the user in their topic, and each PUBACK of a receiver goes to the peer that wrote to it last. What comes in
 //! together is handled together and leaves each socket with one write, which is as cheap as the work gets.
 //! Only for QoS 1 and MQTT 3.1.1. Usage: jam-bench-floor HOST:PORT
 
@@ -20,7 +20,7 @@ struct Peer {
     stream: TcpStream,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// Where this one's PUBLISH packets went last, and to whom its acknowledgements go.
+    /// Where this one's PUBLISH packets went last, and which peer its acknowledgements go to.
     receiver: Option<(Vec<u8>, usize)>,
     writer: Option<usize>,
     listed: bool,
