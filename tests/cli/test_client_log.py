@@ -41,6 +41,16 @@ def test_failed_logins_and_the_lockout(start):
     assert "not-this-one" not in server.log()
 
 
+def test_the_default_lockout_is_told(start):
+    """Its failures alone are as many lines as one address may have."""
+    server = start(settings={"limits.failed_auth": 10})
+    user = server.user()
+    for _ in range(14):
+        server.attempt(user, password="not-this-one")
+    said = [told(line)[:2] for line in lines(server, 11)]
+    assert said == [("WARN", "failed login")] * 10 + [("WARN", "locked out")]
+
+
 @pytest.mark.parametrize(
     "reason, options",
     [

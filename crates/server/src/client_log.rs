@@ -4,8 +4,9 @@
 //! logouts are told at `info`, everything else at `debug`. A client's own text gets into a line shortened and without
 //! any character that could end it, or move a terminal's cursor; a token or a payload never does.
 //!
-//! Invariant: warnings and infos are bounded, [`LINES_OF_SOURCE`] and [`LINES`] a minute, whatever clients do, and so is
-//! the memory for that (`tests::a_flood_is_summed_up`). How many lines were not written is said each minute.
+//! Invariants: warnings and infos are bounded, [`LINES_OF_SOURCE`] of each and [`LINES`] a minute, whatever clients do, and
+//! so is the memory for that (`tests::a_flood_is_summed_up`); how many lines were not written is said each minute. A
+//! lockout is told, whatever its source has done before (`tests::a_lockout_is_told_after_a_flood_of_its_source`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,10 +22,11 @@ use jam_core::policy::{Refusal, refusals};
 use jam_core::source::Source;
 use jam_wire::decode::DecodeError;
 use tokio::sync::watch;
+use tracing::Level;
 
 use crate::ticks::{next, ticks};
 
-/// Lines about one source, in a [`MINUTE`].
+/// Warnings about one source, and so many infos, in a [`MINUTE`].
 const LINES_OF_SOURCE: u32 = 10;
 
 /// Lines about all sources, in a [`MINUTE`]. As many sources are remembered at most.
@@ -54,7 +56,7 @@ pub(crate) struct ClientLog {
 struct State {
     since: Instant,
     lines: u32,
-    of_source: HashMap<Source, u32, RandomState>,
+    of_source: HashMap<(Source, Level), u32, RandomState>,
     /// Lines that were not written.
     unsaid: u64,
     lockouts: HashMap<Source, Instant, RandomState>,
@@ -83,7 +85,7 @@ impl ClientLog {
 
     /// A client has authenticated and waits: the devices of its user log each other out in turn.
     pub(crate) fn held_back(&self, client: &ClientId, address: IpAddr) {
-        if self.may_say(address) {
+        if self.may_say(Level::WARN, address) {
             let client = Shown(client.as_str());
             tracing::warn!(target: "jam_mqtt::clients", %address, %client, "held back: this user's devices log each other out in turn");
         }
@@ -96,7 +98,7 @@ impl ClientLog {
         if let End::Refused(refusal) = why {
             self.refused(refusal, client, address);
         } else if let Some((message, reason)) = at_info(why) {
-            if self.may_say(address) {
+            if self.may_say(Level::INFO, address) {
                 tracing::info!(target: "jam_mqtt::clients", %address, %client, reason, "{message}");
             }
         } else {
@@ -111,15 +113,17 @@ impl ClientLog {
             // No fault of the client's; the accounts database's watch says what is wrong.
             tracing::debug!(target: "jam_mqtt::clients", %address, %client, reason, "connection refused");
         } else if *refusal == refusals::SPAM {
-            if self.is_new_lockout(address, Instant::now()) && self.may_say(address) {
+            if self.may_say_lockout(address, Instant::now()) {
                 tracing::warn!(target: "jam_mqtt::clients", %address, %client, reason, "locked out");
             }
-        } else if self.may_say(address) {
+        } else if self.may_say(Level::WARN, address) {
             tracing::warn!(target: "jam_mqtt::clients", %address, %client, reason, "failed login");
         }
     }
 
-    fn is_new_lockout(&self, address: IpAddr, now: Instant) -> bool {
+    /// Whether this lockout is to be told now: once, and not because of lines about its source, which it is the sum of. One
+    /// for which there is no line left is told with the next attempt.
+    fn may_say_lockout(&self, address: IpAddr, now: Instant) -> bool {
         let mut state = self.lock();
         let source = Source::of(address);
         if let Some(told) = state.lockouts.get(&source)
@@ -127,6 +131,10 @@ impl ClientLog {
         {
             return false;
         }
+        if state.lines >= LINES {
+            return false;
+        }
+        state.lines += 1;
         if state.lockouts.len() >= LOCKOUTS {
             state.lockouts.clear();
         }
@@ -135,13 +143,16 @@ impl ClientLog {
     }
 
     /// Whether a line about this address may be written now; if not, it is counted.
-    fn may_say(&self, address: IpAddr) -> bool {
+    fn may_say(&self, level: Level, address: IpAddr) -> bool {
         let mut state = self.lock();
         if state.lines >= LINES {
             state.unsaid += 1;
             return false;
         }
-        let of_source = state.of_source.entry(Source::of(address)).or_insert(0);
+        let of_source = state
+            .of_source
+            .entry((Source::of(address), level))
+            .or_insert(0);
         if *of_source >= LINES_OF_SOURCE {
             state.unsaid += 1;
             return false;
@@ -252,7 +263,8 @@ mod tests {
     #[test]
     fn a_flood_is_summed_up() {
         let log = ClientLog::new(MINUTE);
-        let said = |n: u32, times: u32| (0..times).filter(|_| log.may_say(address(n))).count();
+        let may_say = |n| log.may_say(Level::WARN, address(n));
+        let said = |n: u32, times: u32| (0..times).filter(|_| may_say(n)).count();
         assert_eq!(said(1, 1000), LINES_OF_SOURCE as usize);
         assert_eq!(said(2, 1), 1, "others are still heard");
         let all: usize = (3..10_000).map(|n| said(n, 2)).sum();
@@ -267,10 +279,35 @@ mod tests {
     }
 
     #[test]
+    fn noise_hides_no_failed_login() {
+        let log = ClientLog::new(MINUTE);
+        while log.may_say(Level::INFO, address(1)) {}
+        assert!(log.may_say(Level::WARN, address(1)));
+    }
+
+    #[test]
+    fn a_lockout_is_told_after_a_flood_of_its_source() {
+        let log = ClientLog::new(10 * MINUTE);
+        let tells = |n| log.may_say_lockout(address(n), Instant::now());
+        while log.may_say(Level::WARN, address(1)) {}
+        assert!(tells(1) && !tells(1));
+
+        // When too much has been said of others, it is told a minute later.
+        (3..1000).for_each(|n| while log.may_say(Level::WARN, address(n)) {});
+        assert!(!tells(2));
+        let now = log.lock().since;
+        log.begin_minute(now + MINUTE);
+        assert!(tells(2) && !tells(2));
+    }
+
+    #[test]
     fn a_lockout_is_told_once_in_a_window() {
         let log = ClientLog::new(MINUTE);
         let began = Instant::now();
-        let tells = |after, n| log.is_new_lockout(address(n), began + after);
+        let tells = |after, n| {
+            log.lock().lines = 0;
+            log.may_say_lockout(address(n), began + after)
+        };
         assert!(tells(Duration::ZERO, 1));
         assert!(!tells(MINUTE / 2, 1) && tells(MINUTE / 2, 2));
         assert!(tells(MINUTE, 1));
