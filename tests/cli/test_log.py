@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -138,6 +139,21 @@ def test_the_device_is_full(logging_to):
     with open("/dev/full", "w") as full:
         server = logging_to(full)
         sender, receiver = server.friends()
+        replace_directory(server)
+        time.sleep(1)
+        serves(server, sender, receiver)
+        server.stop()
+
+
+def test_the_file_may_not_grow(logging_to, tmp_path):
+    """`ulimit -f`: the kernel sends a signal then, which ends a program that does not expect it."""
+    limit = 200 << 20  # of no other file
+    with open(tmp_path / "log", "wb") as log:
+        server = logging_to(log)
+        sender, receiver = server.friends()
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+        log.truncate(limit)
+        log.seek(limit)
         replace_directory(server)
         time.sleep(1)
         serves(server, sender, receiver)

@@ -101,6 +101,8 @@ impl fmt::Debug for Parts {
 /// If an address, a TLS file or the directory cannot be used; nothing is served then.
 pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let limits = &settings.limits;
+    // A file that may not grow (`ulimit -f`) is an error of its write, for the log too, and not the end.
+    drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(ServeError::Io)?);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     let sockets = Sockets::bind(&settings).await?;
     let mqtt = address_of(sockets.mqtt.as_ref())?;
