@@ -6,7 +6,6 @@ import shutil
 import stat
 import subprocess
 import time
-from functools import partial
 from http.client import HTTPConnection
 from types import SimpleNamespace
 
@@ -333,10 +332,8 @@ def ready(server):
     return answer.status, answer.read().decode().strip()
 
 
-def test_a_disk_that_takes_no_more(own, version, monkeypatch):
+def test_a_disk_that_takes_no_more(own, version):
     """PROTOCOL.md, section 7.8: refused with an error, delivered all the same, over by itself."""
-    # A file that reaches the limit is an error to the server then, and not its end.
-    monkeypatch.setattr(subprocess, "Popen", partial(subprocess.Popen, restore_signals=False))
     with own:
         me, friend = own.friends()
         payloads = fill(own, me, friend)
@@ -358,3 +355,25 @@ def test_a_disk_that_takes_no_more(own, version, monkeypatch):
         assert "cannot be written" in own.log() and "can be written again" in own.log()
     with own:
         assert drain(own, friend, 1) == [me.message("yes")]
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_mailbox_deleted_under_the_server(own, kill):
+    """docs/operations.md, "A mailbox whose files were moved": nothing more is acknowledged, and what was is safe."""
+    with own:
+        me, friend = own.friends()
+        payloads = fill(own, me, friend)
+        mailbox = own.folder / "data/mailbox"
+        for file in mailbox.iterdir():
+            file.unlink()
+        with own.connect(me) as writer:
+            refused = error("mailbox", "the server cannot keep messages at the moment", 1)
+            assert writer.deliver(friend.inbox, me.message("no")) == refused
+        assert ready(own) == (503, "the mailbox cannot be written")
+        assert "a copy of all that it held is in its place; restart the server" in own.log()
+        if kill:
+            own.kill()
+        else:
+            own.stop()
+        own.start()
+        assert drain(own, friend, 5) == payloads

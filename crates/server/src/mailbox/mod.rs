@@ -4,7 +4,8 @@
 //!
 //! - [`SqliteMailbox`]: what the router writes to and reads from. Its methods queue and return.
 //! - `pending`: what waits for the next commit, less what no longer matters; `shared` holds it, and what is `kept`.
-//! - `writer`: the one thread that changes the file; `apply` is a batch as SQL, `reserve` is room for a full disk.
+//! - `writer`: the one thread that changes the file; `apply` is a batch as SQL, `reserve` is room for a full disk,
+//!   `at_place` looks whether the files are still there.
 //! - `reader`: the one thread that reads messages; `recover` is what is read at the start.
 //! - [`admin`], [`salvage`]: what the commands do with a mailbox; `purging` is what they ask the server to remove.
 //! - `schema`: the file itself; `records`: values as they stand in it; `meta`: numbers by name; `clock`: what is remembered of the clocks; `error`: why it cannot be opened.
@@ -14,6 +15,7 @@
 
 pub mod admin;
 mod apply;
+mod at_place;
 mod clock;
 mod error;
 mod kept;
@@ -61,7 +63,8 @@ pub use writer::{PROBE_INTERVAL, PURGE_INTERVAL};
 #[derive(Debug)]
 pub struct SqliteMailbox<C = OnCommit> {
     shared: Arc<Shared<C>>,
-    threads: Vec<JoinHandle<()>>,
+    reader: Option<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
     /// Locked as long as this is open.
     _lock: File,
 }
@@ -100,16 +103,13 @@ impl<C: Completion> SqliteMailbox<C> {
         // From here on, whatever fails stops the threads that run.
         let mut mailbox = Self {
             shared,
-            threads: Vec::new(),
+            reader: None,
+            writer: None,
             _lock: lock,
         };
         let io = |error| OpenError::io(&files.db, error);
-        mailbox
-            .threads
-            .push(spawn("mailbox-write", move || writer.run()).map_err(io)?);
-        mailbox
-            .threads
-            .push(spawn("mailbox-read", move || reader.run()).map_err(io)?);
+        mailbox.writer = Some(spawn("mailbox-write", move || writer.run()).map_err(io)?);
+        mailbox.reader = Some(spawn("mailbox-read", move || reader.run()).map_err(io)?);
         Ok((Arc::new(mailbox), found.recovered))
     }
 }
@@ -167,14 +167,20 @@ impl<C: Completion> MailboxStore<C> for SqliteMailbox<C> {
 }
 
 impl<C> Drop for SqliteMailbox<C> {
+    /// The reader ends first: the last connection moves the log into the file when it closes, and the reader's may not
+    /// write.
     fn drop(&mut self) {
-        self.shared.stop();
-        for thread in self.threads.drain(..) {
-            // The last handle may be dropped by an answer, on one of these threads.
-            if thread.thread().id() != thread::current().id() && thread.join().is_err() {
-                tracing::error!("a thread of the mailbox has panicked");
-            }
-        }
+        self.shared.stop_reading();
+        self.reader.take().into_iter().for_each(join);
+        self.shared.stop_writing();
+        self.writer.take().into_iter().for_each(join);
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    // The last handle may be dropped by an answer, on one of these threads.
+    if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+        tracing::error!("a thread of the mailbox has panicked");
     }
 }
 
@@ -191,6 +197,8 @@ fn open_files(files: &schema::Files) -> Result<Opened, OpenError> {
     let sqlite = |error| OpenError::sqlite(&files.db, &error);
     let found = recover::recover(&files.db, &connection).map_err(sqlite)?;
     let reading = schema::open_to_read(&files.db).map_err(sqlite)?;
+    // Opens its log now: later there may be another one at the path.
+    schema::pragma(&reading, "schema_version").map_err(sqlite)?;
     Ok(Opened {
         connection,
         found,

@@ -87,8 +87,10 @@ impl<C: Completion> Reader<C> {
         if found
             .iter()
             .any(|(_, found)| matches!(found, Found::InFile))
-            && std::mem::take(&mut self.suspect)
+            && self.suspect
+            && self.shared.place.are_ours()
         {
+            self.suspect = false;
             self.connection = schema::open_to_read(&self.shared.files.db)?;
         }
         let transaction = self.connection.unchecked_transaction()?;

@@ -215,6 +215,15 @@ impl Files {
         &self.wal
     }
 
+    /// The log's index in memory that processes share.
+    pub(super) fn shm(&self) -> PathBuf {
+        self.db.with_extension("db-shm")
+    }
+
+    pub(super) fn lock_path(&self) -> &Path {
+        &self.lock
+    }
+
     /// Room for when the disk is full. Made after the database, so it is not there without that.
     pub(super) fn reserve(&self) -> PathBuf {
         self.db.with_extension("reserve")

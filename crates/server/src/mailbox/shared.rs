@@ -12,6 +12,7 @@ use jam_core::message::Message;
 use jam_core::store::{Completion, OnLoaded, Seq, StoreEvents, Writes};
 use jam_core::timekeeping::ClockRecord;
 
+use super::at_place::AtPlace;
 use super::kept::Kept;
 use super::pending::{Call, Pending};
 use super::schema::Files;
@@ -61,6 +62,7 @@ pub(super) struct State<C> {
 #[derive(Debug)]
 pub(super) struct Shared<C> {
     pub(super) files: Files,
+    pub(super) place: AtPlace,
     state: Mutex<State<C>>,
     work: Condvar,
     progress: Condvar,
@@ -108,6 +110,7 @@ impl std::fmt::Debug for Loads {
 impl<C> Shared<C> {
     pub(super) fn new(files: Files, kept: Kept) -> Self {
         Self {
+            place: AtPlace::of(files.clone()),
             files,
             state: Mutex::new(State {
                 pending: Pending::default(),
@@ -355,11 +358,14 @@ impl<C> Shared<C> {
         }
     }
 
-    pub(super) fn stop(&self) {
-        self.state().stopping = true;
-        self.work.notify_all();
+    pub(super) fn stop_reading(&self) {
         self.loads().stopping = true;
         self.more_loads.notify_all();
+    }
+
+    pub(super) fn stop_writing(&self) {
+        self.state().stopping = true;
+        self.work.notify_all();
     }
 
     fn loads(&self) -> MutexGuard<'_, Loads> {

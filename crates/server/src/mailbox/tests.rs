@@ -8,5 +8,6 @@ mod commands;
 mod damage;
 mod kept;
 mod killed;
+mod misplaced;
 mod model;
 mod trouble;

@@ -2,7 +2,8 @@
 //!
 //! A batch is what came while the last one was committed, so it grows with the load, and a lone call
 //! waits for nobody. When a commit fails, appends are refused, everything else waits, and once in
-//! [`PROBE_INTERVAL`] it is tried again until it succeeds. When that is for want of room, the reserve is given up: then
+//! [`PROBE_INTERVAL`] it is tried again until it succeeds. So it goes when a file is
+//! not where it was (`at_place`). When that is for want of room, the reserve is given up: then
 //! everything but appends goes on in it, until there is room for the reserve again, or in the file itself.
 //!
 //! Invariants: no completion is called before the commit, or under a lock; they are called in the order of the
@@ -17,6 +18,7 @@ use jam_core::timekeeping::ClockRecord;
 use rusqlite::{Connection, Error, ErrorCode};
 
 use super::apply::{Applier, Purge};
+use super::at_place::is_moved;
 use super::clock;
 use super::purging::EVERYTHING;
 use super::records;
@@ -97,6 +99,7 @@ impl<C: Completion> Writer<C> {
                 }
                 Waited::Idle => self.keep_clock(false),
                 Waited::Stop => {
+                    self.look_at_place();
                     self.keep_clock(true);
                     return;
                 }
@@ -105,11 +108,20 @@ impl<C: Completion> Writer<C> {
                 self.probed = Instant::now();
                 if self.in_trouble() {
                     self.end_trouble();
-                } else if self.reserve.take_any() {
+                } else if self.look_at_place() && self.reserve.take_any() {
                     self.limit_log();
                 }
             }
         }
+    }
+
+    /// Whether all files are where they were.
+    fn look_at_place(&mut self) -> bool {
+        let misplaced = self.shared.place.look(&self.connection);
+        if let Some(misplaced) = &misplaced {
+            self.fail(&misplaced.error());
+        }
+        misplaced.is_none()
     }
 
     fn in_trouble(&self) -> bool {
@@ -214,6 +226,9 @@ impl<C: Completion> Writer<C> {
     fn commit(&mut self, batch: &Batch<C>) -> Result<(), Error> {
         // Something has to be written to find out whether it can be.
         let probe = self.is_failing();
+        if let Some(misplaced) = self.shared.place.look(&self.connection) {
+            return Err(misplaced.error());
+        }
         if self.suspect {
             self.connection = schema::open_to_write(&self.shared.files.db)?;
             self.suspect = false;
@@ -265,14 +280,15 @@ impl<C: Completion> Writer<C> {
         }
         let path = self.shared.files.db.display();
         let advice = match code {
-            Some(ErrorCode::DiskFull) => "make room on the disk",
-            Some(ErrorCode::ReadOnly) => "make the file and its directory writable",
-            Some(ErrorCode::DatabaseBusy) => "end the process that has it locked",
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "run `jam-mqtt check`",
-            _ => "look at the disk",
+            _ if is_moved(error) => "",
+            Some(ErrorCode::DiskFull) => "; make room on the disk",
+            Some(ErrorCode::ReadOnly) => "; make the file and its directory writable",
+            Some(ErrorCode::DatabaseBusy) => "; end the process that has it locked",
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "; run `jam-mqtt check`",
+            _ => "; look at the disk",
         };
         tracing::error!(
-            "the mailbox {path} cannot be written: {error}; {advice}. Until then messages are refused, \
+            "the mailbox {path} cannot be written: {error}{advice}. Until then messages are refused, \
              what is there is delivered, and the file is tried again each second"
         );
     }

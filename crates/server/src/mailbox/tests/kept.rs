@@ -405,3 +405,16 @@ fn what_is_large_is_not_written_again_for_what_is_small() {
     assert_eq!(session.maybe_sent_before_crash, 1004);
     assert_eq!(session.will.as_ref().unwrap().payload.len(), LARGE);
 }
+
+/// Also what has been read: so a copy of the one file is a copy of all.
+#[test]
+fn a_closed_mailbox_is_one_file() {
+    for _ in 0..30 {
+        let mut setting = Setting::new();
+        setting.ask(1, [append(1)]);
+        assert_eq!(setting.answer(), (1, Ok(())));
+        assert_eq!(setting.load(&[1]).len(), 1);
+        setting.close();
+        assert!(!setting.path().join("mailbox.db-wal").exists());
+    }
+}
