@@ -176,3 +176,22 @@ def test_no_rust_in_messages():
             continue
         for text in re.findall(r'"(?:[^"\\]|\\.)*\{\w*:\?\}(?:[^"\\]|\\.)*"', code):
             assert text.startswith('"Look('), f"{name}: {text}"
+
+
+@pytest.mark.parametrize(
+    "command, advice",
+    [
+        (["user", "add", "1"], "`jam-mqtt user token 1` makes a new token"),
+        (["user", "add", "2", "--name", "ann"], "choose another"),
+        (["restore", "nowhere"], "name a folder that `jam-mqtt backup` has made"),
+        (["serve", "--http", "", "--admin", "", "--mqtt", "192.0.2.1:1883"], "name an address of this machine"),
+        (["serve", "--data", "jam-data/jam.db/inside"], "name a folder that this user may write to: --data DIR"),
+        (["send", "--user", "1", "--to", "1", "--token", "", "Hello"], "--token"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_answered_with_what_to_do(tmp_path, command, advice):
+    assert run_cli("user", "add", "1", "--name", "ann", cwd=tmp_path).returncode == 0
+    done = run_cli(*command, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert advice in done.stderr.splitlines()[-1]

@@ -117,7 +117,7 @@ impl Common {
         if !settings.directory.named {
             std::fs::create_dir_all(&settings.data).map_err(|error| {
                 CliError::Failed(format!(
-                    "cannot create {}: {error}",
+                    "cannot create {}: {error}; name a folder that this user may write to: --data DIR",
                     settings.data.display()
                 ))
             })?;

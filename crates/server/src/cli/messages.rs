@@ -58,7 +58,8 @@ struct Login {
         long,
         env = "JAM_TOKEN",
         hide_env_values = true,
-        allow_hyphen_values = true
+        allow_hyphen_values = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
     )]
     token: String,
 }

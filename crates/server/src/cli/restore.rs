@@ -42,8 +42,11 @@ impl Restore {
     /// With settings from elsewhere than the process's environment.
     pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
         let accounts = self.dir.join("jam.db");
-        let users = directory::check_backup(&accounts)
-            .map_err(|error| CliError::Failed(format!("this is no backup: {error}")))?;
+        let users = directory::check_backup(&accounts).map_err(|error| {
+            CliError::Failed(format!(
+                "this is no backup: {error}; name a folder that `jam-mqtt backup` has made"
+            ))
+        })?;
         let mailbox = self.dir.join("mailbox");
         let exchange = if self.accounts_only {
             None

@@ -47,6 +47,9 @@ impl fmt::Display for ServeError {
                     io::ErrorKind::AddrInUse => {
                         write!(f, "; stop what listens there, or choose another")
                     }
+                    io::ErrorKind::AddrNotAvailable => {
+                        write!(f, "; name an address of this machine, or 0.0.0.0 for all")
+                    }
                     io::ErrorKind::PermissionDenied => write!(f, "; choose a port above 1023"),
                     _ => Ok(()),
                 }

@@ -163,7 +163,9 @@ impl Administration {
         let token = usable_token(token)?;
         self.change(|tx| {
             if exists(tx, id)? {
-                return Err(DirectoryError::new(format!("user {id} exists already")));
+                return Err(DirectoryError::new(format!(
+                    "user {id} exists already; `jam-mqtt user token {id}` makes a new token"
+                )));
             }
             insert_account(tx, id, name, &token)
         })?;
@@ -408,7 +410,7 @@ fn insert_account(
     tx.execute(&sql, rusqlite::params_from_iter(values))
         .map_err(|error| match name {
             Some(name) if is_constraint(&error) => DirectoryError::new(format!(
-                "user {id} cannot be added: the name {name:?} may be taken ({error})"
+                "user {id} cannot be added: the name {name:?} may be taken; choose another ({error})"
             )),
             _ => cannot_write(&error),
         })?;

@@ -137,7 +137,10 @@ fn describe(path: &Path, error: &rusqlite::Error) -> DirectoryError {
         Some(rusqlite::ErrorCode::DatabaseBusy) => {
             format!("the accounts database {path} is locked by another process; try again")
         }
-        _ => format!("the accounts database {path} cannot be opened: {error}"),
+        _ => format!(
+            "the accounts database {path} cannot be opened: {error}; look whether its disk is full, and whether \
+             this user may write to it and its folder"
+        ),
     })
 }
 
