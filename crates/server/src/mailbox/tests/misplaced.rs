@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::thread;
 
 use jam_core::store::MailboxStore;
 
 use super::setting::{Rejected, Setting, append, open, wait_until};
-use crate::mailbox::OpenError;
+use crate::mailbox::{OpenError, PURGE_INTERVAL};
 
 const DB: &str = "mailbox.db";
 
@@ -108,6 +109,7 @@ fn a_deleted_lock_is_made_again() {
     let lock = setting.file("mailbox.lock");
     fs::remove_file(&lock).unwrap();
     wait_until(|| lock.exists());
+    thread::sleep(PURGE_INTERVAL); // it is made, and then it is locked
     assert!(matches!(open(setting.path()), Err(OpenError::InUse(_))));
     setting.holds(&[1, 2]);
 
