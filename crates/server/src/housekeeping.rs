@@ -16,7 +16,7 @@ use tokio::task::coop;
 
 use crate::clock::Clock;
 use crate::deferred_acks::DeferredAcks;
-use crate::directory::{DirectoryError, SqliteDirectory};
+use crate::directory::{AccountsDatabase, DirectoryError};
 use crate::health::Health;
 use crate::ticks::{next, ticks};
 use crate::tls::Tls;
@@ -45,7 +45,7 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
 pub(crate) struct Household {
     pub(crate) clock: Arc<Clock>,
     pub(crate) router: Arc<Router>,
-    pub(crate) directory: Arc<SqliteDirectory>,
+    pub(crate) directory: Arc<dyn AccountsDatabase>,
 }
 
 /// Tells the rules the time and publishes the wills that have come due.

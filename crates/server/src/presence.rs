@@ -8,7 +8,7 @@ use std::time::Duration;
 use jam_core::router::DuePresence;
 use tokio::sync::watch;
 
-use crate::directory::{DirectoryError, Place, Who};
+use crate::directory::{DirectoryError, Who};
 use crate::housekeeping::Household;
 use crate::ticks::{next, ticks};
 
@@ -54,22 +54,19 @@ async fn tell(household: &Household, due: &DuePresence) -> Result<(), DirectoryE
 }
 
 async fn tell_of_change(household: &Household, due: &DuePresence) -> Result<(), DirectoryError> {
-    let (directory, mut place) = (&household.directory, Some(Place::START));
-    while let Some(from) = place {
-        let some = directory.friends(due.user(), Who::SeesHim, from).await?;
+    let mut friends = household.directory.friends(due.user(), Who::SeesUser);
+    while let Some(some) = friends.next().await? {
         let now = household.clock.now();
-        household.router.tell_of_change(due, &some.friends, now);
-        place = some.next;
+        household.router.tell_of_change(due, &some, now);
     }
     Ok(())
 }
 
 async fn tell_subscriber(household: &Household, due: &DuePresence) -> Result<(), DirectoryError> {
-    let (directory, mut place) = (&household.directory, Some(Place::START));
+    let mut friends = household.directory.friends(due.user(), Who::IsSeen);
     let mut tries = ROOM_TRIES;
-    while let Some(from) = place {
-        let some = directory.friends(due.user(), Who::IsSeen, from).await?;
-        let mut left = &some.friends[..];
+    while let Some(some) = friends.next().await? {
+        let mut left = &some[..];
         loop {
             let now = household.clock.now();
             let told = household.router.tell_subscriber(due, left, now);
@@ -83,7 +80,6 @@ async fn tell_subscriber(household: &Household, due: &DuePresence) -> Result<(),
             tries -= 1;
             tokio::time::sleep(ROOM_TIME).await;
         }
-        place = some.next;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ use crate::clock::{self, Clock};
 use crate::connection::Shared;
 use crate::deferred_acks::DeferredAcks;
 use crate::descriptors;
-use crate::directory::SqliteDirectory;
+use crate::directory::{self, AccountsDatabase};
 use crate::handshakes::Handshakes;
 use crate::health::Health;
 use crate::housekeeping::{self, Household};
@@ -399,7 +399,7 @@ fn open_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, ServeError> {
 }
 
 type Mailbox = Arc<dyn MailboxStore<OnCommit>>;
-type Stores = (Arc<SqliteDirectory>, Mailbox, Recovered);
+type Stores = (Arc<dyn AccountsDatabase>, Mailbox, Recovered);
 
 /// Opens the accounts database, then the mailbox; the other way round on a full disk, where the mailbox has a reserve to
 /// give up.
@@ -447,17 +447,8 @@ fn restore(
     Ok(clock)
 }
 
-fn open_directory(settings: &Settings) -> Result<Arc<SqliteDirectory>, ServeError> {
-    let path = &settings.directory.path;
-    let directory = settings
-        .directory
-        .require_named()
-        .and_then(|()| SqliteDirectory::open_or_create(path))
-        .map_err(ServeError::Directory)?;
-    if !settings.directory.map_shm {
-        directory.leave_wal_index();
-    }
-    Ok(Arc::new(directory))
+fn open_directory(settings: &Settings) -> Result<Arc<dyn AccountsDatabase>, ServeError> {
+    directory::open(&settings.directory).map_err(ServeError::Directory)
 }
 
 fn rules(settings: &Settings, audience: PushAudience) -> Rules {

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::output::{Output, table};
 use super::{CliError, StoreArgs};
-use crate::directory::Administration;
 use crate::directory::admin::{Friend, User};
+use crate::directory::{self, Administration};
 use crate::mailbox::{OpenError, admin};
 
 #[derive(Debug, Subcommand)]
@@ -107,13 +107,13 @@ pub(super) struct Common {
 impl Common {
     fn open(&self) -> Result<Administration, CliError> {
         let settings = self.store.settings()?;
-        settings.directory.require_named()?;
+        directory::require_named(&settings.directory)?;
         Ok(Administration::open(&settings.directory.path)?)
     }
 
     fn open_or_create(&self) -> Result<Administration, CliError> {
         let settings = self.store.settings()?;
-        settings.directory.require_named()?;
+        directory::require_named(&settings.directory)?;
         if !settings.directory.named {
             std::fs::create_dir_all(&settings.data).map_err(|error| {
                 CliError::Failed(format!(

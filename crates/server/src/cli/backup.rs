@@ -38,7 +38,7 @@ impl Backup {
 
     /// With settings from elsewhere than the process's environment.
     pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
-        settings.directory.require_named()?;
+        directory::require_named(&settings.directory)?;
         let new = NewData::make(&self.dir)?;
         let copy = new.mailbox()?;
         let with_mailbox = match admin::backup(&settings.mailbox_dir(), &copy) {

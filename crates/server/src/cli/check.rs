@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::CliError;
 use super::output::{Output, table};
-use crate::directory::Administration;
+use crate::directory::{self, Administration};
 use crate::mailbox::OpenError;
 use crate::mailbox::admin::{self, Condition};
 use crate::permissions;
@@ -217,7 +217,7 @@ fn accounts(settings: &Settings) -> Result<String, String> {
     let path = &settings.directory.path;
     let shown = path.display();
     if !path.exists() {
-        let missing = settings.directory.require_named();
+        let missing = directory::require_named(&settings.directory);
         missing.map_err(|error| error.to_string())?;
         return Ok(format!("{shown} would be created"));
     }
@@ -228,7 +228,7 @@ fn accounts(settings: &Settings) -> Result<String, String> {
             directory.has_notification_tokens()?,
         ))
     };
-    let read: Result<_, crate::directory::DirectoryError> = read();
+    let read: Result<_, directory::DirectoryError> = read();
     let (users, can_push) = read.map_err(|error| error.to_string())?;
     let mut found = format!("{shown}, {users} accounts");
     if !can_push {

@@ -84,8 +84,7 @@ mod tests {
     /// Else a receiver who keeps getting messages would not be heard.
     #[tokio::test]
     async fn an_answer_is_deferred_once_and_only_if_it_comes_at_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let shared = shared(&dir.path().join("jam.db"));
+        let shared = shared();
         let (permit, _) = permit().await;
         let (stream, _listener) = tcp_stream(&permit).await;
         let at = |millis: u64| Time::from_millis(1_000_000 + millis);

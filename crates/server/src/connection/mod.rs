@@ -44,7 +44,7 @@ use tokio_rustls::server::TlsStream;
 use crate::client_log::ClientLog;
 use crate::clock::Clock;
 use crate::deferred_acks::{DeferredAcks, LowWater};
-use crate::directory::{DirectoryError, SqliteDirectory};
+use crate::directory::{AccountsDatabase, DirectoryError};
 use crate::heard::Heard;
 use crate::permits::ConnectionPermit;
 use crate::turns::{self, NextTurn, Turns};
@@ -63,7 +63,7 @@ const READ_AHEAD_BYTES: usize = 64 * 1024;
 pub(crate) struct Shared {
     pub(crate) clock: Arc<Clock>,
     pub(crate) router: Arc<Router>,
-    pub(crate) directory: Arc<SqliteDirectory>,
+    pub(crate) directory: Arc<dyn AccountsDatabase>,
     pub(crate) deferred_acks: Arc<DeferredAcks>,
     pub(crate) turns: Turns,
     pub(crate) client_log: Arc<ClientLog>,
@@ -400,9 +400,9 @@ async fn have_left(displaced: Displaced) -> Loaded {
     Loaded::Displaced
 }
 
-async fn answer(directory: Arc<SqliteDirectory>, question: Question) -> Loaded {
+async fn answer(directory: Arc<dyn AccountsDatabase>, question: Question) -> Loaded {
     Loaded::Answer(directory.answer(question).await)
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

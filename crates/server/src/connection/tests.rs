@@ -8,6 +8,7 @@ use jam_core::UserLimits;
 use jam_core::push::{PushAudience, PushRules};
 use jam_core::router::Rules;
 use jam_testkit::store::FaultyStore;
+use jam_testkit::{FakeDirectory, packets};
 use jam_wire::packet::{Packet, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -23,15 +24,18 @@ impl LowWater for tokio::io::DuplexStream {}
 
 impl Transport for tokio::io::DuplexStream {}
 
-pub(super) fn shared(path: &std::path::Path) -> Arc<Shared> {
-    let directory = Arc::new(SqliteDirectory::open_or_create(path).unwrap());
+pub(super) fn shared() -> Arc<Shared> {
+    shared_with(Arc::default(), PushAudience::Off)
+}
+
+pub(crate) fn shared_with(directory: Arc<FakeDirectory>, audience: PushAudience) -> Arc<Shared> {
     let user = UserLimits {
         many_devices: false,
         max_messages: 10,
         max_bytes: 1_000,
         max_age: Duration::from_secs(60),
         push: PushRules {
-            audience: PushAudience::Off,
+            audience,
             deadline: Duration::from_secs(10),
             collapse: Duration::from_secs(30),
         },
@@ -71,7 +75,7 @@ pub(super) async fn tcp_stream(
     (Heard::new(stream, permit.wake_flag().clone()), socket)
 }
 
-pub(super) async fn permit() -> (ConnectionPermit, IpAddr) {
+pub(crate) async fn permit() -> (ConnectionPermit, IpAddr) {
     let permits = ConnectionPermits::new(1, 1);
     let address = IpAddr::from(Ipv4Addr::LOCALHOST);
     (
@@ -84,8 +88,7 @@ pub(super) async fn permit() -> (ConnectionPermit, IpAddr) {
 
 #[tokio::test]
 async fn an_idle_connection_is_small() {
-    let dir = tempfile::tempdir().unwrap();
-    let shared = shared(&dir.path().join("jam.db"));
+    let shared = shared();
     let (permit, address) = permit().await;
     let (stream, _listener) = tcp_stream(&permit).await;
     let task = serve(shared.clone(), permit, address, shared.clock.now(), stream);
@@ -105,8 +108,7 @@ async fn an_idle_connection_is_small() {
 /// It would go round and round if the timer that was never set were asked.
 #[tokio::test]
 async fn a_deadline_that_never_comes_is_waited_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let shared = shared(&dir.path().join("jam.db"));
+    let shared = shared();
     let (permit, address) = permit().await;
     let (stream, _peer) = tokio::io::duplex(64);
     let mut task = pin!(serve(shared, permit, address, Time::NEVER, stream));
@@ -117,8 +119,7 @@ async fn a_deadline_that_never_comes_is_waited_for() {
 /// What a step decides when nothing comes: the timer is not to fire again for what has been decided.
 #[tokio::test]
 async fn output_that_goes_nowhere_ends_the_connection_after_its_time_and_no_sooner() {
-    let dir = tempfile::tempdir().unwrap();
-    let shared = shared(&dir.path().join("jam.db"));
+    let shared = shared();
     let (permit, address) = permit().await;
     let (stream, _peer) = tokio::io::duplex(64);
     let now = Time::from_millis(1_000_000_000);
@@ -136,8 +137,7 @@ async fn output_that_goes_nowhere_ends_the_connection_after_its_time_and_no_soon
 /// The runtime is busy, say, and has not looked at the socket since the bytes came.
 #[tokio::test]
 async fn what_has_arrived_at_the_last_moment_is_no_silence() {
-    let dir = tempfile::tempdir().unwrap();
-    let shared = shared(&dir.path().join("jam.db"));
+    let shared = shared();
     let (permit, address) = permit().await;
     let (stream, listener) = tcp_stream(&permit).await;
     let (peer, _) = listener.accept().await.unwrap();
@@ -162,8 +162,7 @@ async fn what_has_arrived_at_the_last_moment_is_no_silence() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_connection_that_wakes_reaps_what_others_have_deferred() {
-    let dir = tempfile::tempdir().unwrap();
-    let shared = shared(&dir.path().join("jam.db"));
+    let shared = shared();
     let (permit, address) = permit().await;
     let (stream, _peer) = tokio::io::duplex(64);
     let mut task = pin!(serve(
@@ -243,7 +242,7 @@ impl LowWater for Flood {}
 impl Transport for Flood {}
 
 fn login(user: &str) -> Vec<u8> {
-    let connect = jam_testkit::packets::connect(&format!("{user}:phone"), Version::V4);
+    let connect = packets::connect(&format!("{user}:phone"), Version::V4);
     let mut bytes = BytesMut::new();
     jam_wire::encode(&Packet::Connect(Box::new(connect)), Version::V4, &mut bytes).unwrap();
     bytes.to_vec()
@@ -253,18 +252,12 @@ fn login(user: &str) -> Vec<u8> {
 #[tokio::test]
 async fn many_floods_let_others_in() {
     const FLOODS: usize = 500;
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("jam.db");
-    let shared = shared(&path);
-    let mut accounts = rusqlite::Connection::open(&path).unwrap();
-    let change = accounts.transaction().unwrap();
+    let directory = Arc::new(FakeDirectory::default());
     for user in 0..=FLOODS {
         let user = (1000 + user).to_string();
-        let token = jam_testkit::packets::token(&user);
-        let sql = "INSERT INTO accounts (user_id, user_api_token) VALUES (?, ?)";
-        change.execute(sql, (&user, &token)).unwrap();
+        directory.set_account(&user, Some(&packets::token(&user)));
     }
-    change.commit().unwrap();
+    let shared = shared_with(directory, PushAudience::Off);
     let permits = ConnectionPermits::new(1000, 1000);
     let address = IpAddr::from(Ipv4Addr::LOCALHOST);
     let permit = async || {

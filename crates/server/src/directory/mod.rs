@@ -1,18 +1,120 @@
 //! Accounts and friendships, in a database that other processes write to (PROTOCOL.md, section 6).
 //!
-//! - [`sqlite`]: in an SQLite file, which is the only kind of database so far.
+//! # Layout
+//!
+//! - this file: [`AccountsDatabase`], all that a running server knows of it, and [`open`], which decides what kind it is.
+//! - [`sqlite`]: in an SQLite file, which is the only kind so far.
+//!
+//! Invariant: what kind of database it is, and the numbers of its rows, stay in that kind's folder; above it are user ids
+//! and facts. The scripted directory of `fake` runs connections, presence and pushes as well (`tests`).
 
+#[cfg(test)]
+mod fake;
 pub mod sqlite;
+#[cfg(test)]
+mod tests;
 
+use std::any::Any;
 use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
 
+use jam_core::directory::{Answer, Directory, Generation, Question};
+use jam_core::ids::UserId;
 use secrecy::SecretString;
 
-pub use sqlite::{
-    Administration, Friends, Place, SqliteDirectory, Who, admin, backup, check_backup, restore,
-};
+use crate::settings::DirectorySettings;
+pub use sqlite::{Administration, admin, backup, check_backup, restore};
 
-/// The directory's file cannot be used; in words that say what to do.
+/// What an accounts database says once it has been waited for, or why it cannot. Look-ups of the rules come without.
+pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, DirectoryError>> + Send + 'a>>;
+
+/// The accounts database of a running server.
+///
+/// The rules look up what is in memory ([`Directory`]): that allocates nothing and waits for nobody. Everything here may
+/// take its time, and fails when it takes too long. What is read is read when it is asked for; all that others have
+/// committed by then is in it.
+pub trait AccountsDatabase: Directory + Any {
+    /// The answer to what the rules ask, of the same kind as the question.
+    fn answer(&self, question: Question) -> Reply<'_, Answer>;
+
+    /// The accounts of `users`, in their order.
+    fn accounts<'a>(&'a self, users: &'a [UserId]) -> Reply<'a, Vec<Answer>>;
+
+    /// The generation that comes back differs from that of an earlier look if anything was committed in between; what is
+    /// read from then on is of that one or a later. To be called all the time: memory is believed while it succeeds.
+    fn look(&self) -> Reply<'_, Generation>;
+
+    /// How often another database has been found in the place of the one that was open: an account that is missing in it
+    /// may be there again once the right one is back. Counts before [`Self::look`] tells of it.
+    fn replacements(&self) -> u64;
+
+    /// The friends of a user, some at a time.
+    fn friends(&self, user: &UserId, who: Who) -> Box<dyn FriendList + '_>;
+
+    /// Where a push from `sender` to `receiver` goes. `None`: the sender may not write to the receiver, or may not any more.
+    fn push_address<'a>(
+        &'a self,
+        sender: &'a UserId,
+        receiver: &'a UserId,
+    ) -> Reply<'a, Option<PushAddress>>;
+
+    /// Takes a dead notification token away from `user`, unless there is another one by now. Whether it did.
+    ///
+    /// The only change that serving makes to the database (PROTOCOL.md, section 6).
+    fn clear_notification_token<'a>(
+        &'a self,
+        user: &'a UserId,
+        token: &'a SecretString,
+    ) -> Reply<'a, bool>;
+}
+
+/// A user's friends, read some at a time.
+pub trait FriendList: Send {
+    /// Some more of them, in no order that means anything; `None` when there are no more. After an error the same again.
+    fn next(&mut self) -> Reply<'_, Option<Vec<UserId>>>;
+}
+
+/// Which friends of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Those who may see the user: those whom the user has not blocked.
+    SeesUser,
+    /// Those whom the user may see: those who have not blocked the user.
+    IsSeen,
+}
+
+/// Opens the accounts database that a server is to run on. Its file in the data directory is made if there is none; one
+/// that a setting names has to be there.
+///
+/// # Errors
+/// If it is missing, cannot be made, is no jam database, or lacks a table or column.
+pub fn open(settings: &DirectorySettings) -> Result<Arc<dyn AccountsDatabase>, DirectoryError> {
+    require_named(settings)?;
+    let directory = sqlite::SqliteDirectory::open_or_create(&settings.path)?;
+    if !settings.map_shm {
+        directory.leave_wal_index();
+    }
+    Ok(Arc::new(directory))
+}
+
+/// Fails if the file is named and missing: a mistyped path must not look like a database without accounts. Only the
+/// file in the data directory is created by itself.
+///
+/// # Errors
+/// Where it was looked for, and what names it.
+pub fn require_named(settings: &DirectorySettings) -> Result<(), DirectoryError> {
+    if !settings.named || settings.path.exists() {
+        return Ok(());
+    }
+    Err(DirectoryError::new(format!(
+        "there is no accounts database at {}: correct directory.url (--directory, or db_path of the environment \
+         file), or leave it empty to have jam.db created in the data directory",
+        settings.path.display()
+    )))
+}
+
+/// The accounts database cannot be used; in words that say what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryError(String);
 
@@ -24,9 +126,9 @@ impl DirectoryError {
 
 /// Where a push goes.
 #[derive(Debug, Clone)]
-pub(crate) struct PushAddress {
+pub struct PushAddress {
     /// The receiver's notification token, if they have one.
-    pub(crate) token: Option<SecretString>,
+    pub token: Option<SecretString>,
 }
 
 impl fmt::Display for DirectoryError {

@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::pace::{Failure, Pace, backoff};
 use super::receivers::Receivers;
 use super::{Delivery, Notifier, Push, Scope};
-use crate::directory::SqliteDirectory;
+use crate::directory::AccountsDatabase;
 use crate::housekeeping::Household;
 
 /// How often it is looked whether a push that waits may be tried again.
@@ -136,7 +136,7 @@ impl Dispatcher {
         self.under_way.spawn(async move {
             let began = Instant::now();
             let since = household.clock.stamp(push.since());
-            let result = attempt(&household.directory, &*notifier, &push, since).await;
+            let result = attempt(&*household.directory, &*notifier, &push, since).await;
             Tried {
                 push,
                 began,
@@ -242,7 +242,7 @@ impl Log {
 
 /// Asks where the push goes and has it delivered there. `since`: when it became due, as the wall clock has it.
 async fn attempt(
-    directory: &SqliteDirectory,
+    directory: &dyn AccountsDatabase,
     notifier: &dyn Notifier,
     push: &DuePush,
     since: Stamp,
@@ -270,7 +270,7 @@ async fn attempt(
 
 /// Clears a dead token, unless the receiver has another one by now: whether they have. One that cannot be cleared is met
 /// again at the next push.
-async fn is_replaced(directory: &SqliteDirectory, push: &Push) -> bool {
+async fn is_replaced(directory: &dyn AccountsDatabase, push: &Push) -> bool {
     let Some(token) = &push.token else {
         return false;
     };

@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::*;
 use crate::directory::Administration;
+use crate::directory::sqlite::tests::hang;
 use crate::settings::Identity;
 use crate::tls::tests::write_identity;
 use house::{Client, HELLO, House, bytes_of, connect, connect_to, publish, soon, subscribe};
@@ -493,7 +494,7 @@ async fn a_directory_that_hangs_is_told_and_keeps_nobody() {
     sender.send(&[publish("/2/inbox", HELLO, Some(1))]).await;
     assert!(is_pub_ack(sender.next().await, 1), "now it is known");
 
-    let hang = house.running.parts.shared.directory.hang().await;
+    let hang = hang(&*house.running.parts.shared.directory).await;
     soon(async {
         while !get(&house, "/readyz").await.starts_with("HTTP/1.1 503") {
             tokio::time::sleep(Duration::from_millis(50)).await;

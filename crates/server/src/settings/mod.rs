@@ -23,8 +23,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::SecretString;
 
-use crate::directory::DirectoryError;
-
 pub use address::{Address, InvalidAddress};
 use keys::{KEYS, Key, Kind};
 use layers::Values;
@@ -126,24 +124,6 @@ pub struct DirectorySettings {
     pub named: bool,
     /// Whether commits of others are seen in the file's `-shm`.
     pub map_shm: bool,
-}
-
-impl DirectorySettings {
-    /// Fails if the file is named and missing: a mistyped path must not look like a database without accounts. Only the
-    /// file in `data` is created by itself.
-    ///
-    /// # Errors
-    /// Where it was looked for, and what names it.
-    pub fn require_named(&self) -> Result<(), DirectoryError> {
-        if !self.named || self.path.exists() {
-            return Ok(());
-        }
-        Err(DirectoryError::new(format!(
-            "there is no accounts database at {}: correct directory.url (--directory, or db_path of the environment \
-             file), or leave it empty to have jam.db created in the data directory",
-            self.path.display()
-        )))
-    }
 }
 
 /// What waits for its receiver.

@@ -28,7 +28,9 @@ use super::files::{FileId, Files, Names};
 use super::loader::{Loader, Request, What};
 use super::schema::{self, row_id};
 use super::wal_index::WalIndex;
-use super::{DirectoryError, Friends, Place, PushAddress, Who, is_busy};
+use super::{
+    AccountsDatabase, DirectoryError, FriendList, Friends, Place, PushAddress, Reply, Who, is_busy,
+};
 
 /// How old the last look at the file may be when memory is believed.
 ///
@@ -45,12 +47,12 @@ const LOOK_AGE_IN_WAL: Duration = Duration::from_micros(10);
 /// While another thread is just looking, a look may be so many times as old.
 const DURING_LOOK: u32 = 2;
 
-/// Questions that wait for the loader. A question beyond those waits to be asked.
+/// Questions that wait for the loader. Whoever comes later waits to ask.
 const QUEUE: usize = 4096;
 
 /// From here on a loader that shows no sign of life counts as one that does not answer: the disk, or whatever else
 /// the system lets it wait for. To wait for another process's lock is a sign of life. Nobody waits for its answers
-/// much longer than this, and once [`SqliteDirectory::look`] has found it, nothing in memory is believed.
+/// much longer than this, and once [`AccountsDatabase::look`] has found it, nothing in memory is believed.
 pub const SILENCE: Duration = Duration::from_secs(2);
 
 const NO_PANIC: &str = "no code that looks can panic";
@@ -174,118 +176,6 @@ impl SqliteDirectory {
         drop(look);
     }
 
-    /// The answer to `question`, read from the file.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or stays locked for 5 seconds.
-    pub async fn answer(&self, question: Question) -> Result<Answer, DirectoryError> {
-        match Key::of(&question) {
-            Some(key) => self.ask(|reply| What::Answer(key, reply)).await,
-            None => Ok(self.of_nobody(&question)),
-        }
-    }
-
-    /// The accounts of `users`, in their order, read from the file.
-    ///
-    /// # Errors
-    /// As [`Self::answer`].
-    pub async fn accounts(&self, users: &[UserId]) -> Result<Vec<Answer>, DirectoryError> {
-        let mut accounts = Vec::with_capacity(users.len());
-        for users in users.chunks(ACCOUNTS_AT_ONCE) {
-            let ids = users.iter().map(|user| row_id(user.as_str())).collect();
-            accounts.extend(self.ask(|reply| What::Accounts(ids, reply)).await?);
-        }
-        Ok(accounts)
-    }
-
-    /// Some of a user's friends, read from the file, from `place` on. To be asked again from
-    /// [`Friends::next`] on, if there is one.
-    ///
-    /// # Errors
-    /// As [`Self::answer`].
-    pub async fn friends(
-        &self,
-        user: &UserId,
-        who: Who,
-        place: Place,
-    ) -> Result<Friends, DirectoryError> {
-        let Some(id) = row_id(user.as_str()) else {
-            return Ok(Friends::default());
-        };
-        self.ask(|reply| What::Friends(id, who, place, reply)).await
-    }
-
-    /// Looks at the file. The generation that comes back differs from that of an earlier look if anything
-    /// was committed in between; what is read from then on is of that one or a later.
-    ///
-    /// A look that finds the loader silent for [`SILENCE`] ends the belief in what is in memory, and one that is
-    /// answered begins it again: to be called all the time.
-    ///
-    /// # Errors
-    /// As [`Self::answer`].
-    pub async fn look(&self) -> Result<Generation, DirectoryError> {
-        let looked = self.ask_anyway(What::Look).await;
-        match &looked {
-            Ok(_) => self.shared.silent.store(false, Ordering::Relaxed),
-            Err(_) if self.shared.is_unheard() => self.shared.silent.store(true, Ordering::Relaxed),
-            Err(_) => {}
-        }
-        looked
-    }
-
-    /// How often another file has been found in the place of the one that was open: an account that is missing in it may
-    /// be there again once the right one is back. Counts before [`Self::look`] tells of it.
-    #[must_use]
-    pub fn replacements(&self) -> u64 {
-        self.shared.replacements.load(Ordering::Acquire)
-    }
-
-    /// Where a push from `sender` to `receiver` goes, read from the file now. `None`: the sender may not
-    /// write to the receiver, or may not any more.
-    ///
-    /// # Errors
-    /// As [`Self::answer`].
-    pub(crate) async fn push_address(
-        &self,
-        sender: &UserId,
-        receiver: &UserId,
-    ) -> Result<Option<PushAddress>, DirectoryError> {
-        let (Some(sender), Some(receiver)) = (row_id(sender.as_str()), row_id(receiver.as_str()))
-        else {
-            return Ok(None);
-        };
-        self.ask(|reply| What::PushAddress(sender, receiver, reply))
-            .await
-    }
-
-    /// Takes a dead notification token away from `user`, unless there is another one by now. Returns
-    /// whether it did.
-    ///
-    /// The only change that serving makes to the file (PROTOCOL.md, section 6). It is made over a connection
-    /// of its own, so that it holds nobody up, and what is in memory ends with it as with any other
-    /// connection's commit.
-    ///
-    /// # Errors
-    /// If the file cannot be written, or stays locked for 5 seconds.
-    pub(crate) async fn clear_notification_token(
-        &self,
-        user: &UserId,
-        token: &SecretString,
-    ) -> Result<bool, DirectoryError> {
-        let Some(id) = row_id(user.as_str()) else {
-            return Ok(false);
-        };
-        let (shared, token) = (Arc::clone(&self.shared), token.clone());
-        let clear = tokio::task::spawn_blocking(move || {
-            let _passing = shared.passing.read().expect(NO_PANIC);
-            let connection = schema::open_for_writing(&shared.path)?;
-            Ok(schema::clear_notification_token(&connection, id, &token)?)
-        });
-        clear
-            .await
-            .expect("writing to the accounts database does not panic")
-    }
-
     /// Has everything that memory does not know read by the loader's thread.
     #[cfg(test)]
     pub(super) fn leave_all_to_the_loader(&self) {
@@ -300,7 +190,7 @@ impl SqliteDirectory {
 
     /// The loader's thread hangs until what comes back is dropped.
     #[cfg(test)]
-    pub(crate) async fn hang(&self) -> oneshot::Sender<()> {
+    pub(super) async fn hang(&self) -> oneshot::Sender<()> {
         let (end, until) = oneshot::channel();
         let sent = self.requests.send(Request::new(What::Hang(until))).await;
         sent.expect("the loader runs");
@@ -427,6 +317,118 @@ impl Directory for SqliteDirectory {
         self.get(&Key::NotificationToken(id), |fact| match fact {
             Fact::NotificationToken(token) => Some(*token),
             _ => None,
+        })
+    }
+}
+
+impl AccountsDatabase for SqliteDirectory {
+    fn answer(&self, question: Question) -> Reply<'_, Answer> {
+        Box::pin(async move {
+            match Key::of(&question) {
+                Some(key) => self.ask(|reply| What::Answer(key, reply)).await,
+                None => Ok(self.of_nobody(&question)),
+            }
+        })
+    }
+
+    fn accounts<'a>(&'a self, users: &'a [UserId]) -> Reply<'a, Vec<Answer>> {
+        Box::pin(async move {
+            let mut accounts = Vec::with_capacity(users.len());
+            for users in users.chunks(ACCOUNTS_AT_ONCE) {
+                let ids = users.iter().map(|user| row_id(user.as_str())).collect();
+                accounts.extend(self.ask(|reply| What::Accounts(ids, reply)).await?);
+            }
+            Ok(accounts)
+        })
+    }
+
+    /// A look that finds the loader silent for [`SILENCE`] ends the belief in what is in memory, and one that is
+    /// answered begins it again.
+    fn look(&self) -> Reply<'_, Generation> {
+        Box::pin(async {
+            let looked = self.ask_anyway(What::Look).await;
+            let silent = &self.shared.silent;
+            match &looked {
+                Ok(_) => silent.store(false, Ordering::Relaxed),
+                Err(_) if self.shared.is_unheard() => silent.store(true, Ordering::Relaxed),
+                Err(_) => {}
+            }
+            looked
+        })
+    }
+
+    fn replacements(&self) -> u64 {
+        self.shared.replacements.load(Ordering::Acquire)
+    }
+
+    fn friends(&self, user: &UserId, who: Who) -> Box<dyn FriendList + '_> {
+        Box::new(Reading {
+            directory: self,
+            user: row_id(user.as_str()),
+            who,
+            next: Some(Place::START),
+        })
+    }
+
+    fn push_address<'a>(
+        &'a self,
+        sender: &'a UserId,
+        receiver: &'a UserId,
+    ) -> Reply<'a, Option<PushAddress>> {
+        Box::pin(async move {
+            let ids = (row_id(sender.as_str()), row_id(receiver.as_str()));
+            let (Some(sender), Some(receiver)) = ids else {
+                return Ok(None);
+            };
+            self.ask(|reply| What::PushAddress(sender, receiver, reply))
+                .await
+        })
+    }
+
+    /// Over a connection of its own, so that it holds nobody up, and what is in memory ends with it as with any other
+    /// connection's commit.
+    fn clear_notification_token<'a>(
+        &'a self,
+        user: &'a UserId,
+        token: &'a SecretString,
+    ) -> Reply<'a, bool> {
+        Box::pin(async move {
+            let Some(id) = row_id(user.as_str()) else {
+                return Ok(false);
+            };
+            let (shared, token) = (Arc::clone(&self.shared), token.clone());
+            let clear = tokio::task::spawn_blocking(move || {
+                let _passing = shared.passing.read().expect(NO_PANIC);
+                let connection = schema::open_for_writing(&shared.path)?;
+                Ok(schema::clear_notification_token(&connection, id, &token)?)
+            });
+            clear
+                .await
+                .expect("writing to the accounts database does not panic")
+        })
+    }
+}
+
+/// A user's friends, as far as they have been read.
+struct Reading<'a> {
+    directory: &'a SqliteDirectory,
+    /// `None` is an id that no jam database can hold.
+    user: Option<i64>,
+    who: Who,
+    /// `None` when all have been read.
+    next: Option<Place>,
+}
+
+impl FriendList for Reading<'_> {
+    fn next(&mut self) -> Reply<'_, Option<Vec<UserId>>> {
+        Box::pin(async {
+            let (Some(user), Some(from)) = (self.user, self.next.clone()) else {
+                return Ok(None);
+            };
+            let ask = |reply| What::Friends(user, self.who, from, reply);
+            let Friends { friends, next } = self.directory.ask(ask).await?;
+            self.next = next;
+            Ok(Some(friends))
         })
     }
 }

@@ -5,7 +5,7 @@
 //! left to the loader: a lock of another process, another thread that is just reading, and a disk that has to be
 //! asked, which the first slow read tells.
 //!
-//! Invariants: no lock is waited for (`tests::an_exclusive_lock_only_delays`); slow reads take no more
+//! Invariants: no lock is waited for (`directory::sqlite::tests::an_exclusive_lock_only_delays`); slow reads take no more
 //! than one [`PART`]th of the time (`tests::slow_reads_are_left_to_the_loader`).
 
 use std::sync::Mutex;

@@ -7,32 +7,24 @@ use jam_core::ids::UserId;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params};
 
+use super::Who;
 use super::schema::{is_false, of_pair, row_id};
 
 /// Rows that are looked at before others get their turn.
 pub(super) const AT_ONCE: u32 = 128;
 
-/// Which friends of a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who {
-    /// Those who may see the user: those that the user has not blocked.
-    SeesHim,
-    /// Those that the user may see: those who have not blocked the user.
-    IsSeen,
-}
-
 /// Some of a user's friends.
 #[derive(Debug, Default, PartialEq)]
-pub struct Friends {
+pub(super) struct Friends {
     /// In no order that means anything.
-    pub friends: Vec<UserId>,
+    pub(super) friends: Vec<UserId>,
     /// Where to go on, if there are more.
-    pub next: Option<Place>,
+    pub(super) next: Option<Place>,
 }
 
 /// A place in a user's rows.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Place {
+pub(super) struct Place {
     /// SQLite keeps numbers and texts apart where a column has no type; numbers come first.
     in_texts: bool,
     after: Value,
@@ -40,7 +32,7 @@ pub struct Place {
 
 impl Place {
     /// Before the first row.
-    pub const START: Self = Self {
+    pub(super) const START: Self = Self {
         in_texts: false,
         after: Value::Real(f64::NEG_INFINITY),
     };
@@ -76,7 +68,7 @@ pub(super) fn read(
             _ => continue,
         };
         let may = match who {
-            Who::SeesHim => may_see(connection, friend, user)?,
+            Who::SeesUser => may_see(connection, friend, user)?,
             Who::IsSeen => may_see(connection, user, friend)?,
         };
         let form = (place.in_texts, is_text);

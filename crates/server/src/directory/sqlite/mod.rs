@@ -28,14 +28,14 @@ mod friends;
 mod loader;
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wal_index;
 
-use super::{DirectoryError, PushAddress};
+use super::{AccountsDatabase, DirectoryError, FriendList, PushAddress, Reply, Who};
 pub use admin::Administration;
 pub use backup::{backup, check_backup, restore};
 pub use database::SqliteDirectory;
-pub use friends::{Friends, Place, Who};
+use friends::{Friends, Place};
 
 impl From<rusqlite::Error> for DirectoryError {
     fn from(error: rusqlite::Error) -> Self {

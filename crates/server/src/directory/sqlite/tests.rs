@@ -121,6 +121,13 @@ async fn token_is(directory: &SqliteDirectory, user: &str, token: &str) -> bool 
     known.is_some_and(|known| known.is(token.as_bytes()))
 }
 
+/// The thread of a directory hangs until what comes back is dropped.
+pub(crate) async fn hang(directory: &dyn AccountsDatabase) -> tokio::sync::oneshot::Sender<()> {
+    let directory: &dyn std::any::Any = directory;
+    let directory = directory.downcast_ref::<SqliteDirectory>();
+    directory.expect("a thread that can hang").hang().await
+}
+
 async fn push(directory: &SqliteDirectory, user: &str) -> NotificationToken {
     let user = id(user);
     ask(directory, |it| it.notification_token(&user)).await
@@ -339,7 +346,7 @@ async fn a_thread_that_hangs_does_not_answer() {
         let directory = Arc::new(jam.open());
         assert!(friends(&directory, "1", "2").await);
         assert!(directory.look().await.is_ok());
-        let hang = directory.hang().await;
+        let hang = hang(&*directory).await;
 
         // A question that is asked before that is known is answered in a bounded time.
         let began = Instant::now();

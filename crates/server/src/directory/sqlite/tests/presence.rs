@@ -4,11 +4,9 @@ use super::*;
 
 /// All friends of a user, chunk by chunk.
 async fn all(directory: &SqliteDirectory, user: &str, who: Who) -> Vec<String> {
-    let (mut found, mut place) = (Vec::new(), Some(Place::START));
-    while let Some(from) = place {
-        let some = directory.friends(&id(user), who, from).await.unwrap();
-        found.extend(some.friends.iter().map(ToString::to_string));
-        place = some.next;
+    let (mut found, mut friends) = (Vec::new(), directory.friends(&id(user), who));
+    while let Some(some) = friends.next().await.unwrap() {
+        found.extend(some.iter().map(ToString::to_string));
     }
     found.sort();
     found
@@ -18,7 +16,7 @@ async fn all(directory: &SqliteDirectory, user: &str, who: Who) -> Vec<String> {
 async fn both(directory: &SqliteDirectory, user: &str) -> (Vec<String>, Vec<String>) {
     (
         all(directory, user, Who::IsSeen).await,
-        all(directory, user, Who::SeesHim).await,
+        all(directory, user, Who::SeesUser).await,
     )
 }
 
@@ -44,14 +42,14 @@ async fn a_block_hides_the_one_who_blocks_from_the_other_at_once() {
         for _ in 0..20 {
             other.run("UPDATE user_friends SET blocked = 1 WHERE user_id = 2");
             assert_eq!(all(&directory, "1", Who::IsSeen).await, nobody, "{mode}");
-            assert_eq!(all(&directory, "1", Who::SeesHim).await, two, "{mode}");
+            assert_eq!(all(&directory, "1", Who::SeesUser).await, two, "{mode}");
             other.run("UPDATE user_friends SET blocked = 0 WHERE user_id = 2");
             assert_eq!(all(&directory, "1", Who::IsSeen).await, two, "{mode}");
             other.run("UPDATE user_friends SET blocked = 1 WHERE user_id = 1");
             assert_eq!(all(&directory, "1", Who::IsSeen).await, two, "{mode}");
-            assert_eq!(all(&directory, "1", Who::SeesHim).await, nobody, "{mode}");
+            assert_eq!(all(&directory, "1", Who::SeesUser).await, nobody, "{mode}");
             other.run("UPDATE user_friends SET blocked = 0 WHERE user_id = 1");
-            assert_eq!(all(&directory, "1", Who::SeesHim).await, two, "{mode}");
+            assert_eq!(all(&directory, "1", Who::SeesUser).await, two, "{mode}");
         }
         other.run("DELETE FROM user_friends WHERE user_id = 2");
         assert_eq!(both(&directory, "1").await, (vec![], vec![]), "{mode}");
@@ -85,7 +83,7 @@ async fn a_block_as_others_write_it() {
             "{blocked}"
         );
         assert_eq!(
-            all(&directory, "2", Who::SeesHim).await.len(),
+            all(&directory, "2", Who::SeesUser).await.len(),
             expected.len(),
             "{blocked}"
         );
@@ -106,7 +104,7 @@ async fn ids_without_a_type_are_all_heard_and_said_once() {
     let jam = Jam::with("delete", sql);
     let directory = jam.open();
     assert_eq!(all(&directory, "1", Who::IsSeen).await, ["2", "3", "7"]);
-    assert_eq!(all(&directory, "1", Who::SeesHim).await, ["2", "3", "4"]);
+    assert_eq!(all(&directory, "1", Who::SeesUser).await, ["2", "3", "4"]);
     assert_eq!(all(&directory, "2", Who::IsSeen).await, ["1"]);
     assert_eq!(all(&directory, "3", Who::IsSeen).await, ["1"]);
     let sql = "DROP TABLE user_friends;
@@ -115,7 +113,7 @@ async fn ids_without_a_type_are_all_heard_and_said_once() {
         INSERT INTO user_friends VALUES (1, 2, 0, 0), (2, 1, 0, 0), (1, 3, 0, 0), (3, 1, 1, 0);";
     jam.run(sql);
     assert_eq!(all(&directory, "1", Who::IsSeen).await, ["2"]);
-    assert_eq!(all(&directory, "1", Who::SeesHim).await, ["2", "3"]);
+    assert_eq!(all(&directory, "1", Who::SeesUser).await, ["2", "3"]);
 }
 
 #[tokio::test]
@@ -133,16 +131,11 @@ async fn many_friends_come_in_parts() {
             ),
         );
         let directory = jam.open();
-        let mut place = Some(Place::START);
+        let mut reading = directory.friends(&id("1"), Who::IsSeen);
         let mut found = Vec::new();
-        while let Some(from) = place {
-            let some = directory
-                .friends(&id("1"), Who::IsSeen, from)
-                .await
-                .unwrap();
-            assert!(some.friends.len() <= friends::AT_ONCE as usize);
-            found.extend(some.friends);
-            place = some.next;
+        while let Some(some) = reading.next().await.unwrap() {
+            assert!(some.len() <= friends::AT_ONCE as usize);
+            found.extend(some);
             // Others are not kept waiting.
             assert!(!friends(&directory, "1", "20000").await);
         }
@@ -152,7 +145,7 @@ async fn many_friends_come_in_parts() {
             .map(|id| id.as_str().parse().unwrap())
             .collect();
         assert_eq!(found, expected);
-        assert_eq!(all(&directory, "1", Who::SeesHim).await.len(), 9999);
+        assert_eq!(all(&directory, "1", Who::SeesUser).await.len(), 9999);
     }
 }
 
@@ -170,6 +163,6 @@ async fn a_lock_only_delays_and_what_cannot_be_read_is_an_error() {
     other.run("COMMIT");
     assert!(answer.await.unwrap().is_empty());
     jam.run("DROP TABLE user_friends");
-    let failed = directory.friends(&id("1"), Who::IsSeen, Place::START).await;
+    let failed = directory.friends(&id("1"), Who::IsSeen).next().await;
     assert!(failed.is_err());
 }
