@@ -11,8 +11,8 @@ use rusqlite::types::{ToSql, Value};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
-use super::schema::{self, row_id};
-use super::{DirectoryError, is_busy};
+use super::rows::{self, row_id};
+use super::{DirectoryError, is_busy, schema};
 
 /// Bytes of randomness in a token: 256 bits.
 const TOKEN_BYTES: usize = 32;
@@ -289,8 +289,8 @@ impl Administration {
             Ok(Friend {
                 id: text_of(row.get(0)?),
                 name: row.get(1)?,
-                blocked: !schema::is_false(row.get_ref(2)?),
-                been_blocked: !schema::is_false(row.get_ref(3)?),
+                blocked: !rows::is_false(row.get_ref(2)?),
+                been_blocked: !rows::is_false(row.get_ref(3)?),
             })
         })?;
         Ok(friends.collect::<rusqlite::Result<_>>()?)
@@ -394,8 +394,8 @@ fn insert_account(
     {
         columns.push("user_email");
         let mut random = random_token()?;
-        random.truncate(schema::MADE_UP_CHARACTERS);
-        values.push(Box::new(random + schema::MADE_UP));
+        random.truncate(rows::MADE_UP_CHARACTERS);
+        values.push(Box::new(random + rows::MADE_UP));
     }
     if demanded.iter().any(|column| column == "user_password_hash") {
         columns.push("user_password_hash");
@@ -453,8 +453,8 @@ fn flags(
     let sql = format!("SELECT blocked, been_blocked FROM user_friends WHERE {OF_PAIR}");
     let read = |row: &rusqlite::Row<'_>| {
         Ok((
-            !schema::is_false(row.get_ref(0)?),
-            !schema::is_false(row.get_ref(1)?),
+            !rows::is_false(row.get_ref(0)?),
+            !rows::is_false(row.get_ref(1)?),
         ))
     };
     let ids = params![user.0, user.text(), friend.0, friend.text()];

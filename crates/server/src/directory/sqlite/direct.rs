@@ -5,7 +5,7 @@
 //! left to the loader: a lock of another process, another thread that is just reading, and a disk that has to be
 //! asked, which the first slow read tells.
 //!
-//! Invariants: no lock is waited for (`directory::sqlite::tests::an_exclusive_lock_only_delays`); slow reads take no more
+//! Invariants: no lock is waited for (`directory::sqlite::tests::waiting::an_exclusive_lock_only_delays`); slow reads take no more
 //! than one [`PART`]th of the time (`tests::slow_reads_are_left_to_the_loader`).
 
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use jam_core::directory::Fact;
 use rusqlite::Connection;
 
 use super::cache::Key;
-use super::schema;
+use super::rows;
 
 /// From here on a read is slow: many times what one takes that finds everything in memory.
 const SLOW: Duration = Duration::from_micros(250);
@@ -81,7 +81,7 @@ impl Inner {
         if self.rests_until.is_some_and(|until| began < until) {
             return None;
         }
-        let fact = schema::read(self.connection.as_ref()?, key);
+        let fact = rows::read(self.connection.as_ref()?, key);
         let ended = clock();
         let took = ended - began;
         self.rests_until = (took >= SLOW).then(|| ended + took * PART);
@@ -95,6 +95,7 @@ mod tests {
 
     use jam_core::directory::NotificationToken;
 
+    use super::super::schema;
     use super::*;
 
     #[test]

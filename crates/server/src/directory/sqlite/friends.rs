@@ -8,7 +8,7 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params};
 
 use super::Who;
-use super::schema::{is_false, of_pair, row_id};
+use super::rows::{is_false, of_pair, row_id};
 
 /// Rows that are looked at before others get their turn.
 pub(super) const AT_ONCE: u32 = 128;

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use jam_core::directory::{Answer, Fact, Generation};
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::cache::Key;
-use super::database::{LookError, Opened, Shared};
 use super::files::{Files, Names};
-use super::schema::{self, LOCK_PATIENCE};
-use super::{DirectoryError, Friends, Place, PushAddress, Who, friends, is_busy};
+use super::requests::{Request, What};
+use super::schema::LOCK_PATIENCE;
+use super::shared::{LookError, Opened, Shared};
+use super::{DirectoryError, PushAddress, friends, is_busy, rows};
 
 /// Between two tries of what another process's lock is in the way of.
 const RETRY: Duration = Duration::from_millis(2);
@@ -26,66 +27,6 @@ const OPEN_REST: Duration = Duration::from_millis(250);
 
 /// Questions answered with one look.
 const BATCH: usize = 256;
-
-/// What the thread is asked for, and since when. Each waits for locks for [`LOCK_PATIENCE`] in all, the
-/// time in the queue included. A reply that nobody waits for any longer is dropped.
-#[derive(Debug)]
-pub(super) struct Request {
-    asked: Instant,
-    what: What,
-}
-
-#[derive(Debug)]
-pub(super) enum What {
-    Answer(Key, oneshot::Sender<Result<Answer, DirectoryError>>),
-    /// `None` is an id that no jam database can hold.
-    Accounts(
-        Vec<Option<i64>>,
-        oneshot::Sender<Result<Vec<Answer>, DirectoryError>>,
-    ),
-    /// Where to begin, of whose friends.
-    Friends(
-        i64,
-        Who,
-        Place,
-        oneshot::Sender<Result<Friends, DirectoryError>>,
-    ),
-    Look(oneshot::Sender<Result<Generation, DirectoryError>>),
-    /// The thread hangs until the sender is gone.
-    #[cfg(test)]
-    Hang(oneshot::Receiver<()>),
-    /// Sender and receiver.
-    PushAddress(
-        i64,
-        i64,
-        oneshot::Sender<Result<Option<PushAddress>, DirectoryError>>,
-    ),
-}
-
-impl Request {
-    /// Asked now.
-    pub(super) fn new(what: What) -> Self {
-        let asked = Instant::now();
-        Self { asked, what }
-    }
-
-    fn deadline(&self) -> Instant {
-        self.asked + LOCK_PATIENCE
-    }
-
-    fn fail(self, error: DirectoryError) {
-        // A failed send: the connection that asked is gone.
-        let _ = match self.what {
-            What::Answer(_, reply) => reply.send(Err(error)).is_ok(),
-            What::Accounts(_, reply) => reply.send(Err(error)).is_ok(),
-            What::Friends(.., reply) => reply.send(Err(error)).is_ok(),
-            What::Look(reply) => reply.send(Err(error)).is_ok(),
-            #[cfg(test)]
-            What::Hang(_) => true,
-            What::PushAddress(_, _, reply) => reply.send(Err(error)).is_ok(),
-        };
-    }
-}
 
 pub(super) struct Loader {
     shared: Arc<Shared>,
@@ -281,7 +222,7 @@ impl Loader {
         as_of: Generation,
         deadline: Instant,
     ) -> Result<Answer, DirectoryError> {
-        let read = self.read(deadline, |reader| schema::read(reader, &key));
+        let read = self.read(deadline, |reader| rows::read(reader, &key));
         self.say(Kind::of(key), read.as_ref().err());
         let fact = read?;
         self.shared.cache.insert(key, fact.clone(), as_of);
@@ -315,7 +256,7 @@ impl Loader {
     ) -> Result<Vec<Answer>, DirectoryError> {
         let mut read = |id: &Option<i64>| -> rusqlite::Result<Answer> {
             let account = match id {
-                Some(id) => self.read(deadline, |reader| schema::read_account(reader, *id))?,
+                Some(id) => self.read(deadline, |reader| rows::read_account(reader, *id))?,
                 None => None,
             };
             let fact = Fact::Account(account);
@@ -332,7 +273,7 @@ impl Loader {
         deadline: Instant,
     ) -> Result<Option<PushAddress>, DirectoryError> {
         let read = self.read(deadline, |reader| {
-            schema::read_push_address(reader, sender, receiver)
+            rows::read_push_address(reader, sender, receiver)
         });
         self.say(Kind::PushAddress, read.as_ref().err());
         Ok(read?)

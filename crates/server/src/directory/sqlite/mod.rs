@@ -3,19 +3,19 @@
 //! # Layout
 //!
 //! - [`database`]: [`SqliteDirectory`], what the rules ask. Answers from memory, never waits for a lock on the file.
-//! - `loader`: the thread that reads the file for it.
+//! - `shared`: the open file, what is in memory of it, and whether that may be believed now. `cache`: that memory.
+//! - `loader`: the thread that reads the file for it; `requests`: what it is asked.
 //! - `friends`: who is told of whose presence.
 //! - `direct`: a fact read by the thread that asks, where that takes no time.
 //! - `files`: which files the database consists of, and whether they are those that are open.
 //! - `wal_index`: whether another process has committed anything, for nothing.
-//! - `cache`: what is in memory, and when it may be believed.
-//! - `schema`: opening, creating and checking the file; ids and values as they stand in it.
+//! - `schema`: opening, creating and checking the file. `rows`: ids and values as they stand in it.
 //! - [`admin`]: changes, for the commands and the admin API. `backup`: a copy.
 //!
 //! Invariants: serving writes to the file only to clear a notification token that is dead
 //! (`tests::pushing`), and never holds a read transaction between two questions
-//! (`tests::a_writer_is_never_in_the_way`); what another process has committed more than
-//! [`database::LOOK_AGE`] ago is never contradicted (`tests::nothing_stale_is_told`); what cannot be
+//! (`tests::waiting::a_writer_is_never_in_the_way`); what another process has committed more than
+//! `shared::LOOK_AGE` ago is never contradicted (`tests::looking::nothing_stale_is_told`); what cannot be
 //! understood lets nobody in.
 
 pub mod admin;
@@ -26,7 +26,10 @@ mod direct;
 mod files;
 mod friends;
 mod loader;
+mod requests;
+mod rows;
 mod schema;
+mod shared;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wal_index;

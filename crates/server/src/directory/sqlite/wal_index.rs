@@ -4,8 +4,8 @@
 //! "WAL-mode File Format", section 2.1). Every connection of this process has that file in memory; here it is
 //! once more, so that to see that nothing has changed since SQLite was asked costs no system call.
 //!
-//! Invariant: what is as seen is as the last look saw it (`tests::looks_are_cheap_in_wal_mode_and_see_every_commit`,
-//! `tests::nothing_stale_is_told`).
+//! Invariant: what is as seen is as the last look saw it (`tests::looking::looks_are_cheap_in_wal_mode_and_see_every_commit`,
+//! `tests::looking::nothing_stale_is_told`).
 
 /// Words of the header, in which each commit changes several.
 const WORDS: usize = 6;

@@ -166,3 +166,117 @@ async fn what_comes_back_is_taken_up() {
     std::thread::sleep(AGE);
     assert!(token_is(&directory, "1", "new").await);
 }
+
+#[tokio::test]
+async fn a_foreign_file_stays_as_it_is() {
+    let jam = Jam::new("delete");
+    let before = std::fs::read(jam.path()).unwrap();
+    let directory = jam.open();
+    assert!(friends(&directory, "1", "2").await);
+    drop(directory);
+    assert_eq!(std::fs::read(jam.path()).unwrap(), before);
+
+    let mut admin = Administration::open(&jam.path()).unwrap();
+    admin.set_blocked("2", "1", true).unwrap();
+    let mode: String = jam
+        .other
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, "delete");
+
+    let jam = Jam::new("wal");
+    Administration::open(&jam.path())
+        .unwrap()
+        .set_blocked("2", "1", true)
+        .unwrap();
+    jam.run("PRAGMA wal_checkpoint"); // the owner's business, and nothing is in its way
+}
+
+#[tokio::test]
+async fn another_file_at_the_same_path() {
+    let jam = Jam::new("wal");
+    let directory = jam.open();
+    assert!(friends(&directory, "1", "2").await);
+    let before = directory.look().await.unwrap();
+    assert_eq!(directory.look().await.unwrap(), before);
+
+    let restored = Jam::new("delete");
+    restored.run("UPDATE user_friends SET blocked = 1");
+    std::fs::rename(restored.path(), jam.path()).unwrap();
+    let _ = std::fs::remove_file(jam.dir.path().join("jam.db-wal"));
+    assert_ne!(directory.look().await.unwrap(), before);
+    assert!(!friends(&directory, "1", "2").await);
+}
+
+#[tokio::test]
+async fn what_cannot_be_opened_is_not_answered_from_the_file_before_it() {
+    let jam = Jam::new("delete");
+    let directory = jam.open();
+    assert!(friends(&directory, "1", "2").await);
+    let garbage = jam.dir.path().join("garbage");
+    std::fs::write(&garbage, "no database").unwrap();
+    std::fs::rename(garbage, jam.path()).unwrap();
+    directory.look().await.unwrap_err();
+    // After a rest, if there was one.
+    std::thread::sleep(Duration::from_millis(100));
+    let (sender, receiver) = (id("2"), id("1"));
+    assert_eq!(directory.friendship(&sender, &receiver), Lookup::Unknown);
+    let question = Question::Friendship { sender, receiver };
+    directory.answer(question).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_new_directory() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("jam.db");
+    let directory = SqliteDirectory::open_or_create(&path).unwrap();
+    assert!(account(&directory, "1").await.is_none());
+    let mut admin = Administration::open_or_create(&path).unwrap();
+    let token = admin.add_user("1", Some("Ann"), None).unwrap();
+    assert_eq!(token.len(), 64);
+    admin.add_user("2", None, Some("two")).unwrap();
+    admin.add_friend("1", "2").unwrap();
+    std::thread::sleep(AGE);
+    assert!(token_is(&directory, "1", &token).await);
+    assert!(friends(&directory, "1", "2").await);
+    let other = Connection::open(&path).unwrap();
+    let mode: String = other
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, "wal");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+    let files: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap())
+        .collect();
+    let strays = files
+        .iter()
+        .filter(|e| !e.file_name().to_string_lossy().starts_with("jam.db"));
+    assert_eq!(strays.count(), 0, "{files:?}");
+}
+
+#[test]
+fn many_processes_may_create_the_directory_at_once() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("jam.db");
+    std::thread::scope(|scope| {
+        for n in 1..=8 {
+            let path = &path;
+            scope.spawn(move || {
+                let mut admin = Administration::open_or_create(path).unwrap();
+                admin.add_user(&n.to_string(), None, None).unwrap();
+            });
+        }
+    });
+    assert_eq!(
+        Administration::open(&path).unwrap().users().unwrap().len(),
+        8
+    );
+}

@@ -161,7 +161,7 @@ async fn what_cannot_be_written_is_an_error() {
     assert!(friends(&directory, "1", "2").await);
 
     let reader = schema::open_for_reading(&jam.path()).unwrap();
-    let error = schema::clear_notification_token(&reader, 2, &token).unwrap_err();
+    let error = rows::clear_notification_token(&reader, 2, &token).unwrap_err();
     let error = DirectoryError::from(error).to_string();
     assert!(
         error.starts_with("the accounts database cannot be written"),
