@@ -162,6 +162,19 @@ def test_the_rooms_of_a_crate_form_no_circle(crate):
     TopologicalSorter(rooms).prepare()  # names the circle if there is one
 
 
+def test_sqlite_stays_in_its_rooms():
+    """Another kind of database touches nothing else. `jam-bench` makes and reads such files by itself; tests may do anything."""
+    rooms = ("crates/server/src/directory/sqlite/", "crates/server/src/mailbox/", "crates/server/src/bin/jam-bench/")
+    outside = [
+        str(path)
+        for path in tracked()
+        if path.suffix == ".rs" and path.parts[0] == "crates" and not str(path).startswith(rooms)
+        if "tests" not in path.with_suffix("").parts
+        if re.search(r"\brusqlite\b|\bdirectory::sqlite\b", text(path))
+    ]
+    assert not outside
+
+
 def anchors(markdown):
     """The anchors of a page's headings as code hosts make them."""
     headings = re.findall(r"^#{1,6} +(.+?) *$", markdown, re.MULTILINE)
