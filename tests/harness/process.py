@@ -79,7 +79,8 @@ class Server:
         self.log_path = self.folder / "server.log"
         self.process = None
 
-    def start(self):
+    def launch(self):
+        """Starts the process and waits for nothing. Where its log begins."""
         command = [BINARY, "serve", "--data", self.folder / "data"]
         command += ["--mqtt", ANY_PORT, "--mqtts", ANY_PORT if self.certificate else ""]
         command += ["--http", ANY_PORT, "--admin", "", "--directory", f"sqlite:{self.directory.path}"]
@@ -93,6 +94,10 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
+        return before
+
+    def start(self):
+        before = self.launch()
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             found = ports(self.log()[before:])

@@ -1,6 +1,6 @@
 //! Whether the server is ready, for `/readyz`.
 //!
-//! Each part says how it is; nothing is tried when somebody asks.
+//! Each part says how it is; nothing is tried, and no thread waited for, when it is asked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,13 @@ use jam_core::router::OnCommit;
 use jam_core::store::MailboxStore;
 
 use crate::permits::ConnectionPermits;
+use crate::threads::Threads;
 
 /// How the parts of the server are.
-#[derive(Debug)]
 pub(crate) struct Health {
     permits: Arc<ConnectionPermits>,
     mailbox: Arc<dyn MailboxStore<OnCommit>>,
+    threads: Arc<Threads>,
     directory_fails: AtomicBool,
 }
 
@@ -23,10 +24,12 @@ impl Health {
     pub(crate) fn new(
         permits: Arc<ConnectionPermits>,
         mailbox: Arc<dyn MailboxStore<OnCommit>>,
+        threads: Arc<Threads>,
     ) -> Self {
         Self {
             permits,
             mailbox,
+            threads,
             directory_fails: AtomicBool::new(false),
         }
     }
@@ -45,7 +48,7 @@ impl Health {
         } else if !self.mailbox.accepts() {
             Some("the mailbox cannot be written")
         } else {
-            None
+            self.threads.trouble()
         }
     }
 }
@@ -60,7 +63,8 @@ mod tests {
     fn says_what_is_wrong() {
         let permits = ConnectionPermits::new(1, 1);
         let disk = Arc::new(FaultyStore::default());
-        let health = Health::new(permits.clone(), disk.clone());
+        let threads = Arc::new(Threads::start(1, 50, || ()).unwrap());
+        let health = Health::new(permits.clone(), disk.clone(), threads);
         assert_eq!(health.trouble(), None);
         assert!(health.set_directory_fails(true));
         assert!(!health.set_directory_fails(true));

@@ -53,6 +53,11 @@ impl<S> Heard<S> {
             written => written,
         }
     }
+
+    /// What it reads and writes.
+    pub(crate) fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
 }
 
 impl<S: AsRawFd> AsRawFd for Heard<S> {

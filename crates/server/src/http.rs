@@ -1,8 +1,8 @@
 //! What the `http` address answers: `/mqtt`, `/healthz` and `/readyz` (`docs/operations.md`).
 //!
 //! The HTTP side of a connection holds no state of MQTT's: an upgrade takes the connection's permit along
-//! and becomes a connection like any other. Any other request is served
-//! from memory, and then the connection ends. A client has to send its CONNECT within the usual time, counted from when
+//! and becomes a connection like any other, on a thread for connections. Any other request is served
+//! from memory, on the main thread, which hangs with no disk; then the connection ends. A client has to send its CONNECT within the usual time, counted from when
 //! the connection was accepted, whatever it requests (`serve::tests::a_web_socket_has_no_more_time_than_others`).
 
 use std::net::IpAddr;
@@ -17,15 +17,20 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use jam_core::time::Time;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 
 use crate::connection::{self, Shared};
 use crate::health::Health;
+use crate::heard::Heard;
 use crate::permits::{ConnectionPermit, End};
+use crate::threads::Threads;
 use crate::websocket::{self, WebSocketStream};
 
 /// How many bytes the head of a request may have.
@@ -44,7 +49,26 @@ pub(crate) struct Http {
 #[derive(Clone)]
 struct Served {
     shared: Arc<Shared>,
+    threads: Arc<Threads>,
     health: Arc<Health>,
+}
+
+/// What HTTP is spoken over.
+pub(crate) trait Carrier: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// The socket below.
+    fn socket(&mut self) -> &mut TcpStream;
+}
+
+impl Carrier for Heard<TcpStream> {
+    fn socket(&mut self) -> &mut TcpStream {
+        self.get_mut()
+    }
+}
+
+impl Carrier for TlsStream<Heard<TcpStream>> {
+    fn socket(&mut self) -> &mut TcpStream {
+        self.get_mut().0.get_mut()
+    }
 }
 
 /// The connection that a request came in on.
@@ -52,19 +76,25 @@ struct Served {
 struct Origin {
     address: IpAddr,
     accepted: Time,
+    /// What becomes of it after an upgrade.
+    go_on: fn(Upgraded, Served, ConnectionPermit, IpAddr, Time),
     /// The connection's permit, until an upgrade takes it.
     permit: Arc<Mutex<Option<ConnectionPermit>>>,
 }
 
 impl Http {
-    pub(crate) fn new(shared: Arc<Shared>, health: Arc<Health>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, threads: Arc<Threads>, health: Arc<Health>) -> Self {
         let router = axum::Router::new()
             .route("/mqtt", get(mqtt))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .fallback(async || StatusCode::NOT_FOUND)
             .layer(map_response(answer_once))
-            .with_state(Served { shared, health });
+            .with_state(Served {
+                shared,
+                threads,
+                health,
+            });
         Self { router }
     }
 
@@ -78,12 +108,13 @@ impl Http {
         deadline: Instant,
         stream: S,
     ) where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Carrier,
     {
         let ended = permit.ended();
         let origin = Origin {
             address,
             accepted,
+            go_on: go_on::<S>,
             permit: Arc::new(Mutex::new(Some(permit))),
         };
         let service = TowerToHyperService::new(self.router.layer(Extension(origin)));
@@ -138,16 +169,41 @@ async fn mqtt(
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                let stream = WebSocketStream::new(TokioIo::new(upgraded));
                 let Origin {
                     address, accepted, ..
                 } = origin;
-                connection::serve(served.shared, permit, address, accepted, stream).await;
+                (origin.go_on)(upgraded, served, permit, address, accepted);
             }
             Err(error) => tracing::debug!(%error, "HTTP connection broken"),
         }
     });
     response
+}
+
+/// Hands an upgraded connection over to a thread for connections.
+fn go_on<S: Carrier>(
+    upgraded: Upgraded,
+    served: Served,
+    permit: ConnectionPermit,
+    address: IpAddr,
+    accepted: Time,
+) {
+    let parts = upgraded.downcast::<TokioIo<S>>();
+    let parts = parts.expect("it is what was served");
+    let mut io = parts.io.into_inner();
+    match served.threads.take_over(io.socket()) {
+        Ok(thread) => {
+            let stream = WebSocketStream::after(parts.read_buf, io);
+            thread.spawn(connection::serve(
+                served.shared,
+                permit,
+                address,
+                accepted,
+                stream,
+            ));
+        }
+        Err(error) => tracing::debug!(%error, "connection broken"),
+    }
 }
 
 async fn readyz(State(served): State<Served>) -> (StatusCode, String) {

@@ -1,5 +1,8 @@
 //! From a listening socket to a task for each connection.
 //!
+//! The main thread accepts, so that a thread that hangs keeps no newcomer waiting. It also serves what comes by HTTP; all
+//! else goes to the threads for connections.
+//!
 //! Nothing is awaited here on behalf of a connection: a PROXY header and the TLS handshake are its task's,
 //! within the time that CONNECT has. When all permits are taken, one accepted connection waits here for the next free one
 //! and the others in the kernel's backlog. Invariants: an accept error never ends a listener and never
@@ -22,7 +25,7 @@ use tokio_rustls::server::TlsStream;
 use crate::connection::{self, Shared, Transport};
 use crate::handshakes::{Handshake, Handshakes};
 use crate::heard::Heard;
-use crate::http::Http;
+use crate::http::{Carrier, Http};
 use crate::permits::{ConnectionPermit, ConnectionPermits};
 use crate::proxy_protocol::{self, HeaderError};
 use crate::threads::Threads;
@@ -86,7 +89,7 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) enum Serves {
     /// MQTT.
     Mqtt,
-    /// HTTP with MQTT over WebSocket.
+    /// HTTP with MQTT over WebSocket, on the main thread until it is one.
     Http(Http),
 }
 
@@ -169,7 +172,11 @@ impl Listener {
             tracing::debug!(%error, "connection broken"); // reset while it waited in the backlog
             return;
         }
-        let (thread, stream) = match self.threads.begin(stream) {
+        let begun = match self.service.serves {
+            Serves::Mqtt => self.threads.begin(stream),
+            Serves::Http(_) => Ok((Handle::current(), stream)),
+        };
+        let (thread, stream) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 tracing::debug!(%error, "connection broken");
@@ -177,7 +184,7 @@ impl Listener {
             }
         };
         let accepted = Accepted {
-            thread: thread.clone(),
+            thread,
             service: self.service.clone(),
             permit,
             address: peer,
@@ -188,6 +195,7 @@ impl Listener {
             accepted.begin(stream);
         } else {
             let refusals = refusals.clone();
+            let thread = accepted.thread.clone();
             thread.spawn(accepted.identify(stream, is_proxy, refusals));
         }
     }
@@ -271,7 +279,7 @@ impl Accepted {
     /// the handshake took is given back.
     fn spawn<S>(self, stream: S)
     where
-        S: Transport + Send + 'static,
+        S: Transport + Carrier,
     {
         let Self {
             thread,

@@ -24,6 +24,7 @@ use jam_core::ids::UserId;
 use secrecy::SecretString;
 
 use crate::settings::DirectorySettings;
+pub(crate) use sqlite::leave_reading_to_the_loader;
 pub use sqlite::{Administration, admin, backup, check_backup, restore};
 
 /// What an accounts database says once it has been waited for, or why it cannot. Look-ups of the rules come without.

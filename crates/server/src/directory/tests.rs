@@ -25,6 +25,7 @@ use crate::permits::ConnectionPermits;
 use crate::presence;
 use crate::push::dispatcher::send_pushes;
 use crate::push::{Delivering, Delivery, Notifier, Push};
+use crate::threads::Threads;
 
 /// Far longer than anything here takes.
 const SOON: Duration = Duration::from_secs(20);
@@ -63,7 +64,8 @@ impl House {
         let directory = script();
         let shared = shared_with(directory.clone(), audience);
         let permits = ConnectionPermits::new(10, 10);
-        let health = Health::new(permits, Arc::new(FaultyStore::default()));
+        let threads = Arc::new(Threads::start(1, 50, || ()).unwrap());
+        let health = Health::new(permits, Arc::new(FaultyStore::default()), threads);
         Self {
             directory,
             shared,

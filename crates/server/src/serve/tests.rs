@@ -1,24 +1,21 @@
-mod house;
+//! Whole servers on port 0, in this process.
 
-use std::io;
+mod accounts;
+mod house;
+mod stopping;
+mod tls;
+mod web_sockets;
+
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use jam_wire::packet::{ConnectCode, Packet, Publish, Version};
-use jam_wire::reason::{ConnectReturnCode, ReasonCode};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use jam_wire::reason::ConnectReturnCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::*;
-use crate::directory::Administration;
-use crate::directory::sqlite::tests::hang;
-use crate::settings::Identity;
 use crate::tls::tests::write_identity;
 use house::{Client, HELLO, House, bytes_of, connect, connect_to, publish, soon, subscribe};
 
@@ -228,20 +225,6 @@ async fn the_end_of_who_never_reads_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_new_token_disconnects_within_a_second() {
-    let house = House::open(|_, _| ()).await;
-    let mut client = house.client("1", V5).await;
-    let changed = Instant::now();
-    house.accounts().set_token("1", Some("another")).unwrap();
-    let Some(Packet::Disconnect(last)) = client.next().await else {
-        panic!("no DISCONNECT")
-    };
-    assert_eq!(last.reason, ReasonCode::NotAuthorized);
-    assert!(changed.elapsed() < Duration::from_secs(1));
-    assert_eq!(client.next().await, None);
-}
-
-#[tokio::test]
 async fn the_limit_of_connections_holds() {
     let house = House::open(|settings, _| settings.limits.connections = 2).await;
     let first = house.client("1", V4).await;
@@ -289,106 +272,6 @@ async fn silence_is_ended() {
     house.settle(0).await;
 }
 
-/// Neither a slow request nor one that was answered before gives a connection more time for its CONNECT.
-#[tokio::test]
-async fn a_web_socket_has_no_more_time_than_others() {
-    let allowed = Duration::from_secs(3);
-    let house = House::open(|settings, _| settings.limits.connect_timeout = allowed).await;
-    let upgrade =
-        b"GET /mqtt HTTP/1.1\r\nHost: jam\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let address = house.running.http.unwrap();
-    let opened = Instant::now();
-    let (mut late, mut never) = (connect_to(address).await, connect_to(address).await);
-    for stream in [&mut late, &mut never] {
-        stream.write_all(&upgrade[..30]).await.unwrap();
-    }
-    tokio::time::sleep(allowed * 2 / 3).await;
-    late.write_all(&upgrade[30..]).await.unwrap();
-    let mut bytes = Vec::new();
-    soon(late.read_to_end(&mut bytes)).await.unwrap();
-    assert!(bytes.starts_with(b"HTTP/1.1 101"), "it was in time");
-    soon(never.read_to_end(&mut Vec::new())).await.ok();
-    let took = opened.elapsed();
-    assert!(took > allowed / 2 && took < allowed * 4 / 3, "{took:?}");
-
-    let mut again = connect_to(address).await;
-    let health = b"GET /healthz HTTP/1.1\r\nHost: jam\r\n\r\n";
-    again.write_all(health).await.unwrap();
-    let opened = Instant::now();
-    let mut bytes = Vec::new();
-    soon(again.read_to_end(&mut bytes)).await.unwrap();
-    assert!(bytes.starts_with(b"HTTP/1.1 200"));
-    assert!(opened.elapsed() < allowed / 2, "one request, and its end");
-    house.settle(0).await;
-}
-
-#[tokio::test]
-async fn stopping_leaves_nothing() {
-    let house = House::open(|_, _| ()).await;
-    let address = house.running.mqtt.unwrap();
-    let mut modern = house.client("1", V5).await;
-    let mut old = house.client("2", V4).await;
-    let mut stranger = house.tcp().await;
-    house.settle(3).await;
-    let permits = house.running.parts.permits.clone();
-
-    // What is queued when the server stops is written all the same.
-    modern.send(&[subscribe("/1/pictures")]).await;
-    assert!(matches!(modern.next().await, Some(Packet::SubAck(_))));
-    let picture = vec![b'x'; 2_000_000];
-    modern
-        .send(&[
-            publish("/1/pictures", picture.clone(), None),
-            Packet::PingReq,
-        ])
-        .await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-
-    let began = Instant::now();
-    let stop = tokio::spawn(house.running.stop());
-    let (mut pictures, mut reason) = (0, None);
-    while let Some(packet) = modern.next().await {
-        match packet {
-            Packet::Publish(publish) => pictures += publish.payload.len(),
-            Packet::Disconnect(last) => reason = Some(last.reason),
-            _ => {}
-        }
-    }
-    assert_eq!(pictures, picture.len());
-    assert_eq!(reason, Some(ReasonCode::ServerShuttingDown));
-    assert_eq!(old.next().await, None);
-    let mut bytes = Vec::new();
-    soon(stranger.read_to_end(&mut bytes)).await.unwrap();
-    drop((modern, old, stranger));
-    soon(stop).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(2));
-    assert_eq!(permits.len(), 0);
-    assert!(
-        TcpStream::connect(address).await.is_err(),
-        "nobody listens there any more"
-    );
-}
-
-#[tokio::test]
-async fn what_was_taken_is_acknowledged_before_the_stop() {
-    let house = House::open(|_, _| ()).await;
-    let mut receiver = house.client("2", V4).await;
-    receiver.send(&[subscribe("/2/inbox")]).await;
-    assert!(matches!(receiver.next().await, Some(Packet::SubAck(_))));
-    let mut sender = house.client("1", V5).await;
-    sender
-        .send(&[publish("/2/inbox", HELLO, Some(7)), Packet::PingReq])
-        .await;
-    // The receiver does not acknowledge it: it is in its grace.
-    assert_eq!(sender.next().await, Some(Packet::PingResp));
-    let stop = tokio::spawn(house.running.stop());
-    assert!(is_pub_ack(sender.next().await, 7));
-    assert!(matches!(sender.next().await, Some(Packet::Disconnect(_))));
-    stop.await.unwrap();
-}
-
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let house = House::open(|_, _| ()).await;
@@ -401,267 +284,6 @@ async fn an_address_that_is_taken_is_named() {
         text.contains("listen.mqtt") && text.contains("127.0.0.1"),
         "{text}"
     );
-}
-
-type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
-
-/// Connects; shows the given identity, if the server asks for one.
-async fn tls_client(house: &House, identity: Option<&Identity>) -> io::Result<Client<TlsStream>> {
-    let mut roots = rustls::RootCertStore::empty();
-    let cert = house.dir.path().join("cert.pem");
-    roots
-        .add(CertificateDer::from_pem_file(cert).unwrap())
-        .unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let config = match identity {
-        None => builder.with_no_client_auth(),
-        Some(Identity { cert, key, .. }) => {
-            let chain = vec![CertificateDer::from_pem_file(cert).unwrap()];
-            let key = PrivateKeyDer::from_pem_file(key).unwrap();
-            builder.with_client_auth_cert(chain, key).unwrap()
-        }
-    };
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = connect_to(house.running.mqtts.unwrap()).await;
-    let name = ServerName::try_from("localhost").unwrap();
-    Ok(Client::new(
-        soon(connector.connect(name, stream)).await?,
-        V4,
-    ))
-}
-
-#[tokio::test]
-async fn client_certificates_are_required_where_set() {
-    let elsewhere = tempfile::tempdir().unwrap();
-    let trusted = write_identity(elsewhere.path(), "phone");
-    let house = House::open(|settings, dir| {
-        settings.listen.mqtts = Some("127.0.0.1:0".parse().unwrap());
-        settings.tls.identity = Some(write_identity(dir.path(), "localhost"));
-        settings.tls.client_ca = Some(trusted.cert.clone());
-    })
-    .await;
-    let mut client = tls_client(&house, Some(&trusted)).await.unwrap();
-    client.send(&[connect("1", V4)]).await;
-    assert!(matches!(client.next().await, Some(Packet::ConnAck(_))));
-
-    let strangers = tempfile::tempdir().unwrap();
-    let stranger = write_identity(strangers.path(), "phone");
-    for identity in [None, Some(&stranger)] {
-        // In TLS 1.3 a client learns of it when it reads.
-        let Ok(mut client) = tls_client(&house, identity).await else {
-            continue;
-        };
-        let mut bytes = Vec::new();
-        let ended = soon(client.stream.read_to_end(&mut bytes)).await;
-        assert!(ended.is_err() && bytes.is_empty());
-    }
-    house.settle(1).await;
-}
-
-#[tokio::test]
-async fn a_locked_directory_holds_up_only_who_asks_it() {
-    let house = House::open(|settings, _| {
-        drop(Administration::open_or_create(&settings.directory.path).unwrap());
-        let file = rusqlite::Connection::open(&settings.directory.path).unwrap();
-        // In this mode a writer locks readers out, as the first implementation's web server does.
-        file.pragma_update(None, "journal_mode", "DELETE").unwrap();
-    })
-    .await;
-    let mut inside = house.client("1", V4).await;
-
-    let writer = rusqlite::Connection::open(house.dir.path().join("jam.db")).unwrap();
-    writer.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let mut outside = Client::new(house.tcp().await, V4);
-    outside.send(&[connect("2", V4), Packet::PingReq]).await;
-    let answered = tokio::time::timeout(Duration::from_millis(300), outside.next()).await;
-    assert!(answered.is_err(), "its account cannot be read yet");
-    inside.send(&[Packet::PingReq]).await;
-    assert_eq!(inside.next().await, Some(Packet::PingResp));
-
-    writer.execute_batch("COMMIT").unwrap();
-    assert!(matches!(outside.next().await, Some(Packet::ConnAck(_))));
-    assert_eq!(outside.next().await, Some(Packet::PingResp));
-}
-
-#[tokio::test]
-async fn a_directory_that_hangs_is_told_and_keeps_nobody() {
-    let house = House::open(|_, _| ()).await;
-    let mut sender = house.client("1", V4).await;
-    sender.send(&[publish("/2/inbox", HELLO, Some(1))]).await;
-    assert!(is_pub_ack(sender.next().await, 1), "now it is known");
-
-    let hang = hang(&*house.running.parts.shared.directory).await;
-    soon(async {
-        while !get(&house, "/readyz").await.starts_with("HTTP/1.1 503") {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
-    // What is known is not believed for ever, and the answer does not take for ever.
-    sender.send(&[publish("/2/inbox", HELLO, Some(2))]).await;
-    let error = payload(sender.next().await);
-    assert!(
-        error
-            .windows(20)
-            .any(|part| part == b"fatal database error")
-    );
-    assert!(is_pub_ack(sender.next().await, 2));
-    let mut late = Client::new(house.tcp().await, V5);
-    late.send(&[connect("2", V5)]).await;
-    assert!(matches!(late.next().await, Some(Packet::ConnAck(ack))
-        if ack.code == ConnectCode::V5(ReasonCode::ServerUnavailable)));
-
-    soon(house.running.stop()).await;
-    drop(hang);
-}
-
-#[tokio::test]
-async fn tls_is_served_and_reloaded() {
-    let house = House::open(|settings, dir| {
-        settings.listen.mqtts = Some("127.0.0.1:0".parse().unwrap());
-        settings.tls.identity = Some(write_identity(dir.path(), "localhost"));
-    })
-    .await;
-    let mut client = tls_client(&house, None).await.unwrap();
-    let picture = vec![b'x'; 500_000];
-    client
-        .send(&[connect("1", V4), subscribe("/1/pictures")])
-        .await;
-    assert!(matches!(client.next().await, Some(Packet::ConnAck(_))));
-    assert!(matches!(client.next().await, Some(Packet::SubAck(_))));
-    client
-        .send(&[publish("/1/pictures", picture.clone(), None)])
-        .await;
-    assert!(payload(client.next().await) == picture);
-
-    write_identity(house.dir.path(), "localhost");
-    assert!(
-        tls_client(&house, None).await.is_err(),
-        "still the old certificate"
-    );
-    house.running.reload().await;
-    let mut renewed = tls_client(&house, None).await.unwrap();
-    renewed.send(&[connect("2", V4)]).await;
-    assert!(matches!(renewed.next().await, Some(Packet::ConnAck(_))));
-    client.send(&[Packet::PingReq]).await;
-    assert_eq!(
-        client.next().await,
-        Some(Packet::PingResp),
-        "who is connected stays connected"
-    );
-}
-
-type WebSocket = tokio_tungstenite::WebSocketStream<TcpStream>;
-
-async fn web_socket(house: &House, protocol: &'static str) -> WebSocket {
-    let address = house.running.http.unwrap();
-    let mut request = format!("ws://{address}/mqtt")
-        .into_client_request()
-        .unwrap();
-    request
-        .headers_mut()
-        .insert("sec-websocket-protocol", protocol.parse().unwrap());
-    let stream = connect_to(address).await;
-    let (socket, response) = soon(tokio_tungstenite::client_async(request, stream))
-        .await
-        .unwrap();
-    assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
-    socket
-}
-
-async fn next_bytes(socket: &mut WebSocket) -> Vec<u8> {
-    match soon(socket.next()).await.unwrap().unwrap() {
-        Message::Binary(bytes) => bytes.to_vec(),
-        other => panic!("not a binary frame: {other:?}"),
-    }
-}
-
-#[tokio::test]
-async fn packets_straddle_frames() {
-    let house = House::open(|_, _| ()).await;
-    let mut socket = web_socket(&house, "mqtt").await;
-    let packets = [
-        connect("1", V4),
-        publish("/2/inbox", HELLO, Some(3)),
-        Packet::PingReq,
-    ];
-    for part in bytes_of(&packets, V4).chunks(17) {
-        socket.send(Message::binary(part.to_vec())).await.unwrap();
-    }
-    let mut got = Vec::new();
-    while got.len() < 10 {
-        got.extend(next_bytes(&mut socket).await);
-    }
-    got[4..].sort_unstable(); // PUBACK and PINGRESP may come in either order
-    assert_eq!(got, [0x20, 2, 0, 0, 0, 0, 2, 3, 0x40, 0xD0]);
-
-    // Several packets in one frame, and their answers in one.
-    let many = bytes_of(&[Packet::PingReq, Packet::PingReq, Packet::PingReq], V4);
-    socket.send(Message::binary(many.to_vec())).await.unwrap();
-    assert_eq!(next_bytes(&mut socket).await, [0xD0, 0, 0xD0, 0, 0xD0, 0]);
-
-    socket
-        .send(Message::Ping(Bytes::from_static(b"there?")))
-        .await
-        .unwrap();
-    let pong = soon(socket.next()).await.unwrap().unwrap();
-    assert_eq!(pong, Message::Pong(Bytes::from_static(b"there?")));
-    drop(socket);
-    house.settle(0).await;
-}
-
-#[tokio::test]
-async fn a_picture_goes_through_a_web_socket() {
-    let house = House::open(|_, _| ()).await;
-    let mut socket = web_socket(&house, "mqttv3.1").await;
-    let picture = vec![b'x'; 1_000_000];
-    let packets = [connect("1", Version::V3), subscribe("/1/pictures")];
-    socket
-        .send(Message::binary(bytes_of(&packets, Version::V3).to_vec()))
-        .await
-        .unwrap();
-    let packets = bytes_of(&[publish("/1/pictures", picture, None)], Version::V3);
-    socket
-        .send(Message::binary(packets.to_vec()))
-        .await
-        .unwrap();
-    let mut got = 0;
-    while got < packets.len() + 4 + 5 {
-        got += next_bytes(&mut socket).await.len();
-    }
-}
-
-#[tokio::test]
-async fn a_text_frame_ends_the_connection() {
-    let house = House::open(|_, _| ()).await;
-    let mut socket = web_socket(&house, "mqtt").await;
-    socket.send(Message::text("hello")).await.unwrap();
-    let ended = soon(async {
-        while let Some(Ok(message)) = socket.next().await {
-            assert!(message.is_close());
-        }
-    });
-    ended.await;
-    house.settle(0).await;
-}
-
-#[tokio::test]
-async fn a_web_socket_is_told_that_the_server_stops() {
-    let house = House::open(|_, _| ()).await;
-    let mut socket = web_socket(&house, "mqtt").await;
-    socket
-        .send(Message::binary(bytes_of(&[connect("1", V5)], V5).to_vec()))
-        .await
-        .unwrap();
-    assert_eq!(next_bytes(&mut socket).await[0], 0x20);
-    let stop = tokio::spawn(house.running.stop());
-    assert_eq!(next_bytes(&mut socket).await, [0xE0, 1, 0x8B]);
-    assert!(soon(socket.next()).await.unwrap().unwrap().is_close());
-    soon(stop).await.unwrap();
 }
 
 async fn get(house: &House, path: &str) -> String {

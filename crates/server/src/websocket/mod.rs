@@ -19,6 +19,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(crate) use frames::CloseCode;
@@ -58,6 +59,8 @@ impl std::error::Error for FramingError {}
 /// The stream, over what the HTTP request came in on.
 pub(crate) struct WebSocketStream<S> {
     io: S,
+    /// What came together with the request, and is read first.
+    unread: Bytes,
     frames: Frames,
     /// The end of what the client sends has been said to who reads.
     end_is_told: bool,
@@ -99,10 +102,11 @@ impl Head {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
-    /// After the handshake.
-    pub(crate) fn new(io: S) -> Self {
+    /// After the handshake; `unread` was read behind the request.
+    pub(crate) fn after(unread: Bytes, io: S) -> Self {
         Self {
             io,
+            unread,
             frames: Frames::default(),
             end_is_told: false,
             head: Head {
@@ -250,7 +254,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketStream<S> {
             }
             self.end()?;
             let start = buffer.filled().len();
-            ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+            if self.unread.is_empty() {
+                ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+            } else {
+                let len = self.unread.len().min(buffer.remaining());
+                buffer.put_slice(&self.unread[..len]);
+                self.unread.advance(len);
+            }
             if buffer.filled().len() == start {
                 return Poll::Ready(Ok(()));
             }

@@ -40,7 +40,7 @@ fn ping(payload: &[u8]) -> Vec<u8> {
 /// The server's stream and the client's end of what is under it.
 fn open(room: usize) -> (WebSocketStream<DuplexStream>, DuplexStream) {
     let (server, client) = duplex(room);
-    (WebSocketStream::new(server), client)
+    (WebSocketStream::after(Bytes::new(), server), client)
 }
 
 /// The next frame of the server: opcode and payload.
@@ -140,8 +140,8 @@ async fn what_is_written_arrives_in_frames_however_little_goes_out_at_once() {
             let expected = sent.clone();
             let writing = tokio::spawn(async move {
                 let (head, tail) = sent.split_at(sent.len() / 3);
-                let mut buffer = bytes::Buf::chain(head, tail);
-                while bytes::Buf::has_remaining(&buffer) {
+                let mut buffer = Buf::chain(head, tail);
+                while Buf::has_remaining(&buffer) {
                     socket.write_buf(&mut buffer).await.unwrap();
                 }
                 socket.shutdown().await.unwrap();

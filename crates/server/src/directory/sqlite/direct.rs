@@ -8,6 +8,7 @@
 //! Invariants: no lock is waited for (`directory::sqlite::tests::waiting::an_exclusive_lock_only_delays`); slow reads take no more
 //! than one [`PART`]th of the time (`tests::slow_reads_are_left_to_the_loader`).
 
+use std::cell::Cell;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,21 @@ const SLOW: Duration = Duration::from_micros(250);
 const PART: u32 = 20;
 
 const NO_PANIC: &str = "no code that reads can panic";
+
+thread_local! {
+    static LEFT_TO_THE_LOADER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on this thread reads nothing of the file, and looks at no version: a disk that does not answer does not
+/// hold it.
+pub(crate) fn leave_reading_to_the_loader() {
+    LEFT_TO_THE_LOADER.set(true);
+}
+
+/// Whether this thread may be held by a disk.
+pub(super) fn may_read_here() -> bool {
+    !LEFT_TO_THE_LOADER.get()
+}
 
 /// A connection for such reads.
 #[derive(Debug)]
@@ -64,6 +80,9 @@ impl Direct {
 
     /// What the file says now. `None`: the loader is to say it, or why it cannot.
     pub(super) fn read(&self, key: &Key) -> Option<Fact> {
+        if !may_read_here() {
+            return None;
+        }
         self.0.try_lock().ok()?.read(key, Instant::now)
     }
 }
@@ -91,8 +110,6 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use jam_core::directory::NotificationToken;
 
     use super::super::schema;

@@ -38,6 +38,7 @@ use super::{AccountsDatabase, DirectoryError, FriendList, PushAddress, Reply, Wh
 pub use admin::Administration;
 pub use backup::{backup, check_backup, restore};
 pub use database::SqliteDirectory;
+pub(crate) use direct::leave_reading_to_the_loader;
 use friends::{Friends, Place};
 
 impl From<rusqlite::Error> for DirectoryError {

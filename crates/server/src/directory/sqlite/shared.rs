@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use rusqlite::types::FromSql;
 
 use super::cache::{Cache, Key};
-use super::direct::Direct;
+use super::direct::{Direct, may_read_here};
 use super::files::{FileId, Files, Names};
 use super::wal_index::WalIndex;
 use super::{DirectoryError, is_busy, schema};
@@ -145,6 +145,9 @@ impl Shared {
         let is_within = |times: u32| allowed.is_some_and(|allowed| age <= allowed * times);
         if is_within(1) {
             return true;
+        }
+        if !may_read_here() {
+            return false;
         }
         match self.look.try_lock() {
             Ok(mut look) => self.look_with(&mut look).is_ok(),

@@ -1,0 +1,144 @@
+//! What is read before anything is served: stores, TLS files and push key.
+//!
+//! It may wait for a disk, so it is not done on the main thread.
+
+use std::sync::Arc;
+
+use jam_core::UserLimits;
+use jam_core::push::{PushAudience, PushRules};
+use jam_core::router::{LONGEST_RIVAL_WAIT, OnCommit, Router, Rules};
+use jam_core::store::{MailboxStore, Recovered};
+
+use super::ServeError;
+use crate::clock::{self, Clock};
+use crate::directory::{self, AccountsDatabase};
+use crate::mailbox::{self, SqliteMailbox};
+use crate::permissions;
+use crate::push::{self, Notifier};
+use crate::settings::{Devices, Settings};
+use crate::tls::{Tls, TlsFiles};
+
+/// See the module's description.
+pub(super) struct Stores {
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) notifier: Option<Arc<dyn Notifier>>,
+    pub(super) directory: Arc<dyn AccountsDatabase>,
+    pub(super) mailbox: Mailbox,
+    pub(super) router: Arc<Router>,
+    pub(super) clock: Arc<Clock>,
+}
+
+impl Stores {
+    /// # Errors
+    /// If a TLS file, the push key, the accounts database or the mailbox cannot be used.
+    pub(super) fn open(settings: &Settings) -> Result<Self, ServeError> {
+        for exposed in permissions::exposed_secrets(settings) {
+            tracing::warn!("{exposed}");
+        }
+        let tls = open_tls(settings)?;
+        let notifier = push::open(&settings.push).map_err(ServeError::Push)?;
+        let (directory, mailbox, found) = open_both(settings)?;
+        let audience = push::audience(&settings.push, notifier.as_deref());
+        let rules = rules(settings, audience);
+        let router = Router::new(rules, directory.clone(), mailbox.clone());
+        let clock = restore(&*mailbox, found, &router)?;
+        Ok(Self {
+            tls,
+            notifier,
+            directory,
+            mailbox,
+            router,
+            clock: Arc::new(clock),
+        })
+    }
+}
+
+fn open_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, ServeError> {
+    let files = TlsFiles::of(&settings.tls);
+    let tls = files.map(Tls::open).transpose().map_err(ServeError::Tls)?;
+    Ok(tls.map(Arc::new))
+}
+
+pub(super) type Mailbox = Arc<dyn MailboxStore<OnCommit>>;
+type Both = (Arc<dyn AccountsDatabase>, Mailbox, Recovered);
+
+/// Opens the accounts database, then the mailbox; the other way round on a full disk, where the mailbox has a reserve to
+/// give up.
+fn open_both(settings: &Settings) -> Result<Both, ServeError> {
+    match open_directory(settings) {
+        Ok(directory) => {
+            let (mailbox, found) = open_mailbox(settings)?;
+            Ok((directory, mailbox, found))
+        }
+        Err(_) if mailbox::admin::room(&settings.mailbox_dir()).is_err() => {
+            let (mailbox, found) = open_mailbox(settings)?;
+            Ok((open_directory(settings)?, mailbox, found))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The one place that knows which store it is.
+fn open_mailbox(settings: &Settings) -> Result<(Mailbox, Recovered), ServeError> {
+    let path = settings.mailbox_dir();
+    // A slow disk may take its time: the log says what the start waits for.
+    tracing::info!(path = %path.display(), "opening the mailbox");
+    match SqliteMailbox::open(&path) {
+        Ok((mailbox, found)) => Ok((mailbox, found)),
+        Err(error) => Err(ServeError::Mailbox(error.into())),
+    }
+}
+
+/// Tells the router what is in the mailbox.
+fn restore(
+    mailbox: &dyn MailboxStore<OnCommit>,
+    found: Recovered,
+    router: &Arc<Router>,
+) -> Result<Clock, ServeError> {
+    let messages = mailbox
+        .recover_entries(&|entry| router.restore_entry(&entry))
+        .map_err(ServeError::Mailbox)?;
+    let (clock, change) = Clock::start(router.adjustments().clone(), found.clock);
+    router.restore(found, clock.now());
+    if let Some(change) = change {
+        clock::say(change, router, clock.now());
+    }
+    mailbox.attach(Box::new(Arc::downgrade(router)));
+    tracing::info!(messages, "the mailbox is open");
+    Ok(clock)
+}
+
+fn open_directory(settings: &Settings) -> Result<Arc<dyn AccountsDatabase>, ServeError> {
+    directory::open(&settings.directory).map_err(ServeError::Directory)
+}
+
+fn rules(settings: &Settings, audience: PushAudience) -> Rules {
+    let Settings {
+        mailbox,
+        sessions,
+        limits,
+        push,
+        ..
+    } = settings;
+    Rules {
+        user: UserLimits {
+            many_devices: sessions.devices == Devices::Many,
+            max_messages: mailbox.max_messages as usize,
+            max_bytes: mailbox.max_bytes,
+            max_age: mailbox.max_age,
+            push: PushRules {
+                audience,
+                deadline: push.deadline,
+                collapse: push.collapse,
+            },
+        },
+        session_expiry: sessions.expiry,
+        packet: limits.packet as usize,
+        inflight: limits.inflight,
+        longest_rival_wait: LONGEST_RIVAL_WAIT,
+        publish_rate: limits.publish_rate,
+        connect_timeout: limits.connect_timeout,
+        failed_auth: limits.failed_auth,
+        failed_auth_window: limits.failed_auth_window,
+    }
+}

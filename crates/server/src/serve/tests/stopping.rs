@@ -1,0 +1,76 @@
+//! What becomes of clients, messages and permits when the server stops.
+
+use std::time::{Duration, Instant};
+
+use jam_wire::packet::Packet;
+use jam_wire::reason::ReasonCode;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::house::{HELLO, House, publish, soon, subscribe};
+use super::{V4, V5, is_pub_ack};
+
+#[tokio::test]
+async fn stopping_leaves_nothing() {
+    let house = House::open(|_, _| ()).await;
+    let address = house.running.mqtt.unwrap();
+    let mut modern = house.client("1", V5).await;
+    let mut old = house.client("2", V4).await;
+    let mut stranger = house.tcp().await;
+    house.settle(3).await;
+    let permits = house.running.parts.permits.clone();
+
+    // What is queued when the server stops is written all the same.
+    modern.send(&[subscribe("/1/pictures")]).await;
+    assert!(matches!(modern.next().await, Some(Packet::SubAck(_))));
+    let picture = vec![b'x'; 2_000_000];
+    modern
+        .send(&[
+            publish("/1/pictures", picture.clone(), None),
+            Packet::PingReq,
+        ])
+        .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+
+    let began = Instant::now();
+    let stop = tokio::spawn(house.running.stop());
+    let (mut pictures, mut reason) = (0, None);
+    while let Some(packet) = modern.next().await {
+        match packet {
+            Packet::Publish(publish) => pictures += publish.payload.len(),
+            Packet::Disconnect(last) => reason = Some(last.reason),
+            _ => {}
+        }
+    }
+    assert_eq!(pictures, picture.len());
+    assert_eq!(reason, Some(ReasonCode::ServerShuttingDown));
+    assert_eq!(old.next().await, None);
+    let mut bytes = Vec::new();
+    soon(stranger.read_to_end(&mut bytes)).await.unwrap();
+    drop((modern, old, stranger));
+    soon(stop).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(permits.len(), 0);
+    assert!(
+        TcpStream::connect(address).await.is_err(),
+        "nobody listens there any more"
+    );
+}
+
+#[tokio::test]
+async fn what_was_taken_is_acknowledged_before_the_stop() {
+    let house = House::open(|_, _| ()).await;
+    let mut receiver = house.client("2", V4).await;
+    receiver.send(&[subscribe("/2/inbox")]).await;
+    assert!(matches!(receiver.next().await, Some(Packet::SubAck(_))));
+    let mut sender = house.client("1", V5).await;
+    sender
+        .send(&[publish("/2/inbox", HELLO, Some(7)), Packet::PingReq])
+        .await;
+    // The receiver does not acknowledge it: it is in its grace.
+    assert_eq!(sender.next().await, Some(Packet::PingResp));
+    let stop = tokio::spawn(house.running.stop());
+    assert!(is_pub_ack(sender.next().await, 7));
+    assert!(matches!(sender.next().await, Some(Packet::Disconnect(_))));
+    stop.await.unwrap();
+}
