@@ -49,14 +49,15 @@ class Held(Server):
         while some := stream.receive(5):
             answer += some
         stream.close()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         head, _, body = answer.decode().partition("\r\n\r\n")
         return int(head.split()[1]), body.strip()
 
-    def wait_for(self, answer, seconds):
-        deadline = time.monotonic() + seconds
-        while (got := self.get("/readyz")) != answer:
-            assert time.monotonic() < deadline, f"{got} instead of {answer}"
+    def wait_for(self, status, *texts):
+        """A silence is found after 2 s, unless the machine is very busy."""
+        deadline = time.monotonic() + 15
+        while (got := self.get("/readyz"))[0] != status or got[1] not in texts:
+            assert time.monotonic() < deadline, f"{got} instead of {texts}"
             time.sleep(0.05)
 
 
@@ -76,11 +77,13 @@ def test_who_asks_is_answered_while_all_connections_hang(held):
         writer = server.connect(me)
         server.hang()
         publish_into_the_hang(writer, friend, me.message())
-        server.wait_for((503, DIRECTORY), 4)
+        server.wait_for(503, CONNECTIONS, DIRECTORY)
         assert server.get("/healthz") == (200, "ok")
+        while "the thread connections-1 hangs" not in server.log():
+            server.wait_for(503, CONNECTIONS, DIRECTORY)
         server.go_on()
         writer.expect(PUBACK)
-        server.wait_for((200, "ready"), 2)
+        server.wait_for(200, "ready")
         assert server.log().count("the thread connections-1 hangs") == 1
         assert server.log().count("the thread connections-1 goes on") == 1
         writer.leave()
@@ -93,7 +96,7 @@ def test_a_thread_that_hangs_gets_no_newcomer_and_holds_up_no_other(held):
         writer = server.connect(me)
         server.hang("connections")
         publish_into_the_hang(writer, friend, me.message())
-        server.wait_for((503, CONNECTIONS), 4)
+        server.wait_for(503, CONNECTIONS)
         for _ in range(6):
             second.ping()
             third.ping()
@@ -103,7 +106,7 @@ def test_a_thread_that_hangs_gets_no_newcomer_and_holds_up_no_other(held):
         server.go_on()
         writer.expect(PUBACK)
         held_too.ping()
-        server.wait_for((200, "ready"), 2)
+        server.wait_for(200, "ready")
         for client in (held_too, second, third, writer):
             client.leave()
         with server.listener(friend) as reader:
@@ -122,7 +125,7 @@ def test_sigterm_ends_a_server_whose_connections_all_hang(held, threads):
         server.hang()
         for writer, (one, two) in zip(writers, pairs):
             publish_into_the_hang(writer, two, one.message())
-        server.wait_for((503, DIRECTORY), 4)
+        server.wait_for(503, CONNECTIONS, DIRECTORY)
         began = time.monotonic()
         server.stop()
         assert time.monotonic() - began < 10
@@ -145,4 +148,4 @@ def test_sigterm_ends_a_server_that_waits_for_its_disk_to_start(held):
     assert "serving" not in server.log()[before:]
     began = time.monotonic()
     server.stop()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5

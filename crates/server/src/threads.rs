@@ -379,10 +379,10 @@ mod tests {
             });
             tokio::time::sleep(SILENCE / 2).await;
             assert_eq!(threads.trouble(), None, "not yet");
-            tokio::time::timeout(SILENCE, is(true)).await.unwrap();
+            tokio::time::timeout(SILENCE * 3, is(true)).await.unwrap();
             assert!(thread.is_silent());
             drop(end);
-            tokio::time::timeout(BEAT * 4, is(false)).await.unwrap();
+            tokio::time::timeout(SILENCE, is(false)).await.unwrap();
         }
         watching.abort();
     }
