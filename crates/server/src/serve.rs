@@ -79,9 +79,8 @@ struct Parts {
     shared: Arc<Shared>,
     permits: Arc<ConnectionPermits>,
     threads: Arc<Threads>,
-    /// Of the threads' signs of life.
-    watch: Crew,
     housekeepers: Crew,
+    /// With the watch of the threads.
     listeners: Crew,
 }
 
@@ -149,8 +148,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     );
     let http = Http::new(shared.clone(), threads.clone(), health);
     let mut listeners = Crew::on(Handle::current());
-    let mut watch = Crew::on(Handle::current());
-    watch.spawn(|stop| Threads::watch(threads.clone(), stop));
+    listeners.spawn(|stop| Threads::watch(threads.clone(), stop));
     let handshakes = tls.is_some().then(Handshakes::start).transpose();
     let with_tls = tls.clone().zip(handshakes.map_err(ServeError::Io)?);
     let Proxies {
@@ -194,7 +192,6 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         shared,
         permits,
         threads,
-        watch,
         housekeepers,
         listeners,
     };
@@ -234,7 +231,6 @@ impl Running {
             shared,
             permits,
             threads,
-            watch,
             housekeepers,
             listeners,
         } = self.parts;
@@ -252,7 +248,6 @@ impl Running {
             );
         }
         housekeepers.stop("housekeeping").await;
-        watch.stop("the watch of the threads").await;
         shared.router.hand_over(Time::NEVER);
         let flush = tokio::task::spawn_blocking(move || mailbox.flush(FLUSH_TIMEOUT));
         if !flush.await.expect("waiting for the mailbox does not panic") {
