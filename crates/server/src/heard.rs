@@ -26,30 +26,25 @@ use crate::permits::WakeFlag;
 pub(crate) struct Heard<S> {
     stream: S,
     wake_flag: Arc<WakeFlag>,
-    in_handshake: bool,
 }
 
 impl<S> Heard<S> {
     pub(crate) fn new(stream: S, wake_flag: Arc<WakeFlag>) -> Self {
-        Self {
-            stream,
-            wake_flag,
-            in_handshake: false,
-        }
+        Self { stream, wake_flag }
     }
 
-    pub(crate) fn begin_handshake(&mut self) {
-        self.in_handshake = true;
+    pub(crate) fn begin_handshake(&self) {
+        self.wake_flag.set_in_handshake(true);
     }
 
-    pub(crate) fn end_handshake(&mut self) {
-        self.in_handshake = false;
+    pub(crate) fn end_handshake(&self) {
+        self.wake_flag.set_in_handshake(false);
     }
 
     /// What the handshake is told of a write of so many bytes.
     fn wrote(&self, written: io::Result<usize>, len: usize) -> io::Result<usize> {
         match written {
-            Err(error) if self.in_handshake && is_peer_gone(&error) => Ok(len),
+            Err(error) if self.wake_flag.in_handshake() && is_peer_gone(&error) => Ok(len),
             written => written,
         }
     }

@@ -247,7 +247,7 @@ impl Accepted {
     }
 
     fn begin(self, stream: TcpStream) {
-        let mut stream = Heard::new(stream, self.permit.wake_flag().clone());
+        let stream = Heard::new(stream, self.permit.wake_flag().clone());
         match &self.service.tls {
             None => self.spawn(stream),
             Some((tls, handshakes)) => {
@@ -266,8 +266,8 @@ impl Accepted {
             _ = self.permit.ended() => return,
         };
         match shaken {
-            Ok(Ok(mut stream)) => {
-                stream.get_mut().0.end_handshake();
+            Ok(Ok(stream)) => {
+                stream.get_ref().0.end_handshake();
                 self.spawn(stream);
             }
             Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS handshake"),

@@ -62,6 +62,8 @@ pub(crate) struct WakeFlag {
     heard: AtomicBool,
     /// Whether the next read asks the kernel itself: see [`crate::heard`].
     asks_kernel: AtomicBool,
+    /// A TLS handshake is under way: see [`crate::heard`].
+    in_handshake: AtomicBool,
     /// A [`Standing`], which changes under the lock of the permits.
     standing: AtomicU8,
     task: AtomicWaker,
@@ -76,6 +78,7 @@ impl Default for WakeFlag {
             rung: AtomicBool::default(),
             heard: AtomicBool::default(),
             asks_kernel: AtomicBool::default(),
+            in_handshake: AtomicBool::default(),
             standing: AtomicU8::new(Standing::HalfOpen as u8),
             task: AtomicWaker::default(),
             address: OnceLock::new(),
@@ -133,6 +136,16 @@ impl WakeFlag {
     /// See [`WakeFlag::set_asks_kernel`]. Taking it is to ask.
     pub(crate) fn take_asks_kernel(&self) -> bool {
         self.asks_kernel.load(Ordering::Relaxed) && self.asks_kernel.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether a TLS handshake is under way. Only the stream's owner sets and reads this.
+    pub(crate) fn set_in_handshake(&self, is: bool) {
+        self.in_handshake.store(is, Ordering::Relaxed);
+    }
+
+    /// See [`WakeFlag::set_in_handshake`].
+    pub(crate) fn in_handshake(&self) -> bool {
+        self.in_handshake.load(Ordering::Relaxed)
     }
 
     fn is(&self, standing: Standing) -> bool {
