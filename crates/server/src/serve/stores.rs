@@ -32,9 +32,6 @@ impl Stores {
     /// # Errors
     /// If a TLS file, the push key, the accounts database or the mailbox cannot be used.
     pub(super) fn open(settings: &Settings) -> Result<Self, ServeError> {
-        for exposed in permissions::exposed_secrets(settings) {
-            tracing::warn!("{exposed}");
-        }
         let tls = open_tls(settings)?;
         let notifier = push::open(&settings.push).map_err(ServeError::Push)?;
         let (directory, mailbox, found) = open_both(settings)?;
@@ -42,6 +39,9 @@ impl Stores {
         let rules = rules(settings, audience);
         let router = Router::new(rules, directory.clone(), mailbox.clone());
         let clock = restore(&*mailbox, found, &router)?;
+        for exposed in permissions::exposed_secrets(settings) {
+            tracing::warn!("{exposed}");
+        }
         Ok(Self {
             tls,
             notifier,
