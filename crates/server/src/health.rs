@@ -43,12 +43,14 @@ impl Health {
     pub(crate) fn trouble(&self) -> Option<&'static str> {
         if self.permits.stopping() {
             Some("stopping")
+        } else if let Some(trouble) = self.threads.trouble() {
+            Some(trouble) // before what may follow from it
         } else if self.directory_fails.load(Ordering::Relaxed) {
             Some("the accounts database does not answer")
         } else if !self.mailbox.accepts() {
             Some("the mailbox cannot be written")
         } else {
-            self.threads.trouble()
+            None
         }
     }
 }
