@@ -1,6 +1,22 @@
 //! Locks, and threads that hang.
 
+use super::super::leave_reading_to_the_loader;
 use super::*;
+
+/// Housekeeping, which is not to hang with a disk.
+#[test]
+fn a_thread_that_must_not_hang_leaves_reading_to_the_loader() {
+    for mode in ["delete", "wal"] {
+        let jam = Jam::new(mode);
+        let directory = jam.open();
+        let asking = || {
+            leave_reading_to_the_loader();
+            directory.friendship(&id("1"), &id("2"))
+        };
+        let answer = std::thread::scope(|scope| scope.spawn(asking).join().unwrap());
+        assert_eq!(answer, Lookup::Unknown, "{mode}");
+    }
+}
 
 #[tokio::test]
 async fn a_writer_is_never_in_the_way() {
