@@ -311,6 +311,26 @@ def test_a_stop_hears_what_has_arrived(start, version):
         reader.quiet()
 
 
+@pytest.mark.parametrize("transport", ["tcp", "ws"])
+def test_a_stop_hears_what_waits_for_the_directory(start, tmp_path, version, transport):
+    """A message whose friendship has to be asked for, and a goodbye behind it."""
+    directory = Directory(tmp_path / "directory.db", journal_mode="delete")
+    server = start(directory=directory)
+    me, friend = server.friends()
+    will = Will(friend.inbox, me.message("will"), 1)
+    client = server.connect(me, version, transport=transport, will=will)
+    with directory.write_lock("EXCLUSIVE"):
+        client.send(last_words(me, friend, version))
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+    server.process.wait(12)
+    server.start()
+    with server.listener(friend, version) as reader:
+        assert reader.message().payload == me.message("last")
+        reader.quiet()
+
+
 # Silence
 
 
