@@ -19,7 +19,7 @@ PAGES = [ROOT / name for name in ("README.md", "docs/operations.md", "docs/migra
 ELSEWHERE = """#!/bin/sh
 what=$1; shift
 case $what in
-    serve) set -- --mqtt 127.0.0.1:{port} --http "" "$@" ;;
+    serve) set -- --mqtt 127.0.0.1:{port} --http "" --admin "" "$@" ;;
     send | listen) set -- --server 127.0.0.1:{port} "$@" ;;
 esac
 exec {binary} "$what" "$@"
@@ -106,7 +106,7 @@ def test_a_log_level_that_is_none(tmp_path, wrong):
     done = run_cli("serve", "--data", tmp_path, settings={"log": wrong})
     assert done.returncode == 2
     assert wrong in done.stderr and "warn (or warning)" in done.stderr
-    done = run_cli("serve", "--data", tmp_path, "--mqtt", "127.0.0.1:0", "--http", "", env={"RUST_LOG": wrong})
+    done = run_cli("serve", "--data", tmp_path, "--mqtt", "127.0.0.1:0", "--http", "", "--admin", "", env={"RUST_LOG": wrong})
     assert done.returncode == 2 and "RUST_LOG" in done.stderr
     shown = run_cli("serve", "--print-config", settings={"log": wrong})
     assert shown.returncode == 2 and "warn (or warning)" in shown.stderr

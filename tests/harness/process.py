@@ -32,7 +32,7 @@ def run_cli(*arguments, settings=None, stdin=None, timeout=30, cwd=None, env=Non
     """One command of the binary to its end: returncode, stdout, stderr."""
     if arguments[:1] == ("check",):
         # Whether the usual addresses are free is the machine's business.
-        settings = {"listen.mqtt": ANY_PORT, "listen.http": ANY_PORT} | (settings or {})
+        settings = {"listen.mqtt": ANY_PORT, "listen.http": ANY_PORT, "listen.admin": ANY_PORT} | (settings or {})
     return subprocess.run(
         [BINARY, *map(str, arguments)],
         env=environment(settings or {}) | (env or {}),

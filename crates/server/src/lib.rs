@@ -7,7 +7,7 @@
 //!   `threads`: which thread serves which.
 //! - `connection`: the loop that owns a socket and its bytes. `websocket`: a WebSocket as such a stream.
 //! - `deferred_acks`: acknowledgements are reaped with the next message, without a wake-up of their own.
-//! - `http`, `health`: what is served besides MQTT.
+//! - `admin`: what operators are served. `http`, `health`: what clients are served besides MQTT.
 //! - `housekeeping`: what is done without a packet asking for it. `presence`: telling friends who is there.
 //!   `clock`: the time. `ticks`: what is done again and again.
 //! - [`cli`]: the commands. [`client`]: a small MQTT client for two of them. [`logging`]: the logs.
@@ -17,6 +17,7 @@
 //! - [`limits`]: what anybody can make the server hold, write and do.
 //! - [`settings`]: file, environment and flags into one checked [`settings::Settings`].
 
+mod admin;
 pub mod cli;
 pub mod client;
 mod client_log;

@@ -15,7 +15,7 @@ mod error;
 mod sockets;
 mod stores;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,6 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::admin;
 use crate::client_log::{self, ClientLog};
 use crate::clock;
 use crate::connection::Shared;
@@ -69,6 +70,8 @@ pub struct Running {
     pub mqtts: Option<SocketAddr>,
     /// Where HTTP and WebSocket are served, over TLS if that is set up.
     pub http: Option<SocketAddr>,
+    /// Where the admin API is served.
+    pub admin: Option<SocketAddr>,
     parts: Parts,
 }
 
@@ -80,6 +83,8 @@ struct Parts {
     permits: Arc<ConnectionPermits>,
     threads: Arc<Threads>,
     housekeepers: Crew,
+    /// What serves the `admin` address.
+    admin: Crew,
     /// With the watch of the threads.
     listeners: Crew,
 }
@@ -105,6 +110,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let mqtt = address_of(sockets.mqtt.as_ref())?;
     let mqtts = address_of(sockets.mqtts.as_ref())?;
     let http_address = address_of(sockets.http.as_ref())?;
+    let admin_address = address_of(sockets.admin.as_ref())?;
 
     let opening = settings.clone();
     let stores = tokio::task::spawn_blocking(move || Stores::open(&opening));
@@ -115,6 +121,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         mailbox,
         router,
         clock,
+        access,
     } = stores.await.expect("opening the stores does not panic")?;
     let shared = Arc::new(Shared {
         clock,
@@ -149,6 +156,11 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let http = Http::new(shared.clone(), threads.clone(), health);
     let mut listeners = Crew::on(Handle::current());
     listeners.spawn(|stop| Threads::watch(threads.clone(), stop));
+    let mut admin = Crew::on(Handle::current());
+    if let Some((socket, access)) = sockets.admin.zip(access) {
+        let router = admin::router(access);
+        admin.spawn(|stop| admin::listener::serve(socket, router, stop));
+    }
     let handshakes = tls.is_some().then(Handshakes::start).transpose();
     let with_tls = tls.clone().zip(handshakes.map_err(ServeError::Io)?);
     let Proxies {
@@ -177,11 +189,15 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         listeners.spawn(|stop| listener.run(stop));
     }
 
-    warn_of_what_is_not_served(&settings);
     say_where_pushes_go(&settings, notifier.as_deref());
     tracing::info!(threads = threads.len(), "threads for connections");
     let http_name = if tls.is_some() { "https" } else { "http" };
-    for (name, address) in [("mqtt", mqtt), ("mqtts", mqtts), (http_name, http_address)] {
+    for (name, address) in [
+        ("mqtt", mqtt),
+        ("mqtts", mqtts),
+        (http_name, http_address),
+        ("admin", admin_address),
+    ] {
         if let Some(address) = address {
             tracing::info!(%address, "serving {name}");
         }
@@ -193,12 +209,14 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         permits,
         threads,
         housekeepers,
+        admin,
         listeners,
     };
     Ok(Running {
         mqtt,
         mqtts,
         http: http_address,
+        admin: admin_address,
         parts,
     })
 }
@@ -232,6 +250,7 @@ impl Running {
             permits,
             threads,
             housekeepers,
+            admin,
             listeners,
         } = self.parts;
         let drained = Instant::now() + DRAIN_TIMEOUT;
@@ -248,6 +267,7 @@ impl Running {
             );
         }
         housekeepers.stop("housekeeping").await;
+        admin.stop("the admin address").await;
         shared.router.hand_over(Time::NEVER);
         let flush = tokio::task::spawn_blocking(move || mailbox.flush(FLUSH_TIMEOUT));
         if !flush.await.expect("waiting for the mailbox does not panic") {
@@ -351,15 +371,5 @@ fn say_where_pushes_go(settings: &Settings, notifier: Option<&dyn Notifier>) {
         Some(notifier) => tracing::info!("pushes go to {}", notifier.name()),
         None if !settings.push.enabled => tracing::info!("push is switched off"),
         None => tracing::info!("no push is sent: neither push.fcm_key nor push.webhook_url is set"),
-    }
-}
-
-fn warn_of_what_is_not_served(settings: &Settings) {
-    for not_served in settings.not_served() {
-        tracing::warn!(
-            "{} has no effect yet: {}",
-            not_served.key,
-            not_served.instead
-        );
     }
 }

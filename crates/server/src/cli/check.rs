@@ -6,12 +6,13 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::SystemTime;
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, access as may_access};
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::CliError;
 use super::output::{Output, table};
+use crate::admin::access;
 use crate::directory::{self, Administration};
 use crate::mailbox::OpenError;
 use crate::mailbox::admin::{self, Condition};
@@ -70,14 +71,11 @@ pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<()
     }
     findings.push(Finding::of("push", push(&settings.push)));
     findings.extend(listeners(&settings.listen, served));
+    if settings.listen.admin.is_some() {
+        findings.push(Finding::of("admin.token", admin_token(settings)));
+    }
     for exposed in permissions::exposed_secrets(settings) {
         findings.push(Finding::warning("permissions", exposed));
-    }
-    for not_served in settings.not_served() {
-        findings.push(Finding::of(
-            not_served.key,
-            Ok(format!("has no effect yet: {}", not_served.instead)),
-        ));
     }
     report(&findings, json, output)
 }
@@ -131,6 +129,7 @@ fn listeners(listen: &settings::Listen, served: bool) -> Vec<Finding> {
         ("mqtt", &listen.mqtt),
         ("mqtts", &listen.mqtts),
         ("http", &listen.http),
+        ("admin", &listen.admin),
     ];
     let finding = |(what, address): (_, &Option<Address>)| {
         let found = address.as_ref().map_or(Ok("off".to_owned()), &mut bind);
@@ -190,7 +189,7 @@ fn existing(folder: &Path) -> &Path {
 /// Whether files can be made in a folder, as far as its permissions and its file system say.
 fn writable(folder: &Path) -> Result<(), String> {
     let shown = folder.display();
-    access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| match error {
+    may_access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| match error {
         Errno::ROFS => format!("{shown} is on a file system that is mounted read-only"),
         Errno::ACCESS => {
             format!("{shown} cannot be written by this user; run this as the user of the server")
@@ -238,6 +237,14 @@ fn accounts(settings: &Settings) -> Result<String, String> {
         );
     }
     Ok(found)
+}
+
+fn admin_token(settings: &Settings) -> Result<String, String> {
+    access::check(settings).map_err(|error| error.to_string())?;
+    Ok(match settings.admin.token {
+        Some(_) => "the one that is set".to_owned(),
+        None => format!("in {}", access::token_file(settings).display()),
+    })
 }
 
 /// What is found, and whether a server has it.

@@ -40,7 +40,7 @@ pub(super) struct ServeArgs {
     /// MQTT over WebSocket at /mqtt, and health; "" is off [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
-    /// Admin API, console and metrics; not served yet [default: 127.0.0.1:8081]
+    /// Admin API; "" is off [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// What waits for its receiver [default: in --data]

@@ -160,6 +160,7 @@ fn flags_of(data: &Path) -> Vec<Flag> {
         set("data", data.to_str().unwrap()),
         set("listen.mqtt", "127.0.0.1:0"),
         set("listen.http", ""),
+        set("listen.admin", ""),
     ]
 }
 
@@ -304,7 +305,7 @@ fn check_changes_nothing() {
     };
     let check = |mut flags: Vec<Flag>| {
         // Whether the usual ones are free is the machine's business.
-        for path in ["listen.mqtt", "listen.http"] {
+        for path in ["listen.mqtt", "listen.http", "listen.admin"] {
             flags.push(set(path, Path::new("127.0.0.1:0")));
         }
         let settings = Settings::load(&Sources {

@@ -5,6 +5,7 @@ use std::io;
 
 use jam_core::store::StoreError;
 
+use crate::admin::access::AccessError;
 use crate::directory::DirectoryError;
 use crate::push::PushError;
 use crate::tls::TlsError;
@@ -30,6 +31,8 @@ pub enum ServeError {
     Mailbox(StoreError),
     /// The push service.
     Push(PushError),
+    /// The token of the admin API.
+    Admin(AccessError),
     /// The system.
     Io(io::Error),
 }
@@ -58,6 +61,7 @@ impl fmt::Display for ServeError {
             Self::Directory(error) => error.fmt(f),
             Self::Mailbox(error) => error.fmt(f),
             Self::Push(error) => error.fmt(f),
+            Self::Admin(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -71,6 +75,7 @@ impl std::error::Error for ServeError {
             Self::Directory(error) => Some(error),
             Self::Mailbox(error) => Some(&**error),
             Self::Push(error) => Some(error),
+            Self::Admin(error) => Some(error),
         }
     }
 }

@@ -13,6 +13,7 @@ pub(super) struct Sockets {
     pub(super) mqtt: Option<TcpListener>,
     pub(super) mqtts: Option<TcpListener>,
     pub(super) http: Option<TcpListener>,
+    pub(super) admin: Option<TcpListener>,
 }
 
 impl Sockets {
@@ -22,6 +23,7 @@ impl Sockets {
             mqtt: bind_setting("listen.mqtt", listen.mqtt.as_ref()).await?,
             mqtts: bind_setting("listen.mqtts", listen.mqtts.as_ref()).await?,
             http: bind_setting("listen.http", listen.http.as_ref()).await?,
+            admin: bind_setting("listen.admin", listen.admin.as_ref()).await?,
         })
     }
 }

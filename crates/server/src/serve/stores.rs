@@ -1,4 +1,4 @@
-//! What is read before anything is served: stores, TLS files and push key.
+//! What is read before anything is served: stores, TLS files, push key and admin token.
 //!
 //! It may wait for a disk, so it is not done on the main thread.
 
@@ -10,6 +10,7 @@ use jam_core::router::{LONGEST_RIVAL_WAIT, OnCommit, Router, Rules};
 use jam_core::store::{MailboxStore, Recovered};
 
 use super::ServeError;
+use crate::admin::access::Access;
 use crate::clock::{self, Clock};
 use crate::directory::{self, AccountsDatabase};
 use crate::mailbox::{self, SqliteMailbox};
@@ -26,15 +27,20 @@ pub(super) struct Stores {
     pub(super) mailbox: Mailbox,
     pub(super) router: Arc<Router>,
     pub(super) clock: Arc<Clock>,
+    /// If there is an admin address.
+    pub(super) access: Option<Access>,
 }
 
 impl Stores {
     /// # Errors
-    /// If a TLS file, the push key, the accounts database or the mailbox cannot be used.
+    /// If a TLS file, the push key, the accounts database, the mailbox or the admin token cannot be used.
     pub(super) fn open(settings: &Settings) -> Result<Self, ServeError> {
         let tls = open_tls(settings)?;
         let notifier = push::open(&settings.push).map_err(ServeError::Push)?;
         let (directory, mailbox, found) = open_both(settings)?;
+        let is_administered = settings.listen.admin.is_some();
+        let access = is_administered.then(|| Access::open(settings));
+        let access = access.transpose().map_err(ServeError::Admin)?;
         let audience = push::audience(&settings.push, notifier.as_deref());
         let rules = rules(settings, audience);
         let router = Router::new(rules, directory.clone(), mailbox.clone());
@@ -49,6 +55,7 @@ impl Stores {
             mailbox,
             router,
             clock: Arc::new(clock),
+            access,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Whole servers on port 0, in this process.
 
 mod accounts;
-mod house;
+pub(crate) mod house;
 mod stopping;
 mod tls;
 mod web_sockets;
@@ -279,6 +279,7 @@ async fn an_address_that_is_taken_is_named() {
     settings.directory.path = house.dir.path().join("jam.db");
     settings.listen.mqtt = Some(house.running.mqtt.unwrap().to_string().parse().unwrap());
     settings.listen.http = None;
+    settings.listen.admin = None;
     let text = start(settings).await.unwrap_err().to_string();
     assert!(
         text.contains("listen.mqtt") && text.contains("127.0.0.1"),

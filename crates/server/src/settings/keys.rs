@@ -1,7 +1,6 @@
 //! Every setting that exists, in one table: its name, its default, what it takes, what it means.
 //!
-//! All else follows from it: what is unknown, how values are read, `--print-config`, and the warnings
-//! about settings that are accepted but not served yet. A setting that is not here cannot be set.
+//! All else follows from it: what is unknown, how values are read, and `--print-config`. A setting that is not here cannot be set.
 
 use crate::threads::MAX_THREADS;
 
@@ -44,8 +43,6 @@ pub(super) struct Key {
     pub(super) kind: Kind,
     /// What it means, in a line.
     pub(super) meaning: &'static str,
-    /// What stands in for it as long as it is accepted without being served.
-    pub(super) not_served: Option<&'static str>,
 }
 
 const fn key(path: &'static str, default: &'static str, kind: Kind, meaning: &'static str) -> Key {
@@ -54,19 +51,9 @@ const fn key(path: &'static str, default: &'static str, kind: Kind, meaning: &'s
         default,
         kind,
         meaning,
-        not_served: None,
     }
 }
 
-/// A setting that is accepted, but has no effect yet.
-const fn later(key: Key, instead: &'static str) -> Key {
-    Key {
-        not_served: Some(instead),
-        ..key
-    }
-}
-
-const NO_ADMIN: &str = "the admin API, its console and /metrics are not served";
 const U32: u64 = u32::MAX as u64;
 
 /// In the order in which they are printed: what has no section first, sections together.
@@ -125,14 +112,11 @@ pub(super) const KEYS: &[Key] = &[
         Kind::List,
         r#"listeners that expect PROXY v1 or v2 from a proxy: "mqtt" from this machine, "mqtt=10.0.0.0/8" from there"#,
     ),
-    later(
-        key(
-            "listen.admin",
-            "127.0.0.1:8081",
-            Kind::Address,
-            r#"admin API, console, /metrics; "" = off"#,
-        ),
-        NO_ADMIN,
+    key(
+        "listen.admin",
+        "127.0.0.1:8081",
+        Kind::Address,
+        r#"admin API, /healthz; "" = off"#,
     ),
     key(
         "tls.cert",
@@ -296,14 +280,17 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Duration,
         "how long a failed attempt counts",
     ),
-    later(
-        key(
-            "admin.token",
-            "",
-            Kind::Secret,
-            r#"lets you into the admin API; "" = a random one in <data>/admin-token"#,
-        ),
-        NO_ADMIN,
+    key(
+        "admin.token",
+        "",
+        Kind::Secret,
+        r#"lets you into the admin API; "" = a random one in <data>/admin-token"#,
+    ),
+    key(
+        "admin.read_token",
+        "",
+        Kind::Secret,
+        r#"lets you look at what the admin API has, and change nothing; "" = none"#,
     ),
 ];
 

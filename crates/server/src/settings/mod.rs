@@ -21,10 +21,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 pub use address::{Address, InvalidAddress};
-use keys::{KEYS, Key, Kind};
+use keys::{KEYS, Kind};
 use layers::Values;
 pub use layers::{DEFAULT_FILE, Flag, Sources};
 use read::Reader;
@@ -207,20 +207,13 @@ pub struct Limits {
 pub struct Admin {
     /// `None`: a random one in `<data>/admin-token`.
     pub token: Option<SecretString>,
+    /// May look, and change nothing. Not the same as `token`.
+    pub read_token: Option<SecretString>,
 }
 
 /// What is wrong with the settings, in one line that names the place and says what is expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingsError(String);
-
-/// A setting that was given, but has no effect yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotServed {
-    /// The setting: `limits.publish_rate`.
-    pub key: &'static str,
-    /// What is the case instead.
-    pub instead: &'static str,
-}
 
 impl Default for Settings {
     /// What holds when nothing is set.
@@ -253,25 +246,6 @@ impl Settings {
     #[must_use]
     pub fn to_toml(&self) -> String {
         print::to_toml(&self.values)
-    }
-
-    /// The settings that were given and differ from their defaults, but have no effect yet.
-    #[must_use]
-    pub fn not_served(&self) -> Vec<NotServed> {
-        // What is off is off, served or not.
-        let off = |key: &Key, text: &str| key.kind == Kind::Address && text.is_empty();
-        let given = KEYS.iter().filter(|key| {
-            let text = &self.values.get(key.path).text;
-            text != key.default && !off(key, text)
-        });
-        given
-            .filter_map(|key| {
-                Some(NotServed {
-                    key: key.path,
-                    instead: key.not_served?,
-                })
-            })
-            .collect()
     }
 
     /// The secrets that stand in a file: the setting, and the file.
@@ -330,6 +304,7 @@ impl Settings {
             limits: v.limits()?,
             admin: Admin {
                 token: v.secret("admin.token"),
+                read_token: v.secret("admin.read_token"),
             },
             data,
             values: values.clone(),
@@ -356,6 +331,14 @@ impl Settings {
         }
         if self.sessions.expiry.as_secs() >= u64::from(u32::MAX) {
             return Err(v.error("sessions.expiry", "expected less than 4294967295 seconds"));
+        }
+        let tokens = [&self.admin.token, &self.admin.read_token];
+        if let [Some(token), Some(read)] =
+            tokens.map(|it| it.as_ref().map(ExposeSecret::expose_secret))
+            && token == read
+        {
+            let why = "expected another one than admin.token, which may change everything";
+            return Err(v.error("admin.read_token", why));
         }
         if self.mailbox.max_bytes < u64::from(self.limits.packet) {
             let why = "expected at least limits.packet, or large messages would never fit";

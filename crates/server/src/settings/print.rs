@@ -26,9 +26,6 @@ pub(super) fn to_toml(values: &Values) -> String {
                 format_args!("# default: {default}; set by {origin}"),
             ),
         }
-        if let Some(instead) = key.not_served {
-            write_line(&mut out, format_args!("# not served yet: {instead}"));
-        }
         if key.kind == Kind::Secret && !entry.text.is_empty() {
             write_line(
                 &mut out,

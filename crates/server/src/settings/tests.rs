@@ -80,7 +80,6 @@ fn defaults() {
     assert_eq!(s.limits.publish_rate, NonZeroU32::new(50));
     assert_eq!(s.limits.failed_auth_window, Duration::from_mins(10));
     assert!(s.admin.token.is_none());
-    assert_eq!(s.not_served(), []);
 }
 
 #[test]
@@ -312,17 +311,18 @@ fn what_is_not_served_yet_is_refused_without_showing_passwords() {
 }
 
 #[test]
-fn what_has_no_effect_is_listed() {
-    let s = from_file("[limits]\npublish_rate = 7\ninflight = 7\n[admin]\ntoken = \"x\"").unwrap();
-    let keys: Vec<_> = s.not_served().iter().map(|n| n.key).collect();
-    assert_eq!(keys, ["admin.token"]);
-    let keys = |admin: &str| {
-        from_file(&format!("[listen]\nadmin = {admin:?}"))
-            .unwrap()
-            .not_served()
+fn the_token_that_may_only_look_is_another_one() {
+    let tokens = |token: &str, read: &str| {
+        from_file(&format!(
+            "[admin]
+token = {token:?}
+read_token = {read:?}"
+        ))
     };
-    assert_eq!(keys("h:1").len(), 1);
-    assert_eq!(keys(""), []);
+    fails_with(tokens("x", "x"), &["admin.read_token", "admin.token"]);
+    let admin = tokens("x", "y").unwrap().admin;
+    assert_eq!(admin.read_token.unwrap().expose_secret(), "y");
+    assert!(tokens("", "").unwrap().admin.read_token.is_none());
 }
 
 #[test]

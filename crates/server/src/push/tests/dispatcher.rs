@@ -29,6 +29,7 @@ impl House {
         settings.directory.path = dir.path().join("jam.db");
         settings.listen.mqtt = Some("127.0.0.1:0".parse().unwrap());
         settings.listen.http = None;
+        settings.listen.admin = None;
         push(&mut settings.push, &dir);
         let mut accounts = Administration::open_or_create(&settings.directory.path).unwrap();
         for id in 1..=users {
@@ -371,6 +372,7 @@ async fn a_key_that_cannot_be_used_stops_the_start() {
     settings.directory.path = dir.path().join("jam.db");
     settings.listen.mqtt = Some("127.0.0.1:0".parse().unwrap());
     settings.listen.http = None;
+    settings.listen.admin = None;
     settings.push.fcm_key = Some(dir.path().join("missing.json"));
     let error = start(settings.clone()).await.unwrap_err().to_string();
     assert!(

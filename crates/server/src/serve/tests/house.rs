@@ -20,23 +20,23 @@ use crate::serve::{Running, start};
 use crate::settings::Settings;
 
 /// No step of a test takes longer, unless something is broken.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits, but not for ever.
-pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
         .await
         .expect("this takes too long")
 }
 
-pub(super) struct House {
-    pub(super) running: Running,
-    pub(super) dir: TempDir,
+pub(crate) struct House {
+    pub(crate) running: Running,
+    pub(crate) dir: TempDir,
 }
 
 impl House {
     /// With users 1 and 2, tokens `token-1` and `token-2`, who are friends.
-    pub(super) async fn open(change: impl FnOnce(&mut Settings, &TempDir)) -> Self {
+    pub(crate) async fn open(change: impl FnOnce(&mut Settings, &TempDir)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
         settings.limits.publish_rate = None; // tests publish as fast as they can
@@ -59,16 +59,16 @@ impl House {
         }
     }
 
-    pub(super) fn accounts(&self) -> Administration {
+    pub(crate) fn accounts(&self) -> Administration {
         Administration::open(&self.dir.path().join("jam.db")).unwrap()
     }
 
-    pub(super) async fn tcp(&self) -> TcpStream {
+    pub(crate) async fn tcp(&self) -> TcpStream {
         connect_to(self.running.mqtt.unwrap()).await
     }
 
     /// A client that is logged in.
-    pub(super) async fn client(&self, user: &str, version: Version) -> Client<TcpStream> {
+    pub(crate) async fn client(&self, user: &str, version: Version) -> Client<TcpStream> {
         let mut client = Client::new(self.tcp().await, version);
         client.send(&[connect(user, version)]).await;
         assert!(matches!(client.next().await, Some(Packet::ConnAck(_))));
@@ -76,7 +76,7 @@ impl House {
     }
 
     /// Waits until there are so many connections.
-    pub(super) async fn settle(&self, connections: usize) {
+    pub(crate) async fn settle(&self, connections: usize) {
         soon(async {
             while self.running.connections() != connections {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -86,22 +86,22 @@ impl House {
     }
 }
 
-pub(super) async fn connect_to(address: SocketAddr) -> TcpStream {
+pub(crate) async fn connect_to(address: SocketAddr) -> TcpStream {
     let stream = soon(TcpStream::connect(address)).await.unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
 
 /// A client that shows every packet.
-pub(super) struct Client<S> {
-    pub(super) stream: S,
+pub(crate) struct Client<S> {
+    pub(crate) stream: S,
     version: Version,
     decoder: Decoder,
     input: BytesMut,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    pub(super) fn new(stream: S, version: Version) -> Self {
+    pub(crate) fn new(stream: S, version: Version) -> Self {
         let decoder = Decoder::client(version, 64 * 1024 * 1024);
         Self {
             stream,
@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Writes the packets at once.
-    pub(super) async fn send(&mut self, packets: &[Packet]) {
+    pub(crate) async fn send(&mut self, packets: &[Packet]) {
         soon(self.stream.write_all(&bytes_of(packets, self.version)))
             .await
             .unwrap();
@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// The next packet; `None` at an orderly end of the stream.
-    pub(super) async fn next(&mut self) -> Option<Packet> {
+    pub(crate) async fn next(&mut self) -> Option<Packet> {
         loop {
             if let Some(packet) = self.decoder.decode(&mut self.input).unwrap() {
                 return Some(packet);
@@ -133,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 }
 
-pub(super) fn bytes_of(packets: &[Packet], version: Version) -> BytesMut {
+pub(crate) fn bytes_of(packets: &[Packet], version: Version) -> BytesMut {
     let mut bytes = BytesMut::new();
     for packet in packets {
         encode(packet, version, &mut bytes).unwrap();
@@ -141,7 +141,7 @@ pub(super) fn bytes_of(packets: &[Packet], version: Version) -> BytesMut {
     bytes
 }
 
-pub(super) fn connect(user: &str, version: Version) -> Packet {
+pub(crate) fn connect(user: &str, version: Version) -> Packet {
     Packet::Connect(Box::new(Connect {
         version,
         clean_start: true,
@@ -154,7 +154,7 @@ pub(super) fn connect(user: &str, version: Version) -> Packet {
     }))
 }
 
-pub(super) fn subscribe(topic: &str) -> Packet {
+pub(crate) fn subscribe(topic: &str) -> Packet {
     Packet::Subscribe(Box::new(Subscribe {
         packet_id: NonZeroU16::new(1).unwrap(),
         subscription_id: None,
@@ -170,7 +170,7 @@ pub(super) fn subscribe(topic: &str) -> Packet {
 }
 
 /// At QoS 1, or 0 without an id.
-pub(super) fn publish(topic: &str, payload: impl Into<Bytes>, packet_id: Option<u16>) -> Packet {
+pub(crate) fn publish(topic: &str, payload: impl Into<Bytes>, packet_id: Option<u16>) -> Packet {
     Packet::Publish(Publish {
         dup: false,
         qos: if packet_id.is_some() {
@@ -187,4 +187,4 @@ pub(super) fn publish(topic: &str, payload: impl Into<Bytes>, packet_id: Option<
 }
 
 /// What user 1 writes to user 2.
-pub(super) const HELLO: &[u8] = br#"{"from":"1","content":"hello"}"#;
+pub(crate) const HELLO: &[u8] = br#"{"from":"1","content":"hello"}"#;

@@ -1,0 +1,67 @@
+//! What the `admin` address serves: metrics, the admin API and its console (`docs/operations.md`).
+//!
+//! It lives on the main thread, beside signals and `/readyz`: nothing that an operator asks for takes time from a
+//! thread that serves clients, and no thread that hangs keeps an operator from asking. What waits for a file goes to the
+//! pool for blocking work.
+//!
+//! # Layout
+//!
+//! - [`access`]: who may ask. [`problem`]: what an error looks like.
+//! - [`listener`]: from the socket to requests, bounded in number and time.
+//!
+//! Invariant: every answer that is an error is an `application/problem+json` (RFC 9457), whoever made it
+//! (`tests::every_error_is_a_problem`).
+
+pub(crate) mod access;
+pub(crate) mod listener;
+mod problem;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::body::HttpBody;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use access::Access;
+use problem::Problem;
+
+/// Bytes that the body of a request may have.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// What the routes share.
+#[derive(Clone)]
+pub(crate) struct Served {
+    access: Arc<Access>,
+}
+
+/// All routes of the `admin` address.
+pub(crate) fn router(access: Access) -> axum::Router {
+    let served = Served {
+        access: Arc::new(access),
+    };
+    let api = axum::Router::new()
+        .fallback(problem::not_found)
+        .layer(from_fn_with_state(served.clone(), access::require));
+    axum::Router::new()
+        .nest("/api/v1", api)
+        .route("/healthz", get(|| async { "ok\n" }))
+        .fallback(problem::not_found)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn(refuse_large))
+        .layer(map_response(problem::into_problem))
+        .with_state(served)
+}
+
+/// Refuses a body that says how large it is before a byte of it is read, whatever the route would do with it.
+async fn refuse_large(request: Request, next: Next) -> Response {
+    if request.body().size_hint().lower() > MAX_BODY_BYTES as u64 {
+        let detail = format!("a body has at most {MAX_BODY_BYTES} bytes");
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
+    }
+    next.run(request).await
+}
