@@ -362,3 +362,26 @@ fn what_has_expired_does_not_come_within_its_last_second_either() {
     }
     assert_eq!(bench.store().kept(), 0);
 }
+
+/// Not within a second of another one either.
+#[test]
+fn what_expires_leaves_the_store_at_its_time() {
+    let bench = Bench::new();
+    let one = bench.client("1:phone", V5);
+    one.connect();
+    for content in ["first", "half a second later"] {
+        let message = packets::message("1", content);
+        let id = one.publish_with("/2/inbox", message, AtLeastOnce, |publish| {
+            publish
+                .properties
+                .get_or_insert_default()
+                .message_expiry_secs = Some(2);
+        });
+        one.expect_accepted(AtLeastOnce, id);
+        bench.pass(Duration::from_millis(500));
+    }
+    bench.pass(Duration::from_millis(1001));
+    assert_eq!(bench.store().kept(), 1);
+    bench.pass(Duration::from_millis(500));
+    assert_eq!(bench.store().kept(), 0);
+}

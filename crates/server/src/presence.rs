@@ -1,14 +1,17 @@
 //! Telling friends who comes and goes (PROTOCOL.md, section 10).
 //!
-//! One thing is told after another, each as the directory stands at that moment. What takes long, because
+//! One change is told after another, each as the directory stands at that moment. A subscriber who is to be told of more
+//! friends than there is room for is told the rest in pieces, and nobody waits for them meanwhile. What takes long, because
 //! somebody has many friends or the file is locked, holds up nothing but what is to be told after it.
 
 use std::time::Duration;
 
+use jam_core::ids::UserId;
 use jam_core::router::DuePresence;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::directory::{DirectoryError, Who};
+use crate::directory::{DirectoryError, FriendList, Who};
 use crate::housekeeping::Household;
 use crate::ticks::{next, ticks};
 
@@ -20,37 +23,121 @@ const TICK: Duration = Duration::from_millis(50);
 const ROOM_TIME: Duration = Duration::from_millis(10);
 const ROOM_TRIES: u32 = 20;
 
+/// Subscribers who are told the rest later; beyond, it is not sent.
+const MAX_SLOW: usize = 1024;
+
 /// Tells what there is to tell, until the server stops.
 pub(crate) async fn tell_presence(household: Household, mut stop: watch::Receiver<bool>) {
+    let mut teller = Teller::new(&household);
     let mut ticks = ticks(TICK);
-    let mut failing = false;
     while next(&mut ticks, &mut stop).await {
-        while let Some(due) = household.router.next_presence() {
-            let told = tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop) => return,
-                told = tell(&household, &due) => told,
-            };
-            match &told {
-                Err(error) if !failing => {
-                    tracing::warn!(%error, "presence is not told: the accounts database does not answer");
-                }
-                Ok(()) if failing => tracing::info!("presence is told again"),
-                Ok(()) | Err(_) => {}
-            }
-            failing = told.is_err();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = teller.tell_all() => {}
         }
     }
 }
 
-async fn tell(household: &Household, due: &DuePresence) -> Result<(), DirectoryError> {
-    if due.has_changed() {
-        tell_of_change(household, due).await?;
+struct Teller<'a> {
+    household: &'a Household,
+    slow: Vec<Subscriber<'a>>,
+    /// The directory did not answer the last time.
+    failing: bool,
+}
+
+/// Who has subscribed, and what they are still to be told.
+struct Subscriber<'a> {
+    due: DuePresence,
+    left: Vec<UserId>,
+    /// Those who come after them.
+    friends: Box<dyn FriendList + 'a>,
+    /// How often there may still be no room.
+    tries: u32,
+}
+
+impl<'a> Teller<'a> {
+    fn new(household: &'a Household) -> Self {
+        Self {
+            household,
+            slow: Vec::new(),
+            failing: false,
+        }
     }
-    if due.has_subscribed() {
-        tell_subscriber(household, due).await?;
+
+    async fn tell_all(&mut self) {
+        loop {
+            let turn_ends = Instant::now() + ROOM_TIME;
+            let mut is_all = true;
+            while let Some(due) = self.household.router.next_presence() {
+                let told = self.tell(due).await;
+                self.say(&told);
+                // There may always be more, and who is slow has had time to read by then.
+                if Instant::now() >= turn_ends {
+                    is_all = false;
+                    break;
+                }
+            }
+            if is_all && self.slow.is_empty() {
+                return;
+            }
+            if is_all {
+                tokio::time::sleep_until(turn_ends).await;
+            }
+            for subscriber in std::mem::take(&mut self.slow) {
+                let told = self.tell_subscriber(subscriber).await;
+                self.say(&told);
+            }
+        }
     }
-    Ok(())
+
+    fn say(&mut self, told: &Result<(), DirectoryError>) {
+        match told {
+            Err(error) if !self.failing => {
+                tracing::warn!(%error, "presence is not told: the accounts database does not answer");
+            }
+            Ok(()) if self.failing => tracing::info!("presence is told again"),
+            Ok(()) | Err(_) => {}
+        }
+        self.failing = told.is_err();
+    }
+
+    async fn tell(&mut self, due: DuePresence) -> Result<(), DirectoryError> {
+        if due.has_changed() {
+            tell_of_change(self.household, &due).await?;
+        }
+        if !due.has_subscribed() {
+            return Ok(());
+        }
+        let directory = &self.household.directory;
+        let subscriber = Subscriber {
+            friends: directory.friends(due.user(), Who::IsSeen),
+            due,
+            left: Vec::new(),
+            tries: ROOM_TRIES,
+        };
+        self.tell_subscriber(subscriber).await
+    }
+
+    /// As much as there is room for; the rest later.
+    async fn tell_subscriber(&mut self, mut it: Subscriber<'a>) -> Result<(), DirectoryError> {
+        let Household { router, clock, .. } = self.household;
+        loop {
+            let told = router.tell_subscriber(&it.due, &it.left, clock.now());
+            it.left.drain(..told);
+            if !it.left.is_empty() {
+                if it.tries > 0 && self.slow.len() < MAX_SLOW {
+                    it.tries -= 1;
+                    self.slow.push(it);
+                }
+                return Ok(());
+            }
+            let Some(some) = it.friends.next().await? else {
+                return Ok(());
+            };
+            it.left = some;
+        }
+    }
 }
 
 async fn tell_of_change(household: &Household, due: &DuePresence) -> Result<(), DirectoryError> {
@@ -62,24 +149,5 @@ async fn tell_of_change(household: &Household, due: &DuePresence) -> Result<(), 
     Ok(())
 }
 
-async fn tell_subscriber(household: &Household, due: &DuePresence) -> Result<(), DirectoryError> {
-    let mut friends = household.directory.friends(due.user(), Who::IsSeen);
-    let mut tries = ROOM_TRIES;
-    while let Some(some) = friends.next().await? {
-        let mut left = &some[..];
-        loop {
-            let now = household.clock.now();
-            let told = household.router.tell_subscriber(due, left, now);
-            left = &left[told..];
-            if left.is_empty() {
-                break;
-            }
-            if tries == 0 {
-                return Ok(());
-            }
-            tries -= 1;
-            tokio::time::sleep(ROOM_TIME).await;
-        }
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

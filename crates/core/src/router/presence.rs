@@ -5,7 +5,7 @@
 //! remembers who has blocked another.
 //!
 //! Invariants: what nobody subscribes to costs one look at a number; at most one entry waits for each user,
-//! however often they come and go; one thing is told after another, so that nobody is told in the wrong
+//! however often they come and go; one change is told after another, so that nobody is told in the wrong
 //! order.
 
 use std::collections::VecDeque;
@@ -59,8 +59,8 @@ impl DuePresence {
 }
 
 impl Router {
-    /// The next user with something to tell, about them or to them. It must have been told before this is
-    /// asked again.
+    /// The next user with something to tell, about them or to them. That they have come or gone must have been told
+    /// before this is asked again; a subscriber may be told of friends later, as those are then.
     #[must_use]
     pub fn next_presence(&self) -> Option<DuePresence> {
         loop {

@@ -4,13 +4,8 @@
 //! together. It is called before a limit is checked. A connection passes by what has expired and leaves it
 //! to this.
 
-use std::time::Duration;
-
 use super::{Alarm, Effects, User};
 use crate::time::Time;
-
-/// Between two looks at one user's log because of the time.
-const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl User {
     /// What has expired leaves. Costs nothing if nothing has.
@@ -24,14 +19,10 @@ impl User {
         effects.all_gone(gone);
     }
 
-    /// The alarm rings.
+    /// The alarm rings; it is set anew, as after everything, by [`Self::watch_expiry`].
     pub(super) fn look_at_expiry(&mut self, now: Time, effects: &mut Effects) {
         self.expiry_alarm = Time::NEVER;
         self.expire(now, effects);
-        let due = self.mailbox.next_expiry();
-        if due != Time::NEVER {
-            self.ring_for_expiry(due.max(now + EXPIRY_PAUSE), effects);
-        }
     }
 
     /// Has the alarm ring when something expires. Of a user who is forgotten there is none.

@@ -150,8 +150,9 @@ impl Loader {
         }
         self.missing = is_gone;
         let index = self.shared.index_id();
-        let is_stale = now != self.files || index.is_some_and(|index| Some(index) != now.shm);
+        let is_stale = !self.files.are(&now) || index.is_some_and(|index| Some(index) != now.shm);
         if is_gone || (is_open && !is_stale && !self.suspect) {
+            self.files.note_journal(&now);
             return Ok(());
         }
         // Trying costs a few milliseconds, and may go on failing.

@@ -91,6 +91,26 @@ async fn a_replaced_file_is_not_read_with_the_log_of_the_old_one() {
     }
 }
 
+/// SQLite would roll the new file back to what the old one was.
+#[tokio::test]
+async fn a_replaced_file_is_not_read_with_the_journal_of_the_old_one() {
+    for mode in ["wal", "delete"] {
+        let files = Files::new();
+        files.writer().run("PRAGMA journal_mode = delete");
+        let directory = SqliteDirectory::open(&files.path()).unwrap();
+        let mut web = files.writer();
+        web.run("BEGIN IMMEDIATE");
+        web.run("UPDATE accounts SET user_api_token = 'never committed'");
+        assert!(files.beside("-journal").exists());
+        directory.look().await.unwrap();
+        files.replace(mode, "new");
+        directory.look().await.unwrap();
+        assert!(token_is(&directory, "1", "new").await, "{mode}");
+        assert!(!files.beside("-journal").exists(), "{mode}");
+        assert!(files.beside("-journal.replaced").exists(), "{mode}");
+    }
+}
+
 /// Descriptors of this process that are open on something in `dir`.
 #[cfg(target_os = "linux")]
 fn descriptors_in(dir: &Path) -> usize {
