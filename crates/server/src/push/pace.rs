@@ -326,6 +326,29 @@ mod tests {
         assert!(pace.has_room(0, now));
     }
 
+    /// What had been sent before says nothing then, also if it began as the receivers' trouble.
+    #[test]
+    fn what_becomes_the_trouble_of_the_service_ends_with_a_try() {
+        let mut pace = Pace::default();
+        let now = Instant::now();
+        for receiver in 0..3 {
+            fail(&mut pace, receiver, Scope::Receiver, now, now);
+        }
+        let later = now + 2 * SECOND;
+        pace.started();
+        fail(&mut pace, 3, Scope::Service, later, later);
+        pace.answered(now - SECOND);
+        assert!(!pace.has_room(0, later + SECOND / 2));
+        assert_eq!(pace.trouble.as_ref().unwrap().why, "503");
+    }
+
+    #[test]
+    fn a_pause_is_not_shortened_by_what_fails_meanwhile() {
+        let (mut pace, now) = down(Some(30 * SECOND));
+        fail(&mut pace, 7, Scope::Request, now - SECOND, now);
+        assert!(!pace.has_room(0, now + 29 * SECOND));
+    }
+
     #[test]
     fn waits_between_tries() {
         let mut seen = std::collections::HashSet::new();

@@ -176,6 +176,42 @@ mod tests {
         assert!(longest > 30 * SECOND && longest <= 300 * SECOND);
     }
 
+    /// After a restart the receiver is not known, and the push has been tried before.
+    #[test]
+    fn a_push_that_has_failed_often_waits_long_for_a_receiver_who_has_not() {
+        let mut longest = Duration::ZERO;
+        for number in 0..200 {
+            let (mut receivers, now) = (Receivers::default(), Instant::now());
+            receivers.start(&user(number), now).unwrap();
+            let (_, wait) = receivers.failed(&user(number), 10, None, now);
+            longest = longest.max(wait);
+        }
+        assert!(longest > 30 * SECOND && longest <= 300 * SECOND);
+    }
+
+    #[test]
+    fn who_is_held_is_not_held_shorter_by_what_fails_meanwhile() {
+        let (mut receivers, now) = (Receivers::default(), Instant::now());
+        receivers.start(&user(2), now).unwrap();
+        receivers.start(&user(2), now).unwrap();
+        receivers.failed(&user(2), 0, Some(60 * SECOND), now);
+        receivers.failed(&user(2), 0, None, now);
+        assert_eq!(receivers.start(&user(2), now + 59 * SECOND), Err(SECOND));
+    }
+
+    #[test]
+    fn who_has_pushes_on_their_way_is_not_forgotten() {
+        let (mut receivers, now) = (Receivers::default(), Instant::now());
+        for _ in 0..MAX_ON_THEIR_WAY {
+            receivers.start(&user(0), now).unwrap();
+        }
+        for number in 1..=MAX_RECEIVERS {
+            receivers.start(&user(number), now).unwrap();
+            receivers.failed(&user(number), 0, None, now);
+        }
+        assert_eq!(receivers.start(&user(0), now), Err(PLACE_WAIT));
+    }
+
     #[test]
     fn one_who_is_slow_leaves_the_others_their_places() {
         let mut receivers = Receivers::default();

@@ -383,3 +383,29 @@ async fn a_key_that_cannot_be_used_stops_the_start() {
     settings.push.enabled = false;
     start(settings).await.unwrap().stop().await;
 }
+
+/// It became due before a server was stopped for two days: what is that old is no news.
+#[tokio::test]
+async fn after_a_day_nobody_is_told_any_more() {
+    let firebase = Firebase::open().await;
+    let mut house = House::with_firebase(3, &firebase).await;
+    firebase
+        .messages
+        .then([Reply::plain(503, ""), Reply::plain(503, "")]);
+    let mut writer = house.client("1").await;
+    write(&mut writer, "2").await;
+    firebase.messages.until(1).await;
+    house.stop().await;
+    let db = Connection::open(house.dir.path().join("mailbox/mailbox.db")).unwrap();
+    let older = "UPDATE push SET at = at - 2 * 24 * 3600 * 1000";
+    assert_eq!(db.execute(older, []).unwrap(), 1);
+    db.close().unwrap();
+    let tried = firebase.messages.count();
+    house.start().await;
+    let mut writer = house.client("1").await;
+    write(&mut writer, "3").await;
+    let requests = firebase.messages.until(tried + 1).await;
+    assert!(requests[tried].body.contains("phone-of-3"));
+    tokio::time::sleep(2 * PATIENCE).await;
+    assert_eq!(firebase.messages.count(), tried + 1);
+}
