@@ -238,7 +238,8 @@ impl<C> Shared<C> {
         self.state().stopping
     }
 
-    /// Takes what waits, as one batch; in trouble without the appends, for those that came before have been refused.
+    /// Takes what waits, as one batch; in trouble without the appends: those that came before have been refused, and a message
+    /// is not kept before an earlier one of its sender, which comes again (PROTOCOL.md, section 7.3).
     pub(super) fn take(&self) -> Batch<C> {
         let mut guard = self.state();
         let state = &mut *guard;
@@ -294,14 +295,12 @@ impl<C> Shared<C> {
     }
 
     /// The batch is not in the file. What can be tried again waits again, before what came since. Says what is to be
-    /// rejected, and whether nothing waits. Appends that came since are rejected with the others: or else a message would
-    /// be kept before an earlier one of its sender, which comes again (PROTOCOL.md, section 7.3).
+    /// rejected, and whether nothing waits.
     pub(super) fn failed(&self, batch: Batch<C>) -> (Vec<C>, bool) {
         let mut guard = self.state();
         let state = &mut *guard;
         state.committing = None;
-        let (mut again, mut rejected) = batch.ops.retry(batch.calls, &mut state.kept);
-        rejected.extend(state.pending.refuse(&mut state.kept));
+        let (mut again, rejected) = batch.ops.retry(batch.calls, &mut state.kept);
         again.absorb(&state.kept, std::mem::take(&mut state.pending));
         state.pending = again;
         self.say(state);

@@ -110,10 +110,15 @@ fn what_is_tried_again_comes_before_what_came_since() {
     };
     setting.write([in_slot(1)]);
     setting.flush();
-    setting.sql("ALTER TABLE session RENAME TO away");
+    let other = rusqlite::Connection::open(setting.path().join("mailbox.db")).unwrap();
+    other
+        .execute_batch("BEGIN IMMEDIATE; ALTER TABLE session RENAME TO away")
+        .unwrap();
     setting.write([in_slot(2)]);
-    wait_until(|| !setting.mailbox().accepts());
+    wait_until(|| setting.mailbox().shared.state().pending.is_empty());
     setting.write([in_slot(3)]);
+    other.execute_batch("COMMIT").unwrap();
+    wait_until(|| !setting.mailbox().accepts());
     setting.sql("ALTER TABLE away RENAME TO session");
     assert!(setting.mailbox().flush(PATIENCE));
     assert_eq!(setting.reopen().sessions[0].0.slot, 3);
