@@ -304,7 +304,7 @@ def test_a_damaged_mailbox_does_not_start(own):
     started = run_cli("serve", "--mqtt", "127.0.0.1:0", "--http", "", "--admin", "", *where(own))
     *log, last = started.stderr.splitlines()
     assert [json.loads(line)["message"] for line in log] == ["starting", "opening the mailbox"]
-    assert started.returncode == 1 and "is damaged" in last and "`jam-mqtt mailbox salvage DIR`" in last
+    assert started.returncode == 69 and "is damaged" in last and "`jam-mqtt mailbox salvage DIR`" in last
     assert path.read_bytes() == before
 
 

@@ -202,7 +202,7 @@ def test_what_is_missing_is_named(tmp_path, name, command):
         f"sqlite:{directory.path}",
         *(arguments if command == "serve" else ()),
     )
-    assert done.returncode == 1
+    assert done.returncode == (69 if command == "serve" else 1)  # EX_UNAVAILABLE
     assert name in done.stderr
     assert "panicked" not in done.stderr
 
@@ -213,7 +213,7 @@ def test_a_file_that_is_no_database(tmp_path):
         "serve", "--data", tmp_path / "data", "--directory", f"sqlite:{tmp_path}/jam.db",
         "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "",
     )  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 69
     assert "jam.db" in done.stderr
 
 
@@ -223,13 +223,13 @@ def test_a_database_that_is_named_and_missing_is_an_error(tmp_path, command):
     path = tmp_path / "mistyped.db"
     where = ["--data", tmp_path / "data", "--directory", f"sqlite:{path}"]
     done = run_cli(*[part.format(tmp_path) for part in command], *where)
-    assert done.returncode == 1
+    assert done.returncode == (69 if command == ["serve"] else 1)
     assert f"there is no accounts database at {path}" in done.stderr
     assert not path.exists()
     env_file = tmp_path / "env"
     env_file.write_text(f"db_path={path}\n")
     done = run_cli("serve", "--data", tmp_path / "data", "--env-file", env_file)
-    assert done.returncode == 1
+    assert done.returncode == 69
     assert f"there is no accounts database at {path}" in done.stderr
 
 

@@ -39,19 +39,15 @@ impl Health {
         self.directory_fails.swap(fails, Ordering::Relaxed) != fails
     }
 
-    /// Why the server is not ready; `None`: it is.
-    pub(crate) fn trouble(&self) -> Option<&'static str> {
-        if self.permits.stopping() {
-            Some("stopping")
-        } else if let Some(trouble) = self.threads.trouble() {
-            Some(trouble) // before what may follow from it
-        } else if self.directory_fails.load(Ordering::Relaxed) {
-            Some("the accounts database does not answer")
-        } else if !self.mailbox.accepts() {
-            Some("the mailbox cannot be written")
-        } else {
-            None
-        }
+    /// All reasons why the server is not ready; none: it is. What may follow from another comes after it.
+    pub(crate) fn troubles(&self) -> Vec<&'static str> {
+        let directory_fails = self.directory_fails.load(Ordering::Relaxed);
+        let mut troubles = Vec::new();
+        troubles.extend(self.permits.stopping().then_some("stopping"));
+        troubles.extend(self.threads.troubles());
+        troubles.extend(directory_fails.then_some("the accounts database does not answer"));
+        troubles.extend((!self.mailbox.accepts()).then_some("the mailbox cannot be written"));
+        troubles
     }
 }
 
@@ -67,19 +63,21 @@ mod tests {
         let disk = Arc::new(FaultyStore::default());
         let threads = Arc::new(Threads::start(1, 50, || ()).unwrap());
         let health = Health::new(permits.clone(), disk.clone(), threads);
-        assert_eq!(health.trouble(), None);
+        assert!(health.troubles().is_empty());
         assert!(health.set_directory_fails(true));
         assert!(!health.set_directory_fails(true));
-        assert_eq!(
-            health.trouble(),
-            Some("the accounts database does not answer")
-        );
-        assert!(health.set_directory_fails(false));
+        assert_eq!(health.troubles(), ["the accounts database does not answer"]);
         disk.trouble(true);
-        assert_eq!(health.trouble(), Some("the mailbox cannot be written"));
-        disk.trouble(false);
-        assert_eq!(health.trouble(), None);
         permits.stop();
-        assert_eq!(health.trouble(), Some("stopping"));
+        let all = [
+            "stopping",
+            "the accounts database does not answer",
+            "the mailbox cannot be written",
+        ];
+        assert_eq!(health.troubles(), all);
+        assert!(health.set_directory_fails(false));
+        assert_eq!(health.troubles(), [all[0], all[2]]);
+        disk.trouble(false);
+        assert_eq!(health.troubles(), ["stopping"]);
     }
 }

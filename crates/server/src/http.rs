@@ -207,8 +207,9 @@ fn go_on<S: Carrier>(
 }
 
 async fn readyz(State(served): State<Served>) -> (StatusCode, String) {
-    match served.health.trouble() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),
+    let troubles = served.health.troubles();
+    if troubles.is_empty() {
+        return (StatusCode::OK, "ready\n".to_owned());
     }
+    (StatusCode::SERVICE_UNAVAILABLE, troubles.join("\n") + "\n")
 }

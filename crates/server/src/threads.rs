@@ -160,15 +160,13 @@ impl Threads {
         }
     }
 
-    /// Which thread hangs, if one does.
-    pub(crate) fn trouble(&self) -> Option<&'static str> {
-        if self.connections.iter().any(Thread::is_silent) {
-            Some("a thread that serves connections hangs")
-        } else if self.housekeeping.is_silent() {
-            Some("housekeeping hangs")
-        } else {
-            None
-        }
+    /// Which threads hang, if any do.
+    pub(crate) fn troubles(&self) -> impl Iterator<Item = &'static str> {
+        let connections = self.connections.iter().any(Thread::is_silent);
+        let housekeeping = self.housekeeping.is_silent();
+        let connections = connections.then_some("a thread that serves connections hangs");
+        let housekeeping = housekeeping.then_some("housekeeping hangs");
+        connections.into_iter().chain(housekeeping)
     }
 
     /// Ends the threads and waits until they have; for ever for one that hangs.
@@ -364,7 +362,7 @@ mod tests {
         let (_run, stop) = watch::channel(false);
         let watching = tokio::spawn(Threads::watch(threads.clone(), stop));
         let is = async |trouble: bool| {
-            while threads.trouble().is_some() != trouble {
+            while threads.troubles().next().is_some() != trouble {
                 tokio::time::sleep(BEAT / 10).await;
             }
         };
@@ -378,7 +376,7 @@ mod tests {
                 let _ = until.recv();
             });
             tokio::time::sleep(SILENCE / 2).await;
-            assert_eq!(threads.trouble(), None, "not yet");
+            assert_eq!(threads.troubles().next(), None, "not yet");
             tokio::time::timeout(SILENCE * 3, is(true)).await.unwrap();
             assert!(thread.is_silent());
             drop(end);

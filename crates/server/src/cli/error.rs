@@ -12,6 +12,13 @@ pub enum CliError {
     Misused,
     /// The command failed: 1.
     Failed(String),
+    /// The server could not start, for a reason that scripts tell apart: a status of `sysexits.h`.
+    NotServed {
+        /// See [`crate::serve::ServeError::exit_status`].
+        status: u8,
+        /// Why.
+        message: String,
+    },
     /// The reader of standard output has gone, which is no failure: 0.
     NoReader,
 }

@@ -5,7 +5,7 @@
 //! - this file: what the command line looks like. [`program`]: from there to what the process exits with.
 //! - `settings_args`: the options that are settings.
 //! - `accounts`: `user`, `friend`, `block`, `unblock`. `messages`: `send`, `listen`.
-//! - `mailbox`: what waits for a user. `backup`, `check`, `demo`: the commands of those names.
+//! - `mailbox`: what waits for a user. `backup`, `check`, `demo`, `health`: the commands of those names.
 //! - [`output`]: what is printed where; [`error`]: why a command fails. `runtime`: the main thread's.
 
 mod accounts;
@@ -13,6 +13,7 @@ mod backup;
 mod check;
 mod demo;
 pub mod error;
+mod health;
 mod mailbox;
 mod messages;
 pub mod output;
@@ -60,7 +61,10 @@ enum Command {
     #[command(
         after_help = "Example: jam-mqtt serve --data /var/lib/jam --mqtt 0.0.0.0:1883\n\n\
         Every setting has a default. Settings come from jam-mqtt.toml, then from --env-file, then from \
-        environment variables such as JAM_MQTT_LISTEN__MQTT, then from these options; the later wins."
+        environment variables such as JAM_MQTT_LISTEN__MQTT, then from these options; the later wins.\n\n\
+        Exit status: 0 stopped, 1 failed, 2 wrong options or settings, 69 accounts database or mailbox cannot be used, \
+        75 an address or the mailbox is in use, 78 what the settings name cannot be served (TLS files, push key, a port \
+        that is not allowed)."
     )]
     Serve {
         #[command(flatten)]
@@ -108,6 +112,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask whether the server is ready
+    #[command(after_help = health::HELP)]
+    Health(health::Health),
     /// Print completions for a shell
     #[command(after_help = "Example: jam-mqtt completions bash > \
         /usr/share/bash-completion/completions/jam-mqtt")]
@@ -167,6 +174,7 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
         Command::Check { settings, json } => {
             check::run(&Settings::load(&settings.sources()?)?, json, output)
         }
+        Command::Health(health) => health.run(output),
         Command::Completions { shell } => {
             let mut completions = Vec::new();
             let mut command = Cli::command();
@@ -199,7 +207,10 @@ fn serve(settings: Settings) -> Result<(), CliError> {
     let served = runtime.block_on(crate::serve::run(settings));
     // Threads that wait for a disk which does not answer must not keep the process.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
-    served.map_err(|error| CliError::failed(&error))
+    served.map_err(|error| CliError::NotServed {
+        status: error.exit_status(),
+        message: error.to_string(),
+    })
 }
 
 fn init_logging(setting: Option<&str>, usual: Usual) -> Result<(), CliError> {

@@ -1,7 +1,7 @@
 //! From a command line to an exit status, alike in every binary of this package.
 //!
 //! Results go to standard output; messages and errors go to standard error. The exit status is 0 for success, 1 for
-//! a failure, 2 for a wrong command line. An error is one line that says what to do.
+//! a failure, 2 for a wrong command line or setting; `serve` has some of `sysexits.h` besides. An error is one line that says what to do.
 
 use std::process::ExitCode;
 
@@ -25,6 +25,10 @@ pub fn run<C: Parser>(command: impl FnOnce(C, &Output) -> Result<(), CliError>) 
         Err(CliError::Failed(message)) => {
             output.error(&message);
             ExitCode::FAILURE
+        }
+        Err(CliError::NotServed { status, message }) => {
+            output.error(&message);
+            ExitCode::from(status)
         }
         Err(CliError::Misused) => ExitCode::from(2),
         Err(CliError::Usage(message)) => {

@@ -7,9 +7,9 @@ use clap::Args;
 use super::CliError;
 use crate::settings::{DEFAULT_FILE, Flag, Settings, Sources};
 
-/// Where the stores are: for every command that works on them.
+/// Where settings are read.
 #[derive(Debug, Args)]
-pub(super) struct StoreArgs {
+pub(super) struct SourceArgs {
     /// Settings file [default: jam-mqtt.toml, if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -18,6 +18,13 @@ pub(super) struct StoreArgs {
     /// are not looked at
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
+}
+
+/// Where the stores are: for every command that works on them.
+#[derive(Debug, Args)]
+pub(super) struct StoreArgs {
+    #[command(flatten)]
+    sources: SourceArgs,
     /// Where the server keeps its files [default: ./jam-data]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
@@ -64,6 +71,12 @@ impl StoreArgs {
         ] {
             flags.extend(value.clone().map(|value| Flag { name, path, value }));
         }
+        self.sources.sources(flags)
+    }
+}
+
+impl SourceArgs {
+    pub(super) fn sources(&self, flags: Vec<Flag>) -> Result<Sources, CliError> {
         Ok(Sources {
             config: self.config.clone(),
             default_config: Some(PathBuf::from(DEFAULT_FILE)),

@@ -279,7 +279,7 @@ async fn that_the_database_does_not_answer_is_told_and_that_it_does_again() {
     for failing in [true, false] {
         house.directory.fail(failing);
         soon(async {
-            while house.health.trouble().is_some() != failing {
+            while house.health.troubles().is_empty() == failing {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })

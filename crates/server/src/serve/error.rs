@@ -7,6 +7,7 @@ use jam_core::store::StoreError;
 
 use crate::admin::access::AccessError;
 use crate::directory::DirectoryError;
+use crate::mailbox::OpenError;
 use crate::push::PushError;
 use crate::tls::TlsError;
 
@@ -35,6 +36,38 @@ pub enum ServeError {
     Admin(AccessError),
     /// The system.
     Io(io::Error),
+}
+
+/// Of `sysexits.h`, `EX_UNAVAILABLE`: what the server needs cannot be used.
+const UNAVAILABLE: u8 = 69;
+
+/// `EX_TEMPFAIL`: somebody else has it at the moment.
+const IN_USE: u8 = 75;
+
+/// `EX_CONFIG`: starting again changes nothing.
+const CONFIG: u8 = 78;
+
+impl ServeError {
+    /// What the process exits with: scripts, and a service manager that is to try again or not, tell some reasons apart
+    /// (`docs/operations.md`, "Commands").
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Bind { error, .. } => match error.kind() {
+                io::ErrorKind::AddrInUse => IN_USE,
+                io::ErrorKind::PermissionDenied => CONFIG,
+                // An interface or a name that may yet come: machines start in any order.
+                _ => UNAVAILABLE,
+            },
+            Self::Tls(_) | Self::Push(_) | Self::Admin(_) => CONFIG,
+            Self::Mailbox(error) => match error.downcast_ref() {
+                Some(OpenError::InUse(_)) => IN_USE,
+                _ => UNAVAILABLE,
+            },
+            Self::Directory(_) => UNAVAILABLE,
+            Self::Io(_) => 1,
+        }
+    }
 }
 
 impl fmt::Display for ServeError {
