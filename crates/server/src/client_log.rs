@@ -93,7 +93,7 @@ impl ClientLog {
 
     /// A connection has ended.
     pub(crate) fn ended(&self, ended: &Ended, address: IpAddr) {
-        let Ended { client, why } = ended;
+        let Ended { client, why, .. } = ended;
         let client = Shown(client.as_ref().map_or("", ClientId::as_str));
         if let End::Refused(refusal) = why {
             self.refused(refusal, client, address);
@@ -108,7 +108,7 @@ impl ClientLog {
     }
 
     fn refused(&self, refusal: &Refusal, client: Shown<'_>, address: IpAddr) {
-        let reason = slug(refusal);
+        let reason = refusal.slug;
         if *refusal == refusals::CONNECT_WITHOUT_DIRECTORY {
             // No fault of the client's; the accounts database's watch says what is wrong.
             tracing::debug!(target: "jam_mqtt::clients", %address, %client, reason, "connection refused");
@@ -188,20 +188,6 @@ pub(crate) async fn sum_up(client_log: Arc<ClientLog>, mut stop: watch::Receiver
             tracing::warn!(target: "jam_mqtt::clients", lines, "too much happened: lines about clients were not written");
         }
     }
-}
-
-/// The word for a refusal in metrics and logs.
-fn slug(refusal: &Refusal) -> &'static str {
-    let slugs = [
-        (&refusals::SPAM, "spam"),
-        (&refusals::ID_MISMATCH, "id"),
-        (&refusals::TOKEN_FORMAT, "token_format"),
-        (&refusals::UNKNOWN_USER, "unknown_user"),
-        (&refusals::WRONG_TOKEN, "wrong_token"),
-        (&refusals::CONNECT_WITHOUT_DIRECTORY, "database"),
-    ];
-    let found = slugs.into_iter().find(|(row, _)| *row == refusal);
-    found.map_or(refusal.message, |(_, slug)| slug)
 }
 
 /// What is told at `info`: the message, and why if that does not say it.

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
+use jam_core::connection::RefusalCount;
 use jam_core::time::Time;
 use jam_wire::packet::{
     Ack, ConnAck, Connect, ConnectCode, Disconnect, Filter, Packet, PacketId, Publish, QoS, Version,
@@ -497,6 +498,17 @@ impl Client {
     #[must_use]
     pub fn take_work(&self) -> u32 {
         let take = |connection: &mut jam_core::connection::Connection| connection.take_work();
+        self.bench
+            .with_connection(self.end(), take)
+            .unwrap_or_default()
+    }
+
+    /// What the server has refused to this client since that was last told.
+    #[must_use]
+    pub fn take_refusals(&self) -> Vec<RefusalCount> {
+        let now = self.bench.now();
+        let take =
+            |connection: &mut jam_core::connection::Connection| connection.take_refusals(now);
         self.bench
             .with_connection(self.end(), take)
             .unwrap_or_default()

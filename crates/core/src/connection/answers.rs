@@ -57,6 +57,7 @@ impl Established {
             .map_or_else(|refusal| refusal.reason, |()| ReasonCode::Success);
         self.acknowledgements.settle(number, reason);
         if let Err(refusal) = outcome {
+            self.note_refusal(&refusal);
             self.tell(&refusal, Some(packet_id.get()), output);
             self.forget_refused(packet_id, qos, router);
         }
@@ -109,6 +110,7 @@ impl Established {
     /// Refuses a publish: the error, then the acknowledgement as its QoS requires. In 5.0 a PUBREC with
     /// an error ends the exchange; in 3.1.1 a PUBREL follows, so the id is remembered.
     pub(super) fn refuse(&mut self, publish: &Publish, refusal: &Refusal, output: &mut Output) {
+        self.note_refusal(refusal);
         self.tell(refusal, publish.packet_id.map(PacketId::get), output);
         if let Some(packet_id) = publish.packet_id
             && publish.qos == QoS::ExactlyOnce
@@ -155,7 +157,10 @@ impl Established {
                 self.settle_publish(number, Err(refusal.clone()), router, output);
                 self.acknowledge(output);
             }
-            None => self.tell(refusal, None, output),
+            None => {
+                self.note_refusal(refusal);
+                self.tell(refusal, None, output);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use jam_wire::ReasonCode;
 use jam_wire::decode::DecodeError;
 use jam_wire::packet::{Disconnect, Packet, Version};
 
+use super::refused::RefusalCount;
 use super::{Connection, Phase};
 use crate::ids::ClientId;
 use crate::link::Eviction;
@@ -22,6 +23,8 @@ pub struct Ended {
     pub client: Option<ClientId>,
     /// Why.
     pub why: End,
+    /// What it was refused before, as far as [`Connection::take_refusals`] has not told it.
+    pub refused: Vec<RefusalCount>,
 }
 
 /// Why a connection has ended.
@@ -132,13 +135,16 @@ impl Connection {
 
     /// Leaves the router; what is in the output is the last. `expiry` is the session's, if that changes.
     pub(super) fn leave(&mut self, why: End, expiry: Option<Duration>, now: Time) {
-        if let Phase::Established(established) | Phase::Authorizing(established, ..) = &self.phase {
+        if let Phase::Established(established) | Phase::Authorizing(established, ..) =
+            &mut self.phase
+        {
+            let refused = established.rest_of_refusals();
             let link = &established.link;
             let goodbye = why == End::Disconnect(ReasonCode::Success);
             self.router
                 .detach(link.user(), link.id(), goodbye, expiry, now);
             let client = link.identity().client().clone();
-            self.end(Some(client), why);
+            self.end_after(refused, Some(client), why);
         } else if !self.closing() {
             self.end(None, why);
         }
@@ -146,6 +152,15 @@ impl Connection {
 
     /// What is in the output is the last. The first reason counts.
     pub(super) fn end(&mut self, client: Option<ClientId>, why: End) {
-        self.phase = Phase::Closing(Some(Box::new(Ended { client, why })));
+        self.end_after(Vec::new(), client, why);
+    }
+
+    fn end_after(&mut self, refused: Vec<RefusalCount>, client: Option<ClientId>, why: End) {
+        let ended = Ended {
+            client,
+            why,
+            refused,
+        };
+        self.phase = Phase::Closing(Some(Box::new(ended)));
     }
 }

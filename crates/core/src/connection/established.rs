@@ -15,6 +15,7 @@ use super::aliases::TopicAliases;
 use super::gate::DeliveryGate;
 use super::qos2::{ReceivedIds, RefusedIds};
 use super::receipts::Receipts;
+use super::refused::Refusals;
 use super::replies::Replies;
 use crate::link::{Link, Notices};
 use crate::router::Router;
@@ -58,6 +59,8 @@ pub(super) struct Established {
 pub(super) struct RareState {
     pub(super) aliases: TopicAliases,
     pub(super) refused: RefusedIds,
+    /// What it was refused, for events and metrics.
+    pub(super) refusals: Refusals,
     /// Bytes of answers that were written while the output was full.
     pub(super) answers_beyond: usize,
     /// Newcomers that wait until what the client has sent is handled.

@@ -28,6 +28,7 @@ mod intake;
 mod outbound;
 mod qos2;
 mod receipts;
+mod refused;
 mod replies;
 mod subscribing;
 
@@ -51,6 +52,7 @@ pub use ending::{End, Ended};
 use established::Established;
 pub use intake::{ANSWERS_ENOUGH, MAX_CONNECT, TURN_WORK};
 use intake::{WORK_BYTES, work_of};
+pub use refused::{RefusalCount, TELLINGS_A_SECOND};
 
 /// What is to be done before the next packet.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,6 +30,9 @@ impl Established {
                     .map(|()| filter.qos)
                     .map_err(|refusal| refusal.reason),
             );
+            if let Err(refusal) = &verdict {
+                self.note_refusal(refusal);
+            }
             match verdict {
                 // The SUBACK says it all the same.
                 Err(_) if output.len() >= OUTPUT_ENOUGH => {}

@@ -28,6 +28,16 @@ impl Handler {
             Self::AuthorizeSubscribe => "authorizeSubscribe",
         }
     }
+
+    /// The packet that is refused, for logs and metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PreConnect | Self::Authenticate => "connect",
+            Self::AuthorizePublish => "publish",
+            Self::AuthorizeSubscribe => "subscribe",
+        }
+    }
 }
 
 /// A row of the protocol's tables: what the client is told.
@@ -35,6 +45,8 @@ impl Handler {
 pub struct Refusal {
     /// Which handler refused.
     pub handler: Handler,
+    /// The row's name in logs and metrics, unique among those of its [`Handler::label`]. It has nothing of the client's.
+    pub slug: &'static str,
     /// For programs.
     pub category: ByteString,
     /// For people; fixed texts.
@@ -71,6 +83,7 @@ impl Refusal {
 
 const fn refusal(
     handler: Handler,
+    slug: &'static str,
     category: &'static str,
     message: &'static str,
     return_code: ConnectReturnCode,
@@ -79,6 +92,7 @@ const fn refusal(
     let category = ByteString::from_static(category);
     Refusal {
         handler,
+        slug,
         category,
         message,
         return_code,
@@ -86,19 +100,25 @@ const fn refusal(
     }
 }
 
-const fn publish(category: &'static str, message: &'static str, reason: ReasonCode) -> Refusal {
+const fn publish(
+    slug: &'static str,
+    category: &'static str,
+    message: &'static str,
+    reason: ReasonCode,
+) -> Refusal {
     let handler = Handler::AuthorizePublish;
-    refusal(handler, category, message, NotAuthorized, reason)
+    refusal(handler, slug, category, message, NotAuthorized, reason)
 }
 
-const fn subscribe(message: &'static str, reason: ReasonCode) -> Refusal {
+const fn subscribe(slug: &'static str, message: &'static str, reason: ReasonCode) -> Refusal {
     let handler = Handler::AuthorizeSubscribe;
-    refusal(handler, "", message, NotAuthorized, reason)
+    refusal(handler, slug, "", message, NotAuthorized, reason)
 }
 
 /// Section 3.
 pub const SPAM: Refusal = refusal(
     Handler::PreConnect,
+    "spam",
     "spam",
     "too many failed auth attempts",
     BadUserNameOrPassword,
@@ -108,6 +128,7 @@ pub const SPAM: Refusal = refusal(
 pub const ID_MISMATCH: Refusal = refusal(
     Handler::Authenticate,
     "id",
+    "id",
     "client id and user id don't match",
     BadUserNameOrPassword,
     ReasonCode::ClientIdentifierNotValid,
@@ -115,6 +136,7 @@ pub const ID_MISMATCH: Refusal = refusal(
 /// Section 3.
 pub const TOKEN_FORMAT: Refusal = refusal(
     Handler::Authenticate,
+    "token_format",
     "api_token",
     "wrong api token format",
     BadUserNameOrPassword,
@@ -123,6 +145,7 @@ pub const TOKEN_FORMAT: Refusal = refusal(
 /// Section 3.
 pub const UNKNOWN_USER: Refusal = refusal(
     Handler::Authenticate,
+    "unknown_user",
     "api_token",
     "unknown user id",
     NotAuthorized,
@@ -131,6 +154,7 @@ pub const UNKNOWN_USER: Refusal = refusal(
 /// Section 3.
 pub const WRONG_TOKEN: Refusal = refusal(
     Handler::Authenticate,
+    "wrong_token",
     "api_token",
     "wrong api token",
     NotAuthorized,
@@ -139,6 +163,7 @@ pub const WRONG_TOKEN: Refusal = refusal(
 /// The directory cannot say whether the account exists.
 pub const CONNECT_WITHOUT_DIRECTORY: Refusal = refusal(
     Handler::Authenticate,
+    "database",
     "api_token",
     "fatal database error",
     ServerUnavailable,
@@ -148,28 +173,36 @@ pub const CONNECT_WITHOUT_DIRECTORY: Refusal = refusal(
 pub const LOGOUT: Refusal = refusal(
     Handler::Authenticate,
     "logout",
+    "logout",
     "a new device has connected",
     NotAuthorized,
     ReasonCode::SessionTakenOver,
 );
 
 /// Section 4.
-pub const TOPIC_TOO_LONG: Refusal =
-    publish("topic", "topic is too long", ReasonCode::TopicNameInvalid);
+pub const TOPIC_TOO_LONG: Refusal = publish(
+    "topic_too_long",
+    "topic",
+    "topic is too long",
+    ReasonCode::TopicNameInvalid,
+);
 /// Section 4.
 pub const TOPIC_LEVELS: Refusal = publish(
+    "topic_levels",
     "topic",
     "not enough topic levels",
     ReasonCode::TopicNameInvalid,
 );
 /// Section 4.
 pub const TOPIC_WILDCARDS: Refusal = publish(
+    "topic_wildcards",
     "topic",
     "wildcards are not allowed in topic",
     ReasonCode::TopicNameInvalid,
 );
 /// Section 4.
 pub const TOPIC_FOREIGN: Refusal = publish(
+    "topic_foreign",
     "topic",
     "can't publish to other user's channel except inbox",
     ReasonCode::NotAuthorized,
@@ -177,23 +210,27 @@ pub const TOPIC_FOREIGN: Refusal = publish(
 /// Section 4.
 pub const PROPERTIES: Refusal = publish(
     "properties",
+    "properties",
     "too many user properties",
     ReasonCode::QuotaExceeded,
 );
 /// Section 4.
 pub const PAYLOAD_NOT_JSON: Refusal = publish(
+    "payload_not_json",
     "payload",
     "payload is not valid json",
     ReasonCode::PayloadFormatInvalid,
 );
 /// Section 4.
 pub const PAYLOAD_SENDER: Refusal = publish(
+    "payload_sender",
     "payload",
     "payload sender id mismatch",
     ReasonCode::NotAuthorized,
 );
 /// Section 4.
 pub const NOT_FRIENDS: Refusal = publish(
+    "not_friends",
     "friends",
     "not friends with the receiver",
     ReasonCode::NotAuthorized,
@@ -201,41 +238,62 @@ pub const NOT_FRIENDS: Refusal = publish(
 /// Section 4.
 pub const NOTIFICATION_TOKEN: Refusal = publish(
     "notification_token",
+    "notification_token",
     "fatal database error",
     ReasonCode::ImplementationSpecificError,
 );
 /// The directory cannot say whether the two are friends.
 pub const PUBLISH_WITHOUT_DIRECTORY: Refusal = publish(
+    "database",
     "friends",
     "fatal database error",
     ReasonCode::ImplementationSpecificError,
 );
 /// Section 7.
 pub const QUOTA: Refusal = publish(
+    "inbox_full",
     "quota",
     "the receiver's inbox is full",
     ReasonCode::QuotaExceeded,
 );
 
 /// Section 8.
-pub const RATE: Refusal = publish("rate", "sending too fast", ReasonCode::QuotaExceeded);
+pub const RATE: Refusal = publish(
+    "rate",
+    "rate",
+    "sending too fast",
+    ReasonCode::QuotaExceeded,
+);
 
 /// The mailbox cannot be written to at the moment.
 pub const STORE: Refusal = publish(
+    "store",
     "mailbox",
     "the server cannot keep messages at the moment",
     ReasonCode::ImplementationSpecificError,
 );
 
 /// Section 5; the category is the filter, shortened.
-pub const FILTER_TOO_LONG: Refusal = subscribe("topic is too long", ReasonCode::TopicFilterInvalid);
+pub const FILTER_TOO_LONG: Refusal = subscribe(
+    "filter_too_long",
+    "topic is too long",
+    ReasonCode::TopicFilterInvalid,
+);
 /// Section 5; the category is the filter.
 pub const FILTER_WILDCARDS: Refusal = subscribe(
+    "filter_wildcards",
     "wildcards are not allowed in topic",
     ReasonCode::WildcardSubscriptionsNotSupported,
 );
 /// Section 5; the category is the filter.
-pub const FILTER_LEVELS: Refusal =
-    subscribe("not enough topic levels", ReasonCode::TopicFilterInvalid);
+pub const FILTER_LEVELS: Refusal = subscribe(
+    "filter_levels",
+    "not enough topic levels",
+    ReasonCode::TopicFilterInvalid,
+);
 /// Section 5; the category is the filter.
-pub const FILTER_FOREIGN: Refusal = subscribe("not authorized", ReasonCode::NotAuthorized);
+pub const FILTER_FOREIGN: Refusal = subscribe(
+    "filter_foreign",
+    "not authorized",
+    ReasonCode::NotAuthorized,
+);
