@@ -56,6 +56,7 @@ class Server:
 
     Machines differ in how many threads they would serve with: unless told, it is one and several in turn, and
     connections begin on each in turn. The log says how many; JAM_TEST_THREADS makes it always so many.
+    `admin`: with the admin address.
     """
 
     THREADS = itertools.cycle((1, 3))
@@ -63,7 +64,7 @@ class Server:
     # tests and servers of their own.
     DEFAULTS = {"limits.failed_auth": 1_000_000, "limits.publish_rate": 0}
 
-    def __init__(self, folder, certificate=None, settings=None, arguments=(), directory=None, threads=None):
+    def __init__(self, folder, certificate=None, settings=None, arguments=(), directory=None, threads=None, admin=False):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.certificate = certificate
@@ -75,6 +76,7 @@ class Server:
             }
         self.arguments = list(arguments)
         self.threads = threads
+        self.serves_admin = admin
         self.directory = directory or Directory(self.folder / "directory.db")
         self.log_path = self.folder / "server.log"
         self.process = None
@@ -83,7 +85,7 @@ class Server:
         """Starts the process and waits for nothing. Where its log begins."""
         command = [BINARY, "serve", "--data", self.folder / "data"]
         command += ["--mqtt", ANY_PORT, "--mqtts", ANY_PORT if self.certificate else ""]
-        command += ["--http", ANY_PORT, "--admin", "", "--directory", f"sqlite:{self.directory.path}"]
+        command += ["--http", ANY_PORT, "--admin", ANY_PORT if self.serves_admin else "", "--directory", f"sqlite:{self.directory.path}"]
         threads = self.threads or os.environ.get("JAM_TEST_THREADS") or next(self.THREADS)
         before = len(self.log()) if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:
@@ -103,6 +105,7 @@ class Server:
             found = ports(self.log()[before:])
             names = ("mqtt", "mqtts", "https" if self.certificate else "http")
             self.mqtt, self.mqtts, self.http = map(found.get, names)
+            self.admin = found.get("admin")
             if self.http and self._ready():
                 return self
             time.sleep(0.02)
