@@ -78,13 +78,14 @@ class Server:
         self.threads = threads
         self.serves_admin = admin
         self.directory = directory or Directory(self.folder / "directory.db")
+        self.listen_mqtt = ANY_PORT
         self.log_path = self.folder / "server.log"
         self.process = None
 
     def launch(self):
         """Starts the process and waits for nothing. Where its log begins."""
         command = [BINARY, "serve", "--data", self.folder / "data"]
-        command += ["--mqtt", ANY_PORT, "--mqtts", ANY_PORT if self.certificate else ""]
+        command += ["--mqtt", self.listen_mqtt, "--mqtts", ANY_PORT if self.certificate else ""]
         command += ["--http", ANY_PORT, "--admin", ANY_PORT if self.serves_admin else "", "--directory", f"sqlite:{self.directory.path}"]
         threads = self.threads or os.environ.get("JAM_TEST_THREADS") or next(self.THREADS)
         before = len(self.log()) if self.log_path.exists() else 0
@@ -95,6 +96,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=self.passed(),
             )
         return before
 
@@ -115,6 +117,10 @@ class Server:
     def more(self):
         """What else stands in the environment."""
         return {}
+
+    def passed(self):
+        """Descriptors that the process inherits."""
+        return ()
 
     def within(self):
         """What the command line begins with."""

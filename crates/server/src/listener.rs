@@ -9,13 +9,13 @@
 //! makes it spin; a task exists only with a permit.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{self, IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use jam_core::time::Time;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{SemaphorePermit, watch};
@@ -75,13 +75,22 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?; // `[::]` serves IPv4 too, whatever the system's default
     }
-    // Accepted sockets inherit this: a peer that vanished and had asked for no keep alive is noticed.
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(DEAD_PEER_PROBE))?;
     socket.set_reuse_address(true)?; // a restart does not wait for old connections to be forgotten
-    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    adopt(socket.into())
+}
+
+/// Has a socket listen that is bound, by the service manager perhaps.
+///
+/// # Errors
+/// If the system does not let it.
+pub(crate) fn adopt(socket: net::TcpListener) -> io::Result<TcpListener> {
+    let options = SockRef::from(&socket);
+    // Accepted sockets inherit this: a peer that vanished and had asked for no keep alive is noticed.
+    options.set_tcp_keepalive(&TcpKeepalive::new().with_time(DEAD_PEER_PROBE))?;
+    options.set_nonblocking(true)?;
+    options.listen(BACKLOG)?;
+    TcpListener::from_std(socket)
 }
 
 /// What a listening socket serves.
@@ -403,7 +412,6 @@ impl AcceptTrouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use socket2::SockRef;
 
     #[tokio::test]
     async fn names_and_both_families_are_bound() {

@@ -49,6 +49,7 @@ use crate::tls::Tls;
 use crate::turns::Turns;
 use crew::Crew;
 pub use error::ServeError;
+pub use sockets::GivenSockets;
 use sockets::{Sockets, address_of};
 use stores::{Mailbox, Stores};
 
@@ -102,11 +103,16 @@ impl fmt::Debug for Parts {
 /// # Errors
 /// If an address, a TLS file or the directory cannot be used; nothing is served then.
 pub async fn start(settings: Settings) -> Result<Running, ServeError> {
+    start_on(settings, GivenSockets::default()).await
+}
+
+/// Starts the server on these sockets, and binds those that are missing.
+async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, ServeError> {
     let limits = &settings.limits;
     // A file that may not grow (`ulimit -f`) is an error of its write, for the log too, and not the end.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(ServeError::Io)?);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    let sockets = Sockets::bind(&settings).await?;
+    let sockets = Sockets::bind(&settings, given).await?;
     let mqtt = address_of(sockets.mqtt.as_ref())?;
     let mqtts = address_of(sockets.mqtts.as_ref())?;
     let http_address = address_of(sockets.http.as_ref())?;
@@ -303,12 +309,12 @@ async fn acknowledge(shared: &Shared, mailbox: &Mailbox) {
 ///
 /// # Errors
 /// See [`start`].
-pub async fn run(settings: Settings) -> Result<(), ServeError> {
+pub async fn run(settings: Settings, given: GivenSockets) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Io)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Io)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Io)?;
     let running = tokio::select! {
-        running = start(settings) => running?,
+        running = start_on(settings, given) => running?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };

@@ -33,6 +33,7 @@ use crate::directory::DirectoryError;
 use crate::logging::{self, Usual};
 use crate::mailbox::OpenError;
 use crate::permissions;
+use crate::serve::{GivenSockets, ServeError};
 use crate::settings::{Settings, SettingsError, Sources};
 use error::CliError;
 use output::Output;
@@ -194,6 +195,8 @@ fn print_config_of(sources: &Sources, output: &Output) -> Result<(), CliError> {
 }
 
 fn serve(settings: Settings) -> Result<(), CliError> {
+    // Before anything else has a thread.
+    let given = GivenSockets::from_environment().map_err(|error| not_served(&error))?;
     init_logging(settings.log.as_deref(), Usual::Info)?;
     let runtime = runtime::on_this_thread()?;
     if !settings.directory.named {
@@ -204,13 +207,17 @@ fn serve(settings: Settings) -> Result<(), CliError> {
             ))
         })?;
     }
-    let served = runtime.block_on(crate::serve::run(settings));
+    let served = runtime.block_on(crate::serve::run(settings, given));
     // Threads that wait for a disk which does not answer must not keep the process.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
-    served.map_err(|error| CliError::NotServed {
+    served.map_err(|error| not_served(&error))
+}
+
+fn not_served(error: &ServeError) -> CliError {
+    CliError::NotServed {
         status: error.exit_status(),
         message: error.to_string(),
-    })
+    }
 }
 
 fn init_logging(setting: Option<&str>, usual: Usual) -> Result<(), CliError> {

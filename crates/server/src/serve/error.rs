@@ -24,6 +24,8 @@ pub enum ServeError {
         /// What the system says.
         error: io::Error,
     },
+    /// A listening socket that the service manager has passed on cannot be served.
+    Given(String),
     /// The TLS files.
     Tls(TlsError),
     /// The directory.
@@ -59,7 +61,7 @@ impl ServeError {
                 // An interface or a name that may yet come: machines start in any order.
                 _ => UNAVAILABLE,
             },
-            Self::Tls(_) | Self::Push(_) | Self::Admin(_) => CONFIG,
+            Self::Given(_) | Self::Tls(_) | Self::Push(_) | Self::Admin(_) => CONFIG,
             Self::Mailbox(error) => match error.downcast_ref() {
                 Some(OpenError::InUse(_)) => IN_USE,
                 _ => UNAVAILABLE,
@@ -90,6 +92,7 @@ impl fmt::Display for ServeError {
                     _ => Ok(()),
                 }
             }
+            Self::Given(why) => f.write_str(why),
             Self::Tls(error) => error.fmt(f),
             Self::Directory(error) => error.fmt(f),
             Self::Mailbox(error) => error.fmt(f),
@@ -104,6 +107,7 @@ impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Bind { error, .. } | Self::Io(error) => Some(error),
+            Self::Given(_) => None,
             Self::Tls(error) => Some(error),
             Self::Directory(error) => Some(error),
             Self::Mailbox(error) => Some(&**error),
