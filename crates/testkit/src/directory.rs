@@ -158,6 +158,35 @@ impl FakeDirectory {
         Ok(friends.into_iter().map(parse).collect())
     }
 
+    /// Those that there are, in no order.
+    ///
+    /// # Errors
+    /// If the directory is failing.
+    pub fn users(&self) -> Result<Vec<String>, Unavailable> {
+        let facts = self.facts();
+        if facts.failing || facts.hanging {
+            return Err(Unavailable);
+        }
+        Ok(facts.accounts.keys().cloned().collect())
+    }
+
+    /// The token of an account that has one.
+    pub fn token_of(&self, user: &str) -> Option<String> {
+        self.facts().accounts.get(user)?.clone()
+    }
+
+    /// Whether `sender` may write to `receiver` as far as friendship goes: blocks are another matter.
+    pub fn is_allowed(&self, sender: &str, receiver: &str) -> bool {
+        let pair = (receiver.to_owned(), sender.to_owned());
+        self.facts().friends.contains(&pair)
+    }
+
+    /// Whether `user` blocks `other`.
+    pub fn has_blocked(&self, user: &str, other: &str) -> bool {
+        let pair = (user.to_owned(), other.to_owned());
+        self.facts().blocks.contains(&pair)
+    }
+
     /// What is known of a user's notification token; absent if nothing was said.
     pub fn set_notification(&self, user: &str, token: NotificationToken) {
         self.change().notification.insert(user.into(), token);

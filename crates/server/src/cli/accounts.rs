@@ -1,13 +1,17 @@
 //! `user`, `friend`, `block`, `unblock`: they work on the accounts database, with the server running or stopped.
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 use jam_core::ids::UserId;
 use serde_json::json;
 
+use super::messages::user_id;
 use super::output::{Output, table};
 use super::{CliError, StoreArgs};
-use crate::directory::admin::{Friend, User};
-use crate::directory::{self, Administration};
+use crate::directory::{
+    self, Administration, AdministrationError, Friend, NewToken, PageRequest, User,
+};
 use crate::mailbox::{OpenError, admin};
 
 #[derive(Debug, Subcommand)]
@@ -16,8 +20,8 @@ pub(super) enum UserCommand {
     #[command(after_help = "Example: jam-mqtt user add 1 --name ann")]
     Add {
         /// The user id: a decimal integer
-        #[arg(allow_negative_numbers = true)]
-        id: String,
+        #[arg(value_parser = user_id, allow_negative_numbers = true)]
+        id: UserId,
         /// What people call the user
         #[arg(long)]
         name: Option<String>,
@@ -37,8 +41,8 @@ pub(super) enum UserCommand {
     #[command(after_help = "Example: jam-mqtt user show 1")]
     Show {
         /// The user id
-        #[arg(allow_negative_numbers = true)]
-        id: String,
+        #[arg(value_parser = user_id, allow_negative_numbers = true)]
+        id: UserId,
         #[command(flatten)]
         common: Common,
     },
@@ -46,8 +50,8 @@ pub(super) enum UserCommand {
     #[command(after_help = "Example: jam-mqtt user token 1")]
     Token {
         /// The user id
-        #[arg(allow_negative_numbers = true)]
-        id: String,
+        #[arg(value_parser = user_id, allow_negative_numbers = true)]
+        id: UserId,
         #[command(flatten)]
         common: Common,
     },
@@ -55,8 +59,8 @@ pub(super) enum UserCommand {
     #[command(after_help = "Example: jam-mqtt user remove 1")]
     Remove {
         /// The user id
-        #[arg(allow_negative_numbers = true)]
-        id: String,
+        #[arg(value_parser = user_id, allow_negative_numbers = true)]
+        id: UserId,
         #[command(flatten)]
         common: Common,
     },
@@ -74,8 +78,8 @@ pub(super) enum FriendCommand {
     #[command(after_help = "Example: jam-mqtt friend list 1")]
     List {
         /// The user id
-        #[arg(allow_negative_numbers = true)]
-        id: String,
+        #[arg(value_parser = user_id, allow_negative_numbers = true)]
+        id: UserId,
         #[command(flatten)]
         common: Common,
     },
@@ -85,11 +89,11 @@ pub(super) enum FriendCommand {
 #[derive(Debug, Args)]
 pub(super) struct Pair {
     /// The one user id
-    #[arg(allow_negative_numbers = true)]
-    a: String,
+    #[arg(value_parser = user_id, allow_negative_numbers = true)]
+    a: UserId,
     /// The other user id
-    #[arg(allow_negative_numbers = true)]
-    b: String,
+    #[arg(value_parser = user_id, allow_negative_numbers = true)]
+    b: UserId,
     #[command(flatten)]
     common: Common,
 }
@@ -105,15 +109,15 @@ pub(super) struct Common {
 }
 
 impl Common {
-    fn open(&self) -> Result<Administration, CliError> {
-        let settings = self.store.settings()?;
-        directory::require_named(&settings.directory)?;
-        Ok(Administration::open(&settings.directory.path)?)
+    fn accounts(&self) -> Result<Arc<dyn Administration>, CliError> {
+        Ok(directory::administration(
+            &self.store.settings()?.directory,
+        )?)
     }
 
-    fn open_or_create(&self) -> Result<Administration, CliError> {
+    /// With room for an accounts database that is to be made.
+    fn accounts_or_new(&self) -> Result<Arc<dyn Administration>, CliError> {
         let settings = self.store.settings()?;
-        directory::require_named(&settings.directory)?;
         if !settings.directory.named {
             std::fs::create_dir_all(&settings.data).map_err(|error| {
                 CliError::Failed(format!(
@@ -122,7 +126,7 @@ impl Common {
                 ))
             })?;
         }
-        Ok(Administration::open_or_create(&settings.directory.path)?)
+        Ok(directory::administration(&settings.directory)?)
     }
 
     fn done(&self, output: &Output, said: &str) -> Result<(), CliError> {
@@ -133,9 +137,10 @@ impl Common {
         }
     }
 
-    fn token(&self, output: &Output, id: &str, token: &str) -> Result<(), CliError> {
+    fn token(&self, output: &Output, id: &UserId, token: &NewToken) -> Result<(), CliError> {
+        let token = token.expose();
         if self.json {
-            return output.json(&json!({ "id": id, "token": token }));
+            return output.json(&json!({ "id": id.as_str(), "token": token }));
         }
         output.line(token)?;
         output.note(&format!(
@@ -146,7 +151,7 @@ impl Common {
 }
 
 impl UserCommand {
-    pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
+    pub(super) async fn run(self, output: &Output) -> Result<(), CliError> {
         match self {
             Self::Add {
                 id,
@@ -154,54 +159,30 @@ impl UserCommand {
                 token,
                 common,
             } => {
-                let mut directory = common.open_or_create()?;
-                let token = directory.add_user(&id, name.as_deref(), token.as_deref())?;
+                let token = match token {
+                    Some(token) => NewToken::chosen(&token)?,
+                    None => NewToken::random()?,
+                };
+                let accounts = common.accounts_or_new()?;
+                accounts.add_user(&id, name.as_deref(), &token).await?;
                 common.token(output, &id, &token)
             }
-            Self::List { common } => {
-                let users = common.open()?.users()?;
-                if common.json {
-                    output.json(&users)
-                } else {
-                    output.text(&user_table(&users))
-                }
-            }
-            Self::Show { id, common } => {
-                let directory = common.open()?;
-                let (user, friends) = (directory.user(&id)?, directory.friends(&id)?);
-                if common.json {
-                    // As `user list` prints it, with the friends instead of their number.
-                    let User {
-                        id,
-                        name,
-                        token,
-                        push,
-                        friends: _,
-                    } = user;
-                    let user = json!({
-                        "id": id, "name": name, "token": token, "push": push, "friends": friends,
-                    });
-                    return output.json(&user);
-                }
-                output.text(&user_table(&[user]))?;
-                if !friends.is_empty() {
-                    output.text(&format!("\n{}", friend_table(&friends)))?;
-                }
-                Ok(())
-            }
+            Self::List { common } => list(&*common.accounts()?, common.json, output).await,
+            Self::Show { id, common } => show(&*common.accounts()?, &id, common.json, output).await,
             Self::Token { id, common } => {
-                let token = common.open()?.set_token(&id, None)?;
+                let token = NewToken::random()?;
+                common.accounts()?.set_token(&id, &token).await?;
                 common.token(output, &id, &token)
             }
             Self::Remove { id, common } => {
-                common.open()?.remove_user(&id)?;
+                if !common.accounts()?.remove_user(&id).await? {
+                    return Err(AdministrationError::NoUser(id).into());
+                }
                 // A server sees it go, and ends what it had.
-                if let Ok(user) = UserId::parse(&id) {
-                    let dir = common.store.settings()?.mailbox_dir();
-                    match admin::remove_unserved(&dir, &user) {
-                        Ok(_) | Err(OpenError::InUse(_) | OpenError::Missing(_)) => {}
-                        Err(error) => return Err(error.into()),
-                    }
+                let dir = common.store.settings()?.mailbox_dir();
+                match admin::remove_unserved(&dir, &id) {
+                    Ok(_) | Err(OpenError::InUse(_) | OpenError::Missing(_)) => {}
+                    Err(error) => return Err(error.into()),
                 }
                 common.done(output, &format!("user {id} is removed"))
             }
@@ -209,27 +190,89 @@ impl UserCommand {
     }
 }
 
+/// All accounts, a page at a time.
+async fn list(accounts: &dyn Administration, json: bool, output: &Output) -> Result<(), CliError> {
+    let mut page = PageRequest::after(None);
+    let mut is_first = true;
+    loop {
+        let users = accounts.users("", &page).await?;
+        if json {
+            output.text(if is_first { "[" } else { "," })?;
+            output.json_items(&users.items)?;
+        } else {
+            output.text(&user_table(&users.items))?;
+        }
+        is_first = false;
+        match users.next {
+            Some(last) => page = PageRequest::after(Some(last)),
+            None if json => return output.line("]"),
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn show(
+    accounts: &dyn Administration,
+    id: &UserId,
+    json: bool,
+    output: &Output,
+) -> Result<(), CliError> {
+    let user = accounts.user(id).await?;
+    let friends = friends_of(accounts, id).await?;
+    if json {
+        // As `user list` prints it, with the friends instead of their number.
+        let User {
+            id,
+            name,
+            token,
+            push,
+            friends: _,
+        } = user;
+        let user = json!({
+            "id": id, "name": name, "token": token, "push": push, "friends": friends,
+        });
+        return output.json(&user);
+    }
+    output.text(&user_table(&[user]))?;
+    if !friends.is_empty() {
+        output.text(&format!("\n{}", friend_table(&friends)))?;
+    }
+    Ok(())
+}
+
+/// All of them: what one user has is printed as a whole.
+async fn friends_of(accounts: &dyn Administration, id: &UserId) -> Result<Vec<Friend>, CliError> {
+    let mut friends = Vec::new();
+    let mut page = PageRequest::after(None);
+    loop {
+        let more = accounts.friends(id, &page).await?;
+        friends.extend(more.items);
+        match more.next {
+            Some(last) => page = PageRequest::after(Some(last)),
+            None => return Ok(friends),
+        }
+    }
+}
+
 impl FriendCommand {
-    pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
+    pub(super) async fn run(self, output: &Output) -> Result<(), CliError> {
         match self {
             Self::Add(Pair { a, b, common }) => {
-                let mut directory = common.open()?;
-                let has = |a: &str, b: &str| -> Result<bool, CliError> {
-                    Ok(directory.friends(a)?.iter().any(|friend| friend.id == b))
+                let already = if common.accounts()?.befriend(&a, &b).await? {
+                    ""
+                } else {
+                    " already"
                 };
-                // Half a friendship is not enough.
-                if has(&a, &b)? && has(&b, &a)? {
-                    return common.done(output, &format!("{a} and {b} are friends already"));
-                }
-                directory.add_friend(&a, &b)?;
-                common.done(output, &format!("{a} and {b} are friends"))
+                common.done(output, &format!("{a} and {b} are friends{already}"))
             }
             Self::Remove(Pair { a, b, common }) => {
-                common.open()?.remove_friend(&a, &b)?;
+                if !common.accounts()?.unfriend(&a, &b).await? {
+                    return Err(AdministrationError::NotFriends(a, b).into());
+                }
                 common.done(output, &format!("{a} and {b} are no longer friends"))
             }
             Self::List { id, common } => {
-                let friends = common.open()?.friends(&id)?;
+                let friends = friends_of(&*common.accounts()?, &id).await?;
                 if common.json {
                     output.json(&friends)
                 } else {
@@ -241,9 +284,9 @@ impl FriendCommand {
 }
 
 impl Pair {
-    pub(super) fn set_blocked(self, blocked: bool, output: &Output) -> Result<(), CliError> {
+    pub(super) async fn set_blocked(self, blocked: bool, output: &Output) -> Result<(), CliError> {
         let Self { a, b, common } = self;
-        common.open()?.set_blocked(&a, &b, blocked)?;
+        common.accounts()?.set_blocked(&a, &b, blocked).await?;
         let verb = if blocked {
             "blocks"
         } else {

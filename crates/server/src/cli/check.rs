@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::CliError;
 use super::output::{Output, table};
 use crate::admin::access;
-use crate::directory::{self, Administration};
+use crate::directory;
 use crate::mailbox::OpenError;
 use crate::mailbox::admin::{self, Condition};
 use crate::permissions;
@@ -220,16 +220,9 @@ fn accounts(settings: &Settings) -> Result<String, String> {
         missing.map_err(|error| error.to_string())?;
         return Ok(format!("{shown} would be created"));
     }
-    let read = || {
-        let directory = Administration::inspect(path)?;
-        Ok((
-            directory.count_users()?,
-            directory.has_notification_tokens()?,
-        ))
-    };
-    let read: Result<_, directory::DirectoryError> = read();
-    let (users, can_push) = read.map_err(|error| error.to_string())?;
-    let mut found = format!("{shown}, {users} accounts");
+    let found = directory::inspect(&settings.directory).map_err(|error| error.to_string())?;
+    let directory::Inspection { accounts, can_push } = found;
+    let mut found = format!("{shown}, {accounts} accounts");
     if !can_push {
         found.push_str(
             "; without the column user_notification_token: with push on, messages to who is offline \

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use jam_core::ids::UserId;
 use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -14,7 +15,7 @@ use super::messages::text_message;
 use super::output::Output;
 use super::runtime;
 use super::{CliError, init_logging};
-use crate::directory::Administration;
+use crate::directory::{self, NewToken};
 use crate::logging::Usual;
 use crate::serve;
 use crate::settings::{Flag, Settings, Sources};
@@ -63,7 +64,7 @@ async fn demo(output: &Output) -> Result<(), CliError> {
             CliError::Failed(format!("no temporary directory: {error}; set TMPDIR"))
         })?;
     let settings = settings(dir.path())?;
-    let tokens = befriend(&settings)?;
+    let tokens = befriend(&settings).await?;
     let running = serve::start(settings)
         .await
         .map_err(|error| CliError::failed(&error))?;
@@ -104,14 +105,16 @@ fn settings(dir: &Path) -> Result<Settings, CliError> {
 }
 
 /// The writer's token and the reader's.
-fn befriend(settings: &Settings) -> Result<[String; 2], CliError> {
-    let mut directory = Administration::open_or_create(&settings.directory.path)?;
-    let tokens = [
-        directory.add_user(WRITER, None, None)?,
-        directory.add_user(READER, None, None)?,
-    ];
-    directory.add_user(STRANGER, None, None)?;
-    directory.add_friend(WRITER, READER)?;
+async fn befriend(settings: &Settings) -> Result<[NewToken; 2], CliError> {
+    let accounts = directory::administration(&settings.directory)?;
+    let user = |id| UserId::parse(id).expect("a user id");
+    let tokens = [NewToken::random()?, NewToken::random()?];
+    for (id, token) in [WRITER, READER].into_iter().zip(&tokens) {
+        accounts.add_user(&user(id), None, token).await?;
+    }
+    let stranger = NewToken::random()?;
+    accounts.add_user(&user(STRANGER), None, &stranger).await?;
+    accounts.befriend(&user(WRITER), &user(READER)).await?;
     Ok(tokens)
 }
 
@@ -126,8 +129,8 @@ fn remove(dir: TempDir) -> Result<(), CliError> {
     })
 }
 
-fn instructions(at: SocketAddr, tokens: &[String; 2]) -> Result<String, CliError> {
-    let [write_token, read_token] = tokens;
+fn instructions(at: SocketAddr, tokens: &[NewToken; 2]) -> Result<String, CliError> {
+    let [write_token, read_token] = tokens.each_ref().map(NewToken::expose);
     let program = std::env::current_exe().ok();
     let program = program
         .as_deref()

@@ -15,7 +15,8 @@ use super::accounts::{Common, printable};
 use super::backup::NewData;
 use super::messages::user_id;
 use super::output::{Output, table};
-use crate::directory::Administration;
+use super::runtime::wait_for;
+use crate::directory;
 use crate::mailbox::admin::{self, Overview, Purged, SessionOverview};
 use crate::mailbox::salvage::{self, Report};
 use crate::settings::Settings;
@@ -128,7 +129,8 @@ fn overview(settings: &Settings, id: &UserId) -> Result<Overview, CliError> {
     let overview = admin::show(&settings.mailbox_dir(), id)?;
     let nothing = (overview.messages, overview.retained) == (0, 0) && overview.sessions.is_empty();
     if nothing {
-        Administration::open(&settings.directory.path)?.user(id.as_str())?;
+        let accounts = directory::administration(&settings.directory)?;
+        wait_for(async { Ok(accounts.user(id).await?) })?;
     }
     Ok(overview)
 }

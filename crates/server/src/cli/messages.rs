@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::output::Output;
 use super::{CliError, block_on};
 use crate::client::{Client, ClientError, ServerUrl};
-use crate::directory::admin::random_token;
+use crate::directory::random_token;
 
 pub(super) const SEND_HELP: &str = "\
 Example: JAM_TOKEN=… jam-mqtt send --user 1 --to 2 'Hello'

@@ -25,11 +25,10 @@ mod settings_args;
 mod tests;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::directory::DirectoryError;
+use crate::directory::{AdministrationError, DirectoryError};
 use crate::logging::{self, Usual};
 use crate::mailbox::OpenError;
 use crate::permissions;
@@ -38,9 +37,6 @@ use crate::settings::{Settings, SettingsError, Sources};
 use error::CliError;
 use output::Output;
 use settings_args::{ServeArgs, StoreArgs};
-
-/// How long a server that has stopped waits for what still reads or writes files.
-const BLOCKED_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A private-messaging server that any MQTT client can speak to.
 #[derive(Debug, Parser)]
@@ -143,6 +139,21 @@ impl From<DirectoryError> for CliError {
     }
 }
 
+impl From<AdministrationError> for CliError {
+    fn from(error: AdministrationError) -> Self {
+        let then = match &error {
+            AdministrationError::NoUser(user) => {
+                format!("; add it with `jam-mqtt user add {user}`")
+            }
+            AdministrationError::UserExists(user) => {
+                format!("; `jam-mqtt user token {user}` makes a new token")
+            }
+            _ => String::new(),
+        };
+        Self::Failed(format!("{error}{then}"))
+    }
+}
+
 /// Does what the command line says. Returns the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -163,10 +174,10 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
             serve(Settings::load(&sources)?)
         }
         Command::Demo => demo::run(output),
-        Command::User(command) => command.run(output),
-        Command::Friend(command) => command.run(output),
-        Command::Block(pair) => pair.set_blocked(true, output),
-        Command::Unblock(pair) => pair.set_blocked(false, output),
+        Command::User(command) => runtime::wait_for(command.run(output)),
+        Command::Friend(command) => runtime::wait_for(command.run(output)),
+        Command::Block(pair) => runtime::wait_for(pair.set_blocked(true, output)),
+        Command::Unblock(pair) => runtime::wait_for(pair.set_blocked(false, output)),
         Command::Mailbox(command) => command.run(output),
         Command::Backup(backup) => backup.run(output),
         Command::Restore(restore) => restore.run(output),
@@ -208,8 +219,7 @@ fn serve(settings: Settings) -> Result<(), CliError> {
         })?;
     }
     let served = runtime.block_on(crate::serve::run(settings, given));
-    // Threads that wait for a disk which does not answer must not keep the process.
-    runtime.shutdown_timeout(BLOCKED_TIMEOUT);
+    runtime::end(runtime);
     served.map_err(|error| not_served(&error))
 }
 

@@ -51,6 +51,16 @@ impl Output {
         self.line(&json)
     }
 
+    /// Values as what stands between the brackets of a JSON array.
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn json_items(&self, values: &[impl Serialize]) -> Result<(), CliError> {
+        let json = serde_json::to_string(values).map_err(|error| CliError::failed(&error))?;
+        let items = json.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        self.text(items.expect("a list is an array"))
+    }
+
     /// Bytes as they are, written before this returns.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use jam_core::ids::UserId;
 
 use super::*;
 use crate::client::{Client, ClientError};
-use crate::directory::Administration;
+use crate::directory::{self, NewToken};
 use crate::mailbox::admin;
 use crate::serve::{self, Running};
 use crate::settings::Flag;
@@ -190,13 +190,13 @@ impl Bench {
             ..Sources::default()
         })
         .unwrap();
-        let mut directory = Administration::open_or_create(&settings.directory.path).unwrap();
-        for id in ["1", "2", "3"] {
-            directory
-                .add_user(id, None, Some(&format!("t{id}")))
-                .unwrap();
+        let accounts = directory::administration(&settings.directory).unwrap();
+        let users = ["1", "2", "3"].map(|id| UserId::parse(id).unwrap());
+        for id in &users {
+            let token = NewToken::chosen(&format!("t{id}")).unwrap();
+            accounts.add_user(id, None, &token).await.unwrap();
         }
-        directory.add_friend("1", "2").unwrap();
+        accounts.befriend(&users[0], &users[1]).await.unwrap();
         Self {
             running: serve::start(settings).await.unwrap(),
             dir,
@@ -319,9 +319,7 @@ fn check_changes_nothing() {
     assert!(!data.exists());
 
     std::fs::create_dir(&data).unwrap();
-    let mut directory = Administration::open_or_create(&data.join("jam.db")).unwrap();
-    directory.add_user("1", None, None).unwrap();
-    drop(directory);
+    directory::create(&data.join("jam.db")).unwrap();
     let before = snapshot(&data);
     check(vec![set("data", &data)]).unwrap();
     assert_eq!(snapshot(&data), before);

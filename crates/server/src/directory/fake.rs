@@ -1,5 +1,8 @@
 //! The scripted directory as an accounts database: one that is no SQLite file.
 
+mod administration;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use jam_core::directory::{Answer, Fact, Friendship, Generation, NotificationToken, Question};
@@ -7,7 +10,9 @@ use jam_core::ids::UserId;
 use jam_testkit::FakeDirectory;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{AccountsDatabase, DirectoryError, FriendList, PushAddress, Reply, Who};
+use super::{
+    AccountsDatabase, Administration, DirectoryError, FriendList, PushAddress, Reply, Who,
+};
 
 /// Between two looks whether a database that hangs goes on.
 const PATIENCE: Duration = Duration::from_millis(5);
@@ -101,6 +106,10 @@ impl AccountsDatabase for FakeDirectory {
             }
             Some(is_theirs)
         })
+    }
+
+    fn administration(self: Arc<Self>) -> Arc<dyn Administration> {
+        self
     }
 }
 

@@ -3,11 +3,13 @@
 //! # Layout
 //!
 //! - this file: [`AccountsDatabase`], all that a running server knows of it, and [`open`], which decides what kind it is.
+//! - [`administration`](mod@administration): [`Administration`], all that the commands and the admin API know of it.
 //! - [`sqlite`]: in an SQLite file, which is the only kind so far.
 //!
 //! Invariant: what kind of database it is, and the numbers of its rows, stay in that kind's folder; above it are user ids
 //! and facts. The scripted directory of `fake` runs connections, presence and pushes as well (`tests`).
 
+pub mod administration;
 #[cfg(test)]
 mod fake;
 pub mod sqlite;
@@ -24,8 +26,11 @@ use jam_core::ids::UserId;
 use secrecy::SecretString;
 
 use crate::settings::DirectorySettings;
+pub use administration::{
+    Administration, AdministrationError, Friend, NewToken, Page, PageRequest, User, random_token,
+};
 pub(crate) use sqlite::leave_reading_to_the_loader;
-pub use sqlite::{Administration, admin, backup, check_backup, restore};
+pub use sqlite::{backup, check_backup, create, restore};
 
 /// What an accounts database says once it has been waited for, or why it cannot. Look-ups of the rules come without.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, DirectoryError>> + Send + 'a>>;
@@ -68,6 +73,9 @@ pub trait AccountsDatabase: Directory + Any {
         user: &'a UserId,
         token: &'a SecretString,
     ) -> Reply<'a, bool>;
+
+    /// For the admin API: what it does holds up nobody who asks the database.
+    fn administration(self: Arc<Self>) -> Arc<dyn Administration>;
 }
 
 /// A user's friends, read some at a time.
@@ -97,6 +105,35 @@ pub fn open(settings: &DirectorySettings) -> Result<Arc<dyn AccountsDatabase>, D
         directory.leave_wal_index();
     }
     Ok(Arc::new(directory))
+}
+
+/// The accounts of the database that a server would run on, for a command: with a server running or not.
+///
+/// # Errors
+/// If it is missing, and a setting names it.
+pub fn administration(
+    settings: &DirectorySettings,
+) -> Result<Arc<dyn Administration>, DirectoryError> {
+    require_named(settings)?;
+    let administration = sqlite::SqliteAdministration::new(settings);
+    Ok(Arc::new(administration))
+}
+
+/// Looks at a database that is there, and leaves no trace.
+///
+/// # Errors
+/// If it is no jam database, or cannot be read.
+pub fn inspect(settings: &DirectorySettings) -> Result<Inspection, DirectoryError> {
+    sqlite::inspect(&settings.path)
+}
+
+/// What [`inspect`] has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inspection {
+    /// Accounts.
+    pub accounts: u32,
+    /// Whether they can have notification tokens.
+    pub can_push: bool,
 }
 
 /// Fails if the file is named and missing: a mistyped path must not look like a database without accounts. Only the

@@ -212,7 +212,7 @@ async fn who_never_reads() {
 
     // An eviction reaches it, though nothing can be written to it.
     assert_eq!(house.running.connections(), 2);
-    house.accounts().set_token("1", Some("another")).unwrap();
+    house.renew_token("1").await;
     house.settle(1).await;
     drop(silent);
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 
 use super::BenchError;
 use super::users::Roster;
-use jam_mqtt::directory::{Administration, DirectoryError};
+use jam_mqtt::directory::{self, DirectoryError};
 
 impl From<DirectoryError> for BenchError {
     fn from(error: DirectoryError) -> Self {
@@ -19,18 +19,23 @@ impl From<DirectoryError> for BenchError {
 /// # Errors
 /// If there are accounts in the directory already: they may be somebody's.
 pub(crate) fn prepare(path: &Path, pairs: usize, password: &str) -> Result<(), BenchError> {
-    if Administration::open_or_create(path)?.count_users()? > 0 {
+    directory::create(path)?;
+    let cannot = |error| BenchError::new(format!("cannot write to {}: {error}", path.display()));
+    let mut connection = Connection::open(path).map_err(cannot)?;
+    let is_empty = "SELECT NOT EXISTS (SELECT 1 FROM accounts)";
+    if !connection
+        .query_row(is_empty, [], |row| row.get(0))
+        .map_err(cannot)?
+    {
         return Err(BenchError::new(format!(
             "there are accounts in {} already, and a benchmark has no business among them; name a new file",
             path.display()
         )));
     }
-    insert(path, pairs, password)
-        .map_err(|error| BenchError::new(format!("cannot write to {}: {error}", path.display())))
+    insert(&mut connection, pairs, password).map_err(cannot)
 }
 
-fn insert(path: &Path, pairs: usize, password: &str) -> rusqlite::Result<()> {
-    let mut connection = Connection::open(path)?;
+fn insert(connection: &mut Connection, pairs: usize, password: &str) -> rusqlite::Result<()> {
     let tx = connection.transaction()?;
     {
         let mut account =

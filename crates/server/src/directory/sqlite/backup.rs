@@ -13,7 +13,7 @@ use rusqlite::backup::{Backup, StepResult};
 
 use super::files::Names;
 use super::schema::{self, LOCK_PATIENCE};
-use super::{Administration, DirectoryError, is_busy};
+use super::{DirectoryError, inspect, is_busy};
 
 /// Between two tries of what a lock of another process is in the way of.
 const RETRY: Duration = Duration::from_millis(20);
@@ -59,8 +59,8 @@ pub fn backup(path: &Path, to: &Path) -> Result<(), DirectoryError> {
 ///
 /// # Errors
 /// If it is missing or damaged, or is no jam database.
-pub fn check_backup(path: &Path) -> Result<i64, DirectoryError> {
-    let users = Administration::inspect(path)?.count_users()?;
+pub fn check_backup(path: &Path) -> Result<u32, DirectoryError> {
+    let users = inspect(path)?.accounts;
     let connection = schema::open_for_inspection(path)?;
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if found != "ok" {

@@ -27,7 +27,8 @@ use super::shared::{NO_PANIC, SILENCE, Shared};
 #[cfg(test)]
 use super::wal_index::WalIndex;
 use super::{
-    AccountsDatabase, DirectoryError, FriendList, Friends, Place, PushAddress, Reply, Who, schema,
+    AccountsDatabase, Administration, DirectoryError, FriendList, Friends, Place, PushAddress,
+    Reply, SqliteAdministration, Who, schema,
 };
 
 /// Questions that wait for the loader. Whoever comes later waits to ask.
@@ -302,6 +303,12 @@ impl AccountsDatabase for SqliteDirectory {
                 .await
                 .expect("writing to the accounts database does not panic")
         })
+    }
+
+    fn administration(self: Arc<Self>) -> Arc<dyn Administration> {
+        let path = self.shared.path.clone();
+        let passing = Arc::clone(&self.shared.passing);
+        Arc::new(SqliteAdministration::beside(path, passing))
     }
 }
 

@@ -10,7 +10,7 @@
 //! - `files`: which files the database consists of, and whether they are those that are open.
 //! - `wal_index`: whether another process has committed anything, for nothing.
 //! - `schema`: opening, creating and checking the file. `rows`: ids and values as they stand in it.
-//! - [`admin`]: changes, for the commands and the admin API. `backup`: a copy.
+//! - [`administration`]: what the commands and the admin API do; `lists` and `changes` have its statements. `backup`: a copy.
 //!
 //! Invariants: serving writes to the file only to clear a notification token that is dead
 //! (`tests::pushing`), and never holds a read transaction between two questions
@@ -18,13 +18,15 @@
 //! `shared::LOOK_AGE` ago is never contradicted (`tests::looking::nothing_stale_is_told`); what cannot be
 //! understood lets nobody in.
 
-pub mod admin;
+pub mod administration;
 mod backup;
 mod cache;
+mod changes;
 pub mod database;
 mod direct;
 mod files;
 mod friends;
+mod lists;
 mod loader;
 mod requests;
 mod rows;
@@ -34,12 +36,41 @@ mod shared;
 pub(crate) mod tests;
 mod wal_index;
 
-use super::{AccountsDatabase, DirectoryError, FriendList, PushAddress, Reply, Who};
-pub use admin::Administration;
+use std::path::Path;
+
+use super::administration::Outcome;
+use super::{
+    AccountsDatabase, Administration, AdministrationError, DirectoryError, Friend, FriendList,
+    Inspection, NewToken, Page, PageRequest, PushAddress, Reply, User, Who, random_token,
+};
+pub use administration::SqliteAdministration;
 pub use backup::{backup, check_backup, restore};
 pub use database::SqliteDirectory;
 pub(crate) use direct::leave_reading_to_the_loader;
 use friends::{Friends, Place};
+
+/// Makes an empty accounts database, unless something is there.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn create(path: &Path) -> Result<(), DirectoryError> {
+    schema::create_if_missing(path)
+}
+
+/// Looks at the database at `path`, and leaves no trace.
+pub(super) fn inspect(path: &Path) -> Result<Inspection, DirectoryError> {
+    if !path.exists() {
+        let why = format!("there is no {}", path.display());
+        return Err(DirectoryError::new(why));
+    }
+    let connection = schema::open_for_inspection(path)?;
+    schema::check(&connection, path)?;
+    let sql = "SELECT count(*) FROM accounts";
+    Ok(Inspection {
+        accounts: connection.query_row(sql, [], |row| row.get(0))?,
+        can_push: schema::has_notification_tokens(&connection)?,
+    })
+}
 
 impl From<rusqlite::Error> for DirectoryError {
     fn from(error: rusqlite::Error) -> Self {

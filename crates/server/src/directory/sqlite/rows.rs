@@ -114,7 +114,7 @@ fn read_life(connection: &Connection, id: i64) -> rusqlite::Result<Life> {
     rows.next()?.map_or(Ok(Life::default()), life)
 }
 
-/// The addresses that [`super::admin`] makes up: one for each account.
+/// The addresses that [`super::changes`] makes up: one for each account.
 pub(super) const MADE_UP: &str = "@jam.invalid";
 /// Characters before that.
 pub(super) const MADE_UP_CHARACTERS: usize = 32;

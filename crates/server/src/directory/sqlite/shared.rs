@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use jam_core::directory::{Fact, Generation};
@@ -60,7 +60,7 @@ pub(super) struct Shared {
     look: Mutex<Option<Look>>,
     /// Held for reading by connections that come and go, and for writing by who closes all the others: SQLite shares
     /// what it knows of a file among the connections of a process.
-    pub(super) passing: RwLock<()>,
+    pub(super) passing: Arc<RwLock<()>>,
     /// Whether `-shm` is mapped at all.
     maps_wal_index: AtomicBool,
     /// Of a file in WAL mode, where there is one.
@@ -112,7 +112,7 @@ impl Shared {
             cache: Cache::new(),
             direct: Direct::closed(),
             look: Mutex::new(None),
-            passing: RwLock::new(()),
+            passing: Arc::default(),
             maps_wal_index: AtomicBool::new(true),
             wal_index: RwLock::new(None),
             looked: AtomicU64::new(0),

@@ -1,6 +1,6 @@
 //! A second connection, and where it matters a second process, writes while the directory answers.
 
-mod accounts;
+mod administration;
 mod files;
 mod lives;
 mod looking;
@@ -23,9 +23,9 @@ use jam_core::ids::UserId;
 use rusqlite::{Connection, StatementStatus};
 use tempfile::TempDir;
 
-use super::admin::User;
 use super::shared::SILENCE;
 use super::*;
+use crate::settings::DirectorySettings;
 
 const JAM: &str = "
     CREATE TABLE accounts (user_id INTEGER PRIMARY KEY AUTOINCREMENT, user_email TEXT UNIQUE,
@@ -80,9 +80,22 @@ impl Jam {
         both
     }
 
+    fn administration(&self) -> Arc<dyn Administration> {
+        administration_of(&self.path())
+    }
+
     fn run(&self, sql: &str) {
         self.other.execute_batch(sql).unwrap();
     }
+}
+
+/// As the commands have it, for a file that the server makes by itself.
+fn administration_of(path: &Path) -> Arc<dyn Administration> {
+    Arc::new(SqliteAdministration::new(&DirectorySettings {
+        path: path.to_owned(),
+        named: false,
+        map_shm: true,
+    }))
 }
 
 /// Asks as a connection does: looks up, and asks once for what memory does not know.
@@ -148,7 +161,7 @@ impl OtherProcess {
         Self::on(&jam.path())
     }
 
-    fn on(path: &std::path::Path) -> Self {
+    fn on(path: &Path) -> Self {
         let script = "
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
@@ -180,9 +193,4 @@ impl Drop for OtherProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn fails<T: std::fmt::Debug>(result: Result<T, DirectoryError>, said: &str) {
-    let error = result.unwrap_err().to_string();
-    assert!(error.contains(said), "{error:?} should hold {said:?}");
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::client::Client;
-use crate::directory::Administration;
+use crate::directory::{self, NewToken};
 use crate::serve::{Running, start};
 use crate::settings::Settings;
 
@@ -31,14 +31,13 @@ impl House {
         settings.listen.http = None;
         settings.listen.admin = None;
         push(&mut settings.push, &dir);
-        let mut accounts = Administration::open_or_create(&settings.directory.path).unwrap();
+        let accounts = directory::administration(&settings.directory).unwrap();
+        let user = |id: usize| UserId::parse(id.to_string()).unwrap();
         for id in 1..=users {
-            let id = id.to_string();
-            accounts
-                .add_user(&id, None, Some(&format!("t{id}")))
-                .unwrap();
-            if id != "1" {
-                accounts.add_friend("1", &id).unwrap();
+            let token = NewToken::chosen(&format!("t{id}")).unwrap();
+            accounts.add_user(&user(id), None, &token).await.unwrap();
+            if id != 1 {
+                accounts.befriend(&user(1), &user(id)).await.unwrap();
             }
         }
         let house = Self {

@@ -7,7 +7,7 @@ use jam_wire::reason::ReasonCode;
 
 use super::house::{Client, HELLO, House, connect, publish, soon};
 use super::{V4, V5, get, is_pub_ack, payload};
-use crate::directory::Administration;
+use crate::directory;
 use crate::directory::sqlite::tests::hang;
 
 #[tokio::test]
@@ -15,7 +15,7 @@ async fn a_new_token_disconnects_within_a_second() {
     let house = House::open(|_, _| ()).await;
     let mut client = house.client("1", V5).await;
     let changed = Instant::now();
-    house.accounts().set_token("1", Some("another")).unwrap();
+    house.renew_token("1").await;
     let Some(Packet::Disconnect(last)) = client.next().await else {
         panic!("no DISCONNECT")
     };
@@ -27,7 +27,7 @@ async fn a_new_token_disconnects_within_a_second() {
 #[tokio::test]
 async fn a_locked_directory_holds_up_only_who_asks_it() {
     let house = House::open(|settings, _| {
-        drop(Administration::open_or_create(&settings.directory.path).unwrap());
+        directory::create(&settings.directory.path).unwrap();
         let file = rusqlite::Connection::open(&settings.directory.path).unwrap();
         // In this mode a writer locks readers out, as the first implementation's web server does.
         file.pragma_update(None, "journal_mode", "DELETE").unwrap();

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use jam_core::ids::UserId;
 use jam_wire::decode::Decoder;
 use jam_wire::encode::encode;
 use jam_wire::packet::{
@@ -15,7 +17,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::directory::Administration;
+use crate::directory::{self, Administration, NewToken};
 use crate::serve::{Running, start};
 use crate::settings::Settings;
 
@@ -32,6 +34,7 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
 pub(crate) struct House {
     pub(crate) running: Running,
     pub(crate) dir: TempDir,
+    accounts: Arc<dyn Administration>,
 }
 
 impl House {
@@ -46,21 +49,25 @@ impl House {
         settings.listen.http = Some("localhost:0".parse().unwrap());
         settings.listen.admin = None;
         change(&mut settings, &dir);
-        let mut accounts = Administration::open_or_create(&settings.directory.path).unwrap();
-        for id in ["1", "2"] {
-            accounts
-                .add_user(id, None, Some(&format!("token-{id}")))
-                .unwrap();
+        let accounts = directory::administration(&settings.directory).unwrap();
+        let users = ["1", "2"].map(|id| UserId::parse(id).unwrap());
+        for id in &users {
+            let token = NewToken::chosen(&format!("token-{id}")).unwrap();
+            accounts.add_user(id, None, &token).await.unwrap();
         }
-        accounts.add_friend("1", "2").unwrap();
+        accounts.befriend(&users[0], &users[1]).await.unwrap();
         Self {
             running: start(settings).await.unwrap(),
             dir,
+            accounts,
         }
     }
 
-    pub(crate) fn accounts(&self) -> Administration {
-        Administration::open(&self.dir.path().join("jam.db")).unwrap()
+    /// Gives a user another token.
+    pub(crate) async fn renew_token(&self, user: &str) {
+        let user = UserId::parse(user).unwrap();
+        let token = NewToken::random().unwrap();
+        assert_eq!(self.accounts.set_token(&user, &token).await, Ok(true));
     }
 
     pub(crate) async fn tcp(&self) -> TcpStream {

@@ -196,8 +196,11 @@ async fn a_foreign_file_stays_as_it_is() {
     drop(directory);
     assert_eq!(std::fs::read(jam.path()).unwrap(), before);
 
-    let mut admin = Administration::open(&jam.path()).unwrap();
-    admin.set_blocked("2", "1", true).unwrap();
+    let (one, two) = (id("1"), id("2"));
+    jam.administration()
+        .set_blocked(&two, &one, true)
+        .await
+        .unwrap();
     let mode: String = jam
         .other
         .pragma_query_value(None, "journal_mode", |row| row.get(0))
@@ -205,9 +208,9 @@ async fn a_foreign_file_stays_as_it_is() {
     assert_eq!(mode, "delete");
 
     let jam = Jam::new("wal");
-    Administration::open(&jam.path())
-        .unwrap()
-        .set_blocked("2", "1", true)
+    jam.administration()
+        .set_blocked(&two, &one, true)
+        .await
         .unwrap();
     jam.run("PRAGMA wal_checkpoint"); // the owner's business, and nothing is in its way
 }
@@ -251,13 +254,16 @@ async fn a_new_directory() {
     let path = dir.path().join("jam.db");
     let directory = SqliteDirectory::open_or_create(&path).unwrap();
     assert!(account(&directory, "1").await.is_none());
-    let mut admin = Administration::open_or_create(&path).unwrap();
-    let token = admin.add_user("1", Some("Ann"), None).unwrap();
-    assert_eq!(token.len(), 64);
-    admin.add_user("2", None, Some("two")).unwrap();
-    admin.add_friend("1", "2").unwrap();
+    let accounts = administration_of(&path);
+    let token = NewToken::random().unwrap();
+    accounts
+        .add_user(&id("1"), Some("Ann"), &token)
+        .await
+        .unwrap();
+    accounts.add_user(&id("2"), None, &token).await.unwrap();
+    accounts.befriend(&id("1"), &id("2")).await.unwrap();
     std::thread::sleep(AGE);
-    assert!(token_is(&directory, "1", &token).await);
+    assert!(token_is(&directory, "1", token.expose()).await);
     assert!(friends(&directory, "1", "2").await);
     let other = Connection::open(&path).unwrap();
     let mode: String = other
@@ -282,21 +288,19 @@ async fn a_new_directory() {
     assert_eq!(strays.count(), 0, "{files:?}");
 }
 
-#[test]
-fn many_processes_may_create_the_directory_at_once() {
+#[tokio::test]
+async fn many_processes_may_create_the_directory_at_once() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("jam.db");
-    std::thread::scope(|scope| {
-        for n in 1..=8 {
-            let path = &path;
-            scope.spawn(move || {
-                let mut admin = Administration::open_or_create(path).unwrap();
-                admin.add_user(&n.to_string(), None, None).unwrap();
-            });
-        }
-    });
-    assert_eq!(
-        Administration::open(&path).unwrap().users().unwrap().len(),
-        8
-    );
+    let add = |n: u32| {
+        let accounts = administration_of(&path);
+        tokio::spawn(async move {
+            let token = NewToken::random().unwrap();
+            accounts.add_user(&id(&n.to_string()), None, &token).await
+        })
+    };
+    for added in (1..=8).map(add).collect::<Vec<_>>() {
+        added.await.unwrap().unwrap();
+    }
+    assert_eq!(inspect(&path).unwrap().accounts, 8);
 }

@@ -66,14 +66,17 @@ async fn the_commands_make_a_new_account_each_time() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("jam.db");
     let directory = SqliteDirectory::open_or_create(&path).unwrap();
-    let mut admin = Administration::open(&path).unwrap();
+    let accounts = administration_of(&path);
+    let one = id("1");
     for name in [None, Some("Ann")] {
         let mut lives = Vec::new();
         for _ in 0..2 {
-            admin.add_user("1", name, Some("the same")).unwrap();
+            let token = NewToken::chosen("the same").unwrap();
+            accounts.add_user(&one, name, &token).await.unwrap();
             std::thread::sleep(AGE);
             lives.push(life(&directory, "1").await);
-            admin.set_token("1", None).unwrap();
+            let token = NewToken::random().unwrap();
+            accounts.set_token(&one, &token).await.unwrap();
             std::thread::sleep(AGE);
             assert!(
                 lives
@@ -81,7 +84,7 @@ async fn the_commands_make_a_new_account_each_time() {
                     .unwrap()
                     .goes_on_as(&life(&directory, "1").await)
             );
-            admin.remove_user("1").unwrap();
+            accounts.remove_user(&one).await.unwrap();
         }
         assert!(!lives[0].goes_on_as(&lives[1]), "{name:?}");
     }

@@ -1,0 +1,217 @@
+//! [`Administration`]: accounts and friendships as an operator reads and changes them, for the commands and the admin API.
+//!
+//! A change says whether it changed anything, so that the same request twice is no mistake: what is there already, or
+//! gone already, is an outcome. An error is what the caller has to be told apart ([`AdministrationError`]).
+//!
+//! Invariants: every change is made whole or not at all, and no list is longer than [`PageRequest::MAX`]
+//! (`directory::tests::administration` holds every kind of database to what is written here).
+
+use std::fmt;
+use std::pin::Pin;
+
+use jam_core::ids::UserId;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use super::DirectoryError;
+
+/// Bytes of randomness in a token: 256 bits.
+const TOKEN_BYTES: usize = 32;
+
+/// What a database says once it has been waited for.
+pub type Outcome<'a, T> = Pin<Box<dyn Future<Output = Result<T, AdministrationError>> + Send + 'a>>;
+
+/// The accounts of a database, open for changes. Works with a server running on it or not, and in one.
+pub trait Administration: Send + Sync {
+    /// The users whose ids begin with `prefix`, in the database's order of ids.
+    fn users<'a>(&'a self, prefix: &'a str, page: &'a PageRequest) -> Outcome<'a, Page<User>>;
+
+    /// One user.
+    fn user<'a>(&'a self, user: &'a UserId) -> Outcome<'a, User>;
+
+    /// Adds a user. Fails if there is one with this id ([`AdministrationError::UserExists`]). Makes the database, if it is
+    /// one that the server would make by itself.
+    fn add_user<'a>(
+        &'a self,
+        user: &'a UserId,
+        name: Option<&'a str>,
+        token: &'a NewToken,
+    ) -> Outcome<'a, ()>;
+
+    /// Gives a user a token in place of the one they have. Whether it is another one.
+    fn set_token<'a>(&'a self, user: &'a UserId, token: &'a NewToken) -> Outcome<'a, bool>;
+
+    /// Removes a user and their friendships. Whether there was one.
+    fn remove_user<'a>(&'a self, user: &'a UserId) -> Outcome<'a, bool>;
+
+    /// The friends of a user in the database's order of ids, blocked ones included.
+    fn friends<'a>(&'a self, user: &'a UserId, page: &'a PageRequest) -> Outcome<'a, Page<Friend>>;
+
+    /// Makes two users friends. Whether they were not. Half a friendship is completed without lifting a block.
+    fn befriend<'a>(&'a self, a: &'a UserId, b: &'a UserId) -> Outcome<'a, bool>;
+
+    /// Ends a friendship, blocks included. Whether there was one, or half of one.
+    fn unfriend<'a>(&'a self, a: &'a UserId, b: &'a UserId) -> Outcome<'a, bool>;
+
+    /// `user` blocks a friend, or takes it back. Whether it was otherwise before.
+    fn set_blocked<'a>(
+        &'a self,
+        user: &'a UserId,
+        friend: &'a UserId,
+        blocked: bool,
+    ) -> Outcome<'a, bool>;
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// The user id.
+    pub id: String,
+    /// What people call them.
+    pub name: Option<String>,
+    /// Whether there is a token to log in with.
+    pub token: bool,
+    /// Whether pushes can be addressed.
+    pub push: bool,
+    /// How many friends there are, blocked ones included.
+    pub friends: u32,
+}
+
+/// A friend of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Friend {
+    /// The friend's user id.
+    pub id: String,
+    /// What people call them.
+    pub name: Option<String>,
+    /// The user has blocked the friend.
+    pub blocked: bool,
+    /// The friend has blocked the user.
+    pub been_blocked: bool,
+}
+
+/// Some of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// Not more than were asked for.
+    pub items: Vec<T>,
+    /// What to ask for the next ones after; `None` when there are no more.
+    pub next: Option<UserId>,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageRequest {
+    after: Option<UserId>,
+    limit: u16,
+}
+
+impl PageRequest {
+    /// Items of a page at most.
+    pub const MAX: u16 = 1000;
+
+    /// The first `limit` items whose ids come after `after`. `None` unless `limit` is 1 to [`Self::MAX`].
+    #[must_use]
+    pub fn new(after: Option<UserId>, limit: u16) -> Option<Self> {
+        (1..=Self::MAX)
+            .contains(&limit)
+            .then_some(Self { after, limit })
+    }
+
+    /// As many as there may be.
+    #[must_use]
+    pub fn after(after: Option<UserId>) -> Self {
+        let limit = Self::MAX;
+        Self { after, limit }
+    }
+
+    pub(super) fn place(&self) -> Option<&UserId> {
+        self.after.as_ref()
+    }
+
+    pub(super) fn limit(&self) -> u16 {
+        self.limit
+    }
+}
+
+/// A token for a user: at least one byte, and not more than a CONNECT carries. `Debug` prints no part of it.
+#[derive(Debug, Clone)]
+pub struct NewToken(SecretString);
+
+impl NewToken {
+    /// What a password in MQTT has at most (5.0: 1.5.6), in bytes.
+    pub const MAX_BYTES: usize = u16::MAX as usize;
+
+    /// 256 random bits in hexadecimal.
+    ///
+    /// # Errors
+    /// If the system has no randomness to give.
+    pub fn random() -> Result<Self, DirectoryError> {
+        random_token().map(|token| Self(token.into()))
+    }
+
+    /// One that somebody has chosen.
+    ///
+    /// # Errors
+    /// If nobody could log in with it.
+    pub fn chosen(token: &str) -> Result<Self, AdministrationError> {
+        let refuse = |why: &str| Err(AdministrationError::Refused(why.to_owned()));
+        match token.len() {
+            0 => refuse("an empty token lets nobody in; give another one"),
+            1..=Self::MAX_BYTES => Ok(Self(token.into())),
+            _ => refuse("a token has at most 65535 bytes; give another one"),
+        }
+    }
+
+    /// To be shown once, or to be stored.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+/// 256 random bits in hexadecimal.
+///
+/// # Errors
+/// If the system has no randomness to give.
+pub fn random_token() -> Result<String, DirectoryError> {
+    let mut bytes = [0_u8; TOKEN_BYTES];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| DirectoryError::new(format!("no randomness for a token: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Why something was not done. Nothing was changed, except perhaps if it is [`Self::Unavailable`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdministrationError {
+    /// There is no such user.
+    NoUser(UserId),
+    /// There is one already.
+    UserExists(UserId),
+    /// These two are not friends, so neither can block the other.
+    NotFriends(UserId, UserId),
+    /// It cannot be in this database, or not with what is in it; in words that say what to do.
+    Refused(String),
+    /// The database cannot be used now.
+    Unavailable(DirectoryError),
+}
+
+impl fmt::Display for AdministrationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoUser(user) => write!(f, "there is no user {user}"),
+            Self::UserExists(user) => write!(f, "user {user} exists already"),
+            Self::NotFriends(a, b) => write!(f, "{a} and {b} are not friends"),
+            Self::Refused(why) => f.write_str(why),
+            Self::Unavailable(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for AdministrationError {}
+
+impl From<DirectoryError> for AdministrationError {
+    fn from(error: DirectoryError) -> Self {
+        Self::Unavailable(error)
+    }
+}
