@@ -8,7 +8,7 @@
 //! - [`connection`]: one network connection, from packets to bytes; [`output`] holds the bytes.
 //! - [`router`]: every user's state (`user`, `session`, `mailbox`), and the wakes; [`link`] is what
 //!   others hold of a connection.
-//! - [`store`]: where messages are kept.
+//! - [`store`]: where messages are kept. [`metrics`]: what is counted.
 //!
 //! Invariants: nothing here reads a socket, a file or a clock, nothing waits, and nothing is random but
 //! the keys of hash tables. Whatever needs the time gets it as an argument.
@@ -23,6 +23,7 @@ pub mod link;
 pub mod loads;
 mod mailbox;
 pub mod message;
+pub mod metrics;
 pub mod output;
 pub mod payload;
 pub mod policy;

@@ -13,6 +13,7 @@ use std::task::Waker;
 use smallvec::SmallVec;
 
 use crate::ids::UserId;
+use crate::metrics::Path;
 use crate::policy::{Identity, Refusal};
 use crate::rate::Allowance;
 
@@ -45,7 +46,7 @@ pub enum Ticket {
 }
 
 /// What became of a packet.
-pub type Outcome = Result<(), Refusal>;
+pub type Outcome = Result<Path, Refusal>;
 
 /// Newcomers that wait for one connection at a time.
 const MAX_NOTICES: usize = 16;

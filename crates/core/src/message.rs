@@ -14,6 +14,7 @@ use jam_wire::packet::{PacketId, Publish, PublishProperties, QoS, Will};
 
 use crate::directory::Life;
 use crate::ids::UserId;
+use crate::metrics::Channel;
 use crate::time::Time;
 
 /// What a message that is held in memory costs besides what it weighs, about: its own fields, and its entry in a log.
@@ -50,6 +51,7 @@ pub(crate) struct Terms {
     pub(crate) dup: bool,
     pub(crate) retain: bool,
     pub(crate) subscription_id: Option<u32>,
+    pub(crate) channel: Channel,
 }
 
 /// Copies what is a slice of the buffer that the CONNECT came in, for the will may outlive it by far.

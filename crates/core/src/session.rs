@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, VecDeque};
 use jam_wire::packet::{PacketId, QoS};
 
 use crate::store::{OutboundState, OutboundStates, Seq, Subscription};
-use crate::time::Time;
+use crate::time::{Ticks, Time};
 
 mod subscriptions;
 #[cfg(test)]
@@ -46,6 +46,8 @@ pub(crate) struct InFlight {
     /// Its PUBLISH was sent on this connection, or will be as soon as the store has it: it counts against
     /// the client's Receive Maximum until it is complete (MQTT 5.0, section 4.9).
     pub(crate) in_window: bool,
+    /// When its message was published, if the device has been connected ever since: for the metrics.
+    published_at: Option<Ticks>,
 }
 
 impl InFlight {
@@ -122,6 +124,7 @@ impl Session {
                 flight,
                 send_state: SendState::Resend,
                 in_window: false,
+                published_at: None,
             });
         }
         Self {
@@ -171,7 +174,13 @@ impl Session {
 
     /// A message goes out for the first time, now or when the store has said so. There must be a free
     /// packet id.
-    pub(crate) fn send(&mut self, seq: Seq, qos: QoS, send_state: SendState) -> PacketId {
+    pub(crate) fn send(
+        &mut self,
+        seq: Seq,
+        qos: QoS,
+        send_state: SendState,
+        published_at: Option<Ticks>,
+    ) -> PacketId {
         let packet_id = self.free_packet_id();
         let flight = match qos {
             QoS::ExactlyOnce => OutboundState::AwaitsPubRec(seq),
@@ -182,6 +191,7 @@ impl Session {
             flight,
             send_state,
             in_window: true,
+            published_at,
         });
         packet_id
     }
@@ -290,15 +300,26 @@ impl Session {
         Some((it.packet_id, it.flight))
     }
 
-    /// PUBACK: which message it was, if any is on its way under this packet id.
-    pub(crate) fn pub_ack(&mut self, packet_id: PacketId) -> Result<Option<Seq>, WrongAck> {
+    /// When the message was published that is on its way under this packet id, if the device has been connected ever
+    /// since.
+    pub(crate) fn published_at(&self, packet_id: PacketId) -> Option<Ticks> {
+        let index = self.find(packet_id)?;
+        self.packets().in_flight[index].published_at
+    }
+
+    /// PUBACK: which message it was, if any is on its way under this packet id, and as [`Self::published_at`].
+    pub(crate) fn pub_ack(
+        &mut self,
+        packet_id: PacketId,
+    ) -> Result<Option<(Seq, Option<Ticks>)>, WrongAck> {
         let Some(index) = self.find(packet_id) else {
             return Ok(None);
         };
-        match self.packets().in_flight[index].flight {
+        let it = self.packets().in_flight[index];
+        match it.flight {
             OutboundState::AwaitsPubAck(seq) => {
                 self.packets_mut().remove(index);
-                Ok(Some(seq))
+                Ok(Some((seq, it.published_at)))
             }
             OutboundState::AwaitsPubRec(_) | OutboundState::AwaitsPubComp => Err(WrongAck),
         }
@@ -375,7 +396,7 @@ impl Session {
     pub(crate) fn disconnected(&mut self) {
         for index in 0..self.packets().in_flight.len() {
             self.packets_mut().change(index, |it| {
-                it.in_window = false;
+                (it.in_window, it.published_at) = (false, None);
                 if !it.is_due() {
                     it.send_state = SendState::Resend;
                 }

@@ -12,6 +12,9 @@ use std::ops::{Add, Sub};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+/// A tick is 2 to this power microseconds.
+const TICK_BITS: u32 = 4;
+
 /// Microseconds in a millisecond.
 const MILLI: u64 = 1000;
 
@@ -60,6 +63,12 @@ impl Time {
         u32::try_from(self.as_millis() & u64::from(u32::MAX)).expect("the higher bits are gone")
     }
 
+    /// Some of the bits, for what takes a moment and is only measured: see [`Ticks::until`].
+    #[inline]
+    pub(crate) fn ticks(self) -> Ticks {
+        Ticks(u32::try_from((self.0 >> TICK_BITS) & u64::from(u32::MAX)).expect("32 bits"))
+    }
+
     /// The first time after this one.
     #[must_use]
     pub(crate) fn next(self) -> Self {
@@ -70,6 +79,19 @@ impl Time {
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A moment in 32 bits: to 16 microseconds, and it comes round after nineteen hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticks(u32);
+
+impl Ticks {
+    /// How long it is until then, if that is less than nine hours; zero if another thread has read the clock earlier.
+    #[inline]
+    pub(crate) fn until(self, now: Time) -> Duration {
+        let ticks = now.ticks().0.wrapping_sub(self.0).cast_signed();
+        Duration::from_micros(u64::try_from(ticks).unwrap_or(0) << TICK_BITS)
     }
 }
 

@@ -15,6 +15,7 @@ use super::{Connection, End, Newcomer, Phase, Progress};
 use crate::directory::{LifeFact, Question};
 use crate::ids::ClientId;
 use crate::message::detach_will;
+use crate::metrics::ConnectOutcome;
 use crate::policy::{Identity, Refusal, Stop};
 use crate::router::AttachOptions;
 use crate::time::Time;
@@ -91,6 +92,9 @@ impl Connection {
         );
         if !is_taken(&bare(success), &connect) {
             // A client that takes no CONNACK at all displaces nobody.
+            self.router
+                .metrics()
+                .connected(ConnectOutcome::Protocol, Some(connect.version));
             self.end(Some(shortened(&connect.client_id)), End::NoRoomForConnAck);
             return Progress::Ready;
         }
@@ -141,6 +145,9 @@ impl Connection {
                 return true;
             }
         };
+        self.router
+            .metrics()
+            .connected(ConnectOutcome::Accepted, Some(connect.version));
         let properties = self.offer(connect, session_expiry);
         let session_present = attached.session_present;
         let conn_ack = Packet::ConnAck(Box::new(ConnAck {
@@ -222,6 +229,9 @@ impl Connection {
             self.push_bare(connect, refusal.reason, refusal.return_code);
         }
         let client = shortened(&connect.client_id);
+        self.router
+            .metrics()
+            .connect_refused(refusal, connect.version);
         self.end(Some(client), End::Refused(refusal.clone()));
     }
 
@@ -244,6 +254,9 @@ impl Connection {
     fn deny(&mut self, connect: &Connect, reason: ReasonCode, return_code: ConnectReturnCode) {
         self.push_bare(connect, reason, return_code);
         let client = shortened(&connect.client_id);
+        self.router
+            .metrics()
+            .connected(ConnectOutcome::Protocol, Some(connect.version));
         self.end(Some(client), End::Denied(reason));
     }
 

@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 use jam_wire::ReasonCode;
 use jam_wire::packet::{Ack, Packet, PacketId, QoS};
 
+use crate::metrics::{Metrics, Path};
+use crate::time::{Ticks, Time};
+
 /// The queue of acknowledgements.
 #[derive(Default)]
 pub(super) struct Acknowledgements {
@@ -25,7 +28,27 @@ pub(super) struct Place {
     /// Whether it was received on an earlier connection: then the session says what has become of it.
     pub(super) is_repeated: bool,
     /// `None` until it is known.
-    outcome: Option<ReasonCode>,
+    outcome: Option<(ReasonCode, Path)>,
+    /// When it came.
+    came: Ticks,
+}
+
+impl Place {
+    /// The acknowledgement that leaves from here.
+    fn packet(&self, reason: ReasonCode) -> Packet {
+        let ack = Ack::with_reason(self.packet_id, reason);
+        match self.qos {
+            QoS::ExactlyOnce => Packet::PubRec(ack),
+            QoS::AtMostOnce | QoS::AtLeastOnce => Packet::PubAck(ack),
+        }
+    }
+
+    /// A message that was taken is answered.
+    fn count(&self, reason: ReasonCode, path: Path, metrics: &Metrics, now: Time) {
+        if !reason.is_error() && !self.is_repeated {
+            metrics.answered(path, self.came.until(now));
+        }
+    }
 }
 
 impl Acknowledgements {
@@ -61,21 +84,22 @@ impl Acknowledgements {
     }
 
     /// A PUBLISH takes the last place; its number.
-    pub(super) fn push(&mut self, packet_id: PacketId, qos: QoS) -> u64 {
-        self.push_place(packet_id, qos, false)
+    pub(super) fn push(&mut self, packet_id: PacketId, qos: QoS, now: Time) -> u64 {
+        self.push_place(packet_id, qos, false, now)
     }
 
     /// A PUBLISH of QoS 2 that an earlier connection has received takes the last place; its number.
-    pub(super) fn push_repeated(&mut self, packet_id: PacketId) -> u64 {
-        self.push_place(packet_id, QoS::ExactlyOnce, true)
+    pub(super) fn push_repeated(&mut self, packet_id: PacketId, now: Time) -> u64 {
+        self.push_place(packet_id, QoS::ExactlyOnce, true, now)
     }
 
-    fn push_place(&mut self, packet_id: PacketId, qos: QoS, is_repeated: bool) -> u64 {
+    fn push_place(&mut self, packet_id: PacketId, qos: QoS, is_repeated: bool, now: Time) -> u64 {
         self.queue.push_back(Place {
             packet_id,
             qos,
             is_repeated,
             outcome: None,
+            came: now.ticks(),
         });
         self.first + self.queue.len() as u64 - 1
     }
@@ -86,9 +110,9 @@ impl Acknowledgements {
     }
 
     /// The outcome of the PUBLISH with this number.
-    pub(super) fn settle(&mut self, number: u64, outcome: ReasonCode) {
+    pub(super) fn settle(&mut self, number: u64, outcome: ReasonCode, path: Path) {
         if let Some(index) = self.index(number) {
-            self.queue[index].outcome = Some(outcome);
+            self.queue[index].outcome = Some((outcome, path));
         }
     }
 
@@ -98,13 +122,11 @@ impl Acknowledgements {
     }
 
     /// The next acknowledgement, if its outcome is known.
-    pub(super) fn pop(&mut self) -> Option<Packet> {
+    pub(super) fn pop(&mut self, metrics: &Metrics, now: Time) -> Option<Packet> {
         let first = self.queue.front()?;
-        let ack = Ack::with_reason(first.packet_id, first.outcome?);
-        let packet = match first.qos {
-            QoS::ExactlyOnce => Packet::PubRec(ack),
-            QoS::AtMostOnce | QoS::AtLeastOnce => Packet::PubAck(ack),
-        };
+        let (reason, path) = first.outcome?;
+        let packet = first.packet(reason);
+        first.count(reason, path, metrics, now);
         self.queue.pop_front();
         self.first += 1;
         Some(packet)
@@ -119,6 +141,12 @@ mod tests {
         PacketId::new(id).unwrap()
     }
 
+    const NOW: Time = Time::from_millis(1);
+
+    fn pop(acknowledgements: &mut Acknowledgements) -> Option<Packet> {
+        acknowledgements.pop(&Metrics::default(), NOW)
+    }
+
     fn pub_ack(packet_id: u16) -> Packet {
         Packet::PubAck(Ack::success(id(packet_id)))
     }
@@ -126,40 +154,43 @@ mod tests {
     #[test]
     fn they_leave_in_the_order_of_the_publishes() {
         let mut acknowledgements = Acknowledgements::default();
-        let one = acknowledgements.push(id(1), QoS::AtLeastOnce);
-        let two = acknowledgements.push(id(2), QoS::AtLeastOnce);
-        acknowledgements.settle(two, ReasonCode::Success);
-        assert_eq!(acknowledgements.pop(), None);
-        acknowledgements.settle(one, ReasonCode::Success);
-        assert_eq!(acknowledgements.pop(), Some(pub_ack(1)));
-        assert_eq!(acknowledgements.pop(), Some(pub_ack(2)));
-        assert_eq!((acknowledgements.pop(), acknowledgements.left()), (None, 2));
+        let one = acknowledgements.push(id(1), QoS::AtLeastOnce, NOW);
+        let two = acknowledgements.push(id(2), QoS::AtLeastOnce, NOW);
+        acknowledgements.settle(two, ReasonCode::Success, Path::Grace);
+        assert_eq!(pop(&mut acknowledgements), None);
+        acknowledgements.settle(one, ReasonCode::Success, Path::Grace);
+        assert_eq!(pop(&mut acknowledgements), Some(pub_ack(1)));
+        assert_eq!(pop(&mut acknowledgements), Some(pub_ack(2)));
+        assert_eq!(
+            (pop(&mut acknowledgements), acknowledgements.left()),
+            (None, 2)
+        );
     }
 
     #[test]
     fn an_outcome_finds_its_place_after_others_have_left() {
         let mut acknowledgements = Acknowledgements::default();
-        let one = acknowledgements.push(id(1), QoS::AtLeastOnce);
-        acknowledgements.settle(one, ReasonCode::Success);
-        let _ = acknowledgements.pop();
-        let two = acknowledgements.push(id(2), QoS::ExactlyOnce);
-        acknowledgements.settle(one, ReasonCode::QuotaExceeded);
+        let one = acknowledgements.push(id(1), QoS::AtLeastOnce, NOW);
+        acknowledgements.settle(one, ReasonCode::Success, Path::Grace);
+        let _ = pop(&mut acknowledgements);
+        let two = acknowledgements.push(id(2), QoS::ExactlyOnce, NOW);
+        acknowledgements.settle(one, ReasonCode::QuotaExceeded, Path::Grace);
         assert_eq!(acknowledgements.get(one), None);
-        assert_eq!(acknowledgements.pop(), None);
-        acknowledgements.settle(two, ReasonCode::QuotaExceeded);
+        assert_eq!(pop(&mut acknowledgements), None);
+        acknowledgements.settle(two, ReasonCode::QuotaExceeded, Path::Grace);
         let ack = Ack::with_reason(id(2), ReasonCode::QuotaExceeded);
-        assert_eq!(acknowledgements.pop(), Some(Packet::PubRec(ack)));
+        assert_eq!(pop(&mut acknowledgements), Some(Packet::PubRec(ack)));
     }
 
     #[test]
     fn a_packet_id_is_found_among_those_of_qos_2() {
         let mut acknowledgements = Acknowledgements::default();
-        acknowledgements.push(id(7), QoS::AtLeastOnce);
+        acknowledgements.push(id(7), QoS::AtLeastOnce, NOW);
         assert!(!acknowledgements.awaits_pub_rec(id(7)));
         assert_eq!(acknowledgements.through_pub_rec(id(7)), 0);
-        let number = acknowledgements.push_repeated(id(7));
+        let number = acknowledgements.push_repeated(id(7), NOW);
         assert!(acknowledgements.get(number).unwrap().is_repeated);
-        acknowledgements.push(id(8), QoS::AtLeastOnce);
+        acknowledgements.push(id(8), QoS::AtLeastOnce, NOW);
         assert!(acknowledgements.awaits_pub_rec(id(7)));
         assert_eq!(acknowledgements.through_pub_rec(id(7)), 2);
         let counts = (acknowledgements.len(), acknowledgements.len_of_qos1());

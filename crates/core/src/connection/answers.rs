@@ -7,9 +7,11 @@ use jam_wire::packet::{Packet, PacketId, Publish, QoS, Version};
 use super::established::Established;
 use super::replies::ReservedReply;
 use crate::link::{Outcome, Responder, Ticket};
+use crate::metrics::{Channel, Path};
 use crate::output::Output;
 use crate::policy::{Refusal, refusals};
 use crate::router::Router;
+use crate::time::Time;
 use crate::user::Origin;
 
 impl Established {
@@ -19,6 +21,7 @@ impl Established {
         outcomes: Vec<(Ticket, Outcome)>,
         router: &Router,
         output: &mut Output,
+        now: Time,
     ) {
         for (ticket, outcome) in outcomes {
             match ticket {
@@ -26,7 +29,7 @@ impl Established {
                 Ticket::Answer(number) => self.replies.settle(number),
             }
         }
-        self.acknowledge(output);
+        self.acknowledge(router, output, now);
         while let Some(packet) = self.replies.pop(self.acknowledgements.left()) {
             self.has_mail |= self.gate.replied(&packet);
             self.push(&packet, output);
@@ -52,11 +55,13 @@ impl Established {
                 outcome = Err(refusals::STORE);
             }
         }
-        let reason = outcome
-            .as_ref()
-            .map_or_else(|refusal| refusal.reason, |()| ReasonCode::Success);
-        self.acknowledgements.settle(number, reason);
+        let (reason, path) = match &outcome {
+            Ok(path) => (ReasonCode::Success, *path),
+            Err(refusal) => (refusal.reason, Path::Disk),
+        };
+        self.acknowledgements.settle(number, reason, path);
         if let Err(refusal) = outcome {
+            router.metrics().refused(&refusal);
             self.note_refusal(&refusal);
             self.tell(&refusal, Some(packet_id.get()), output);
             self.forget_refused(packet_id, qos, router);
@@ -72,12 +77,17 @@ impl Established {
     }
 
     /// Nobody is kept out by a store that can keep nothing.
-    pub(super) fn connack_without_store(&mut self, router: &Router, output: &mut Output) {
+    pub(super) fn connack_without_store(
+        &mut self,
+        router: &Router,
+        output: &mut Output,
+        now: Time,
+    ) {
         if self.gate.connack_sent() || router.can_store() {
             return;
         }
         self.replies.settle_first();
-        self.settle(Vec::new(), router, output);
+        self.settle(Vec::new(), router, output, now);
     }
 
     /// A reply that leaves when what it waits for is done.
@@ -95,21 +105,31 @@ impl Established {
         (reply, Responder::new(self.link.clone(), ticket))
     }
 
-    pub(super) fn acknowledge(&mut self, output: &mut Output) {
-        while let Some(packet) = self.acknowledgements.pop() {
+    pub(super) fn acknowledge(&mut self, router: &Router, output: &mut Output, now: Time) {
+        while let Some(packet) = self.acknowledgements.pop(router.metrics(), now) {
             self.push(&packet, output);
         }
     }
 
     /// A publish of QoS 1 or 2 takes its place in the order of acknowledgements: its number.
-    pub(super) fn take_place(&mut self, publish: &Publish) -> Option<u64> {
+    pub(super) fn take_place(&mut self, publish: &Publish, now: Time) -> Option<u64> {
         let packet_id = publish.packet_id?;
-        Some(self.acknowledgements.push(packet_id, publish.qos))
+        Some(self.acknowledgements.push(packet_id, publish.qos, now))
     }
 
     /// Refuses a publish: the error, then the acknowledgement as its QoS requires. In 5.0 a PUBREC with
     /// an error ends the exchange; in 3.1.1 a PUBREL follows, so the id is remembered.
-    pub(super) fn refuse(&mut self, publish: &Publish, refusal: &Refusal, output: &mut Output) {
+    pub(super) fn refuse(
+        &mut self,
+        publish: &Publish,
+        refusal: &Refusal,
+        router: &Router,
+        output: &mut Output,
+        now: Time,
+    ) {
+        let channel = Channel::of_topic(&publish.topic);
+        router.metrics().published(channel, publish.qos, false);
+        router.metrics().refused(refusal);
         self.note_refusal(refusal);
         self.tell(refusal, publish.packet_id.map(PacketId::get), output);
         if let Some(packet_id) = publish.packet_id
@@ -119,10 +139,11 @@ impl Established {
             let rare = self.rare.get_or_insert_default();
             rare.refused.insert(packet_id);
         }
-        if let Some(place) = self.take_place(publish) {
-            self.acknowledgements.settle(place, refusal.reason);
+        if let Some(place) = self.take_place(publish, now) {
+            self.acknowledgements
+                .settle(place, refusal.reason, Path::Grace);
         }
-        self.acknowledge(output);
+        self.acknowledge(router, output, now);
     }
 
     /// Remembers the id of a QoS 2 publish until its PUBREL; what the store is to know of that. `None` if the
@@ -151,13 +172,15 @@ impl Established {
         place: Option<u64>,
         router: &Router,
         output: &mut Output,
+        now: Time,
     ) {
         match place {
             Some(number) => {
                 self.settle_publish(number, Err(refusal.clone()), router, output);
-                self.acknowledge(output);
+                self.acknowledge(router, output, now);
             }
             None => {
+                router.metrics().refused(refusal);
                 self.note_refusal(refusal);
                 self.tell(refusal, None, output);
             }

@@ -13,6 +13,7 @@ use super::refused::RefusalCount;
 use super::{Connection, Phase};
 use crate::ids::ClientId;
 use crate::link::Eviction;
+use crate::metrics::{ConnectOutcome, DisconnectReason};
 use crate::policy::{Refusal, refusals};
 use crate::time::Time;
 
@@ -54,6 +55,29 @@ pub enum End {
     Evicted(Eviction),
 }
 
+impl End {
+    /// As it is counted, of a client that had been let in.
+    fn reason(&self) -> DisconnectReason {
+        match self {
+            Self::Disconnect(_) => DisconnectReason::Client,
+            Self::Lost => DisconnectReason::Lost,
+            Self::Malformed(DecodeError::TooLarge { .. }) => DisconnectReason::TooLarge,
+            Self::Stalled => DisconnectReason::Stalled,
+            Self::KeepAlive => DisconnectReason::KeepAlive,
+            Self::Evicted(Eviction::Logout) => DisconnectReason::Logout,
+            Self::Evicted(Eviction::TakenOver) => DisconnectReason::Takeover,
+            Self::Evicted(Eviction::NotAuthorized) => DisconnectReason::Revoked,
+            Self::Evicted(Eviction::ShuttingDown) => DisconnectReason::Shutdown,
+            Self::Malformed(_)
+            | Self::ProtocolError(_)
+            | Self::Refused(_)
+            | Self::Denied(_)
+            | Self::NoRoomForConnAck
+            | Self::NoConnect => DisconnectReason::Protocol,
+        }
+    }
+}
+
 impl Connection {
     /// The socket has ended, without a DISCONNECT if none was handed in before.
     pub fn handle_closed(&mut self, now: Time) {
@@ -80,6 +104,9 @@ impl Connection {
         match &self.phase {
             Phase::Fresh(_) => {
                 self.refuse_malformed(error, version);
+                self.router
+                    .metrics()
+                    .connected(ConnectOutcome::Protocol, version);
                 self.end(None, End::Malformed(*error));
             }
             Phase::Established(_) => {
@@ -110,6 +137,7 @@ impl Connection {
                 if let Phase::Established(established) | Phase::Authorizing(established, ..) =
                     &mut self.phase
                 {
+                    self.router.metrics().refused(&refusals::LOGOUT);
                     established.tell(&refusals::LOGOUT, None, &mut self.output);
                 }
                 ReasonCode::SessionTakenOver
@@ -144,6 +172,7 @@ impl Connection {
             self.router
                 .detach(link.user(), link.id(), goodbye, expiry, now);
             let client = link.identity().client().clone();
+            self.router.metrics().disconnected(why.reason());
             self.end_after(refused, Some(client), why);
         } else if !self.closing() {
             self.end(None, why);

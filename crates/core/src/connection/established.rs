@@ -4,7 +4,7 @@
 //! `receipts`. `inbound`, `subscribing`, `answers` and `outbound` are what happens to them. Invariant: an idle
 //! connection is small, which the test in `connection/mod.rs` checks; what most clients never need is in [`RareState`].
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::refused::Refusals;
 use super::replies::Replies;
 use crate::link::{Link, Notices};
 use crate::router::Router;
+use crate::store::Seq;
 use crate::time::Time;
 use crate::user::Attached;
 
@@ -26,6 +27,8 @@ use crate::user::Attached;
 pub(super) struct Established {
     pub(super) link: Arc<Link>,
     pub(super) version: Version,
+    /// Messages from this number on come while the client is connected.
+    pub(super) live_from: Seq,
     /// What the client asked for; 0 is none.
     pub(super) keep_alive_secs: u16,
     /// In the time without what is skipped.
@@ -33,7 +36,7 @@ pub(super) struct Established {
     /// QoS 1 and 2 messages that may be on their way to the client.
     pub(super) window: u16,
     /// Bytes of a packet that the client takes, if it said so.
-    pub(super) max_packet: Option<u32>,
+    pub(super) max_packet: Option<NonZeroU32>,
     /// Something may wait for the device.
     pub(super) has_mail: bool,
     /// Whether the client asked for a session that ends with the connection.
@@ -82,10 +85,11 @@ impl Established {
         Self {
             link,
             version: connect.version,
+            live_from: attached.live_from,
             keep_alive_secs: connect.keep_alive_secs,
             last_input: awake,
             window,
-            max_packet: properties.maximum_packet_size,
+            max_packet: properties.maximum_packet_size.and_then(NonZeroU32::new),
             has_mail: false,
             ends_with_connection: properties.session_expiry_secs.unwrap_or(0) == 0,
             acknowledgements: Acknowledgements::default(),

@@ -9,6 +9,7 @@ use super::established::Established;
 use super::{Asking, Connection, End, Phase, Progress};
 use crate::directory::Answers;
 use crate::link::{Responder, Ticket};
+use crate::metrics::{Channel, Path};
 use crate::output::Output;
 use crate::policy::{Stop, refusals};
 use crate::router::Router;
@@ -36,22 +37,24 @@ impl Established {
     }
 
     /// Whether a publish is new. One whose QoS 2 id was received before is answered and not looked at.
-    fn is_new(&mut self, publish: &Publish, router: &Router) -> Result<bool, Fatal> {
+    fn is_new(&mut self, publish: &Publish, router: &Router, now: Time) -> Result<bool, Fatal> {
         let Some(packet_id) = publish.packet_id else {
             return Ok(true);
         };
         if publish.qos == QoS::ExactlyOnce {
             let rare = self.rare.as_ref();
             if rare.is_some_and(|it| it.refused.contains(packet_id)) {
-                let number = self.acknowledgements.push(packet_id, publish.qos);
-                self.acknowledgements.settle(number, ReasonCode::Success);
+                let number = self.acknowledgements.push(packet_id, publish.qos, now);
+                self.acknowledgements
+                    .settle(number, ReasonCode::Success, Path::Disk);
                 return Ok(false);
             }
             let (user, link) = (self.link.user().clone(), self.link.id());
             let again = router.with_session(&user, link, |session| session.has_received(packet_id));
             if again == Some(true) {
                 if !self.acknowledgements.awaits_pub_rec(packet_id) {
-                    let ticket = Ticket::Publish(self.acknowledgements.push_repeated(packet_id));
+                    let ticket =
+                        Ticket::Publish(self.acknowledgements.push_repeated(packet_id, now));
                     // The connection on which it came first may have ended before the store had it.
                     router.barrier(&user, Responder::new(self.link.clone(), ticket));
                 }
@@ -78,18 +81,24 @@ impl Connection {
             Packet::Publish(mut publish) => {
                 let checked = established
                     .resolve_alias(&mut publish)
-                    .and_then(|()| established.is_new(&publish, &self.router));
+                    .and_then(|()| established.is_new(&publish, &self.router, now));
                 match checked {
                     Ok(true) if self.router.may_publish(&established.link, now) => {
                         return self.authorize(established, publish, None, now);
                     }
                     Ok(true) => {
                         // Before all other rules: a flood costs no look at its payload or at the directory.
-                        established.refuse(&publish, &refusals::RATE, &mut self.output);
+                        established.refuse(
+                            &publish,
+                            &refusals::RATE,
+                            &self.router,
+                            &mut self.output,
+                            now,
+                        );
                         Ok(())
                     }
                     Ok(false) => {
-                        established.acknowledge(&mut self.output);
+                        established.acknowledge(&self.router, &mut self.output, now);
                         Ok(())
                     }
                     Err(fatal) => Err(fatal),
@@ -153,22 +162,32 @@ impl Connection {
                     };
                     origin = received;
                 }
-                let place = established.take_place(&publish);
+                let place = established.take_place(&publish, now);
+                let (channel, qos) = (Channel::from(permit.destination()), publish.qos);
                 let publisher =
                     place.map(|place| Responder::new(link.clone(), Ticket::Publish(place)));
                 let published =
                     self.router
                         .publish(permit, publish, Some(link.id()), publisher, origin, now);
+                self.router
+                    .metrics()
+                    .published(channel, qos, published.is_ok());
                 match published {
                     Ok(woken) => established.add_work(woken),
                     Err(refusal) => {
-                        established.not_appended(&refusal, place, &self.router, &mut self.output);
+                        established.not_appended(
+                            &refusal,
+                            place,
+                            &self.router,
+                            &mut self.output,
+                            now,
+                        );
                     }
                 }
                 self.phase = Phase::Established(established);
             }
             Err(Stop::Refused(refusal)) => {
-                established.refuse(&publish, &refusal, &mut self.output);
+                established.refuse(&publish, &refusal, &self.router, &mut self.output, now);
                 self.phase = Phase::Established(established);
             }
             Err(Stop::Ask(question)) => {
@@ -218,9 +237,10 @@ impl Established {
         self.write_owed_receipt(packet, router, now);
         let (user, link) = (self.link.user(), self.link.id());
         match packet {
-            Packet::PubAck(ack) => router.pub_ack(user, link, ack.packet_id)?,
+            Packet::PubAck(ack) => router.pub_ack(user, link, ack.packet_id, now)?,
             Packet::PubRec(ack) => {
-                let received = router.pub_rec(user, link, ack.packet_id, ack.reason.is_error())?;
+                let received =
+                    router.pub_rec(user, link, ack.packet_id, ack.reason.is_error(), now)?;
                 if received != PubRecOutcome::Unknown {
                     // The PUBREL is fetched, now or when the store has it.
                     self.has_mail = true;

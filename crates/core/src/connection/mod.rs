@@ -206,7 +206,13 @@ impl Connection {
                     }
                     Err(Unavailable) => {
                         let refusal = policy::without_directory(&asking.question);
-                        established.refuse(&asking.publish, &refusal, &mut self.output);
+                        established.refuse(
+                            &asking.publish,
+                            &refusal,
+                            &self.router,
+                            &mut self.output,
+                            now,
+                        );
                         self.phase = Phase::Established(established);
                         Progress::Ready
                     }
@@ -271,8 +277,8 @@ impl Connection {
             rare.notices.extend(*notices);
         }
         let had_connack = established.gate.connack_sent();
-        established.settle(outcomes, &self.router, &mut self.output);
-        established.connack_without_store(&self.router, &mut self.output);
+        established.settle(outcomes, &self.router, &mut self.output, now);
+        established.connack_without_store(&self.router, &mut self.output, now);
         if established.gate.connack_sent() && !had_connack {
             established.heard(awake); // from now on it is the client's turn
         }

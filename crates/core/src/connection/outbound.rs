@@ -1,5 +1,7 @@
 //! What a client that has been let in is sent: errors, and what waits for its device.
 
+use std::num::NonZeroU32;
+
 use bytes::Bytes;
 use jam_wire::encode;
 use jam_wire::packet::{Ack, Packet, PacketId, Publish, QoS, Version};
@@ -25,7 +27,7 @@ impl Established {
     /// Whether the client takes a packet of this size.
     pub(super) fn fits(&self, packet: &Packet) -> bool {
         self.max_packet.is_none_or(|max| {
-            encode::encoded_len(packet, self.version).is_ok_and(|len| len <= max as usize)
+            encode::encoded_len(packet, self.version).is_ok_and(|len| len <= max.get() as usize)
         })
     }
 
@@ -55,10 +57,11 @@ impl Established {
         let mut holds_loaded = false;
         let mut room = Room {
             window: self.window.into(),
+            live_from: self.live_from,
             count: BATCH,
             bytes: 0,
             can_store: router.can_store(),
-            max_packet: self.max_packet,
+            max_packet: self.max_packet.map(NonZeroU32::get),
         };
         while output.len() < OUTPUT_ENOUGH {
             room.bytes = (OUTPUT_ENOUGH - output.len()) as u64;
@@ -81,6 +84,9 @@ impl Established {
                         {
                             self.owe_receipt(&message, packet_id, router);
                         }
+                        router
+                            .metrics()
+                            .delivered(terms.channel, terms.qos, terms.dup);
                         Packet::Publish(message.to_publish(terms, self.version == Version::V5, now))
                     }
                 };

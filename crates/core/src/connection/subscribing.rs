@@ -31,6 +31,7 @@ impl Established {
                     .map_err(|refusal| refusal.reason),
             );
             if let Err(refusal) = &verdict {
+                router.metrics().refused(refusal);
                 self.note_refusal(refusal);
             }
             match verdict {

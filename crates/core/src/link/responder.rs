@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Link, LinkId, Outcome, Ticket};
+use crate::metrics::Path;
 use crate::policy::Refusal;
 
 /// Tells a client what became of one of its packets. Dropping it unused is safe: the client retransmits.
@@ -56,11 +57,16 @@ impl Responder {
     }
 
     /// What the packet waited for is done.
-    pub(crate) fn succeed(self) {
+    pub(crate) fn succeed(self, path: Path) {
         match self.0 {
-            Answers::Alone(link, ticket) => link.resolve(ticket, Ok(())),
-            Answers::Half(halves) | Answers::LesserHalf(halves) => halves.succeed(),
+            Answers::Alone(link, ticket) => link.resolve(ticket, Ok(path)),
+            Answers::Half(halves) | Answers::LesserHalf(halves) => halves.succeed(path),
         }
+    }
+
+    /// The same, and nothing had to be written for it.
+    pub(crate) fn unwritten(self) {
+        self.succeed(Path::Grace);
     }
 
     /// It cannot be done.
@@ -68,7 +74,7 @@ impl Responder {
         match self.0 {
             Answers::Alone(link, ticket) => link.resolve(ticket, Err(refusal)),
             Answers::Half(halves) => halves.resolve(Err(refusal)),
-            Answers::LesserHalf(halves) => halves.succeed(),
+            Answers::LesserHalf(halves) => halves.succeed(Path::Disk),
         }
     }
 }
@@ -78,9 +84,9 @@ impl Halves {
         self.client.lock().expect("nothing panics under this lock")
     }
 
-    fn succeed(&self) {
+    fn succeed(&self, path: Path) {
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.resolve(Ok(()));
+            self.resolve(Ok(path));
         }
     }
 

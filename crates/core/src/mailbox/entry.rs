@@ -14,6 +14,7 @@ use super::device_set::{DeviceSet, Slot};
 use super::expiry::Expiry;
 use super::senders::Number;
 use crate::message::Message;
+use crate::metrics::Channel;
 use crate::store::{RecoveredEntry, Seq};
 use crate::time::Time;
 
@@ -28,6 +29,15 @@ pub(crate) enum Kind {
     Retained,
     /// It was that, and is on its way to a device: leaves.
     Replaced,
+}
+
+impl Kind {
+    pub(crate) fn channel(self) -> Channel {
+        match self {
+            Self::Inbox => Channel::Inbox,
+            Self::Channel | Self::Retained | Self::Replaced => Channel::Own,
+        }
+    }
 }
 
 /// Who has the content of a message.

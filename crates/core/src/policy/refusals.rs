@@ -79,6 +79,14 @@ impl Refusal {
         })
         .expect("strings and a number always serialise")
     }
+
+    /// The place of its row in [`ROWS`].
+    #[must_use]
+    pub fn row(&self) -> usize {
+        let is_it = |row: &Self| row.handler == self.handler && row.slug == self.slug;
+        let found = ROWS.iter().position(is_it);
+        found.expect("every refusal is a row: tests::every_row_has_a_name_of_its_own")
+    }
 }
 
 const fn refusal(
@@ -297,3 +305,62 @@ pub const FILTER_FOREIGN: Refusal = subscribe(
     "not authorized",
     ReasonCode::NotAuthorized,
 );
+
+/// Every row, in the order of the protocol's tables.
+pub static ROWS: [Refusal; 24] = [
+    SPAM,
+    ID_MISMATCH,
+    TOKEN_FORMAT,
+    UNKNOWN_USER,
+    WRONG_TOKEN,
+    CONNECT_WITHOUT_DIRECTORY,
+    LOGOUT,
+    TOPIC_TOO_LONG,
+    TOPIC_LEVELS,
+    TOPIC_WILDCARDS,
+    TOPIC_FOREIGN,
+    PROPERTIES,
+    PAYLOAD_NOT_JSON,
+    PAYLOAD_SENDER,
+    NOT_FRIENDS,
+    NOTIFICATION_TOKEN,
+    PUBLISH_WITHOUT_DIRECTORY,
+    QUOTA,
+    RATE,
+    STORE,
+    FILTER_TOO_LONG,
+    FILTER_WILDCARDS,
+    FILTER_LEVELS,
+    FILTER_FOREIGN,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A row that is not in the list has no counter: `Refusal::row` would not find it.
+    #[test]
+    fn every_row_has_a_name_of_its_own() {
+        let names: BTreeSet<_> = ROWS
+            .iter()
+            .map(|row| (row.handler.label(), row.slug))
+            .collect();
+        assert_eq!(names.len(), ROWS.len());
+        let words = |slug: &str| {
+            slug.bytes()
+                .all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+        };
+        assert!(ROWS.iter().all(|row| words(row.slug)));
+        let consts = include_str!("refusals.rs").matches(": Refusal =").count();
+        assert_eq!(
+            consts - 1,
+            ROWS.len(),
+            "this line is one of them, and each row is in the list"
+        );
+        for (index, row) in ROWS.iter().enumerate() {
+            assert_eq!(row.row(), index);
+        }
+    }
+}

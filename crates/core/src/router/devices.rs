@@ -148,7 +148,7 @@ impl Router {
             let writes = user.keep_subscriptions(link, changes, effects);
             (outcomes, effects.write_for(client, writes))
         });
-        kept_already.into_iter().for_each(Responder::succeed);
+        kept_already.into_iter().for_each(Responder::unwritten);
         outcomes
     }
 
@@ -168,7 +168,7 @@ impl Router {
             let writes = user.keep_subscriptions(link, changes, effects);
             (existed, effects.write_for(client, writes))
         });
-        kept_already.into_iter().for_each(Responder::succeed);
+        kept_already.into_iter().for_each(Responder::unwritten);
         existed
     }
 
@@ -197,8 +197,14 @@ impl Router {
         user: &UserId,
         link: LinkId,
         packet_id: PacketId,
+        now: Time,
     ) -> Result<(), WrongAck> {
-        self.with_user(user, |user, effects| user.pub_ack(link, packet_id, effects))
+        let acknowledged =
+            self.with_user(user, |user, effects| user.pub_ack(link, packet_id, effects))?;
+        if let Some(acknowledged) = acknowledged {
+            acknowledged.count(&self.metrics, now);
+        }
+        Ok(())
     }
 
     pub(crate) fn pub_rec(
@@ -207,11 +213,16 @@ impl Router {
         link: LinkId,
         packet_id: PacketId,
         refused: bool,
+        now: Time,
     ) -> Result<PubRecOutcome, WrongAck> {
         let can_store = self.can_store();
-        self.with_user(user, |user, effects| {
+        let (outcome, acknowledged) = self.with_user(user, |user, effects| {
             user.pub_rec(link, packet_id, refused, can_store, effects)
-        })
+        })?;
+        if let Some(acknowledged) = acknowledged {
+            acknowledged.count(&self.metrics, now);
+        }
+        Ok(outcome)
     }
 
     pub(crate) fn pub_comp(
@@ -245,7 +256,7 @@ impl Router {
             let writes = id.map(|id| write(id).into_iter().collect());
             (released, effects.write_for(client, writes))
         });
-        kept_already.into_iter().for_each(Responder::succeed);
+        kept_already.into_iter().for_each(Responder::unwritten);
         released
     }
 

@@ -21,6 +21,7 @@ mod rates;
 mod receipts;
 mod rivals;
 mod shard;
+mod stocktaking;
 mod store_events;
 mod wills;
 
@@ -39,6 +40,7 @@ use crate::ids::{ClientId, UserId};
 use crate::link::{LinkId, Responder};
 use crate::loads::Loads;
 use crate::message::Message;
+use crate::metrics::Metrics;
 use crate::policy::{self, Destination, Facts, Identity, Permit, Refusal, Stop, refusals};
 use crate::source::Source;
 use crate::store::{MailboxStore, Recovered, RecoveredEntry, Seq, Sequence, Write, Writes};
@@ -58,6 +60,7 @@ pub use rivals::LONGEST_RIVAL_WAIT;
 use rivals::Rivals;
 pub use shard::{GRACE, GRACE_BYTES, SHARDS};
 use shard::{InGrace, Shard, lock};
+pub use stocktaking::Stock;
 use wills::Wills;
 pub use wills::{MAX_DUE_WILL_BYTES, MAX_DUE_WILLS};
 
@@ -118,17 +121,29 @@ pub struct Router {
     /// Connections whose sessions are new, and when the store is to be told of those at the latest.
     new_sessions: Mutex<VecDeque<(Time, UserId, LinkId)>>,
     adjustments: Arc<Adjustments>,
+    metrics: Arc<Metrics>,
     /// For what comes back here from the store.
     this: Weak<Self>,
 }
 
 impl Router {
-    /// With no user's state yet.
+    /// With no user's state yet, and numbers of its own.
     #[must_use]
     pub fn new(
         rules: Rules,
         directory: Arc<dyn Directory>,
         store: Arc<dyn MailboxStore<OnCommit>>,
+    ) -> Arc<Self> {
+        Self::with_metrics(rules, directory, store, Arc::default())
+    }
+
+    /// With no user's state yet.
+    #[must_use]
+    pub fn with_metrics(
+        rules: Rules,
+        directory: Arc<dyn Directory>,
+        store: Arc<dyn MailboxStore<OnCommit>>,
+        metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let attempts = Attempts::new(rules.failed_auth, rules.failed_auth_window);
         Arc::new_cyclic(|this| Self {
@@ -154,6 +169,7 @@ impl Router {
             loads: Loads::default(),
             new_sessions: Mutex::default(),
             adjustments: Arc::default(),
+            metrics,
             this: this.clone(),
         })
     }
@@ -168,6 +184,12 @@ impl Router {
     #[must_use]
     pub fn adjustments(&self) -> &Arc<Adjustments> {
         &self.adjustments
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     fn known<'a>(&'a self, answers: &'a Answers) -> Known<'a> {
@@ -366,7 +388,7 @@ impl Router {
             }
             Ok(Ok(effects.wake.len()))
         });
-        kept_already.into_iter().for_each(Responder::succeed);
+        kept_already.into_iter().for_each(Responder::unwritten);
         result
     }
 

@@ -10,6 +10,7 @@ use jam_wire::packet::PacketId;
 use super::Router;
 use crate::ids::UserId;
 use crate::link::Responder;
+use crate::metrics::Path;
 use crate::policy::refusals;
 use crate::store::{Completion, Seq, SessionId};
 use crate::user::{Awaits, Origin, Which};
@@ -42,7 +43,7 @@ enum Follows {
 impl Completion for OnCommit {
     fn committed(self) {
         match self.0 {
-            Follows::Respond(client) => client.succeed(),
+            Follows::Respond(client) => client.succeed(Path::Disk),
             Follows::Send {
                 router,
                 user,
@@ -61,7 +62,7 @@ impl Completion for OnCommit {
                 origin: _,
             } => {
                 if let Some(publisher) = publisher {
-                    publisher.succeed();
+                    publisher.succeed(Path::Disk);
                 }
                 if let Some(router) = router.upgrade() {
                     router.message_stored(&user, seq);

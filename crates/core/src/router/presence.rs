@@ -20,6 +20,7 @@ use super::shard::lock;
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::message::Message;
+use crate::metrics::Dropped;
 use crate::policy::Permit;
 use crate::time::{Stamp, Time};
 use crate::user::{PRESENCE, Telling, User};
@@ -128,10 +129,16 @@ impl Router {
         };
         let (sender, receiver) = permit.into_users();
         let message = Message::new(publish, sender, now);
-        self.with_user(&receiver, |user, effects| {
+        let has_room = self.with_user(&receiver, |user, effects| {
             let seq = self.numbers.next();
             user.tell_presence(seq, message, to, &self.rules.user, effects)
-        })
+        });
+        if has_room {
+            self.metrics.told_presence();
+        } else {
+            self.metrics.dropped(Dropped::Presence, 1);
+        }
+        has_room
     }
 
     /// There is something to tell about a user or to them.

@@ -14,6 +14,7 @@ use crate::directory::Life;
 use crate::ids::UserId;
 use crate::link::{LinkId, Responder};
 use crate::message::Message;
+use crate::metrics::Dropped;
 use crate::payload;
 use crate::policy::Permit;
 use crate::time::{Stamp, Time};
@@ -116,8 +117,14 @@ impl Router {
         let goes_out = goes_out.is_some_and(|link| self.takes_receipts_at_once(&owner, link));
         let mut waits = publisher.take_if(|_| !goes_out);
         // A mailbox without room drops a receipt, which nobody waits for.
-        drop(self.append(&owner, new, &mut waits, origin, now));
-        waits.or(publisher).into_iter().for_each(Responder::succeed);
+        match self.append(&owner, new, &mut waits, origin, now) {
+            Ok(_) => self.metrics.wrote_receipt(),
+            Err(_) => self.metrics.dropped(Dropped::Receipt, 1),
+        }
+        waits
+            .or(publisher)
+            .into_iter()
+            .for_each(Responder::unwritten);
     }
 
     fn takes_receipts_at_once(&self, user: &UserId, link: LinkId) -> bool {

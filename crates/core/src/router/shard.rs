@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use crate::ids::UserId;
 use crate::link::{LinkId, Responder};
 use crate::loads::{Load, LoadPermit};
+use crate::mailbox::Load as Usage;
 use crate::store::Seq;
 use crate::time::Time;
 use crate::user::{Awaits, Effects, Origin, RareEffects, User};
@@ -59,6 +60,22 @@ impl InGrace {
         let (own, other) = self.publisher.take()?.split();
         self.publisher = Some(own);
         other
+    }
+}
+
+/// What a user had before something was done, to count what has changed.
+struct Before {
+    push_pairs: usize,
+    kept: Usage,
+}
+
+impl Before {
+    #[inline]
+    fn of(user: &User) -> Self {
+        Self {
+            push_pairs: user.push_pairs(),
+            kept: user.kept(),
+        }
     }
 }
 
@@ -145,7 +162,10 @@ impl Router {
     pub(super) fn with_stored(&self, id: &UserId, what: impl FnOnce(&mut User)) {
         let hash = self.hash(id);
         let mut shard = lock(self.shard(hash));
-        what(self.entry(&mut shard.users, id, hash));
+        let user = self.entry(&mut shard.users, id, hash);
+        let before = Before::of(user);
+        what(user);
+        self.count_kept(&before, user);
     }
 
     /// Runs `what` under the lock of the user's shard. What is to be written is handed to the store
@@ -159,9 +179,9 @@ impl Router {
         let (mut guard, hash) = self.enter(id);
         let shard = &mut *guard;
         let user = self.entry(&mut shard.users, id, hash);
-        let pairs = user.push_pairs();
+        let before = Before::of(user);
         let result = what(user, &mut shard.in_grace, &mut effects);
-        let is_idle = self.note(user, pairs, &mut effects);
+        let is_idle = self.note(user, &before, &mut effects);
         self.leave(id, hash, guard, is_idle, &mut effects);
         result
     }
@@ -177,9 +197,10 @@ impl Router {
 
     /// Counts what has changed with a user; whether nothing is left that has to be remembered of them.
     #[inline(never)]
-    fn note(&self, user: &mut User, pairs_before: usize, effects: &mut Effects) -> bool {
+    fn note(&self, user: &mut User, before: &Before, effects: &mut Effects) -> bool {
         user.watch_expiry(effects);
-        self.count_push_pairs(pairs_before, user.push_pairs());
+        self.count_push_pairs(before.push_pairs, user.push_pairs());
+        self.count_kept(before, user);
         if let Some(rare) = &effects.rare {
             self.listening.change(rare.listeners);
         }
@@ -213,7 +234,7 @@ impl Router {
         if wrote {
             self.store.settle();
         }
-        acked_in_grace.into_iter().for_each(Responder::succeed);
+        acked_in_grace.into_iter().for_each(Responder::unwritten);
         self.apply(id, effects);
     }
 
@@ -225,6 +246,16 @@ impl Router {
             self.store.write(id, writes, completion);
         }
         wrote
+    }
+
+    #[inline]
+    fn count_kept(&self, before: &Before, user: &User) {
+        let now = user.kept();
+        if now.messages != before.kept.messages {
+            let messages = (now.messages as u64).wrapping_sub(before.kept.messages as u64);
+            let bytes = now.bytes.wrapping_sub(before.kept.bytes);
+            self.metrics.kept(messages, bytes);
+        }
     }
 
     fn count_push_pairs(&self, before: usize, after: usize) {
@@ -244,6 +275,7 @@ impl Router {
 
     #[inline(never)] // not between the lines that every message needs
     fn apply_rare(&self, id: &UserId, effects: RareEffects) {
+        effects.tally.count(&self.metrics);
         if let Some(link) = effects.displaced {
             drop(link.receiving());
         }
@@ -361,9 +393,9 @@ impl Router {
                     continue;
                 };
                 let mut effects = Effects::default();
-                let pairs = user.push_pairs();
+                let before = Before::of(user);
                 self.end_grace(user, &mut in_grace, &mut effects);
-                self.note(user, pairs, &mut effects);
+                self.note(user, &before, &mut effects);
                 self.write(&in_grace.user, &mut effects);
                 if effects.rare.is_some() {
                     others.push((in_grace.user, effects));

@@ -12,7 +12,8 @@ use super::Router;
 use super::shard::lock;
 use crate::directory::{Answers, LifeFact, Question};
 use crate::ids::UserId;
-use crate::policy::{Stop, refusals};
+use crate::metrics::Dropped;
+use crate::policy::{Refusal, Stop, refusals};
 use crate::store::{Seq, WillRecord, Write};
 use crate::time::Time;
 use crate::user::{DueWill, Origin, Outdated};
@@ -111,15 +112,15 @@ impl Router {
         };
         let permit = match self.authorize_publish(&due.user, &publish, answers) {
             Ok(permit) => permit,
-            Err(Stop::Refused(_)) => {
-                self.drop_will(due);
+            Err(Stop::Refused(refusal)) => {
+                self.refuse_will(due, &refusal);
                 return Ok(());
             }
             Err(Stop::Ask(question)) => return Err(question),
         };
         // Last, for the rest is gone through again with each answer; and once, also if the store gives it back.
         if !due.is_counted && !self.may_publish_will(&due.user, now) {
-            self.drop_will(due);
+            self.refuse_will(due, &refusals::RATE);
             return Ok(());
         }
         let mut due = due.clone();
@@ -134,7 +135,7 @@ impl Router {
                 self.put_back_will(due);
             }
             // A mailbox without room drops a will, which nobody waits for an answer to.
-            Err(_) => self.drop_will(&due),
+            Err(refusal) => self.refuse_will(&due, &refusal),
         }
         Ok(())
     }
@@ -166,6 +167,12 @@ impl Router {
     pub(super) fn drop_wills_of(&self, user: &UserId, up_to: Seq) {
         let dropped = lock(&self.wills).take_all_of(user, up_to);
         dropped.iter().for_each(|due| self.drop_will(due));
+    }
+
+    fn refuse_will(&self, due: &DueWill, refusal: &Refusal) {
+        self.metrics.refused(refusal);
+        self.metrics.dropped(Dropped::Will, 1);
+        self.drop_will(due);
     }
 
     fn drop_will(&self, due: &DueWill) {

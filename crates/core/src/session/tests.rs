@@ -34,8 +34,8 @@ fn subscriptions_are_by_exact_name_and_bounded() {
 #[test]
 fn an_acknowledgement_of_the_wrong_kind_is_an_error_and_changes_nothing() {
     let mut session = Session::default();
-    let one = session.send(1, QoS::AtLeastOnce, SendState::Sent);
-    let two = session.send(2, QoS::ExactlyOnce, SendState::Sent);
+    let one = session.send(1, QoS::AtLeastOnce, SendState::Sent, None);
+    let two = session.send(2, QoS::ExactlyOnce, SendState::Sent, None);
     assert_eq!(session.pub_rec(one, false, SendState::Sent), Err(WrongAck));
     assert_eq!(session.pub_comp(one), Err(WrongAck));
     assert_eq!(session.pub_ack(two), Err(WrongAck));
@@ -51,7 +51,7 @@ fn an_acknowledgement_of_the_wrong_kind_is_an_error_and_changes_nothing() {
     assert_eq!(session.on_the_way(), 2);
     assert_eq!(session.pub_comp(two), Ok(true));
     assert_eq!(session.pub_comp(two), Ok(false));
-    assert_eq!(session.pub_ack(one), Ok(Some(1)));
+    assert_eq!(session.pub_ack(one), Ok(Some((1, None))));
     assert_eq!(session.pub_ack(one), Ok(None));
     assert_eq!(session.on_the_way(), 0);
 }
@@ -59,7 +59,7 @@ fn an_acknowledgement_of_the_wrong_kind_is_an_error_and_changes_nothing() {
 #[test]
 fn a_refused_qos_2_message_is_done_with() {
     let mut session = Session::default();
-    let id = session.send(1, QoS::ExactlyOnce, SendState::Sent);
+    let id = session.send(1, QoS::ExactlyOnce, SendState::Sent, None);
     let first = Ok(PubRecOutcome::Acked(1));
     assert_eq!(session.pub_rec(id, true, SendState::Sent), first);
     let unknown = Ok(PubRecOutcome::Unknown);
@@ -73,10 +73,19 @@ fn packet_ids_skip_0_and_those_on_their_way() {
         last_packet_id: u16::MAX - 1,
         ..Session::default()
     };
-    let ids = [(); 3].map(|()| session.send(1, QoS::AtLeastOnce, SendState::Sent).get());
+    let ids = [(); 3].map(|()| {
+        session
+            .send(1, QoS::AtLeastOnce, SendState::Sent, None)
+            .get()
+    });
     assert_eq!(ids, [u16::MAX, 1, 2]);
     session.last_packet_id = u16::MAX - 1;
-    assert_eq!(session.send(1, QoS::AtLeastOnce, SendState::Sent).get(), 3);
+    assert_eq!(
+        session
+            .send(1, QoS::AtLeastOnce, SendState::Sent, None)
+            .get(),
+        3
+    );
 }
 
 proptest! {
@@ -95,7 +104,7 @@ proptest! {
                 (0 | 1, _) => {
                     seq += 1;
                     let qos = if step == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
-                    let id = session.send(seq, qos, SendState::Sent);
+                    let id = session.send(seq, qos, SendState::Sent, None);
                     prop_assert!(!ids.contains(&id));
                 }
                 (2, Some(id)) => { let _ = session.pub_ack(id); },

@@ -54,6 +54,11 @@ impl Sequence {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// No number that is still to come is smaller.
+    pub(crate) fn upcoming(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Every number up to and with `last` has been used before.
     pub fn skip_to(&self, last: u64) {
         self.0.fetch_max(last + 1, Ordering::Relaxed);

@@ -8,8 +8,32 @@ use jam_wire::packet::PacketId;
 use super::{Awaits, Device, Effects, User, Which};
 use crate::link::LinkId;
 use crate::mailbox::{Acked, Entry, Mailbox, Residence};
+use crate::metrics::{Channel, Metrics};
 use crate::session::{PubRecOutcome, SendState, WrongAck};
 use crate::store::{OutboundState, Seq, Write, Writes};
+use crate::time::{Ticks, Time};
+
+/// What is counted of an acknowledgement.
+pub(crate) struct Acknowledged {
+    channel: Channel,
+    /// When the message was published, if this is its first acknowledgement and the device was connected all the while.
+    published_at: Option<Ticks>,
+}
+
+impl Acknowledged {
+    fn of(entry: Option<&Entry>, published_at: Option<Ticks>) -> Option<Self> {
+        let entry = entry?;
+        Some(Self {
+            channel: entry.kind.channel(),
+            published_at: published_at.filter(|_| !entry.is_acknowledged()),
+        })
+    }
+
+    pub(crate) fn count(&self, metrics: &Metrics, now: Time) {
+        let after = self.published_at.map(|published| published.until(now));
+        metrics.acknowledged(self.channel, after);
+    }
+}
 
 impl User {
     /// PUBACK from a device.
@@ -18,18 +42,20 @@ impl User {
         link: LinkId,
         packet_id: PacketId,
         effects: &mut Effects,
-    ) -> Result<(), WrongAck> {
+    ) -> Result<Option<Acknowledged>, WrongAck> {
         if let Some(device) = self
             .devices
             .iter_mut()
             .find(|device| device.is_linked(link))
-            && let Some(seq) = device.session.pub_ack(packet_id)?
+            && let Some((seq, published_at)) = device.session.pub_ack(packet_id)?
         {
+            let acknowledged = Acknowledged::of(self.mailbox.get(seq), published_at);
             let writes = acked(device, &mut self.mailbox, seq, Some(packet_id), effects);
             effects.write_all(writes);
             self.was_heard_of(effects);
+            return Ok(acknowledged);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// PUBREC from a device. The PUBREL is fetched, when the store has it, or that the message is gone: after
@@ -42,11 +68,12 @@ impl User {
         refused: bool,
         can_store: bool,
         effects: &mut Effects,
-    ) -> Result<PubRecOutcome, WrongAck> {
+    ) -> Result<(PubRecOutcome, Option<Acknowledged>), WrongAck> {
         let mut devices = self.devices.iter_mut();
         let Some(device) = devices.find(|device| device.is_linked(link)) else {
-            return Ok(PubRecOutcome::Unknown);
+            return Ok((PubRecOutcome::Unknown, None));
         };
+        let published_at = device.session.published_at(packet_id);
         let is_stored = match device.session.flight(packet_id) {
             Some(OutboundState::AwaitsPubRec(seq)) => {
                 self.mailbox.get(seq).is_some_and(Entry::is_stored)
@@ -64,8 +91,9 @@ impl User {
         };
         let received = device.session.pub_rec(packet_id, refused, due)?;
         let PubRecOutcome::Acked(seq) = received else {
-            return Ok(received);
+            return Ok((received, None));
         };
+        let acknowledged = Acknowledged::of(self.mailbox.get(seq), published_at);
         let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
         if refused {
             writes.extend(end_in_flight(device, packet_id));
@@ -81,7 +109,7 @@ impl User {
             None => effects.write_all(writes),
         }
         self.was_heard_of(effects);
-        Ok(received)
+        Ok((received, acknowledged.filter(|_| !refused)))
     }
 
     /// PUBCOMP from a device.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jam_wire::packet::{PacketId, QoS};
 use smallvec::SmallVec;
 
+use super::tally::count;
 use super::{Effects, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, User, UserLimits};
 use crate::directory::{Life, LifeFact};
 use crate::ids::UserId;
@@ -91,7 +92,11 @@ impl User {
             let push = push.and_then(|rules| self.expect_ack(&message, 0, rules, effects));
             push.into_iter().for_each(|push| effects.write(push));
         }
-        if !wanted || (!kept && !self.has_room_for_ephemeral(&message, effects)) {
+        if !wanted {
+            return Ok(Appended::NotKept(retained));
+        }
+        if !kept && !self.has_room_for_ephemeral(&message, effects) {
+            effects.rare().tally.dropped += 1;
             return Ok(Appended::NotKept(retained));
         }
         // That its readers have it does not keep a retained message for devices that subscribe later.
@@ -239,6 +244,9 @@ impl User {
     pub(crate) fn purge(&mut self, up_to: Seq, from: Option<&UserId>, effects: &mut Effects) {
         let mut gone = Vec::new();
         self.mailbox.purge(up_to, from, &mut gone);
+        if !gone.is_empty() {
+            effects.rare().tally.purged += count(&gone);
+        }
         self.land_gone(&gone, effects);
         effects.all_gone(gone);
     }

@@ -55,6 +55,8 @@ pub(crate) struct Attached {
     pub(crate) unrecorded: bool,
     /// QoS 2 ids that the session has received and not released.
     pub(crate) received: u16,
+    /// Messages from this number on come while the client is connected.
+    pub(crate) live_from: Seq,
 }
 
 impl User {
@@ -93,8 +95,8 @@ impl User {
                 .new_device(client.clone(), token, effects, numbers)
                 .ok_or(NotAttached::TooManyDevices)?,
         };
+        self.change_devices(effects, |user| user.devices[index].link = Some(new.link));
         let device = &mut self.devices[index];
-        device.link = Some(new.link);
         device.token = Some(token);
         // What was too large for the last connection may not be for this one.
         device.session.cursor = 0;
@@ -126,6 +128,7 @@ impl User {
             session,
             unrecorded,
             received,
+            live_from: numbers.upcoming(),
         })
     }
 
@@ -175,7 +178,8 @@ impl User {
             self.end_session(index, Some(Eviction::TakenOver), effects, numbers);
             return None;
         }
-        if let Some(old) = device.link.take() {
+        if let Some(old) = self.change_devices(effects, |user| user.devices[index].link.take()) {
+            let device = &mut self.devices[index];
             old.evict(Eviction::TakenOver);
             effects.rare().displaced = Some(old);
             // MQTT 5.0, section 3.1.2.5: with a delay, the will of a client that is back is not sent.
@@ -212,7 +216,7 @@ impl User {
         let slot = (0..)
             .take(DeviceSet::MAX)
             .find(|slot| !taken.contains(*slot))?;
-        self.devices.push(Device {
+        let device = Device {
             client,
             slot,
             token: Some(token),
@@ -232,7 +236,8 @@ impl User {
             has_room: false,
             loaded: None,
             loading: false,
-        });
+        };
+        self.change_devices(effects, |user| user.devices.push(device));
         Some(self.devices.len() - 1)
     }
 
@@ -278,7 +283,7 @@ impl User {
         effects: &mut Effects,
         numbers: &Sequence,
     ) {
-        let mut device = self.devices.remove(index);
+        let mut device = self.change_devices(effects, |user| user.devices.remove(index));
         device.stop_listening(effects);
         effects.rare().unset.extend(device.timer());
         if let (Some(link), Some(why)) = (device.link.take(), why) {
@@ -337,8 +342,9 @@ impl User {
         else {
             return;
         };
+        self.change_devices(effects, |user| user.devices[index].link = None);
         let device = &mut self.devices[index];
-        (device.link, device.maybe_sent_now) = (None, 0);
+        device.maybe_sent_now = 0;
         if let Some(session_expiry) = session_expiry {
             device.set_session_expiry(session_expiry);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jam_wire::packet::PacketId;
 use smallvec::SmallVec;
 
+use super::tally::Tally;
 use super::{DueWill, Ended, Listeners};
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId, Responder};
@@ -45,6 +46,8 @@ pub(crate) struct RareEffects {
     pub(crate) ended: Option<Ended>,
     /// Devices that subscribe to what the server writes, more than before.
     pub(crate) listeners: Listeners,
+    /// What is to be counted.
+    pub(crate) tally: Tally,
 }
 
 /// What a user's timer is for.

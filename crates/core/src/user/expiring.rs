@@ -4,6 +4,7 @@
 //! together. It is called before a limit is checked. A connection passes by what has expired and leaves it
 //! to this.
 
+use super::tally::count;
 use super::{Alarm, Effects, User};
 use crate::time::Time;
 
@@ -16,6 +17,9 @@ impl User {
         self.end_expired_retained(now, effects);
         let mut gone = Vec::new();
         self.mailbox.expire(now, &mut gone);
+        if !gone.is_empty() {
+            effects.rare().tally.expired += count(&gone);
+        }
         effects.all_gone(gone);
     }
 

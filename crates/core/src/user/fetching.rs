@@ -16,7 +16,7 @@ use crate::message::{Message, Terms};
 use crate::output::OUTPUT_ENOUGH;
 use crate::session::{InFlight, SendState};
 use crate::store::{OutboundState, Seq, Write, Writes};
-use crate::time::Time;
+use crate::time::{Ticks, Time};
 
 /// Messages that are read from the store at once for one device.
 const LOAD_MESSAGES: usize = 64;
@@ -49,6 +49,8 @@ pub(crate) struct Fetched {
 pub(crate) struct Room {
     /// Packet ids that may be on their way.
     pub(crate) window: usize,
+    /// Messages from this number on have come while the client was connected.
+    pub(crate) live_from: Seq,
     /// Deliveries.
     pub(crate) count: usize,
     /// Bytes of those, but for the last.
@@ -153,6 +155,7 @@ impl Device {
         entry: &Entry,
         qos: QoS,
         waits: bool,
+        published_at: Option<Ticks>,
         effects: &mut Effects,
     ) -> PacketId {
         let seq = entry.seq;
@@ -162,7 +165,7 @@ impl Device {
         } else {
             SendState::Sent
         };
-        let packet_id = self.session.send(seq, qos, state);
+        let packet_id = self.session.send(seq, qos, state, published_at);
         if let Some(id) = self.id().filter(|_| waits || entry.is_stored()) {
             let flight = match qos {
                 QoS::ExactlyOnce => OutboundState::AwaitsPubRec(seq),
@@ -336,7 +339,8 @@ fn send_new(
             return Err(Halt::Wait);
         }
         let waits = stored_first == StoredFirst::PacketId;
-        let packet_id = device.put_in_flight(entry, terms.qos, waits, effects);
+        let published_at = (seq >= room.live_from).then(|| message.received_at.ticks());
+        let packet_id = device.put_in_flight(entry, terms.qos, waits, published_at, effects);
         mailbox.sent(seq, device.slot);
         if waits {
             held_up = true;
@@ -491,6 +495,7 @@ fn terms(device: &Device, entry: &Entry, message: &Message, reads: Reads, qos: Q
             && !entry.is_retained(),
         retain: entry.is_retained() || (reads.retain_as_published && message.retain),
         subscription_id: reads.subscription_id,
+        channel: entry.kind.channel(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use super::tally::count;
 use super::{Awaits, Effects, User};
 use crate::directory::{Account, Generation, Life, LifeFact};
 use crate::link::Eviction;
@@ -223,6 +224,7 @@ impl User {
         self.clear_retained(Seq::MAX, effects);
         let mut gone = Vec::new();
         self.mailbox.clear(Seq::MAX, &mut gone);
+        effects.rare().tally.ended += count(&gone);
         effects.all_gone(gone);
         while let Some(last) = self.devices.len().checked_sub(1) {
             self.devices[last].will = None;
@@ -243,6 +245,7 @@ impl User {
         self.clear_retained(up_to, effects);
         let mut gone = Vec::new();
         self.mailbox.clear(up_to, &mut gone);
+        effects.rare().tally.purged += count(&gone);
         self.land_gone(&gone, effects);
         effects.all_gone(gone);
         for index in (0..self.devices.len()).rev() {

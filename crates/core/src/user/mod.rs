@@ -23,6 +23,7 @@ mod receipts;
 mod restoring;
 mod retaining;
 mod subscribing;
+mod tally;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use smallvec::SmallVec;
 use crate::directory::Mark;
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId};
-use crate::mailbox::{Mailbox, Slot};
+use crate::mailbox::{Load, Mailbox, Slot};
 use crate::message::{ENTRY_BYTES, will_weight};
 use crate::push::PushRules;
 use crate::session::Session;
@@ -306,6 +307,12 @@ impl User {
             && self.retained.is_none()
             && self.pushes.is_none()
             && self.presence.is_idle()
+    }
+
+    /// How much is kept for them, but for what is retained.
+    #[inline]
+    pub(crate) fn kept(&self) -> Load {
+        self.mailbox.kept()
     }
 
     pub(crate) fn is_connected(&self) -> bool {

@@ -63,7 +63,7 @@ impl User {
             loading: false,
         };
         device.listen(&self.id, effects);
-        self.devices.push(device);
+        self.change_devices(effects, |user| user.devices.push(device));
         if was_connected {
             // The time that it has left does not begin anew at the next start.
             let device = self.devices.last_mut();

@@ -1,7 +1,7 @@
 //! Who may ask: whoever has one of the two tokens.
 //!
 //! `admin.token` may everything; `admin.read_token` may look, and change nothing. Without `admin.token` there is a random
-//! one in `<data>/admin-token`, which nobody but the server's own user may read.
+//! one in `<data>/admin-token`, which only the server's own user may read.
 //!
 //! Invariant: a token is compared in constant time, and is in no log, no error and no answer.
 

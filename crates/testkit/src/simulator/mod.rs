@@ -224,6 +224,9 @@ fn run_on(bench: Bench, source: &mut dyn Source, many: bool, fails: bool, steps:
     Simulator::new(bench, source, many, fails).run(steps);
 }
 
+/// Steps from one look at everything to the next, which takes as long as many of them.
+const STOCK_EVERY: usize = 512;
+
 impl<'a> Simulator<'a> {
     fn new(bench: Bench, source: &'a mut dyn Source, many: bool, fails: bool) -> Self {
         bench.directory().befriend("1", "3");
@@ -256,11 +259,15 @@ impl<'a> Simulator<'a> {
     }
 
     fn run(mut self, steps: usize) {
-        for _ in 0..steps {
+        for step in 0..steps {
             if self.step().is_none() {
                 break;
             }
+            if step % STOCK_EVERY == 0 {
+                self.take_stock();
+            }
         }
+        self.take_stock();
         self.finish();
     }
 }
@@ -300,6 +307,12 @@ impl Simulator<'_> {
         }
         self.drain();
         Some(())
+    }
+
+    /// What is counted is what there is.
+    fn take_stock(&self) {
+        let router = self.bench.router();
+        assert_eq!(router.counted_stock(), router.stocktake());
     }
 
     fn publish(&mut self, which: usize) -> Option<()> {
