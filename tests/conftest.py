@@ -20,6 +20,15 @@ def certificate(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory):
+    """A library that has a server's system calls hang: `harness/hang.c`."""
+    library = tmp_path_factory.mktemp("shim") / "hang.so"
+    source = CERTIFICATE.with_name("hang.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """TCP and WebSocket, default limits, a jam database in WAL mode."""

@@ -1,24 +1,14 @@
 """A disk that does not answer holds the threads that read from it, and nothing else: the server can be asked and ended."""
 
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from harness import Directory, Server
 from harness.packets import PUBACK, PUBLISH
 from harness.streams import Tcp
 
-SHIM = Path(__file__).parents[1] / "harness" / "hang.c"
 CONNECTIONS = "a thread that serves connections hangs"
 DIRECTORY = "the accounts database does not answer"
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    library = tmp_path_factory.mktemp("shim") / "hang.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SHIM, "-ldl"], check=True)
-    return library
 
 
 class Held(Server):

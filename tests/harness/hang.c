@@ -1,7 +1,8 @@
 /* A disk that does not answer, for one file: loaded into the server (LD_PRELOAD), it holds the threads that read the file.
  *
  * HANG_READS is the file's name without its folder. While "$HANG_FLAG" exists, pread(2) of it does not return: on all
- * threads if that file is empty, else on the first of the threads to come whose name begins with what it says. */
+ * threads if that file is empty, else on the first of the threads to come whose name begins with what it says. While
+ * "$HANG_ACCEPT" exists, accept4(2) does not return. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -63,3 +65,13 @@ ssize_t pread64(int fd, void *bytes, size_t count, off64_t offset) {
 }
 
 ssize_t pread(int fd, void *bytes, size_t count, off_t offset) { return pread64(fd, bytes, count, offset); }
+
+int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags) {
+    static int (*next)(int, struct sockaddr *, socklen_t *, int);
+    if (!next)
+        next = (int (*)(int, struct sockaddr *, socklen_t *, int))dlsym(RTLD_NEXT, "accept4");
+    const char *path = getenv("HANG_ACCEPT");
+    while (path && access(path, F_OK) == 0)
+        usleep(5000);
+    return next(fd, address, length, flags);
+}

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::{self, IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use crate::permits::{ConnectionPermit, ConnectionPermits};
 use crate::proxy_protocol::{self, HeaderError};
 use crate::threads::Threads;
 use crate::tls::Tls;
+use crate::watchdog::Asked;
 
 /// Connections that the kernel holds for us: a storm of reconnects after a restart must find room.
 const BACKLOG: i32 = 4096;
@@ -123,15 +125,16 @@ pub(crate) struct Service {
 }
 
 impl Listener {
-    /// Accepts connections until `stop` is true or its sender is gone, then closes the socket.
-    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+    /// Accepts connections until `stop` is true or its sender is gone, then closes the socket. Answers what it is asked
+    /// as long as it does.
+    pub(crate) async fn run(self, asked: Asked, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => {}
-            () = self.accept_all() => {}
+            () = self.accept_all(asked) => {}
         }
     }
 
-    async fn accept_all(&self) {
+    async fn accept_all(&self, mut asked: Asked) {
         let mut pause = FIRST_PAUSE;
         let refusals = Arc::new(Refusals::default());
         let mut trouble = AcceptTrouble::default();
@@ -139,12 +142,16 @@ impl Listener {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
                 () = trouble.over() => continue,
+                Some(ping) = asked.recv() => {
+                    let _ = ping.send(());
+                    continue;
+                }
             };
             match accepted {
                 Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
                     trouble.works = true;
-                    let vacancy = self.permits.vacancy().await;
+                    let vacancy = self.vacancy(&mut asked).await;
                     self.admit(stream, vacancy, peer.ip().to_canonical(), &refusals);
                 }
                 Err(error) if is_of_the_connection(&error) => {}
@@ -156,6 +163,17 @@ impl Listener {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LAST_PAUSE);
                 }
+            }
+        }
+    }
+
+    /// A free permit, which may take as long as connections last.
+    async fn vacancy(&self, asked: &mut Asked) -> SemaphorePermit<'_> {
+        let mut vacancy = pin!(self.permits.vacancy());
+        loop {
+            tokio::select! {
+                vacancy = &mut vacancy => return vacancy,
+                Some(ping) = asked.recv() => drop(ping.send(())),
             }
         }
     }

@@ -8,10 +8,11 @@
 //! # Layout
 //!
 //! - `sockets`: what is listened on. `stores`: what is opened and read before anything is served.
-//! - `crew`: tasks that end when they are told to. `error`: why the server cannot start.
+//! - `signals`: what they do, and what the service manager is told. `crew`: tasks that end when they are told to. `error`: why the server cannot start.
 
 mod crew;
 mod error;
+mod signals;
 mod sockets;
 mod stores;
 #[cfg(test)]
@@ -25,7 +26,6 @@ use std::time::Duration;
 use jam_core::time::Time;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin;
@@ -47,8 +47,10 @@ use crate::settings::{Proxies, Settings};
 use crate::threads::{self, Threads};
 use crate::tls::Tls;
 use crate::turns::Turns;
+use crate::watchdog::{self, Pings};
 use crew::Crew;
 pub use error::ServeError;
+pub use signals::run;
 pub use sockets::GivenSockets;
 use sockets::{Sockets, address_of};
 use stores::{Mailbox, Stores};
@@ -83,6 +85,9 @@ struct Parts {
     shared: Arc<Shared>,
     permits: Arc<ConnectionPermits>,
     threads: Arc<Threads>,
+    health: Arc<Health>,
+    /// Of the listeners.
+    pings: Vec<Pings>,
     housekeepers: Crew,
     /// What serves the `admin` address.
     admin: Crew,
@@ -159,7 +164,7 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
         tls.as_ref(),
         notifier.clone(),
     );
-    let http = Http::new(shared.clone(), threads.clone(), health);
+    let http = Http::new(shared.clone(), threads.clone(), health.clone());
     let mut listeners = Crew::on(Handle::current());
     listeners.spawn(|stop| Threads::watch(threads.clone(), stop));
     let mut admin = Crew::on(Handle::current());
@@ -167,6 +172,7 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
         let router = admin::router(access);
         admin.spawn(|stop| admin::listener::serve(socket, router, stop));
     }
+    let mut all_pings = Vec::new();
     let handshakes = tls.is_some().then(Handshakes::start).transpose();
     let with_tls = tls.clone().zip(handshakes.map_err(ServeError::Io)?);
     let Proxies {
@@ -192,7 +198,9 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
                 handshake_timeout: limits.connect_timeout,
             },
         };
-        listeners.spawn(|stop| listener.run(stop));
+        let (pings, asked) = watchdog::pings();
+        all_pings.push(pings);
+        listeners.spawn(|stop| listener.run(asked, stop));
     }
 
     say_where_pushes_go(&settings, notifier.as_deref());
@@ -214,6 +222,8 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
         shared,
         permits,
         threads,
+        health,
+        pings: all_pings,
         housekeepers,
         admin,
         listeners,
@@ -255,6 +265,8 @@ impl Running {
             shared,
             permits,
             threads,
+            health: _,
+            pings: _,
             housekeepers,
             admin,
             listeners,
@@ -301,41 +313,6 @@ async fn acknowledge(shared: &Shared, mailbox: &Mailbox) {
     let mailbox = mailbox.clone();
     let flush = tokio::task::spawn_blocking(move || mailbox.flush(FLUSH_TIMEOUT));
     let _ = flush.await.expect("waiting for the mailbox does not panic");
-}
-
-/// Runs the server until SIGTERM or SIGINT; SIGHUP reloads the TLS files.
-///
-/// A second SIGTERM or SIGINT ends the stop at once.
-///
-/// # Errors
-/// See [`start`].
-pub async fn run(settings: Settings, given: GivenSockets) -> Result<(), ServeError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Io)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Io)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Io)?;
-    let running = tokio::select! {
-        running = start_on(settings, given) => running?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-    };
-    let mut reload = JoinSet::new();
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv(), if reload.is_empty() => {
-                reload.spawn(running.reload());
-            }
-            Some(_) = reload.join_next() => {}
-        }
-    }
-    tracing::info!(connections = running.connections(), "stopping");
-    tokio::select! {
-        () = running.stop() => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 /// Starts what is done without a packet that asks for it.

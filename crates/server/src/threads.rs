@@ -160,13 +160,33 @@ impl Threads {
         }
     }
 
+    /// Whether one of those that serve connections hangs.
+    pub(crate) fn connections_hang(&self) -> bool {
+        self.connections.iter().any(Thread::is_silent)
+    }
+
+    /// Whether housekeeping does.
+    pub(crate) fn housekeeping_hangs(&self) -> bool {
+        self.housekeeping.is_silent()
+    }
+
     /// Which threads hang, if any do.
     pub(crate) fn troubles(&self) -> impl Iterator<Item = &'static str> {
-        let connections = self.connections.iter().any(Thread::is_silent);
-        let housekeeping = self.housekeeping.is_silent();
+        let connections = self.connections_hang();
+        let housekeeping = self.housekeeping_hangs();
         let connections = connections.then_some("a thread that serves connections hangs");
         let housekeeping = housekeeping.then_some("housekeeping hangs");
         connections.into_iter().chain(housekeeping)
+    }
+
+    /// One of them counts as one that hangs.
+    #[cfg(test)]
+    pub(crate) fn hang_for_test(&self, housekeeping: bool) {
+        let thread = match housekeeping {
+            true => &self.housekeeping,
+            false => &self.connections[0],
+        };
+        thread.set_silent(true);
     }
 
     /// Ends the threads and waits until they have; for ever for one that hangs.

@@ -21,6 +21,8 @@ pub struct FaultyStore {
 #[derive(Debug, Default)]
 struct State {
     holding: bool,
+    hangs: bool,
+    turns: u64,
     in_trouble: bool,
     held: Vec<OnCommit>,
     /// Appended and not removed.
@@ -41,6 +43,11 @@ impl FaultyStore {
     /// Whether appends are refused before they are tried from now on.
     pub fn trouble(&self, in_trouble: bool) {
         self.state().in_trouble = in_trouble;
+    }
+
+    /// Whether the thread that writes would hang from now on.
+    pub fn hang(&self, hangs: bool) {
+        self.state().hangs = hangs;
     }
 
     /// How many answers are held back.
@@ -144,6 +151,12 @@ impl MailboxStore<OnCommit> for FaultyStore {
             seqs.into_iter().filter_map(find).collect()
         };
         then(found);
+    }
+
+    fn turns(&self) -> Option<u64> {
+        let mut state = self.state();
+        state.turns += u64::from(!state.hangs);
+        Some(state.turns)
     }
 
     fn accepts(&self) -> bool {

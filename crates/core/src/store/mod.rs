@@ -140,6 +140,12 @@ pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
         true
     }
 
+    /// How often the thread that writes has come round, which goes on as long as it works, whether there is anything to
+    /// write or not, and whether it can be written. `None`: no thread writes.
+    fn turns(&self) -> Option<u64> {
+        None
+    }
+
     /// Has this remembered of the clocks, some time soon and at the end: the next start finds it.
     fn keep_clock(&self, record: ClockRecord);
 

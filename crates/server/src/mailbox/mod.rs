@@ -161,6 +161,11 @@ impl<C: Completion> MailboxStore<C> for SqliteMailbox<C> {
         self.shared.is_writable()
     }
 
+    /// At least one each [`writer::PROBE_INTERVAL`].
+    fn turns(&self) -> Option<u64> {
+        Some(self.shared.turns.load(Ordering::Relaxed))
+    }
+
     fn accepts(&self) -> bool {
         self.shared.accepts()
     }

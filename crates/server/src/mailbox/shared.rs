@@ -4,7 +4,7 @@
 //! is called; whatever was pushed is in `pending`, in `committing` or in the file.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,8 @@ pub(super) struct Shared<C> {
     crowded: AtomicBool,
     early: AtomicUsize,
     ending: AtomicBool,
+    /// How often the writer has come round.
+    pub(super) turns: AtomicU64,
     /// Who is told of what happens.
     pub(super) events: OnceLock<Events>,
     /// Pages that the file may have; 0 for any number.
@@ -132,6 +134,7 @@ impl<C> Shared<C> {
             crowded: AtomicBool::new(false),
             early: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
+            turns: AtomicU64::new(0),
             events: OnceLock::new(),
             #[cfg(test)]
             max_pages: AtomicUsize::new(0),

@@ -79,6 +79,7 @@ impl<C: Completion> Writer<C> {
         self.limit_log();
         let mut looked = Instant::now();
         loop {
+            self.shared.turns.fetch_add(1, Ordering::Relaxed);
             if looked.elapsed() >= PURGE_INTERVAL {
                 looked = Instant::now();
                 self.look_for_purges();
