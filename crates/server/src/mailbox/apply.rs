@@ -56,6 +56,7 @@ impl Purge {
 
 /// What the writer knows of the file besides its rows.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Applier {
     /// Up to this number, `meta` says that it may have been used.
     reserved: u64,

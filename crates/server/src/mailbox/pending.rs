@@ -45,7 +45,7 @@ pub(super) struct Op {
     call: u32,
     /// Of a message: a device has acknowledged it since.
     pub(super) acknowledged: bool,
-    /// Of a message: it is tried again, and a commit that failed may have reached the file all the same.
+    /// Of a message or a will: it is tried again, and a commit that failed may have reached the file all the same.
     pub(super) again: bool,
     /// Bytes of what it holds.
     pub(super) size: usize,
@@ -114,6 +114,12 @@ impl<C> Pending<C> {
             NO_CALL
         };
         for write in writes {
+            // The session may have ended on another thread: then nothing would ever remove it.
+            if let Write::Received(_, session, _) = &write
+                && !self.has_session(kept, *session)
+            {
+                continue;
+            }
             self.put(kept, write, call);
         }
     }
@@ -230,9 +236,10 @@ impl<C> Pending<C> {
                 Write::Received(_, session, id) if is_rejected => Write::Released(*session, *id),
                 other => other.clone(),
             };
-            let has_message = matches!(write, Write::Append(_) | Write::Retain(_));
+            let may_be_there =
+                matches!(write, Write::Append(_) | Write::Retain(_) | Write::Will(_));
             again.put(kept, write, call);
-            if has_message && let Some(last) = again.ops.last_mut() {
+            if may_be_there && let Some(last) = again.ops.last_mut() {
                 (last.acknowledged, last.again) = (op.acknowledged, true);
             }
         }
@@ -337,10 +344,7 @@ impl<C> Pending<C> {
                 self.subscription((session, topic.as_str().into()), write, call);
             }
             Write::Received(_, session, id) => {
-                // The session may have ended on another thread: then nothing would ever remove it.
-                if self.has_session(kept, session) {
-                    self.packet(PacketKey::received(session, id), write, call);
-                }
+                self.packet(PacketKey::received(session, id), write, call);
             }
             Write::InFlight(session, id, _) => {
                 self.packet(PacketKey::in_flight(session, id), write, call);
@@ -445,13 +449,17 @@ impl<C> Pending<C> {
         if let Some(before) = before {
             let op = &self.ops[before as usize];
             if let Some(Write::Append(_) | Write::Retain(_)) = &op.write {
-                let call = op.call as usize;
+                let (of, again) = (op.call as usize, op.again);
                 self.supersede(Some(before));
                 self.by_seq.remove(&seq);
-                if let Some(call) = self.calls.get_mut(call)
-                    && call.lone
+                if let Some(of) = self.calls.get_mut(of)
+                    && of.lone
                 {
-                    self.early.extend(call.completion.take());
+                    self.early.extend(of.completion.take());
+                }
+                if again {
+                    self.by_seq.insert(seq, at);
+                    self.add(Write::Remove(seq), call);
                 }
                 return;
             }
@@ -513,8 +521,11 @@ impl<C> Pending<C> {
             .get(call as usize)
             .is_some_and(|call| call.refusable);
         if !may_be_refused && let Some(before) = self.by_will.remove(&id) {
+            let again = self.ops[before as usize].again;
             self.supersede(Some(before));
-            return;
+            if !again {
+                return;
+            }
         }
         self.add(write, call);
     }

@@ -309,12 +309,14 @@ impl<C: Completion> Writer<C> {
             return;
         };
         asked.retain(|purge| !self.purged.contains(purge));
+        self.seen = version;
         for purge in asked {
             if self.purge(&purge) {
                 self.purged.push(purge);
+            } else {
+                self.seen = -1;
             }
         }
-        self.seen = version;
         if !self.purged.is_empty() && !self.is_failing() {
             let batch = self.shared.take();
             self.write(batch);

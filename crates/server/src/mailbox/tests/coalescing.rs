@@ -142,6 +142,18 @@ fn the_last_record_of_a_session_counts_and_its_end_drops_it() {
     );
 }
 
+/// What it leaves is not looked for among too many: then it is written, and deleted.
+#[test]
+fn the_end_of_a_session_is_written_when_much_waits() {
+    let flight = Write::InFlight(9, id(4), OutboundState::AwaitsPubAck(1));
+    let session = vec![Write::Session(record(9)), flight];
+    let much = (1..2000).map(append).collect();
+    let end = vec![Write::EndSession(9)];
+    let (left, ..) = push(&Kept::default(), vec![session, much, end]);
+    assert_eq!(left[0], "InFlight(9, 4, AwaitsPubAck(1))");
+    assert_eq!(left.last().unwrap(), "EndSession(9)");
+}
+
 #[test]
 fn a_refused_call_takes_nothing_of_earlier_calls_with_it() {
     // The id is released and used again for a message that cannot be kept.
@@ -233,6 +245,53 @@ fn what_a_failed_commit_was_to_delete_is_deleted_when_it_is_tried_again() {
     );
 }
 
+/// The same of what it was to add: a message that was not refused, and a will.
+#[test]
+fn what_a_failed_commit_may_have_added_is_deleted_when_it_goes() {
+    let mut kept = Kept::default();
+    let mut due = will("/1/inbox");
+    due.id = 7;
+    let mut failed = Pending::<Told>::default();
+    let call = [Write::Unretain(3), append(6)];
+    failed.push(&kept, call.into_iter().collect(), None);
+    let call = [Write::Will(Box::new(due))];
+    failed.push(&kept, call.into_iter().collect(), None);
+    let calls = failed.take_calls();
+    failed.note(&mut kept);
+    let (mut again, _) = failed.retry(calls, &mut kept);
+    let mut later = Pending::<Told>::default();
+    let call = [Write::Remove(6), Write::EndWill(user("1"), 7)];
+    later.push(&kept, call.into_iter().collect(), None);
+    again.absorb(&kept, later);
+    let left = again.ops.iter().filter_map(|op| op.write.as_ref());
+    let left: Vec<_> = left.map(name).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+    assert_eq!(left[..2], ["Unretain(3)", "Remove(6)"]);
+    assert!(left[2].starts_with("EndWill("), "{left:?}");
+    // The message is not found meanwhile.
+    assert!(again.removes(6));
+}
+
+/// The session is new, and its record was written again after the packet id.
+#[test]
+fn a_packet_id_that_came_while_a_commit_failed_is_kept_with_its_new_session() {
+    let kept = Kept::default();
+    let mut later = Pending::<Told>::default();
+    for write in [
+        Write::Session(record(9)),
+        Write::Received(user("7"), 9, id(4)),
+        Write::Session(record(9)),
+    ] {
+        later.push(&kept, [write].into_iter().collect(), None);
+    }
+    let mut again = Pending::default();
+    again.absorb(&kept, later);
+    let left = again.ops.iter().filter_map(|op| op.write.as_ref());
+    let mut left: Vec<_> = left.map(name).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["Received(9, 4)", "session 9 in slot 3"]);
+}
+
 /// New subscriptions are sent it already: it is tried again, and what has become of its copy meanwhile stays so.
 #[test]
 fn a_call_that_changes_what_is_retained_is_tried_again_as_a_whole() {
@@ -252,6 +311,10 @@ fn a_call_that_changes_what_is_retained_is_tried_again_as_a_whole() {
         waits_for: 4,
     };
     pending.push(&kept, [acknowledged].into_iter().collect(), None);
+    // It came while another commit failed, and then its own does, twice.
+    let mut again = Pending::default();
+    again.absorb(&kept, pending);
+    pending = again;
     for _ in 0..2 {
         let calls = pending.take_calls();
         let (again, rejected) = pending.retry(calls, &mut kept);
@@ -283,29 +346,42 @@ fn a_call_that_changes_what_is_retained_is_tried_again_as_a_whole() {
 
 #[test]
 fn a_will_is_still_due_when_what_it_became_is_refused() {
+    for is_asked in [true, false] {
+        let mut kept = Kept::default();
+        let mut pending = Pending::default();
+        let mut due = will("/1/inbox");
+        due.id = 7;
+        let call = [Write::Will(Box::new(due))];
+        pending.push(&kept, call.into_iter().collect(), None);
+        let (to, from) = sync_channel(1);
+        let becomes = [Write::EndWill(user("1"), 7), append(8)];
+        let answer = is_asked.then_some(Told(to, 1));
+        pending.push(&kept, becomes.into_iter().collect(), answer);
+        let calls = pending.take_calls();
+        let (again, rejected) = pending.retry(calls, &mut kept);
+        let left = again.ops.iter().filter_map(|op| op.write.as_ref());
+        let left: Vec<_> = left.collect();
+        assert!(matches!(left[..], [Write::Will(_)]), "{left:?}");
+        assert_eq!(rejected.len(), usize::from(is_asked));
+        assert_eq!(from.try_iter().count(), 0);
+    }
+}
+
+/// A device may have been sent it, and what is kept of that speaks of its number.
+#[test]
+fn the_number_of_what_was_refused_is_used_up() {
     let mut kept = Kept::default();
-    let mut pending = Pending::default();
-    let mut due = will("/1/inbox");
-    due.id = 7;
-    pending.push(
-        &kept,
-        [Write::Will(Box::new(due))].into_iter().collect(),
-        None,
-    );
-    let (to, from) = sync_channel(1);
-    let becomes = [Write::EndWill(user("1"), 7), append(8)]
-        .into_iter()
-        .collect();
-    pending.push(&kept, becomes, Some(Told(to, 1)));
+    let mut pending = Pending::<Told>::default();
+    pending.push(&kept, [append(8)].into_iter().collect(), None);
     let calls = pending.take_calls();
-    let (again, rejected) = pending.retry(calls, &mut kept);
-    let left: Vec<_> = again
-        .ops
-        .iter()
-        .filter_map(|op| op.write.as_ref())
-        .collect();
-    assert!(matches!(left[..], [Write::Will(_)]), "{left:?}");
-    assert_eq!((rejected.len(), from.try_iter().count()), (1, 0));
+    let (mut again, _) = pending.retry(calls, &mut kept);
+    assert!(again.is_idle());
+    assert_eq!(again.highest(), 8);
+    let mut later = Pending::default();
+    later.push(&kept, [append(9)].into_iter().collect(), None);
+    later.push(&kept, [Write::Remove(9)].into_iter().collect(), None);
+    again.absorb(&kept, later);
+    assert_eq!(again.highest(), 9);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
 
 use jam_core::directory::Life;
 use jam_core::store::{MailboxStore, OutboundState, OwnerRecord, Write};
@@ -343,7 +344,7 @@ fn messages_are_read_wherever_they_are() {
     setting.flush();
     connection.execute_batch("BEGIN IMMEDIATE").unwrap();
     setting.write([append(3), Write::Remove(1)]);
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(50));
     setting.write([append(4)]);
     setting.write([append(5)]);
     setting.write([Write::Remove(5)]);
@@ -366,20 +367,25 @@ fn an_unreadable_message_is_left_in_the_file() {
         .unwrap();
     drop(connection);
     setting.reopen();
+    let began = Instant::now();
     let loaded: Vec<_> = setting
         .load(&[1, 2, 3])
         .iter()
         .map(|(seq, _)| *seq)
         .collect();
     assert_eq!(loaded, [1, 3]);
+    // It was read again after 10 ms, and after another 20 ms.
+    assert!(began.elapsed() >= Duration::from_millis(30));
+    let acknowledged = Write::Acknowledged {
+        seq: 2,
+        waits_for: 0,
+    };
+    setting.write([acknowledged]);
     setting.write([Write::Remove(1), Write::Remove(2), Write::Remove(3)]);
-    let left: Vec<_> = setting
-        .reopen()
-        .entries
-        .iter()
-        .map(|entry| entry.seq)
-        .collect();
-    assert_eq!(left, [2]);
+    let found = setting.reopen();
+    assert_eq!(seqs(&found), [2]);
+    let left = &found.entries[0];
+    assert_eq!((left.waits_for, left.acknowledged), (1, false));
 }
 
 #[test]

@@ -26,21 +26,21 @@ enum Step {
 
 /// What the file should hold.
 #[derive(Debug, Default, PartialEq)]
-struct Model {
-    messages: BTreeMap<u64, (u32, bool)>,
+pub(super) struct Model {
+    pub(super) messages: BTreeMap<u64, (u32, bool)>,
     sessions: BTreeMap<u64, u8>,
     subscriptions: BTreeMap<(u64, String), Option<u32>>,
-    received: BTreeMap<(u64, u16), ()>,
+    pub(super) received: BTreeMap<(u64, u16), ()>,
     flights: Vec<(u64, u16, OutboundState)>,
     retained: BTreeMap<u64, String>,
     claims: BTreeSet<(u64, u64)>,
-    wills: BTreeMap<u64, String>,
+    pub(super) wills: BTreeMap<u64, String>,
     pushes: BTreeMap<(UserId, UserId), PushRecord>,
     owners: BTreeMap<UserId, OwnerRecord>,
 }
 
 impl Model {
-    fn apply(&mut self, write: &Write) {
+    pub(super) fn apply(&mut self, write: &Write) {
         match write {
             Write::Append(append) => {
                 self.messages.insert(append.seq, (append.waits_for, false));
@@ -110,7 +110,7 @@ impl Model {
         }
     }
 
-    fn of(recovered: &Found) -> Self {
+    pub(super) fn of(recovered: &Found) -> Self {
         let mut model = Self::default();
         for entry in &recovered.entries {
             model
@@ -153,14 +153,45 @@ impl Model {
         model
     }
 
+    /// Makes of a write one that the router could ask for. What it would ask for before.
+    pub(super) fn fit(&self, write: &mut Write) -> Vec<Write> {
+        // A message is no longer retained when it leaves, and only what is retained is claimed.
+        match write {
+            Write::Remove(seq) if self.retained.contains_key(seq) => {
+                *write = Write::Unretain(*seq);
+            }
+            Write::Claim(session, seq) if !self.retained.contains_key(seq) => {
+                *write = Write::EndClaim(*session, *seq);
+            }
+            _ => {}
+        }
+        match write {
+            Write::Unretain(seq) => {
+                let claims = self.claims.iter().filter(|(_, of)| of == seq);
+                let ends = claims.map(|(session, seq)| Write::EndClaim(*session, *seq));
+                ends.collect()
+            }
+            // Packet ids and subscriptions belong to a session that is known.
+            Write::Received(_, session, _)
+            | Write::InFlight(session, ..)
+            | Write::Claim(session, _)
+            | Write::Subscribe(session, _)
+                if !self.sessions.contains_key(session) =>
+            {
+                vec![Write::Session(record(*session))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// OutboundStates are in order within a session.
-    fn sorted(mut self) -> Self {
+    pub(super) fn sorted(mut self) -> Self {
         self.flights.sort_by_key(|(session, ..)| *session);
         self
     }
 }
 
-fn write() -> impl Strategy<Value = Write> {
+pub(super) fn write() -> impl Strategy<Value = Write> {
     let ids = || {
         (
             1_u64..4,
@@ -239,13 +270,14 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Numbers of messages go up; those that steps speak of are counted back from the last one. Sessions
 /// that have ended get a new number.
-struct Numbers {
+#[derive(Default)]
+pub(super) struct Numbers {
     last: u64,
     sessions: BTreeMap<u64, u64>,
 }
 
 impl Numbers {
-    fn assign(&mut self, write: &mut Write) {
+    pub(super) fn assign(&mut self, write: &mut Write) {
         match write {
             Write::Append(append) | Write::Retain(append) => {
                 self.last += 1;
@@ -297,7 +329,7 @@ proptest! {
     fn the_file_is_what_the_calls_say(steps in prop::collection::vec(step(), 1..60)) {
         let mut setting = Setting::new();
         let mut model = Model::default();
-        let mut numbers = Numbers { last: 0, sessions: BTreeMap::new() };
+        let mut numbers = Numbers::default();
         let mut asked = 0;
         let mut highest = 0;
         for step in steps.into_iter().chain([Step::Reopen]) {
@@ -305,31 +337,9 @@ proptest! {
                 Step::Write(mut writes) => {
                     for write in &mut writes {
                         numbers.assign(write);
-                        // A message is no longer retained when it leaves, and only what is retained is claimed.
-                        match write {
-                            Write::Remove(seq) if model.retained.contains_key(seq) => {
-                                *write = Write::Unretain(*seq);
-                            }
-                            Write::Claim(session, seq) if !model.retained.contains_key(seq) => {
-                                *write = Write::EndClaim(*session, *seq);
-                            }
-                            Write::Unretain(seq) => {
-                                let claims = model.claims.iter().filter(|(_, of)| of == seq);
-                                let ends = claims.map(|(session, seq)| Write::EndClaim(*session, *seq));
-                                setting.write(ends.collect::<Vec<_>>());
-                            }
-                            _ => {}
-                        }
-                        // Packet ids and subscriptions belong to a session that is known.
-                        if let Write::Received(_, session, _)
-                        | Write::InFlight(session, ..)
-                        | Write::Claim(session, _)
-                        | Write::Subscribe(session, _) = write
-                            && !model.sessions.contains_key(session)
-                        {
-                            let record = Write::Session(record(*session));
-                            model.apply(&record);
-                            setting.write([record]);
+                        for before in model.fit(write) {
+                            model.apply(&before);
+                            setting.write([before]);
                         }
                         model.apply(write);
                         match write {
