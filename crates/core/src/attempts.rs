@@ -57,6 +57,17 @@ struct Failure {
     user: u64,
 }
 
+/// What counts against a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lockout {
+    /// Failed attempts.
+    pub failures: usize,
+    /// Whether further attempts are refused.
+    pub is_locked: bool,
+    /// When the oldest of them no longer counts, which lifts a lockout.
+    pub until: Time,
+}
+
 /// There were too many failures: the attempt is refused, and its verdict is not told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyFailures;
@@ -140,6 +151,30 @@ impl Attempts {
             }
         }
         Ok(())
+    }
+
+    /// What counts against a source by now; `None`: nothing.
+    #[must_use]
+    pub fn lockout(&mut self, source: Source, now: Time) -> Option<Lockout> {
+        let is_locked = self.check(source, now).is_err();
+        let window = self.window;
+        let log = self
+            .bucket(source)
+            .iter()
+            .find(|log| log.source == source)?;
+        let first = log.failures.front()?;
+        Some(Lockout {
+            failures: log.failures.len(),
+            is_locked,
+            until: first.at + window,
+        })
+    }
+
+    /// Nothing counts against a source any more. Whether anything did.
+    pub fn forget(&mut self, source: Source) -> bool {
+        let bucket = self.bucket(source);
+        let index = bucket.iter().position(|log| log.source == source);
+        index.map(|index| bucket.swap_remove(index)).is_some()
     }
 
     fn bucket(&mut self, source: Source) -> &mut Vec<Log> {

@@ -6,16 +6,19 @@
 
 mod responder;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
+use jam_wire::packet::Version;
 use smallvec::SmallVec;
 
 use crate::ids::UserId;
 use crate::metrics::Path;
 use crate::policy::{Identity, Refusal};
 use crate::rate::Allowance;
+use crate::time::Time;
 
 pub(crate) use responder::Responder;
 
@@ -34,6 +37,8 @@ pub enum Eviction {
     NotAuthorized,
     /// The server stops: 0x8B.
     ShuttingDown,
+    /// An operator has ended it: 0x98.
+    Kicked,
 }
 
 /// Says which packet of a connection an outcome belongs to. Each kind is counted for itself.
@@ -131,11 +136,23 @@ pub struct Signals {
     woken: bool,
 }
 
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// From where.
+    pub address: IpAddr,
+    /// What it speaks.
+    pub version: Version,
+    /// When it was let in.
+    pub since: Time,
+}
+
 /// The handle of a live connection.
 #[derive(Debug)]
 pub struct Link {
     id: LinkId,
     identity: Identity,
+    peer: Peer,
     waker: Waker,
     /// What all connections of the user share; `None`: they may publish as fast as they like.
     allowance: Option<Arc<Allowance>>,
@@ -147,12 +164,14 @@ impl Link {
     pub(crate) fn new(
         id: LinkId,
         identity: Identity,
+        peer: Peer,
         waker: Waker,
         allowance: Option<Arc<Allowance>>,
     ) -> Self {
         Self {
             id,
             identity,
+            peer,
             waker,
             allowance,
             signals: Mutex::default(),
@@ -167,6 +186,10 @@ impl Link {
     /// Who was let in, and with what.
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     pub(crate) fn allowance(&self) -> Option<&Arc<Allowance>> {

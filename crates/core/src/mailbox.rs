@@ -127,6 +127,13 @@ impl Mailbox {
         self.usage.kept()
     }
 
+    /// The number of what has been kept for longest.
+    pub(crate) fn oldest(&self) -> Option<Seq> {
+        let mut entries = self.entries.iter();
+        let oldest = entries.find(|entry| entry.is_counted())?;
+        Some(oldest.seq)
+    }
+
     /// What is in memory only.
     pub(crate) fn ephemeral(&self) -> Load {
         self.usage.ephemeral()

@@ -157,6 +157,16 @@ impl Session {
         self.subscriptions.remove(topic)
     }
 
+    /// How many subscriptions there are.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// How many packet ids stand for something that the device has not acknowledged.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.packets().in_flight.len()
+    }
+
     /// How many packet ids count against the device's Receive Maximum.
     pub(crate) fn on_the_way(&self) -> usize {
         self.packets().in_window.into()

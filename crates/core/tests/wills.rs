@@ -6,6 +6,7 @@ use std::time::Duration;
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
 use jam_core::directory::Answers;
+use jam_core::ids::{ClientId, UserId};
 use jam_core::router::Rules;
 use jam_testkit::client::lasting;
 use jam_testkit::{Bench, Client, packets};
@@ -87,6 +88,14 @@ fn a_disconnect_may_ask_for_the_will() {
     }
 }
 
+/// An operator ends the connection.
+fn kick(bench: &Bench, client: &Client, ends_session: bool) {
+    let user = UserId::parse(client.user()).expect("a user id");
+    let client = ClientId::new(client.id());
+    bench.router().kick(&user, &client, ends_session);
+    bench.run();
+}
+
 #[test]
 fn whatever_else_ends_a_connection_leaves_the_will() {
     let ends: &[fn(&Bench, &Client)] = &[
@@ -99,10 +108,17 @@ fn whatever_else_ends_a_connection_leaves_the_will() {
         |bench, _| {
             bench.client("1:phone", V4).connect();
         },
+        |bench, client| kick(bench, client, false),
+        |bench, client| kick(bench, client, true),
     ];
     for version in VERSIONS {
-        for end in ends {
-            let (bench, client, friend) = pair(version, |connect| connect.keep_alive_secs = 10);
+        for (end, lasts) in ends.iter().flat_map(|end| [(end, false), (end, true)]) {
+            let (bench, client, friend) = pair(version, |connect| {
+                if lasts {
+                    lasting(connect);
+                }
+                connect.keep_alive_secs = 10;
+            });
             end(&bench, &client);
             assert!(client.is_closed());
             expect_bye(&friend);

@@ -201,6 +201,7 @@ fn at_info(why: &End) -> Option<(&'static str, Option<String>)> {
         End::ProtocolError(reason) => ("protocol error", Some(reason.to_string())),
         End::Evicted(Eviction::Logout) => ("logged out: another device has connected", None),
         End::Evicted(Eviction::NotAuthorized) => ("logged out: the token is no longer valid", None),
+        End::Evicted(Eviction::Kicked) => ("disconnected by an operator", None),
         _ => return None,
     })
 }
@@ -214,6 +215,7 @@ fn at_debug(why: &End) -> &'static str {
         End::KeepAlive => "keepalive",
         End::Stalled => "stalled",
         End::Evicted(Eviction::TakenOver) => "takeover",
+        End::Evicted(Eviction::Kicked) => "kicked",
         End::Evicted(_) => "shutdown",
         End::Refused(_) | End::Denied(_) | End::Malformed(_) | End::ProtocolError(_) => "refused",
     }

@@ -19,6 +19,7 @@ mod stores;
 pub(crate) mod tests;
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::admin;
+use crate::admin::{self, Administered, Api};
 use crate::client_log::{self, ClientLog};
 use crate::clock;
 use crate::connection::Shared;
@@ -169,7 +170,25 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
     listeners.spawn(|stop| Threads::watch(threads.clone(), stop));
     let mut admin = Crew::on(Handle::current());
     if let Some((socket, access)) = sockets.admin.zip(access) {
-        let router = admin::router(access);
+        let api = Api::new(Administered {
+            settings: settings.clone(),
+            listeners: [
+                ("mqtt", mqtt),
+                ("mqtts", mqtts),
+                ("http", http_address),
+                ("admin", admin_address),
+            ]
+            .into_iter()
+            .filter_map(|(name, address)| Some((name, address?)))
+            .collect(),
+            clock: shared.clock.clone(),
+            router: shared.router.clone(),
+            directory: shared.directory.clone(),
+            mailbox: mailbox.clone(),
+            started: Instant::now(),
+        });
+        let api = api.map_err(|error| ServeError::Io(io::Error::other(error)))?;
+        let router = admin::router(access, api);
         admin.spawn(|stop| admin::listener::serve(socket, router, stop));
     }
     let mut all_pings = Vec::new();

@@ -14,6 +14,7 @@ use super::established::Established;
 use super::{Connection, End, Newcomer, Phase, Progress};
 use crate::directory::{LifeFact, Question};
 use crate::ids::ClientId;
+use crate::link::Peer;
 use crate::message::detach_will;
 use crate::metrics::ConnectOutcome;
 use crate::policy::{Identity, Refusal, Stop};
@@ -106,8 +107,13 @@ impl Connection {
             return Progress::Displace(displaced);
         }
         let account = Question::Account(identity.user().clone());
+        let peer = Peer {
+            address: newcomer.address,
+            version: connect.version,
+            since: now,
+        };
         let waker = newcomer.waker.clone();
-        if self.accept(identity, life, &connect, waker, success, now) {
+        if self.accept(identity, life, &connect, peer, waker, success) {
             return Progress::Ready;
         }
         self.phase = Phase::Authenticating(newcomer, connect);
@@ -120,10 +126,11 @@ impl Connection {
         identity: Identity,
         life: LifeFact,
         connect: &Connect,
+        peer: Peer,
         waker: Waker,
         code: ConnectCode,
-        now: Time,
     ) -> bool {
+        let now = peer.since;
         let session_expiry = self.session_expiry(connect);
         let mut will = connect.will.clone();
         will.as_deref_mut().into_iter().for_each(detach_will);
@@ -132,6 +139,7 @@ impl Connection {
             session_expiry,
             will,
             life,
+            peer,
         };
         let (link, attached) = match self.router.attach(identity, waker, options, now) {
             Ok(attached) => attached,

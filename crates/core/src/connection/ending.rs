@@ -68,6 +68,7 @@ impl End {
             Self::Evicted(Eviction::TakenOver) => DisconnectReason::Takeover,
             Self::Evicted(Eviction::NotAuthorized) => DisconnectReason::Revoked,
             Self::Evicted(Eviction::ShuttingDown) => DisconnectReason::Shutdown,
+            Self::Evicted(Eviction::Kicked) => DisconnectReason::Kicked,
             Self::Malformed(_)
             | Self::ProtocolError(_)
             | Self::Refused(_)
@@ -145,6 +146,7 @@ impl Connection {
             Eviction::TakenOver => ReasonCode::SessionTakenOver,
             Eviction::NotAuthorized => ReasonCode::NotAuthorized,
             Eviction::ShuttingDown => ReasonCode::ServerShuttingDown,
+            Eviction::Kicked => ReasonCode::AdministrativeAction,
         };
         self.disconnect(reason, End::Evicted(why), now);
     }

@@ -10,7 +10,7 @@ use jam_wire::packet::{PacketId, RetainHandling};
 
 use crate::directory::LifeFact;
 use crate::ids::UserId;
-use crate::link::{Displaced, Link, LinkId, Responder};
+use crate::link::{Displaced, Link, LinkId, Peer, Responder};
 use crate::policy::Identity;
 use crate::session::{PubRecOutcome, Session, WrongAck};
 use crate::store::{Subscription, Write, Writes};
@@ -27,6 +27,7 @@ pub(crate) struct AttachOptions {
     pub(crate) will: Option<Box<jam_wire::packet::Will>>,
     /// Of the account that lets it in.
     pub(crate) life: LifeFact,
+    pub(crate) peer: Peer,
 }
 
 impl Router {
@@ -44,7 +45,13 @@ impl Router {
             if self.is_before_check(options.life.as_of) {
                 return Err(NotAttached::Outdated);
             }
-            let link = Arc::new(Link::new(id, identity, waker, self.allowance(user)));
+            let link = Arc::new(Link::new(
+                id,
+                identity,
+                options.peer,
+                waker,
+                self.allowance(user),
+            ));
             let has_rival = self.has_rival(user, link.identity().client());
             let attach = Attach {
                 link: link.clone(),

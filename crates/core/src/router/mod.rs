@@ -11,6 +11,7 @@
 //! their devices.
 
 mod devices;
+mod inspection;
 mod listening;
 mod lives;
 mod on_commit;
@@ -47,8 +48,10 @@ use crate::store::{MailboxStore, Recovered, RecoveredEntry, Seq, Sequence, Write
 use crate::time::{Adjustments, Time};
 use crate::user::{Alarm, Appended, Awaits, Ended, New, Origin, Outdated, User, UserLimits};
 
-pub use crate::user::Outlook;
+pub use crate::link::Peer;
+pub use crate::user::{DevicePresence, DeviceView, Kicked, MailboxView, Outlook, UserView};
 pub(crate) use devices::AttachOptions;
+pub use inspection::Which;
 use listening::Listening;
 pub use on_commit::OnCommit;
 pub use presence::DuePresence;
@@ -399,9 +402,9 @@ impl Router {
     }
 
     /// Removes what waits in a user's inbox up to and with a number, of one sender if there is `from`, as its owner or
-    /// operator asks.
-    pub fn purge(&self, user: &UserId, up_to: Seq, from: Option<&UserId>) {
-        self.with_user(user, |user, effects| user.purge(up_to, from, effects));
+    /// operator asks. How many messages that were.
+    pub fn purge(&self, user: &UserId, up_to: Seq, from: Option<&UserId>) -> usize {
+        self.with_user(user, |user, effects| user.purge(up_to, from, effects))
     }
 
     /// Takes over a message that a store has found: before [`Self::restore`], in any order, from any

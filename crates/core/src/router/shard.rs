@@ -133,8 +133,11 @@ impl Router {
 
     /// By bits in the middle of the hash: a table uses those at both ends.
     pub(super) fn shard(&self, hash: u64) -> &Mutex<Shard> {
-        let index = usize::try_from((hash >> 32) % SHARDS as u64).expect("below SHARDS");
-        &self.shards[index]
+        &self.shards[Self::shard_index(hash)]
+    }
+
+    pub(super) fn shard_index(hash: u64) -> usize {
+        usize::try_from((hash >> 32) % SHARDS as u64).expect("below SHARDS")
     }
 
     /// The user, who is there from now on.

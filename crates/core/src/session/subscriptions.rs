@@ -31,6 +31,10 @@ impl Subscriptions {
         Some(&self.list[self.place(topic)?])
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     /// Adds or replaces one; whether it is new. `None` if there is no room for a new one.
     pub(super) fn insert(&mut self, new: Subscription) -> Option<bool> {
         if let Some(place) = self.place(&new.topic) {

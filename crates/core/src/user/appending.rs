@@ -240,15 +240,23 @@ impl User {
             .extend(devices.filter_map(|device| device.link.clone()));
     }
 
-    /// What waits in the inbox leaves, of one sender if there is `from`, but for what comes after a number.
-    pub(crate) fn purge(&mut self, up_to: Seq, from: Option<&UserId>, effects: &mut Effects) {
+    /// What waits in the inbox leaves, of one sender if there is `from`, but for what comes after a number. How many
+    /// messages that are.
+    pub(crate) fn purge(
+        &mut self,
+        up_to: Seq,
+        from: Option<&UserId>,
+        effects: &mut Effects,
+    ) -> usize {
         let mut gone = Vec::new();
         self.mailbox.purge(up_to, from, &mut gone);
         if !gone.is_empty() {
             effects.rare().tally.purged += count(&gone);
         }
         self.land_gone(&gone, effects);
+        let purged = gone.len();
         effects.all_gone(gone);
+        purged
     }
 
     /// What has left is not on its way to any device any more.

@@ -6,17 +6,20 @@
 //!
 //! # Layout
 //!
-//! - [`access`]: who may ask. [`problem`]: what an error looks like.
+//! - [`access`]: who may ask. [`audit`]: what is logged of it. [`problem`]: what an error looks like.
+//! - [`api`]: the admin API.
 //! - [`listener`]: from the socket to requests, bounded in number and time.
 //!
 //! Invariant: every answer that is an error is an `application/problem+json` (RFC 9457), whoever made it
 //! (`tests::every_error_is_a_problem`).
 
 pub(crate) mod access;
+mod api;
+mod audit;
 pub(crate) mod listener;
 mod problem;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -28,6 +31,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use access::Access;
+pub(crate) use api::{Administered, Api};
 use problem::Problem;
 
 /// Bytes that the body of a request may have.
@@ -40,13 +44,15 @@ pub(crate) struct Served {
 }
 
 /// All routes of the `admin` address.
-pub(crate) fn router(access: Access) -> axum::Router {
+pub(crate) fn router(access: Access, api: Api) -> axum::Router {
     let served = Served {
         access: Arc::new(access),
     };
-    let api = axum::Router::new()
+    let (api, _) = api::routes(Arc::new(api));
+    let api = api
         .fallback(problem::not_found)
-        .layer(from_fn_with_state(served.clone(), access::require));
+        .layer(from_fn(audit::log_writes))
+        .layer(from_fn_with_state(served, access::require));
     axum::Router::new()
         .nest("/api/v1", api)
         .route("/healthz", get(|| async { "ok\n" }))
@@ -54,7 +60,6 @@ pub(crate) fn router(access: Access) -> axum::Router {
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(refuse_large))
         .layer(map_response(problem::into_problem))
-        .with_state(served)
 }
 
 /// Refuses a body that says how large it is before a byte of it is read, whatever the route would do with it.

@@ -13,10 +13,10 @@ use crate::serve::{ServeError, start};
 use crate::settings::Settings;
 
 pub(crate) const TOKEN: &str = "may-everything";
-const READ_TOKEN: &str = "may-look";
+pub(crate) const READ_TOKEN: &str = "may-look";
 
 /// Has both tokens set.
-fn with_tokens(settings: &mut Settings) {
+pub(crate) fn with_tokens(settings: &mut Settings) {
     settings.listen.admin = Some("127.0.0.1:0".parse().unwrap());
     settings.admin.token = Some(TOKEN.into());
     settings.admin.read_token = Some(READ_TOKEN.into());
@@ -29,7 +29,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
         let field = fields.find(|(field, _)| field.eq_ignore_ascii_case(name))?;
         Some(field.1)
@@ -37,7 +37,7 @@ impl Answer {
 
     /// Is an error of RFC 9457.
     #[track_caller]
-    fn is_problem(&self, status: u16) {
+    pub(crate) fn is_problem(&self, status: u16) {
         assert_eq!(self.status, status, "{} {}", self.head, self.body);
         assert_eq!(
             self.header("content-type"),
@@ -81,7 +81,7 @@ pub(crate) async fn ask(
     }
 }
 
-fn bearer(token: &str) -> String {
+pub(crate) fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 

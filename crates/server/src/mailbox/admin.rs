@@ -7,8 +7,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use jam_core::ids::UserId;
+use jam_core::store::Seq;
 use jam_core::time::Time;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::clock;
 
@@ -127,6 +128,27 @@ fn sessions(connection: &Connection, user: &UserId) -> rusqlite::Result<Vec<Sess
         })
     };
     select.query_map([user.as_str()], row)?.collect()
+}
+
+/// When messages were received, of those that are in the mailbox in `dir`.
+///
+/// # Errors
+/// If there is no mailbox, or it cannot be read.
+pub fn received_at(dir: &Path, messages: &[Seq]) -> Result<Vec<(Seq, Time)>, OpenError> {
+    let path = Files::of(dir).db;
+    let look = || -> rusqlite::Result<Vec<(Seq, Time)>> {
+        let connection = schema::open_to_read(&path)?;
+        let mut select = connection.prepare("SELECT received_at FROM message WHERE id = ?1")?;
+        let mut found = Vec::new();
+        for seq in messages {
+            let at = select
+                .query_row([rec::number(*seq)], |row| row.get(0))
+                .optional()?;
+            found.extend(rec::time(at)?.map(|at| (*seq, at)));
+        }
+        Ok(found)
+    };
+    look().map_err(|error| OpenError::sqlite(&path, &error))
 }
 
 /// How many messages wait in the inbox of `user`, of one sender if there is `from`.

@@ -29,6 +29,9 @@ use layers::Values;
 pub use layers::{DEFAULT_FILE, Flag, Sources};
 use read::Reader;
 
+/// In the place of a secret.
+pub(crate) const HIDDEN: &str = "(set, not shown)";
+
 /// Everything that can be set. All of it has been checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -246,6 +249,16 @@ impl Settings {
     #[must_use]
     pub fn to_toml(&self) -> String {
         print::to_toml(&self.values)
+    }
+
+    /// Each setting: its name, what it is, and where that comes from. Of a secret, whether it is set.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = (&'static str, &str, String)> {
+        KEYS.iter().map(|key| {
+            let entry = self.values.get(key.path);
+            let is_hidden = key.kind == Kind::Secret && !entry.text.is_empty();
+            let text = if is_hidden { HIDDEN } else { &entry.text };
+            (key.path, text, entry.origin.to_string())
+        })
     }
 
     /// The secrets that stand in a file: the setting, and the file.

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use super::HIDDEN;
 use super::keys::{KEYS, Kind};
 use super::layers::{Origin, Values};
 
@@ -27,10 +28,7 @@ pub(super) fn to_toml(values: &Values) -> String {
             ),
         }
         if key.kind == Kind::Secret && !entry.text.is_empty() {
-            write_line(
-                &mut out,
-                format_args!("# {} = \"(set, not shown)\"", key.name()),
-            );
+            write_line(&mut out, format_args!("# {} = \"{HIDDEN}\"", key.name()));
         } else {
             write_line(
                 &mut out,
