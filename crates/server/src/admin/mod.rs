@@ -7,7 +7,7 @@
 //! # Layout
 //!
 //! - [`access`]: who may ask. [`audit`]: what is logged of it. [`problem`]: what an error looks like.
-//! - [`api`]: the admin API.
+//! - [`api`]: the admin API. [`console`]: the pages that show it.
 //! - [`listener`]: from the socket to requests, bounded in number and time.
 //!
 //! Invariant: every answer that is an error is an `application/problem+json` (RFC 9457), whoever made it
@@ -16,6 +16,7 @@
 pub(crate) mod access;
 mod api;
 mod audit;
+mod console;
 pub(crate) mod listener;
 mod problem;
 #[cfg(test)]
@@ -55,6 +56,7 @@ pub(crate) fn router(access: Access, api: Api) -> axum::Router {
         .layer(from_fn_with_state(served, access::require));
     axum::Router::new()
         .nest("/api/v1", api)
+        .merge(console::routes())
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

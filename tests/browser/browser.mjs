@@ -1,0 +1,64 @@
+// Debian's Chromium, driven by playwright-core. A page that is watched fails its test for every error in its console, every
+// violation of its policy, and every request to another address.
+
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { chromium } from 'playwright-core'
+
+const require = createRequire(import.meta.url)
+const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
+const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']
+
+export const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
+const args = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+
+/** A browser with a new profile: playwright makes the folder, and removes it. */
+export const launch = () => chromium.launch({ executablePath, args })
+
+/** A page of its own context, at the console's door. `faults`: what should not have been. */
+export async function watched (browser, server, { width = 1280, height = 800, scheme = 'light' } = {}) {
+  const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, reducedMotion: 'reduce' })
+  const page = await context.newPage()
+  page.setDefaultTimeout(10_000)
+  const faults = []
+  page.on('console', (message) => { if (['error', 'warning'].includes(message.type())) faults.push(`console: ${message.text()}`) })
+  page.on('pageerror', (error) => faults.push(`error: ${error.stack}`))
+  page.on('request', (request) => { if (!request.url().startsWith(`http://${server.admin}/`)) faults.push(`request: ${request.url()}`) })
+  await page.addInitScript(() => addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => console.error(`policy: ${violatedDirective} ${blockedURI}`)))
+  await page.goto(server.console)
+  page.faults = faults
+  page.clean = () => assert.deepEqual(faults, [], `with Chromium ${browser.version()}`)
+  return page
+}
+
+export async function logIn (page, token) {
+  await page.getByLabel('Admin token').fill(token)
+  await page.getByRole('button', { name: 'Log in' }).click()
+}
+
+/** Goes to a page of the console by its address, and waits until nothing is loading there. */
+export async function go (page, hash) {
+  await page.evaluate((to) => { location.hash = to }, hash)
+  await page.locator('main h1').waitFor()
+  await page.waitForFunction(() => !document.querySelector('main .loading:not([hidden])'))
+}
+
+/** What axe finds, as one line for each element. It runs in a world of its own: the page's policy does not hold there. */
+export async function violations (page) {
+  const session = await page.context().newCDPSession(page)
+  const { frameTree } = await session.send('Page.getFrameTree')
+  const { executionContextId } = await session.send('Page.createIsolatedWorld', { frameId: frameTree.frame.id })
+  const run = async (expression) => {
+    const { result, exceptionDetails } = await session.send('Runtime.evaluate', { expression, contextId: executionContextId, awaitPromise: true, returnByValue: true })
+    assert.equal(exceptionDetails, undefined, exceptionDetails?.exception?.description)
+    return result.value
+  }
+  await run(`${axe}; 0`)
+  const found = await run(`axe.run(document, { runOnly: ${JSON.stringify(rules)} }).then(({ violations }) =>
+    violations.flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) => id + ' ' + target + ': ' + failureSummary)))`)
+  await session.detach()
+  return found
+}
+
+export const isWider = (page) => page.evaluate(() => document.documentElement.scrollWidth > innerWidth)

@@ -1,0 +1,217 @@
+// The console as an operator meets it: each case in a page of its own, against one server with a few users.
+
+import assert from 'node:assert/strict'
+import { mkdirSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { go, isWider, launch, logIn, violations, watched } from './browser.mjs'
+import { readToken, Server, sleep, token } from './server.mjs'
+
+const pictures = join(dirname(fileURLToPath(import.meta.url)), '../../docs/console')
+const pages = ['overview', 'users', 'users/1?from=3', 'users/nobody-is-called-so', 'mailboxes', 'live', 'pushes', 'lockouts', 'server', 'api', 'no-such-page']
+const secret = 'a text that an operator must never see'
+
+let server, browser, ann
+
+before(async () => {
+  server = await new Server().start()
+  for (const [id, name] of [['1', 'ann'], ['2', 'ben'], ['3', 'carla'], ['4', 'dev'], ['41', 'dora']]) await server.user(id, name)
+  for (const other of ['2', '3', '4', '41']) await server.api('PUT', `users/1/friends/${other}`)
+  await server.api('PUT', 'users/1/blocks/3')
+  ann = await server.client('1')
+  for (let sent = 0; sent < 5; sent++) await server.write(ann, '1', '2', secret)
+  await server.write(ann, '1', '4', secret)
+  browser = await launch()
+})
+
+after(async () => {
+  await browser?.close()
+  ann?.end(true)
+  await server?.stop()
+})
+
+const inside = async (options) => {
+  const page = await watched(browser, server, options)
+  await logIn(page, token)
+  await page.locator('main h1').waitFor()
+  return page
+}
+
+test('a wrong token is told so, the right one opens, and no address ever holds it', async () => {
+  const page = await watched(browser, server)
+  await logIn(page, 'wrong-token')
+  await page.getByText('This is not the token of this server.').waitFor()
+  assert.equal(page.faults.length, 1, `${page.faults}`) // Chromium's own line about a 401
+  page.faults.length = 0
+  const asked = []
+  page.on('request', (request) => asked.push(request.url()))
+  await logIn(page, token)
+  await page.getByRole('heading', { name: 'Overview' }).waitFor()
+  assert.deepEqual(asked.filter((url) => url.includes(token)), [])
+  assert.equal(await page.evaluate(() => Object.keys(localStorage).length + document.cookie.length), 0)
+  await page.reload()
+  await page.getByRole('heading', { name: 'Overview' }).waitFor()
+  await page.getByRole('button', { name: 'Log out' }).click()
+  await page.getByLabel('Admin token').waitFor()
+  assert.equal(await page.evaluate(() => Object.keys(sessionStorage).length), 0)
+  page.clean()
+})
+
+for (const scheme of ['light', 'dark']) {
+  test(`every page is clean and accessible, ${scheme}, and fits 320, 768 and 1280 px`, async () => {
+    const page = await watched(browser, server, { scheme })
+    const faults = await violations(page)
+    await logIn(page, token)
+    for (const hash of pages) {
+      await go(page, `#/${hash}`)
+      if (hash === 'api') await page.locator('summary').evaluateAll((all) => all.forEach((summary) => summary.click()))
+      faults.push(...(await violations(page)).map((fault) => `${hash}: ${fault}`))
+      assert.ok(!(await page.content()).includes(secret), hash)
+      for (const width of [320, 768, 1280]) {
+        await page.setViewportSize({ width, height: 800 })
+        assert.equal(await isWider(page), false, `${hash} at ${width} px`)
+      }
+    }
+    assert.deepEqual(faults, [])
+    // Who asks for a user that is not there gets a 404, which Chromium writes down too.
+    page.faults = page.faults.filter((fault) => !fault.includes('404'))
+    assert.deepEqual(page.faults, [])
+  })
+}
+
+test('users are found by the beginning of their id, and by who is online', async () => {
+  const page = await inside()
+  await go(page, '#/users')
+  assert.equal(await page.locator('tbody tr').count(), 5)
+  await page.getByLabel('online only').check()
+  await page.getByText('1 shown').waitFor()
+  await page.getByLabel('online only').uncheck()
+  await page.getByLabel('Id begins with').fill('41')
+  await page.getByRole('link', { name: '41' }).click()
+  await page.getByRole('heading', { name: 'User 41' }).waitFor()
+  await page.getByText('dora').waitFor()
+  page.clean()
+})
+
+test('the mailbox of a user has the numbers of the API, and a purge asks for the id', async () => {
+  const page = await inside()
+  await go(page, '#/users/2')
+  const mailbox = page.getByRole('region', { name: 'Mailbox', exact: true })
+  await mailbox.getByText('Messages waiting').waitFor()
+  assert.equal(await mailbox.locator('dd').first().textContent(), String((await server.api('GET', 'users/2/mailbox')).messages))
+  await mailbox.getByRole('button', { name: 'Purge …' }).click()
+  const dialog = page.getByRole('dialog')
+  const purge = dialog.getByRole('button', { name: 'Purge' })
+  assert.deepEqual(await violations(page), [])
+  for (const [typed, enabled] of [['', false], ['1', false], ['22', false], ['2', true]]) {
+    await dialog.getByRole('textbox').fill(typed)
+    assert.equal(await purge.isEnabled(), enabled, typed)
+  }
+  await dialog.getByRole('textbox').fill('22')
+  await page.keyboard.press('Enter')
+  assert.equal((await server.api('GET', 'users/2/mailbox')).messages, 5)
+  await dialog.getByRole('textbox').fill('2')
+  await page.keyboard.press('Enter')
+  await page.getByText('5 messages were removed.').waitFor()
+  await mailbox.getByText('Nothing waits.').waitFor()
+  assert.equal((await server.api('GET', 'users/2/mailbox')).messages, 0)
+  page.clean()
+})
+
+test('a device that is kicked is told so by the server', async () => {
+  const ben = await server.client('2')
+  const told = new Promise((resolve) => ben.once('disconnect', resolve))
+  const page = await inside()
+  await go(page, '#/users/2')
+  await page.getByRole('button', { name: 'Kick 2:phone' }).click()
+  await page.getByRole('dialog').getByRole('button', { name: 'Disconnect' }).click()
+  const { reasonCode } = await Promise.race([told, sleep(5000).then(() => ({}))])
+  assert.equal(reasonCode, 0x98)
+  await page.getByText(/^2:phone: it comes back at once/).waitFor()
+  ben.end(true)
+  page.clean()
+})
+
+test('a blocked friendship is told, blocked and unblocked', async () => {
+  const page = await inside()
+  await go(page, '#/users/1')
+  const friends = page.getByRole('region', { name: 'Friends', exact: true })
+  await friends.getByText('no: 1 has blocked 3').waitFor()
+  await page.getByRole('button', { name: 'Block 4', exact: true }).click()
+  await friends.getByText('no: 1 has blocked 4').waitFor()
+  await page.getByRole('button', { name: 'Unblock 4', exact: true }).click()
+  await page.getByText('1 does not block 4 any more.').waitFor()
+  page.clean()
+})
+
+test('a new token is shown once, and the old one ends', async () => {
+  const page = await inside()
+  await go(page, '#/users/4')
+  await page.getByRole('button', { name: 'New token …' }).click()
+  await page.getByRole('dialog').getByRole('textbox').fill('4')
+  await page.getByRole('button', { name: 'Give a new token', exact: true }).click()
+  const shown = await page.locator('dialog .secret').textContent()
+  assert.match(shown, /^[0-9a-f]{64}$/)
+  await page.getByRole('button', { name: 'I have it' }).click()
+  assert.ok(!(await page.content()).includes(shown))
+  await assert.rejects(server.client('4'))
+  page.clean()
+})
+
+test('with the token that may look, a change is refused in words', async () => {
+  const page = await watched(browser, server)
+  await logIn(page, readToken)
+  await page.getByRole('heading', { name: 'Overview' }).waitFor()
+  await go(page, '#/users/1')
+  await page.getByRole('button', { name: 'Block 2', exact: true }).click()
+  await page.getByText('This token may look, and change nothing: use admin.token.').waitFor()
+  assert.equal(page.faults.filter((fault) => !fault.includes('403')).length, 0)
+})
+
+test('everything can be reached with the keyboard', async () => {
+  const page = await inside()
+  await page.keyboard.press('Tab')
+  const names = []
+  for (let pressed = 0; pressed < 14; pressed++) {
+    names.push(await page.evaluate(() => document.activeElement.textContent))
+    await page.keyboard.press('Shift+Tab')
+  }
+  for (const name of ['Skip to the page', 'Log out', 'Users', 'API']) assert.ok(names.includes(name), `${name}: ${names}`)
+  await go(page, '#/users')
+  assert.equal(await page.evaluate(() => document.activeElement.tagName), 'H1')
+  page.clean()
+})
+
+if (process.env.UPDATE_DOCS) test('pictures for the documentation', async () => {
+  mkdirSync(pictures, { recursive: true })
+  for (const scheme of ['light', 'dark']) {
+    for (const width of [1280, 320]) {
+      const page = await inside({ scheme, width, height: 800 })
+      for (const [name, hash] of [['user', 'users/1?from=3']]) {
+        await go(page, `#/${hash}`)
+        await page.screenshot({ path: join(pictures, `${name}-${scheme}-${width}.png`) })
+      }
+      await page.context().close()
+    }
+  }
+})
+
+test('a server that hangs or is gone is told, and the page comes back with it', async () => {
+  const page = await inside()
+  server.process.kill('SIGSTOP')
+  await page.evaluate(() => { location.hash = '#/mailboxes' })
+  await page.getByText('The server has not answered for 12 seconds.').first().waitFor({ timeout: 15_000 })
+  server.process.kill('SIGCONT')
+  await page.locator('.banner').waitFor({ state: 'hidden' })
+  await page.getByRole('radio', { name: 'Largest first' }).waitFor()
+  await server.end('SIGKILL')
+  await page.evaluate(() => { location.hash = '#/server' })
+  await page.getByText('The server cannot be reached.').first().waitFor()
+  assert.deepEqual(await violations(page), [])
+  await server.start()
+  await page.locator('.banner').waitFor({ state: 'hidden' })
+  await page.getByText('Up for').waitFor()
+  const others = page.faults.filter((fault) => !/ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE/.test(fault))
+  assert.deepEqual(others, [])
+})
