@@ -283,6 +283,29 @@ fn a_claim_is_kept_as_long_as_its_session_and_its_message() {
     assert_eq!((claims(&recovered).len(), recovered.entries.len()), (0, 1));
 }
 
+/// At once, not at the next start: sessions come and go.
+#[test]
+fn a_session_that_ends_leaves_nothing_in_the_file() {
+    let setting = Setting::new();
+    let tables = ["session", "subscription", "received", "in_flight", "claim"];
+    let rows = || tables.map(|table| setting.count(table));
+    setting.write([retain_of(1, "/1/a", "a")]);
+    for session in [2, 3] {
+        setting.write([Write::Session(record(session))]);
+        setting.write([
+            Write::Subscribe(session, Box::new(subscription("/1/a"))),
+            Write::Received(user("1"), session, id(7)),
+            Write::InFlight(session, id(7), OutboundState::AwaitsPubComp),
+            Write::Claim(session, 1),
+        ]);
+    }
+    setting.flush();
+    assert_eq!(rows(), [2; 5]);
+    setting.write([Write::EndSession(2)]);
+    setting.flush();
+    assert_eq!(rows(), [1; 5]);
+}
+
 #[test]
 fn what_is_of_a_session_that_has_ended_meanwhile_is_not_kept() {
     let mut setting = Setting::new();
