@@ -26,6 +26,8 @@ mod connection;
 mod deferred_acks;
 mod descriptors;
 pub mod directory;
+#[cfg(test)]
+mod documents;
 mod handshakes;
 mod health;
 mod heard;

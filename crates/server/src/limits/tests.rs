@@ -1,10 +1,5 @@
-use std::fs;
-use std::path::Path;
-
 use super::*;
-
-const BEGIN: &str = "<!-- made by crates/server/src/limits.rs -->\n";
-const END: &str = "<!-- end -->\n";
+use crate::documents;
 
 fn defaults() -> Settings {
     Settings::default()
@@ -29,22 +24,9 @@ fn table(bounds: &[Bound]) -> String {
     table
 }
 
-/// With `UPDATE_DOCS` set, it is made to.
 #[test]
 fn the_documentation_says_what_is_computed() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/limits.md");
-    let text = fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(BEGIN).expect("where the table begins");
-    let (_, after) = rest.split_once(END).expect("where the table ends");
-    let right = format!("{before}{BEGIN}{}{END}{after}", table(&bounds(&defaults())));
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&path, &right).unwrap();
-        return;
-    }
-    assert!(
-        text == right,
-        "docs/limits.md is stale: run UPDATE_DOCS=1 cargo test -p jam-mqtt limits"
-    );
+    documents::has_table("limits.md", "limits.rs", &table(&bounds(&defaults())));
 }
 
 #[test]

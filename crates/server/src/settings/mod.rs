@@ -58,6 +58,32 @@ pub struct Settings {
     values: Values,
 }
 
+/// What is to be known of one setting.
+#[derive(Debug, Clone)]
+pub struct SettingHelp {
+    /// `section.key`, or `key` at the top.
+    pub path: &'static str,
+    /// The environment variable that sets it.
+    pub variable: String,
+    /// What it is when nobody sets it, as in the file.
+    pub default: String,
+    /// What it takes.
+    pub expected: String,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// What is to be known of each setting, in the order of the file.
+pub fn help() -> impl Iterator<Item = SettingHelp> {
+    KEYS.iter().map(|key| SettingHelp {
+        path: key.path,
+        variable: key.variable(),
+        default: key.toml(key.default),
+        expected: key.kind.expected(),
+        meaning: key.meaning,
+    })
+}
+
 /// Where the server listens; `None` is off.
 #[derive(Debug, Clone)]
 pub struct Listen {

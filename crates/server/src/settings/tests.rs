@@ -447,3 +447,23 @@ fn proxies_are_named_by_listener_and_network() {
         fails_with(file, &["listen.proxy_protocol", expected]);
     }
 }
+
+#[test]
+fn the_reference_has_every_setting() {
+    let mut table =
+        "| setting | default | takes | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for SettingHelp {
+        path,
+        variable,
+        default,
+        expected,
+        meaning,
+    } in help()
+    {
+        let meaning = meaning.replace('<', "&lt;"); // text, not HTML
+        table.push_str(&format!(
+            "| `{path}`<br>`{variable}` | `{default}` | {expected} | {meaning} |\n"
+        ));
+    }
+    crate::documents::has_table("settings.md", "settings/keys.rs", &table);
+}
