@@ -6,6 +6,7 @@
 //! - `settings_args`: the options that are settings.
 //! - `accounts`: `user`, `friend`, `block`, `unblock`. `messages`: `send`, `listen`.
 //! - `mailbox`: what waits for a user. `backup`, `check`, `demo`, `health`: the commands of those names.
+//! - `man`: the man pages.
 //! - [`output`]: what is printed where; [`error`]: why a command fails. `runtime`: the main thread's.
 
 mod accounts;
@@ -15,6 +16,7 @@ mod demo;
 pub mod error;
 mod health;
 mod mailbox;
+mod man;
 mod messages;
 pub mod output;
 pub mod program;
@@ -119,6 +121,8 @@ enum Command {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
     },
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
 impl From<SettingsError> for CliError {
@@ -187,6 +191,7 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
             check::run(&Settings::load(&settings.sources()?)?, json, output)
         }
         Command::Health(health) => health.run(output),
+        Command::Man(man) => man.run(output),
         Command::Completions { shell } => {
             let mut completions = Vec::new();
             let mut command = Cli::command();

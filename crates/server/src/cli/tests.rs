@@ -51,7 +51,7 @@ fn every_command_has_an_example() {
         );
         commands += 1;
     });
-    assert_eq!(commands, 22);
+    assert_eq!(commands, 23);
 }
 
 #[test]
