@@ -49,6 +49,7 @@ static FILES: &[File] = files! {
     "api.js" "text/javascript; charset=utf-8"
     "chart.js" "text/javascript; charset=utf-8"
     "console.js" "text/javascript; charset=utf-8"
+    "diagnosis.js" "text/javascript; charset=utf-8"
     "dialog.js" "text/javascript; charset=utf-8"
     "dom.js" "text/javascript; charset=utf-8"
     "live.js" "text/javascript; charset=utf-8"
@@ -62,7 +63,7 @@ static FILES: &[File] = files! {
 };
 
 /// `/console` and what is below it.
-pub(super) fn routes() -> Router {
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     // A relative address: a proxy may have put a path before it.
     let to_folder = (
         StatusCode::TEMPORARY_REDIRECT,

@@ -192,7 +192,8 @@ signals.addEventListener('answered', () => {
   if (lostAt !== null) {
     lostAt = null
     stopKnocking()
-    if (document.getElementById('nav')) begin()
+    // What failed is shown anew; what somebody is writing stays.
+    if (main.querySelector('.failed') || !main.querySelector('.page')) begin()
   }
   tellPulse()
 })

@@ -23,7 +23,7 @@ export const eventColumns = [['Time', ''], ['Event', ''], ['User', ''], ['Device
 const plain = (slug) => String(slug).replaceAll('_', ' ')
 
 /** A sentence's worth of what an event says. */
-function what (event) {
+export function eventText (event) {
   const parts = [
     event.packet && event.packet.toUpperCase(),
     event.reason && plain(event.reason),
@@ -38,7 +38,7 @@ function what (event) {
 export function eventRow (event, { withUser = true } = {}) {
   const [text, kind] = kinds[event.type] ?? [plain(event.type), '']
   return [moment(event.time), tag(text, kind), ...(withUser ? [event.user && userLink(event.user)] : []),
-    event.client && h('span', { class: 'id' }, event.client), event.address, what(event)]
+    event.client && h('span', { class: 'id' }, event.client), event.address, eventText(event)]
 }
 
 /** The events of a stream of server-sent events, with `id` and `event` as its lines have them. */

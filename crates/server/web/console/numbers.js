@@ -72,13 +72,14 @@ export function whyNotReady (point) {
   return parts.filter(({ value }) => value !== 1).map(({ labels }) => sentences[labels.part] ?? `Not ready: ${labels.part}.`)
 }
 
-let timer = null
+let asking = null
 
 async function look (source) {
   const abort = new AbortController()
   const late = setTimeout(() => abort.abort(), patienceMs)
   try {
     const all = await source(abort.signal)
+    if (asking !== source) return
     const at = Date.now()
     history.push({ at, values: Object.fromEntries(Object.entries(all).filter(([name]) => drawn.has(name))) })
     while (history[0].at < at - secondsKept * 1000) history.shift()
@@ -90,22 +91,19 @@ async function look (source) {
   }
 }
 
-/** Asks `source` once a second, one question at a time, until `stop`. */
+/** Asks `source` once a second, one question at a time, until another one is given; `null` asks nobody. */
 export function start (source) {
-  stop()
-  let begun = 0
+  asking = source
   const turn = async () => {
-    begun = Date.now()
+    if (asking !== source || source === null) return
+    const begun = Date.now()
     await look(source)
-    if (timer !== null) timer = setTimeout(turn, Math.max(50, everyMs - (Date.now() - begun)))
+    setTimeout(turn, Math.max(50, everyMs - (Date.now() - begun)))
   }
-  timer = setTimeout(turn, 0)
+  turn()
 }
 
-export function stop () {
-  clearTimeout(timer)
-  timer = null
-}
+export const stop = () => start(null)
 
 export const latest = () => history.at(-1) ?? null
 

@@ -1,17 +1,16 @@
 // One user: account, devices, friends, mailbox, what happened, and why somebody gets no messages.
 
 import { get, offers, put, remove } from './api.js'
+import { diagnosis } from './diagnosis.js'
 import { confirm, showOnce } from './dialog.js'
 import { bytes, empty, facts, h, link, load, number, pages, replace, seconds, section, table, tag, userLink } from './dom.js'
 import { eventRow, eventColumns } from './live.js'
 import { connection } from './users.js'
 
-const sendersOffered = 1000
-
 const button = (text, onclick, { kind = '', label } = {}) => h('button', { type: 'button', class: kind, onclick, 'aria-label': label }, text)
 
 export function user (place, id, query) {
-  const [account, why, devices, mailbox, friends, events] = Array.from({ length: 6 }, () => h('div', {}))
+  const [account, devices, mailbox, friends, events] = Array.from({ length: 5 }, () => h('div', {}))
   const said = h('p', { class: 'said', role: 'status' })
   const tell = (text) => { said.textContent = text }
   const failedWrite = (error) => tell(error.message)
@@ -134,7 +133,7 @@ export function user (place, id, query) {
     section('Account', account, h('p', { class: 'buttons start' },
       offers('/users/{id}/token', 'put') && button('New token …', newToken),
       offers('/users/{id}', 'delete') && button('Remove the account …', removeAccount, { kind: 'danger' }))),
-    offers('/users/{id}/diagnosis') && diagnosis(why, id, query.get('from') ?? ''),
+    offers('/users/{id}/diagnosis') && diagnosis(id, query.get('from') ?? ''),
     section('Devices', devices),
     section('Mailbox', mailbox),
     offers('/users/{id}/friends') && section('Friends', friends, befriend),
@@ -161,32 +160,4 @@ function blockOf (friend, id) {
   if (friend.blocked && friend.been_blocked) return tag('no: each has blocked the other', 'bad')
   if (friend.blocked) return tag(`no: ${id} has blocked ${friend.id}`, 'bad')
   return friend.been_blocked ? tag(`no: ${friend.id} has blocked ${id}`, 'bad') : 'yes'
-}
-
-/** Why does this user get no messages? In the order in which a message meets what can stop it. */
-function diagnosis (place, id, from) {
-  const sender = h('input', { id: 'from', list: 'senders', value: from, autocomplete: 'off', spellcheck: 'false' })
-  const senders = h('datalist', { id: 'senders' })
-  const look = () => {
-    replace(place)
-    return load(place, () => get(['users', id, 'diagnosis'], { from: sender.value.trim() }), findings)
-  }
-  if (offers('/users/{id}/friends')) {
-    get(['users', id, 'friends'], { limit: sendersOffered }).then(({ items }) =>
-      replace(senders, items.map((it) => h('option', { value: it.id }, it.name ?? ''))), () => {})
-  }
-  look()
-  return section(`Why does ${id} get no messages?`,
-    h('form', { class: 'bar', onsubmit: (event) => { event.preventDefault(); look() } },
-      h('span', { class: 'field' }, h('label', { for: 'from' }, 'From user'), sender), senders, h('button', { type: 'submit' }, 'Look')),
-    h('div', { 'aria-live': 'polite' }, place))
-}
-
-const marks = { ok: ['✓', 'fine'], good: ['✓', 'fine'], note: ['·', 'to know'], info: ['·', 'to know'], warning: ['!', 'look here'], problem: ['✗', 'this stops messages'], bad: ['✗', 'this stops messages'] }
-
-function findings (answer) {
-  return h('ol', { class: 'findings' }, answer.findings.map((it) => {
-    const [mark, meaning] = marks[it.state] ?? marks.info
-    return h('li', { class: it.state }, h('span', { class: 'mark', 'aria-hidden': 'true' }, mark), h('span', { class: 'hidden' }, `${meaning}: `), h('b', {}, it.what), h('span', {}, it.text))
-  }))
 }
