@@ -223,7 +223,7 @@ fn at_debug(why: &End) -> &'static str {
 
 /// A text of the client's: letters, digits and what ids are made of; at most [`SHOWN_CHARS`].
 #[derive(Clone, Copy)]
-struct Shown<'a>(&'a str);
+pub(crate) struct Shown<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

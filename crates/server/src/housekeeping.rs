@@ -17,6 +17,7 @@ use tokio::task::coop;
 use crate::clock::Clock;
 use crate::deferred_acks::DeferredAcks;
 use crate::directory::{AccountsDatabase, DirectoryError};
+use crate::events::Events;
 use crate::health::Health;
 use crate::ticks::{next, ticks};
 use crate::tls::Tls;
@@ -46,6 +47,7 @@ pub(crate) struct Household {
     pub(crate) clock: Arc<Clock>,
     pub(crate) router: Arc<Router>,
     pub(crate) directory: Arc<dyn AccountsDatabase>,
+    pub(crate) events: Arc<Events>,
 }
 
 /// Tells the rules the time and publishes the wills that have come due.

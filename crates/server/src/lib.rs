@@ -11,7 +11,7 @@
 //! - `housekeeping`: what is done without a packet asking for it. `presence`: telling friends who is there.
 //!   `clock`: the time. `ticks`: what is done again and again.
 //! - [`cli`]: the commands. [`client`]: a small MQTT client for two of them. [`logging`]: the logs.
-//!   `client_log`: what they say of single clients.
+//!   `client_log`: what they say of single clients. `events`: what the admin API does.
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
 //! - [`push`]: telling the phones of those who are away.
 //! - [`limits`]: what anybody can make the server hold, write and do.
@@ -28,6 +28,7 @@ mod descriptors;
 pub mod directory;
 #[cfg(test)]
 mod documents;
+mod events;
 mod handshakes;
 mod health;
 mod heard;

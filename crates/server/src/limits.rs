@@ -15,6 +15,7 @@ use jam_core::{MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, MAX_SUBSCRIPTIO
 use jam_wire::decode::MAX_FILTERS;
 
 use crate::connection::READ_BYTES;
+use crate::events::{self, RINGS_BYTES, USER_EVENTS};
 use crate::mailbox::{MAX_PENDING_BYTES, RESERVE_BYTES};
 use crate::permits::MAX_HALF_OPEN;
 use crate::settings::{Devices, Settings};
@@ -240,6 +241,12 @@ fn of_user(settings: &Settings) -> Vec<Bound> {
             "`mailbox.max_bytes`",
             kept,
         ),
+        count(
+            OF,
+            "events that an operator is shown",
+            "`USER_EVENTS`",
+            USER_EVENTS as u64,
+        ),
         bytes(
             OF,
             "disk",
@@ -343,6 +350,18 @@ fn of_server(settings: &Settings) -> Vec<Bound> {
             "memory that all users share",
             "the sum of the four above",
             shared_bytes(),
+        ),
+        bytes(
+            OF,
+            "memory of events that users' pages show",
+            "`RINGS_BYTES`",
+            RINGS_BYTES as u64,
+        ),
+        bytes(
+            OF,
+            "memory of the stream of events, and of those on their way to it",
+            "(`STREAM_EVENTS` + `PUSH_EVENTS` + `LANES` × `LANE_EVENTS`) × 1 KiB",
+            events::stream_bytes(),
         ),
         bytes(
             OF,

@@ -36,6 +36,7 @@ use crate::connection::Shared;
 use crate::deferred_acks::DeferredAcks;
 use crate::descriptors;
 use crate::directory;
+use crate::events::{self, Events};
 use crate::handshakes::Handshakes;
 use crate::health::Health;
 use crate::housekeeping::{self, Household};
@@ -135,6 +136,10 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
         clock,
         access,
     } = stores.await.expect("opening the stores does not panic")?;
+    let events = match admin_address {
+        Some(_) => Events::new(clock.stamp(clock.now()).as_millis()),
+        None => Events::off(),
+    };
     let shared = Arc::new(Shared {
         clock,
         router,
@@ -142,6 +147,7 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
         deferred_acks: Arc::new(DeferredAcks::new(settings.listen.defer_acks)),
         turns: Turns::default(),
         client_log: Arc::new(ClientLog::new(limits.failed_auth_window)),
+        events: Arc::new(events),
     });
     let count = settings.listen.threads;
     let first = directory::leave_reading_to_the_loader;
@@ -185,10 +191,13 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
             router: shared.router.clone(),
             directory: shared.directory.clone(),
             mailbox: mailbox.clone(),
+            events: shared.events.clone(),
             started: Instant::now(),
         });
         let api = api.map_err(|error| ServeError::Io(io::Error::other(error)))?;
         let router = admin::router(access, api);
+        let (events, clock) = (shared.events.clone(), shared.clock.clone());
+        admin.spawn(|stop| events::take_up(events, clock, stop));
         admin.spawn(|stop| admin::listener::serve(socket, router, stop));
     }
     let mut all_pings = Vec::new();
@@ -348,6 +357,7 @@ fn housekeepers(
         clock: shared.clock.clone(),
         router: shared.router.clone(),
         directory: shared.directory.clone(),
+        events: shared.events.clone(),
     };
     let (clock, router) = (&household.clock, &household.router);
     crew.spawn(|stop| clock::watch(clock.clone(), router.clone(), mailbox.clone(), stop));

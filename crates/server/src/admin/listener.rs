@@ -10,7 +10,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -28,6 +29,12 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A pause after an error of accept.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client does not take for so long ends its connection: it holds one of the places.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes that the kernel keeps for a client that does not read, twice.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Serves until it is told to stop.
 pub(crate) async fn serve(
@@ -49,7 +56,10 @@ pub(crate) async fn serve(
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok((stream, _)) => {
+                set_options(&stream);
+                stream
+            }
             Err(error) => {
                 tracing::debug!(%error, "cannot accept on the admin address");
                 tokio::time::sleep(ERROR_PAUSE).await;
@@ -74,4 +84,14 @@ pub(crate) async fn serve(
     }
     // What is left ends with `tasks`, and with it what it has in hand of the server.
     let _ = tokio::time::timeout(STOP_TIMEOUT, graceful.shutdown()).await;
+}
+
+/// Without them, a reader of the event stream that never reads, or is gone without a word, would stay for ever; and an event
+/// would wait for the acknowledgement of the one before.
+fn set_options(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(TAKE_TIMEOUT));
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
 }

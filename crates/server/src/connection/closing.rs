@@ -59,7 +59,7 @@ impl<S: Transport> Driver<S> {
 
     /// Nothing more is read; what is written already goes out.
     pub(super) fn close(&mut self, now: Time) -> Turn {
-        self.log_end();
+        self.log_end(now);
         self.rare = None;
         self.input.discard();
         self.phase = Phase::Flushing(now + FLUSH_TIMEOUT);

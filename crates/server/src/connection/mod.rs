@@ -45,6 +45,7 @@ use crate::client_log::ClientLog;
 use crate::clock::Clock;
 use crate::deferred_acks::{DeferredAcks, LowWater};
 use crate::directory::{AccountsDatabase, DirectoryError};
+use crate::events::Events;
 use crate::heard::Heard;
 use crate::permits::ConnectionPermit;
 use crate::turns::{self, NextTurn, Turns};
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) deferred_acks: Arc<DeferredAcks>,
     pub(crate) turns: Turns,
     pub(crate) client_log: Arc<ClientLog>,
+    pub(crate) events: Arc<Events>,
 }
 
 /// What the loop asks of a stream besides bytes.
@@ -231,7 +233,7 @@ impl<S: Transport> Driver<S> {
                 }
                 Turn::Over => {
                     self.connection.handle_closed(now);
-                    self.log_end();
+                    self.log_end(now);
                     return Poll::Ready(());
                 }
             }
@@ -257,20 +259,36 @@ impl<S: Transport> Driver<S> {
         turns::yield_now(cx)
     }
 
-    fn log_connected(&self) {
+    fn log_connected(&self, now: Time) {
         if let Some(client) = self.connection.client()
             && let Some(address) = self.permit.wake_flag().address()
         {
             self.shared.client_log.connected(client, address);
+            let stamp = self.shared.clock.stamp(now);
+            self.shared.events.connected(client, address, stamp);
+        }
+    }
+
+    /// What the client was refused in this turn.
+    fn record_refusals(&mut self, now: Time) {
+        let refused = self.connection.take_refusals(now);
+        if !refused.is_empty()
+            && let Some(client) = self.connection.client()
+            && let Some(address) = self.permit.wake_flag().address()
+        {
+            let stamp = self.shared.clock.stamp(now);
+            self.shared.events.refused(client, address, &refused, stamp);
         }
     }
 
     /// Says once why the connection has ended.
-    fn log_end(&mut self) {
+    fn log_end(&mut self, now: Time) {
         if let Some(ended) = self.connection.take_ended()
             && let Some(address) = self.permit.wake_flag().address()
         {
             self.shared.client_log.ended(&ended, address);
+            let stamp = self.shared.clock.stamp(now);
+            self.shared.events.ended(&ended, address, stamp);
         }
     }
 
@@ -285,6 +303,7 @@ impl<S: Transport> Driver<S> {
             }
         }
         delivered |= self.take_signals(now); // what those packets have led to goes out with the same write
+        self.record_refusals(now);
         if self.connection.closing() {
             return self.close(now);
         }
@@ -343,12 +362,12 @@ impl<S: Transport> Driver<S> {
                 }
                 Loaded::Displaced => self.connection.handle_displaced(now),
             };
-            self.take_up(progress);
+            self.take_up(progress, now);
         }
         Poll::Ready(())
     }
 
-    fn take_up(&mut self, progress: Progress) {
+    fn take_up(&mut self, progress: Progress, now: Time) {
         let loading: Option<Loading> = match progress {
             Progress::Ready => None,
             Progress::Ask(question) => {
@@ -363,11 +382,13 @@ impl<S: Transport> Driver<S> {
         if self.permit.is_half_open() {
             if self.connection.has_authenticated() {
                 self.permit.settle();
-                self.log_connected();
+                self.log_connected(now);
             } else if let Some(client) = self.connection.held_back()
                 && let Some(address) = self.permit.wake_flag().address()
             {
                 self.shared.client_log.held_back(&client, address);
+                let stamp = self.shared.clock.stamp(now);
+                self.shared.events.held_back(&client, address, stamp);
             }
         }
     }

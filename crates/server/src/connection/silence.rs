@@ -69,7 +69,7 @@ impl<S: Transport> Driver<S> {
         };
         if self.connection.held_back().is_some() {
             let progress = self.connection.handle_timeout(now);
-            self.take_up(progress);
+            self.take_up(progress, now);
             return Turn::Again;
         }
         if now.since(due) >= LATE {

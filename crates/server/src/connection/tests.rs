@@ -59,6 +59,7 @@ pub(crate) fn shared_with(directory: Arc<FakeDirectory>, audience: PushAudience)
         deferred_acks: Arc::new(DeferredAcks::new(true)),
         turns: Turns::default(),
         client_log: Arc::new(ClientLog::new(Duration::from_secs(600))),
+        events: Arc::new(Events::off()),
     })
 }
 

@@ -82,6 +82,7 @@ impl House {
             clock: self.shared.clock.clone(),
             router: self.shared.router.clone(),
             directory: self.directory.clone(),
+            events: self.shared.events.clone(),
         }
     }
 

@@ -9,6 +9,7 @@ use jam_wire::packet::{Packet, QoS, Version};
 
 use super::*;
 use crate::clock::Clock;
+use crate::events::Events;
 
 /// Friends 1 and 2, and 2 and 3; nothing is told but by the teller.
 struct Setting {
@@ -27,6 +28,7 @@ impl Setting {
             clock: Arc::new(Clock::start(Arc::default(), None).0),
             router: bench.router(),
             directory: Arc::new(directory),
+            events: Arc::new(Events::off()),
         };
         Self { bench, household }
     }

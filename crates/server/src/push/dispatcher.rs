@@ -21,6 +21,7 @@ use super::pace::{Failure, Pace, backoff};
 use super::receivers::Receivers;
 use super::{Delivery, Notifier, Push, Scope};
 use crate::directory::AccountsDatabase;
+use crate::events::PushResult;
 use crate::housekeeping::Household;
 
 /// How often it is looked whether a push that waits may be tried again.
@@ -121,6 +122,7 @@ impl Dispatcher {
         let now = self.household.clock.now();
         if now.since(push.since()) > MAX_AGE {
             self.log.expired += 1;
+            self.record(&push, ("expired", None));
             self.household
                 .router
                 .push_settled(push, PushOutcome::Dropped, now);
@@ -156,8 +158,24 @@ impl Dispatcher {
         if let Attempt::Made(Delivery::Rejected { kind }) = &result {
             self.log.refused(kind);
         }
+        if let Some(told) = told(&result, push.attempts()) {
+            self.record(&push, told);
+        }
         let outcome = outcome(&result, now + wait);
         self.household.router.push_settled(push, outcome, now);
+    }
+
+    /// What came of it and, in the service's words, why.
+    fn record(&self, push: &DuePush, (outcome, detail): (&'static str, Option<&str>)) {
+        let clock = &self.household.clock;
+        let result = PushResult {
+            receiver: push.receiver(),
+            sender: push.sender(),
+            outcome,
+            detail,
+        };
+        let stamp = clock.stamp(clock.now());
+        self.household.events.pushed(result, stamp);
     }
 
     /// Tells pace and receivers what a try says of them. How long the push waits, if it is to be tried again.
@@ -286,6 +304,21 @@ async fn is_replaced(directory: &dyn AccountsDatabase, push: &Push) -> bool {
         }
     }
     false
+}
+
+/// What an operator is told: the outcome, and why. Of a push that is tried again, only the first time.
+fn told(result: &Attempt, attempts: u32) -> Option<(&'static str, Option<&str>)> {
+    let told = match result {
+        Attempt::Made(Delivery::Delivered) => ("sent", None),
+        Attempt::Made(Delivery::Unregistered) => ("token_dead", None),
+        Attempt::Made(Delivery::Rejected { kind }) => ("refused", Some(kind.as_str())),
+        Attempt::Pointless => ("withdrawn", None),
+        _ if attempts > 0 => return None,
+        Attempt::Made(Delivery::Unavailable { why, .. }) => ("retry", Some(why.as_str())),
+        Attempt::Replaced => ("retry", Some("the token has changed")),
+        Attempt::Unknown => ("retry", Some("the accounts database does not answer")),
+    };
+    Some(told)
 }
 
 /// What the router is told; `again` is when a push that was not sent is tried again.

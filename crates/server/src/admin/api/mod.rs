@@ -4,7 +4,8 @@
 //!
 //! - this file: all routes, and what they share. [`document`]: the OpenAPI description of them.
 //! - [`extract`]: what a request has to look like. [`page`]: lists, some of them at a time. [`disk`]: what waits for a file.
-//! - [`server`], [`users`], [`friends`], [`devices`], [`mailboxes`], [`lockouts`]: the resources of those names.
+//! - [`server`], [`users`], [`friends`], [`devices`], [`mailboxes`], [`lockouts`]: the resources of those names. [`events`]: those
+//!   of a user, of pushes, and the stream.
 //!
 //! Invariants: no handler blocks the thread, or takes longer than [`TIMEOUT`]; PUT and DELETE may be repeated, and say
 //! whether anything has changed; a token is in no answer but the one that makes it.
@@ -14,6 +15,7 @@
 mod devices;
 mod disk;
 mod document;
+mod events;
 mod extract;
 mod friends;
 mod lockouts;
@@ -44,6 +46,7 @@ use utoipa_axum::routes;
 use super::problem::Problem;
 use crate::clock::Clock;
 use crate::directory::{AccountsDatabase, Administration, AdministrationError};
+use crate::events::Events;
 use crate::settings::Settings;
 use disk::Disk;
 
@@ -59,6 +62,7 @@ pub(crate) struct Administered {
     pub(crate) router: Arc<Router>,
     pub(crate) directory: Arc<dyn AccountsDatabase>,
     pub(crate) mailbox: Arc<dyn MailboxStore<OnCommit>>,
+    pub(crate) events: Arc<Events>,
     pub(crate) started: Instant,
 }
 
@@ -113,6 +117,9 @@ pub(super) fn routes(api: Arc<Api>) -> (axum::Router, utoipa::openapi::OpenApi) 
         .routes(routes!(mailboxes::list))
         .routes(routes!(mailboxes::show, mailboxes::purge))
         .routes(routes!(lockouts::show, lockouts::lift))
+        .routes(routes!(events::of_user))
+        .routes(routes!(events::pushes))
+        .routes(routes!(events::stream))
         .routes(routes!(document::show))
         .layer(from_fn(in_time))
         .split_for_parts();

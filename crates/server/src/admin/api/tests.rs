@@ -201,6 +201,9 @@ async fn the_token_that_may_look_gets_through_no_write() {
     let office = Office::open().await;
     let mut reader = office.reader("1", Version::V5).await;
     for (method, path, _) in office.operations().await {
+        if path == "events" {
+            continue; // has no end: tests/admin/test_events.py
+        }
         let answer = office
             .ask_as(READ_TOKEN, &format!("{method} {path}"), "")
             .await;
