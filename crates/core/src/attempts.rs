@@ -84,6 +84,12 @@ impl Attempts {
         }
     }
 
+    /// From now on so many failures are too many, within this time. What is logged stays.
+    pub fn set_limits(&mut self, limit: u32, window: Duration) {
+        self.limit = limit as usize;
+        self.window = window;
+    }
+
     /// Whether attempts are looked at.
     ///
     /// # Errors

@@ -47,13 +47,13 @@ const SHOWN_CHARS: usize = 64;
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct ClientLog {
-    /// How long a lockout is one.
-    window: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    /// How long a lockout is one.
+    window: Duration,
     since: Instant,
     lines: u32,
     of_source: HashMap<(Source, Level), u32, RandomState>,
@@ -66,8 +66,8 @@ impl ClientLog {
     /// `window`: `limits.failed_auth_window`.
     pub(crate) fn new(window: Duration) -> Self {
         Self {
-            window,
             state: Mutex::new(State {
+                window,
                 since: Instant::now(),
                 lines: 0,
                 of_source: HashMap::default(),
@@ -75,6 +75,11 @@ impl ClientLog {
                 lockouts: HashMap::default(),
             }),
         }
+    }
+
+    /// From now on a lockout is one for so long.
+    pub(crate) fn set_window(&self, window: Duration) {
+        self.lock().window = window;
     }
 
     /// A client has been let in.
@@ -127,7 +132,7 @@ impl ClientLog {
         let mut state = self.lock();
         let source = Source::of(address);
         if let Some(told) = state.lockouts.get(&source)
-            && now.duration_since(*told) < self.window
+            && now.duration_since(*told) < state.window
         {
             return false;
         }

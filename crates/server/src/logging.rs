@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::reload::Handle;
 
 use queue::{LossLine, Queue};
 
@@ -26,6 +27,11 @@ pub const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The process's one way to standard error, once logging is set up.
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+
+/// Replaces what is logged, once logging is set up.
+static FILTER: OnceLock<Box<ReplaceFilter>> = OnceLock::new();
+
+type ReplaceFilter = dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync;
 
 /// What is logged when nothing says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,19 +83,7 @@ pub fn init(setting: Option<&str>, usual: Usual) -> Result<(), String> {
         return Ok(());
     }
     let terminal = io::stderr().is_terminal();
-    let usual = match usual {
-        Usual::Info => "info",
-        Usual::Warn => "warn",
-    };
-    let rust_log = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|text| !text.is_empty());
-    let filter = match (setting, rust_log) {
-        (Some(setting), _) => filter(setting).map_err(|why| format!("log = {setting:?}: {why}"))?,
-        (None, Some(text)) => filter(&text)
-            .map_err(|why| format!("the environment variable RUST_LOG is {text:?}: {why}"))?,
-        (None, None) => EnvFilter::new(usual),
-    };
+    let filter = chosen(setting, usual)?;
     let queue = start_queue(if terminal { loss_text } else { loss_json });
     let queue = queue.map_err(|error| format!("cannot start the log's thread: {error}"))?;
     let queue = QUEUE.get_or_init(|| queue);
@@ -98,12 +92,16 @@ pub fn init(setting: Option<&str>, usual: Usual) -> Result<(), String> {
         .log_internal_errors(false) // they would go to standard error, and panic if that fails
         .with_writer(Lines(queue.clone()));
     // An error means that somebody else has set it up: a test, or a program that embeds the server.
-    let _ = if terminal {
+    if terminal {
         let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        builder.with_ansi(colours).try_init()
+        let builder = builder.with_ansi(colours).with_filter_reloading();
+        replace_by(builder.reload_handle());
+        let _ = builder.try_init();
     } else {
-        builder.json().flatten_event(true).try_init()
-    };
+        let builder = builder.json().flatten_event(true).with_filter_reloading();
+        replace_by(builder.reload_handle());
+        let _ = builder.try_init();
+    }
     // The process ends with a panic: the log is where its reason is looked for.
     let queue = queue.clone();
     std::panic::set_hook(Box::new(move |panic| {
@@ -113,6 +111,36 @@ pub fn init(setting: Option<&str>, usual: Usual) -> Result<(), String> {
         queue.settle(END_PATIENCE);
     }));
     Ok(())
+}
+
+/// From now on this is logged, as [`init`] would. Lines that are not logged cost what they did: no lock.
+///
+/// # Errors
+/// If the filter is none; then all is as before.
+pub fn set_filter(setting: Option<&str>, usual: Usual) -> Result<(), String> {
+    let filter = chosen(setting, usual)?;
+    FILTER.get().map_or(Ok(()), |replace| replace(filter))
+}
+
+fn replace_by<S: 'static>(handle: Handle<EnvFilter, S>) {
+    let replace = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+    let _ = FILTER.set(Box::new(replace));
+}
+
+fn chosen(setting: Option<&str>, usual: Usual) -> Result<EnvFilter, String> {
+    let usual = match usual {
+        Usual::Info => "info",
+        Usual::Warn => "warn",
+    };
+    let rust_log = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|text| !text.is_empty());
+    match (setting, rust_log) {
+        (Some(setting), _) => filter(setting).map_err(|why| format!("log = {setting:?}: {why}")),
+        (None, Some(text)) => filter(&text)
+            .map_err(|why| format!("the environment variable RUST_LOG is {text:?}: {why}")),
+        (None, None) => Ok(EnvFilter::new(usual)),
+    }
 }
 
 fn start_queue(loss_line: LossLine) -> io::Result<Arc<Queue>> {

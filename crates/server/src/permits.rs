@@ -173,8 +173,6 @@ impl Wake for WakeFlag {
 /// All permits of the server.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermits {
-    connections: u32,
-    per_source: u32,
     free: Semaphore,
     stopping: AtomicBool,
     taken: Mutex<Taken>,
@@ -182,6 +180,11 @@ pub(crate) struct ConnectionPermits {
 
 #[derive(Debug, Default)]
 struct Taken {
+    /// How many there may be, in all and for one source.
+    connections: u32,
+    per_source: u32,
+    /// How many there are beyond that, since the limit is lower than it was: as many are not free when they are dropped.
+    surplus: usize,
     permits: Slab<Entered>,
     /// At most as many entries as there are permits: none is zero.
     by_source: HashMap<Source, u32, foldhash::fast::RandomState>,
@@ -229,12 +232,30 @@ impl ConnectionPermits {
         // A semaphore hands out at most u32 permits at a time, which the proof at the end needs.
         let connections = connections.max(1);
         Arc::new(Self {
-            connections,
-            per_source: per_source.max(1),
             free: Semaphore::new(connections as usize),
             stopping: AtomicBool::new(false),
-            taken: Mutex::default(),
+            taken: Mutex::new(Taken {
+                connections,
+                per_source: per_source.max(1),
+                ..Taken::default()
+            }),
         })
+    }
+
+    /// From now on there may be so many. Who is there stays: when that is more, newcomers wait until others leave.
+    pub(crate) fn set_limits(&self, connections: u32, per_source: u32) {
+        let mut taken = self.lock();
+        taken.per_source = per_source.max(1);
+        let connections = connections.max(1);
+        let before = std::mem::replace(&mut taken.connections, connections) as usize;
+        let after = connections as usize;
+        if after >= before {
+            let taken_up = taken.surplus.min(after - before);
+            taken.surplus -= taken_up;
+            self.free.add_permits(after - before - taken_up);
+        } else {
+            taken.surplus += before - after - self.free.forget_permits(before - after);
+        }
     }
 
     /// Waits until there is a free permit. When there is none, a half-open connection has to go; when there is none
@@ -267,7 +288,10 @@ impl ConnectionPermits {
         source: Source,
     ) -> Result<ConnectionPermit, TooMany> {
         let mut taken = self.lock();
-        taken.count(source, self.per_source)?;
+        if let Err(too_many) = taken.count(source) {
+            self.give_back(&mut taken, vacancy);
+            return Err(too_many);
+        }
         let permit = self.enter(&mut taken, vacancy, source, true);
         log_displaced(taken);
         Ok(permit)
@@ -341,8 +365,16 @@ impl ConnectionPermits {
 
     /// Waits until no connection is left.
     pub(crate) async fn all_free(&self) {
-        let all = self.free.acquire_many(self.connections).await;
+        let connections = self.lock().connections;
+        let all = self.free.acquire_many(connections).await;
         drop(all.expect("the semaphore is never closed"));
+    }
+
+    fn give_back(&self, taken: &mut Taken, vacancy: SemaphorePermit<'_>) {
+        if taken.surplus > 0 {
+            taken.surplus -= 1;
+            vacancy.forget();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -354,9 +386,9 @@ impl ConnectionPermits {
 
 impl Taken {
     /// Counts a connection for a source; if that has as many as it may have, a half-open one of its own has to go.
-    fn count(&mut self, source: Source, most: u32) -> Result<(), TooMany> {
+    fn count(&mut self, source: Source) -> Result<(), TooMany> {
         let count = self.by_source.get(&source).copied().unwrap_or(0);
-        if count >= most {
+        if count >= self.per_source {
             let key = self.half_open.pop_of(source).ok_or(TooMany)?;
             self.displace(key);
         }
@@ -425,7 +457,7 @@ impl ConnectionPermit {
         let Some(arrival) = taken.permits[self.wake_flag.key()].half_open else {
             return Ok(()); // it is to end
         };
-        taken.count(source, self.permits.per_source)?;
+        taken.count(source)?;
         let entered = &mut taken.permits[self.wake_flag.key()];
         let proxy = std::mem::replace(&mut entered.source, source);
         entered.counted = true;
@@ -493,6 +525,10 @@ impl Drop for ConnectionPermit {
         }
         if entered.counted {
             taken.uncount(entered.source);
+        }
+        if taken.surplus > 0 {
+            taken.surplus -= 1;
+            return;
         }
         drop(taken);
         self.permits.free.add_permits(1);

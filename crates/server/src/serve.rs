@@ -8,10 +8,11 @@
 //! # Layout
 //!
 //! - `sockets`: what is listened on. `stores`: what is opened and read before anything is served.
-//! - `signals`: what they do, and what the service manager is told. `crew`: tasks that end when they are told to. `error`: why the server cannot start.
+//! - `reload`: what SIGHUP has read again. `signals`: what they do, and what the service manager is told. `crew`: tasks that end when they are told to. `error`: why the server cannot start.
 
 mod crew;
 mod error;
+mod reload;
 mod signals;
 mod sockets;
 mod stores;
@@ -44,6 +45,7 @@ use crate::http::Http;
 use crate::listener::{Listener, Serves, Service};
 use crate::permits::ConnectionPermits;
 use crate::presence;
+use crate::push::current::Current;
 use crate::push::{Notifier, dispatcher};
 use crate::settings::{Proxies, Settings};
 use crate::threads::{self, Threads};
@@ -83,6 +85,7 @@ pub struct Running {
 /// What a stop takes down, last first.
 struct Parts {
     tls: Option<Arc<Tls>>,
+    push: Option<Arc<Current>>,
     mailbox: Mailbox,
     shared: Arc<Shared>,
     permits: Arc<ConnectionPermits>,
@@ -169,7 +172,7 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
         &mailbox,
         &health,
         tls.as_ref(),
-        notifier.clone(),
+        notifier.clone().map(|it| it as Arc<dyn Notifier>),
     );
     let http = Http::new(shared.clone(), threads.clone(), health.clone());
     let mut listeners = Crew::on(Handle::current());
@@ -231,7 +234,7 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
         listeners.spawn(|stop| listener.run(asked, stop));
     }
 
-    say_where_pushes_go(&settings, notifier.as_deref());
+    say_where_pushes_go(&settings, notifier.as_deref().map(|it| it as &dyn Notifier));
     tracing::info!(threads = threads.len(), "threads for connections");
     let http_name = if tls.is_some() { "https" } else { "http" };
     for (name, address) in [
@@ -246,6 +249,7 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
     }
     let parts = Parts {
         tls,
+        push: notifier,
         mailbox,
         shared,
         permits,
@@ -272,23 +276,13 @@ impl Running {
         self.parts.permits.len()
     }
 
-    /// Reads the TLS files again; bad ones change nothing and are logged. May take as long as a disk does.
-    pub fn reload(&self) -> impl Future<Output = ()> + Send + 'static {
-        let tls = self.parts.tls.clone();
-        async {
-            if let Some(tls) = tls {
-                let reload = tokio::task::spawn_blocking(move || tls.reload());
-                reload.await.expect("reading TLS files does not panic");
-            }
-        }
-    }
-
     /// Stops: no new connections, every client told, every queued byte written, every task ended.
     ///
     /// Takes at most about 10 s; a client that does not read is given 3 s.
     pub async fn stop(self) {
         let Parts {
             tls: _,
+            push: _,
             mailbox,
             shared,
             permits,

@@ -28,7 +28,7 @@ mod wills;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -104,6 +104,8 @@ pub struct Router {
     numbers: Sequence,
     next_link: AtomicU64,
     attempts: Mutex<Attempts>,
+    /// See `Rules`; 0 is unlimited.
+    publish_rate: AtomicU32,
     used_up: Mutex<UsedUp>,
     rivals: Mutex<Rivals>,
     /// When a user has something due.
@@ -140,6 +142,11 @@ impl Router {
         Self::with_metrics(rules, directory, store, Arc::default())
     }
 
+    /// From now on so many failed authentications are too many, within this time.
+    pub fn set_failed_auth(&self, limit: u32, window: Duration) {
+        lock(&self.attempts).set_limits(limit, window);
+    }
+
     /// With no user's state yet.
     #[must_use]
     pub fn with_metrics(
@@ -149,6 +156,7 @@ impl Router {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let attempts = Attempts::new(rules.failed_auth, rules.failed_auth_window);
+        let publish_rate = rules.publish_rate.map_or(0, NonZeroU32::get);
         Arc::new_cyclic(|this| Self {
             rules,
             directory,
@@ -158,6 +166,7 @@ impl Router {
             numbers: Sequence::default(),
             next_link: AtomicU64::new(1),
             attempts: Mutex::new(attempts),
+            publish_rate: AtomicU32::new(publish_rate),
             used_up: Mutex::default(),
             rivals: Mutex::default(),
             timers: Mutex::default(),

@@ -5,7 +5,9 @@
 //! An allowance is looked for and remembered under the lock of the user's shard.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use foldhash::fast::RandomState;
 
@@ -39,9 +41,20 @@ impl UsedUp {
 }
 
 impl Router {
+    /// From now on a user may publish so many messages in a second. Connections that began while there was no limit
+    /// have none.
+    pub fn set_publish_rate(&self, rate: Option<NonZeroU32>) {
+        self.publish_rate
+            .store(rate.map_or(0, NonZeroU32::get), Ordering::Relaxed);
+    }
+
+    fn publish_rate(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.publish_rate.load(Ordering::Relaxed))
+    }
+
     /// What a new connection of a user shares with the others. `None`: there is no limit.
     pub(super) fn allowance(&self, user: &User) -> Option<Arc<Allowance>> {
-        self.rules.publish_rate?;
+        self.publish_rate()?;
         let shared = user.links().find_map(|link| link.allowance().cloned());
         let remembered = || lock(&self.used_up).allowances.remove(user.id());
         Some(shared.or_else(remembered).unwrap_or_default())
@@ -70,7 +83,7 @@ impl Router {
 
     /// Whether a user may publish one more message now, on this connection.
     pub(crate) fn may_publish(&self, link: &Link, now: Time) -> bool {
-        match (self.rules.publish_rate, link.allowance()) {
+        match (self.publish_rate(), link.allowance()) {
             (Some(rate), Some(allowance)) => allowance.take(rate, now),
             _ => true,
         }
@@ -78,7 +91,7 @@ impl Router {
 
     /// The same of a will, whose user may have no connection.
     pub(super) fn may_publish_will(&self, user: &UserId, now: Time) -> bool {
-        let Some(rate) = self.rules.publish_rate else {
+        let Some(rate) = self.publish_rate() else {
             return true;
         };
         self.with_user(user, |user, _| {

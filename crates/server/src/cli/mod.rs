@@ -175,7 +175,7 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
             if print_config {
                 return print_config_of(&sources, output);
             }
-            serve(Settings::load(&sources)?)
+            serve(sources)
         }
         Command::Demo => demo::run(output),
         Command::User(command) => runtime::wait_for(command.run(output)),
@@ -210,7 +210,8 @@ fn print_config_of(sources: &Sources, output: &Output) -> Result<(), CliError> {
     Ok(())
 }
 
-fn serve(settings: Settings) -> Result<(), CliError> {
+fn serve(sources: Sources) -> Result<(), CliError> {
+    let settings = Settings::load(&sources)?;
     // Before anything else has a thread.
     let given = GivenSockets::from_environment().map_err(|error| not_served(&error))?;
     init_logging(settings.log.as_deref(), Usual::Info)?;
@@ -223,7 +224,7 @@ fn serve(settings: Settings) -> Result<(), CliError> {
             ))
         })?;
     }
-    let served = runtime.block_on(crate::serve::run(settings, given));
+    let served = runtime.block_on(crate::serve::run(sources, settings, given));
     runtime::end(runtime);
     served.map_err(|error| not_served(&error))
 }

@@ -193,3 +193,35 @@ fn a_bell_is_answered_once() {
     assert!(wake_flag.take());
     assert!(!wake_flag.take());
 }
+
+#[tokio::test]
+async fn limits_that_change_hold_from_then_on() {
+    let permits = ConnectionPermits::new(3, 3);
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(settled(&permits, HOME).await);
+    }
+    permits.set_limits(1, 3);
+    assert_eq!(permits.len(), 3, "who is there stays");
+    held.truncate(1);
+    assert!(is_full(&permits).await);
+    permits.set_limits(2, 3);
+    let other = settled(&permits, HOME).await;
+    assert!(is_full(&permits).await);
+    // Lower, and higher again, with one too many there.
+    permits.set_limits(1, 1);
+    permits.set_limits(3, 1);
+    assert_eq!(take(&permits, HOME).await.unwrap_err(), TooMany);
+    drop(settled(&permits, AWAY).await);
+    // A newcomer that was refused gives back a place that is one too many by then.
+    let vacancy = permits.vacancy().await;
+    permits.set_limits(2, 1);
+    assert_eq!(permits.take(vacancy, HOME).unwrap_err(), TooMany);
+    assert!(is_full(&permits).await);
+    held.clear();
+    drop(other);
+    permits.all_free().await;
+    permits.set_limits(5, 5);
+    permits.all_free().await;
+    assert_eq!(permits.free.available_permits(), 5);
+}

@@ -5,6 +5,7 @@
 //! - `Notifier`: one push service. `open`: the one that the settings ask for.
 //! - `fcm`: Firebase, with `account` (its key file) and `oauth` (its access tokens). `webhook`: any HTTP
 //!   server. `http`: requests as both make them.
+//! - `current`: the service in force, which a reload replaces.
 //! - `dispatcher`: takes what the router says is due and has it delivered. `pace`: how fast, and what is
 //!   said of a service that does not answer. `receivers`: whose pushes wait because one of theirs failed.
 //!
@@ -13,6 +14,7 @@
 //! (`tests::fcm::no_token_is_logged`), nor what a service answers but for its error codes.
 
 mod account;
+pub(crate) mod current;
 pub(crate) mod dispatcher;
 mod fcm;
 mod http;

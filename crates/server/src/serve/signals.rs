@@ -7,46 +7,55 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::crew::Crew;
+use super::reload::Reload;
 use super::{GivenSockets, Running, ServeError, start_on};
-use crate::settings::Settings;
+use crate::settings::{Settings, Sources};
 use crate::systemd::{NotifyState, Systemd};
 use crate::watchdog;
 
-/// Runs the server until SIGTERM or SIGINT; SIGHUP reloads the TLS files.
+/// Runs the server until SIGTERM or SIGINT; SIGHUP has settings, TLS files and push key read
+/// again from `sources`.
 ///
 /// A second SIGTERM or SIGINT ends the stop at once.
 ///
 /// # Errors
 /// See [`super::start`].
-pub async fn run(settings: Settings, given: GivenSockets) -> Result<(), ServeError> {
+pub async fn run(
+    sources: Sources,
+    settings: Settings,
+    given: GivenSockets,
+) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Io)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Io)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Io)?;
     let systemd = Arc::new(Systemd::from_environment());
     let running = tokio::select! {
-        running = start_on(settings, given) => running?,
+        running = start_on(settings.clone(), given) => running?,
         never = systemd.extend_start() => match never {},
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
     systemd.tell(&[NotifyState::Ready]).await;
     let attendants = attend(&running, &systemd);
-    let mut reload = JoinSet::new();
+    let reload = Arc::new(Reload::of(&running, sources, settings));
+    let mut reloading = JoinSet::new();
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv(), if reload.is_empty() => {
-                let (systemd, read) = (systemd.clone(), running.reload());
-                reload.spawn(async move {
+            _ = hangup.recv(), if reloading.is_empty() => {
+                let (systemd, reload) = (systemd.clone(), reload.clone());
+                reloading.spawn(async move {
                     systemd.tell_reloading().await;
-                    read.await;
+                    let read = tokio::task::spawn_blocking(move || reload.read());
+                    read.await.expect("reading settings and files does not panic");
                     systemd.tell(&[NotifyState::Ready]).await;
                 });
             }
-            Some(_) = reload.join_next() => {}
+            Some(_) = reloading.join_next() => {}
         }
     }
+    drop(reload); // what it has in hand is to be closed
     let connections = running.connections();
     tracing::info!(connections, "stopping");
     let stop = async {

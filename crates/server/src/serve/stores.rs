@@ -15,6 +15,7 @@ use crate::clock::{self, Clock};
 use crate::directory::{self, AccountsDatabase};
 use crate::mailbox::{self, SqliteMailbox};
 use crate::permissions;
+use crate::push::current::Current;
 use crate::push::{self, Notifier};
 use crate::settings::{Devices, Settings};
 use crate::tls::{Tls, TlsFiles};
@@ -22,7 +23,7 @@ use crate::tls::{Tls, TlsFiles};
 /// See the module's description.
 pub(super) struct Stores {
     pub(super) tls: Option<Arc<Tls>>,
-    pub(super) notifier: Option<Arc<dyn Notifier>>,
+    pub(super) notifier: Option<Arc<Current>>,
     pub(super) directory: Arc<dyn AccountsDatabase>,
     pub(super) mailbox: Mailbox,
     pub(super) router: Arc<Router>,
@@ -37,11 +38,15 @@ impl Stores {
     pub(super) fn open(settings: &Settings) -> Result<Self, ServeError> {
         let tls = open_tls(settings)?;
         let notifier = push::open(&settings.push).map_err(ServeError::Push)?;
+        let notifier = notifier.map(|service| Arc::new(Current::new(service)));
         let (directory, mailbox, found) = open_both(settings)?;
         let is_administered = settings.listen.admin.is_some();
         let access = is_administered.then(|| Access::open(settings));
         let access = access.transpose().map_err(ServeError::Admin)?;
-        let audience = push::audience(&settings.push, notifier.as_deref());
+        let audience = push::audience(
+            &settings.push,
+            notifier.as_deref().map(|it| it as &dyn Notifier),
+        );
         let rules = rules(settings, audience);
         let router = Router::new(rules, directory.clone(), mailbox.clone());
         let clock = restore(&*mailbox, found, &router)?;

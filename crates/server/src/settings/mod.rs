@@ -287,6 +287,15 @@ impl Settings {
         })
     }
 
+    /// The names of the settings that are others there.
+    pub(crate) fn differences(&self, other: &Self) -> impl Iterator<Item = &'static str> {
+        let text = |settings: &Self, key: &keys::Key| settings.values.get(key.path).text.clone();
+        let differ = KEYS
+            .iter()
+            .filter(move |key| text(self, key) != text(other, key));
+        differ.map(|key| key.path)
+    }
+
     /// The secrets that stand in a file: the setting, and the file.
     pub(crate) fn secrets_in_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let secrets = KEYS.iter().filter(|key| key.kind == Kind::Secret);

@@ -97,7 +97,10 @@ async fn tls_is_served_and_reloaded() {
         tls_client(&house, None).await.is_err(),
         "still the old certificate"
     );
-    house.running.reload().await;
+    let tls = house.running.parts.tls.clone().unwrap();
+    tokio::task::spawn_blocking(move || tls.reload())
+        .await
+        .unwrap();
     let mut renewed = tls_client(&house, None).await.unwrap();
     renewed.send(&[connect("2", V4)]).await;
     assert!(matches!(renewed.next().await, Some(Packet::ConnAck(_))));
