@@ -183,6 +183,16 @@ impl Attempts {
         index.map(|index| bucket.swap_remove(index)).is_some()
     }
 
+    /// How many sources are refused. Looks at all of them.
+    pub(crate) fn lockouts(&self, now: Time) -> usize {
+        let counts = |log: &&Log| {
+            let failures = log.failures.iter();
+            let recent = failures.filter(|failure| now.since(failure.at) < self.window);
+            recent.count() > self.limit
+        };
+        self.buckets.iter().flatten().filter(counts).count()
+    }
+
     fn bucket(&mut self, source: Source) -> &mut Vec<Log> {
         let hash = self.hasher.hash_one(source.network());
         let index = usize::try_from(hash % BUCKETS as u64).expect("below BUCKETS");

@@ -39,9 +39,14 @@ impl Health {
         self.directory_fails.swap(fails, Ordering::Relaxed) != fails
     }
 
+    /// Whether the accounts database does not answer.
+    pub(crate) fn directory_fails(&self) -> bool {
+        self.directory_fails.load(Ordering::Relaxed)
+    }
+
     /// All reasons why the server is not ready; none: it is. What may follow from another comes after it.
     pub(crate) fn troubles(&self) -> Vec<&'static str> {
-        let directory_fails = self.directory_fails.load(Ordering::Relaxed);
+        let directory_fails = self.directory_fails();
         let mut troubles = Vec::new();
         troubles.extend(self.permits.stopping().then_some("stopping"));
         troubles.extend(self.threads.troubles());

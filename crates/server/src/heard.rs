@@ -43,6 +43,9 @@ impl<S> Heard<S> {
 
     /// What the handshake is told of a write of so many bytes.
     fn wrote(&self, written: io::Result<usize>, len: usize) -> io::Result<usize> {
+        if let (Ok(bytes), Some(traffic)) = (&written, self.wake_flag.traffic()) {
+            traffic.sent(*bytes);
+        }
         match written {
             Err(error) if self.wake_flag.in_handshake() && is_peer_gone(&error) => Ok(len),
             written => written,
@@ -96,8 +99,12 @@ impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Heard<S> {
             read = read_from_kernel(&self.stream, buffer);
         }
         ready!(read)?;
-        if buffer.filled().len() > before {
+        let read = buffer.filled().len() - before;
+        if read > 0 {
             self.wake_flag.hear();
+            if let Some(traffic) = self.wake_flag.traffic() {
+                traffic.received(read);
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderValue, Request, StatusCode, header};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -29,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 use crate::connection::{self, Shared};
 use crate::health::Health;
 use crate::heard::Heard;
+use crate::metrics::ServerMetrics;
 use crate::permits::{ConnectionPermit, End};
 use crate::threads::Threads;
 use crate::websocket::{self, WebSocketStream};
@@ -83,13 +84,19 @@ struct Origin {
 }
 
 impl Http {
-    pub(crate) fn new(shared: Arc<Shared>, threads: Arc<Threads>, health: Arc<Health>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        threads: Arc<Threads>,
+        health: Arc<Health>,
+        metrics: Arc<ServerMetrics>,
+    ) -> Self {
         let router = axum::Router::new()
             .route("/mqtt", get(mqtt))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .fallback(async || StatusCode::NOT_FOUND)
             .layer(map_response(answer_once))
+            .layer(from_fn_with_state(metrics, count))
             .with_state(Served {
                 shared,
                 threads,
@@ -137,6 +144,18 @@ impl Http {
             tracing::debug!(%error, "HTTP connection broken");
         }
     }
+}
+
+/// Counts a request, of either address.
+pub(crate) async fn count(
+    State(metrics): State<Arc<ServerMetrics>>,
+    request: axum::extract::Request,
+    next: Next,
+) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let response = next.run(request).await;
+    metrics.requested(uri.path(), method.as_str(), response.status().as_u16());
+    response
 }
 
 /// A connection that is not upgraded ends with its answer: what is upgraded later could be only when its CONNECT should

@@ -38,6 +38,7 @@ pub mod limits;
 mod listener;
 pub mod logging;
 pub mod mailbox;
+mod metrics;
 mod permissions;
 mod permits;
 mod presence;

@@ -27,6 +27,7 @@ use crate::connection::{self, Shared, Transport};
 use crate::handshakes::{Handshake, Handshakes};
 use crate::heard::Heard;
 use crate::http::{Carrier, Http};
+use crate::metrics::{RefusedConnection, Traffic};
 use crate::permits::{ConnectionPermit, ConnectionPermits};
 use crate::proxy_protocol::{self, HeaderError};
 use crate::threads::Threads;
@@ -122,6 +123,8 @@ pub(crate) struct Service {
     pub(crate) shared: Arc<Shared>,
     /// For a PROXY header and the TLS handshake together.
     pub(crate) handshake_timeout: Duration,
+    /// Where its connections are counted.
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl Listener {
@@ -192,9 +195,11 @@ impl Listener {
             self.permits.take(vacancy, peer.into())
         };
         let Ok(permit) = permit else {
+            self.service.traffic.refused(RefusedConnection::Address);
             refusals.too_many(peer);
             return;
         };
+        permit.wake_flag().count_at(self.service.traffic.clone());
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "connection broken"); // reset while it waited in the backlog
             return;
@@ -261,12 +266,17 @@ impl Accepted {
                 return;
             }
             Ok(Err(error)) => {
+                self.service.traffic.refused(RefusedConnection::Malformed);
                 refusals.bad_header(self.address, &error);
                 return;
             }
-            Err(_) => return,
+            Err(_) => {
+                self.service.traffic.refused(RefusedConnection::Timeout);
+                return;
+            }
         }
         if is_proxy && self.permit.attribute(self.address.into()).is_err() {
+            self.service.traffic.refused(RefusedConnection::Address);
             refusals.too_many(self.address);
             return;
         }
@@ -297,8 +307,14 @@ impl Accepted {
                 stream.get_ref().0.end_handshake();
                 self.spawn(stream);
             }
-            Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS handshake"),
-            Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
+            Ok(Err(error)) => {
+                self.service.traffic.refused(RefusedConnection::Tls);
+                tracing::debug!(%address, %error, "no TLS handshake");
+            }
+            Err(_) => {
+                self.service.traffic.refused(RefusedConnection::Timeout);
+                tracing::debug!(%address, "the TLS handshake took too long");
+            }
         }
     }
 

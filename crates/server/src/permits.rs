@@ -31,6 +31,7 @@ use jam_core::source::Source;
 use slab::Slab;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::metrics::Traffic;
 use half_open::HalfOpen;
 
 /// Connections that are half-open at once: what a handshake, a request or an unfinished CONNECT holds, so
@@ -69,6 +70,8 @@ pub(crate) struct WakeFlag {
     task: AtomicWaker,
     /// Whose connection it is, for the log.
     address: OnceLock<IpAddr>,
+    /// Where what it reads and writes is counted.
+    traffic: OnceLock<Arc<Traffic>>,
 }
 
 impl Default for WakeFlag {
@@ -82,6 +85,7 @@ impl Default for WakeFlag {
             standing: AtomicU8::new(Standing::HalfOpen as u8),
             task: AtomicWaker::default(),
             address: OnceLock::new(),
+            traffic: OnceLock::new(),
         }
     }
 }
@@ -101,6 +105,18 @@ impl WakeFlag {
     /// From now on the flag wakes this task.
     pub(crate) fn register(&self, task: &Waker) {
         self.task.register(task);
+    }
+
+    /// Says where the connection came in, and counts it there until it ends.
+    pub(crate) fn count_at(&self, traffic: Arc<Traffic>) {
+        traffic.opened();
+        let _ = self.traffic.set(traffic);
+    }
+
+    /// Where the connection came in.
+    #[inline]
+    pub(crate) fn traffic(&self) -> Option<&Arc<Traffic>> {
+        self.traffic.get()
     }
 
     /// Says whose connection it is. The first call counts.
@@ -344,6 +360,11 @@ impl ConnectionPermits {
         self.lock().permits.len()
     }
 
+    /// How many there may be.
+    pub(crate) fn most(&self) -> u32 {
+        self.connections
+    }
+
     /// Whether [`ConnectionPermits::stop`] has been called.
     pub(crate) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
@@ -518,6 +539,9 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
+        if let Some(traffic) = self.wake_flag.traffic() {
+            traffic.closed();
+        }
         let mut taken = self.permits.lock();
         let entered = taken.permits.remove(self.wake_flag.key());
         if let Some(arrival) = entered.half_open {

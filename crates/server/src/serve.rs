@@ -30,6 +30,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::admin::gathering::{self, Gatherer, Sampling};
 use crate::admin::{self, Administered, Api};
 use crate::client_log::{self, ClientLog};
 use crate::clock;
@@ -43,6 +44,7 @@ use crate::health::Health;
 use crate::housekeeping::{self, Household};
 use crate::http::Http;
 use crate::listener::{Listener, Serves, Service};
+use crate::metrics::{ListenerName, ServerMetrics, Traffic};
 use crate::permits::ConnectionPermits;
 use crate::presence;
 use crate::push::current::Current;
@@ -137,6 +139,7 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
         mailbox,
         router,
         clock,
+        metrics,
         access,
     } = stores.await.expect("opening the stores does not panic")?;
     let events = match admin_address {
@@ -173,8 +176,14 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
         &health,
         tls.as_ref(),
         notifier.clone().map(|it| it as Arc<dyn Notifier>),
+        &metrics,
     );
-    let http = Http::new(shared.clone(), threads.clone(), health.clone());
+    let http = Http::new(
+        shared.clone(),
+        threads.clone(),
+        health.clone(),
+        metrics.clone(),
+    );
     let mut listeners = Crew::on(Handle::current());
     listeners.spawn(|stop| Threads::watch(threads.clone(), stop));
     let mut admin = Crew::on(Handle::current());
@@ -198,9 +207,19 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
             started: Instant::now(),
         });
         let api = api.map_err(|error| ServeError::Io(io::Error::other(error)))?;
-        let router = admin::router(access, api);
         let (events, clock) = (shared.events.clone(), shared.clock.clone());
         admin.spawn(|stop| events::take_up(events, clock, stop));
+        let gatherer = Arc::new(Gatherer {
+            shared: shared.clone(),
+            metrics: metrics.clone(),
+            permits: permits.clone(),
+            health: health.clone(),
+            mailbox: mailbox.clone(),
+            sampled: Arc::default(),
+        });
+        let sampling = Sampling::of(&settings);
+        admin.spawn(|stop| gathering::sample(sampling, gatherer.clone(), stop));
+        let router = admin::router(access, api, gatherer, settings.admin.metrics_open);
         admin.spawn(|stop| admin::listener::serve(socket, router, stop));
     }
     let mut all_pings = Vec::new();
@@ -211,10 +230,17 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
         mqtts: to_mqtts,
         http: to_http,
     } = settings.listen.proxies.clone();
-    for (socket, serves, tls, proxies) in [
-        (sockets.mqtt, Serves::Mqtt, None, to_mqtt),
-        (sockets.mqtts, Serves::Mqtt, with_tls.clone(), to_mqtts),
-        (sockets.http, Serves::Http(http), with_tls, to_http),
+    use ListenerName::{Http as AtHttp, Mqtt as AtMqtt, Mqtts as AtMqtts};
+    for (name, socket, serves, tls, proxies) in [
+        (AtMqtt, sockets.mqtt, Serves::Mqtt, None, to_mqtt),
+        (
+            AtMqtts,
+            sockets.mqtts,
+            Serves::Mqtt,
+            with_tls.clone(),
+            to_mqtts,
+        ),
+        (AtHttp, sockets.http, Serves::Http(http), with_tls, to_http),
     ] {
         let Some(socket) = socket else { continue };
         let listener = Listener {
@@ -227,6 +253,7 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
                 tls,
                 shared: shared.clone(),
                 handshake_timeout: limits.connect_timeout,
+                traffic: Traffic::at(name, metrics.clone()),
             },
         };
         let (pings, asked) = watchdog::pings();
@@ -345,6 +372,7 @@ fn housekeepers(
     health: &Arc<Health>,
     tls: Option<&Arc<Tls>>,
     notifier: Option<Arc<dyn Notifier>>,
+    metrics: &Arc<ServerMetrics>,
 ) -> Crew {
     let mut crew = Crew::on(thread.clone());
     let household = Household {
@@ -367,7 +395,9 @@ fn housekeepers(
         crew.spawn(|stop| housekeeping::watch_tls(tls.clone(), stop));
     }
     if let Some(notifier) = notifier {
-        crew.spawn(|stop| dispatcher::send_pushes(household.clone(), notifier, stop));
+        crew.spawn(|stop| {
+            dispatcher::send_pushes(household.clone(), notifier, metrics.clone(), stop)
+        });
     }
     crew
 }

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use jam_core::metrics::own_slot;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{oneshot, watch};
@@ -93,7 +94,7 @@ impl Threads {
         housekeeping: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let connections = (1..=number_of(count))
-            .map(|number| Thread::start(format!("connections-{number}"), || ()))
+            .map(|number| Thread::start(format!("connections-{number}"), move || own_slot(number)))
             .collect::<io::Result<Box<[_]>>>()?;
         let samples = Samples {
             at: Instant::now(),

@@ -404,6 +404,18 @@ impl Router {
         result
     }
 
+    /// Bytes of messages in their grace.
+    #[must_use]
+    pub fn bytes_in_grace(&self) -> u64 {
+        self.bytes_in_grace.load(Ordering::Relaxed)
+    }
+
+    /// Sources whose attempts to log in are refused.
+    #[must_use]
+    pub fn lockouts(&self, now: Time) -> usize {
+        lock(&self.attempts).lockouts(now)
+    }
+
     /// Bytes of content that is being read from the store, or was and waits to be sent: see [`crate::loads`].
     #[must_use]
     pub fn loaded_bytes(&self) -> u64 {

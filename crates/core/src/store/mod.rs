@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::ids::UserId;
 use crate::message::Message;
+use crate::time::Time;
 use crate::timekeeping::ClockRecord;
 
 pub use records::{
@@ -93,6 +94,15 @@ pub trait StoreEvents: Send + Sync {
     fn failing(&self);
 }
 
+/// How a store is doing, for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreGauges {
+    /// Bytes that wait to be kept.
+    pub pending_bytes: u64,
+    /// When the oldest message was received that is not a retained one, a few seconds ago.
+    pub oldest: Option<Time>,
+}
+
 /// Keeps messages and sessions.
 ///
 /// A store is opened, by a function of its own, and gives what it has found ([`Recovered`]); the entries of the logs are
@@ -144,6 +154,11 @@ pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
     /// write or not, and whether it can be written. `None`: no thread writes.
     fn turns(&self) -> Option<u64> {
         None
+    }
+
+    /// How the store is doing.
+    fn gauges(&self) -> StoreGauges {
+        StoreGauges::default()
     }
 
     /// Has this remembered of the clocks, some time soon and at the end: the next start finds it.

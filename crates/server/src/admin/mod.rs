@@ -8,6 +8,7 @@
 //!
 //! - [`access`]: who may ask. [`audit`]: what is logged of it. [`problem`]: what an error looks like.
 //! - [`api`]: the admin API. [`console`]: the pages that show it.
+//! - [`gathering`]: the numbers behind `/metrics`.
 //! - [`listener`]: from the socket to requests, bounded in number and time.
 //!
 //! Invariant: every answer that is an error is an `application/problem+json` (RFC 9457), whoever made it
@@ -17,6 +18,7 @@ pub(crate) mod access;
 mod api;
 mod audit;
 mod console;
+pub(crate) mod gathering;
 pub(crate) mod listener;
 mod problem;
 #[cfg(test)]
@@ -25,14 +27,16 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 use axum::body::HttpBody;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use crate::{http, metrics};
 use access::Access;
 pub(crate) use api::{Administered, Api};
+use gathering::Gatherer;
 use problem::Problem;
 
 /// Bytes that the body of a request may have.
@@ -42,26 +46,48 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 #[derive(Clone)]
 pub(crate) struct Served {
     access: Arc<Access>,
+    gatherer: Arc<Gatherer>,
 }
 
 /// All routes of the `admin` address.
-pub(crate) fn router(access: Access, api: Api) -> axum::Router {
+pub(crate) fn router(
+    access: Access,
+    api: Api,
+    gatherer: Arc<Gatherer>,
+    metrics_open: bool,
+) -> axum::Router {
+    let metrics = gatherer.metrics.clone();
     let served = Served {
         access: Arc::new(access),
+        gatherer,
+    };
+    let shown = get(show_metrics);
+    let shown = if metrics_open {
+        shown
+    } else {
+        shown.layer(from_fn_with_state(served.clone(), access::require))
     };
     let (api, _) = api::routes(Arc::new(api));
     let api = api
         .fallback(problem::not_found)
         .layer(from_fn(audit::log_writes))
-        .layer(from_fn_with_state(served, access::require));
+        .layer(from_fn_with_state(served.clone(), access::require));
     axum::Router::new()
         .nest("/api/v1", api)
         .merge(console::routes())
+        .route("/metrics", shown)
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(refuse_large))
         .layer(map_response(problem::into_problem))
+        .layer(from_fn_with_state(metrics, http::count))
+        .with_state(served)
+}
+
+async fn show_metrics(State(served): State<Served>) -> impl IntoResponse {
+    let text = served.gatherer.snapshot().to_text();
+    ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], text)
 }
 
 /// Refuses a body that says how large it is before a byte of it is read, whatever the route would do with it.

@@ -1,5 +1,7 @@
 //! The `admin` address over real sockets: who is let in, and what errors look like.
 
+mod metrics;
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;

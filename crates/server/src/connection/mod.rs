@@ -30,7 +30,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use jam_core::connection::{Connection, Progress};
+use jam_core::connection::{Connection, End, Progress};
 use jam_core::directory::{Answer, Question, Unavailable};
 use jam_core::link::Displaced;
 use jam_core::router::Router;
@@ -47,6 +47,7 @@ use crate::deferred_acks::{DeferredAcks, LowWater};
 use crate::directory::{AccountsDatabase, DirectoryError};
 use crate::events::Events;
 use crate::heard::Heard;
+use crate::metrics::RefusedConnection;
 use crate::permits::ConnectionPermit;
 use crate::turns::{self, NextTurn, Turns};
 use crate::websocket::{CloseCode, WebSocketStream};
@@ -283,12 +284,30 @@ impl<S: Transport> Driver<S> {
 
     /// Says once why the connection has ended.
     fn log_end(&mut self, now: Time) {
-        if let Some(ended) = self.connection.take_ended()
+        let ended = self.connection.take_ended();
+        if let Some(ended) = &ended
+            && self.permit.is_half_open()
+        {
+            self.count_refused(&ended.why);
+        }
+        if let Some(ended) = ended
             && let Some(address) = self.permit.wake_flag().address()
         {
             self.shared.client_log.ended(&ended, address);
             let stamp = self.shared.clock.stamp(now);
             self.shared.events.ended(&ended, address, stamp);
+        }
+    }
+
+    /// A connection has ended before its client was let in.
+    fn count_refused(&self, why: &End) {
+        let why = match why {
+            End::NoConnect => RefusedConnection::Timeout,
+            End::Malformed(_) => RefusedConnection::Malformed,
+            _ => return, // what became of its CONNECT is counted, or it went by itself
+        };
+        if let Some(traffic) = self.permit.wake_flag().traffic() {
+            traffic.refused(why);
         }
     }
 

@@ -25,6 +25,7 @@ use jam_core::directory::{Answer, Directory, Generation, Question};
 use jam_core::ids::UserId;
 use secrecy::SecretString;
 
+use crate::metrics::ServerMetrics;
 use crate::settings::DirectorySettings;
 pub use administration::{
     Administration, AdministrationError, Friend, NewToken, Page, PageRequest, User, random_token,
@@ -99,11 +100,20 @@ pub enum Who {
 /// # Errors
 /// If it is missing, cannot be made, is no jam database, or lacks a table or column.
 pub fn open(settings: &DirectorySettings) -> Result<Arc<dyn AccountsDatabase>, DirectoryError> {
+    open_counted(settings, Arc::default())
+}
+
+/// As [`open`]; it counts in `metrics`.
+pub(crate) fn open_counted(
+    settings: &DirectorySettings,
+    metrics: Arc<ServerMetrics>,
+) -> Result<Arc<dyn AccountsDatabase>, DirectoryError> {
     require_named(settings)?;
     let directory = sqlite::SqliteDirectory::open_or_create(&settings.path)?;
     if !settings.map_shm {
         directory.leave_wal_index();
     }
+    directory.count_in(metrics);
     Ok(Arc::new(directory))
 }
 

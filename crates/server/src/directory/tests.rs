@@ -240,9 +240,12 @@ async fn a_push_goes_where_the_database_says_and_a_dead_token_is_cleared() {
     let mut house = House::new(PushAudience::TokenHolders);
     let service = Arc::new(Graveyard::default());
     let (household, stop) = (house.household(), house.stop.subscribe());
-    house
-        .tasks
-        .spawn(send_pushes(household, service.clone(), stop));
+    house.tasks.spawn(send_pushes(
+        household,
+        service.clone(),
+        Arc::default(),
+        stop,
+    ));
     house
         .directory
         .set_notification("2", NotificationToken::Present);

@@ -44,10 +44,12 @@ use jam_core::ids::UserId;
 use jam_core::router::OnCommit;
 use jam_core::store::{
     Completion, MailboxStore, OnLoaded, Recovered, RecoveredEntry, Seq, StoreError, StoreEvents,
-    Writes,
+    StoreGauges, Writes,
 };
 use jam_core::timekeeping::ClockRecord;
 use rusqlite::Connection;
+
+use crate::metrics::ServerMetrics;
 
 pub use error::OpenError;
 pub use reader::READ_TRIES;
@@ -76,6 +78,14 @@ impl<C: Completion> SqliteMailbox<C> {
     /// # Errors
     /// [`OpenError`]; the mailbox is then as it was.
     pub fn open(dir: &Path) -> Result<(Arc<Self>, Recovered), OpenError> {
+        Self::open_counted(dir, Arc::default())
+    }
+
+    /// As [`Self::open`]; it counts in `metrics`.
+    pub(crate) fn open_counted(
+        dir: &Path,
+        metrics: Arc<ServerMetrics>,
+    ) -> Result<(Arc<Self>, Recovered), OpenError> {
         let files = schema::Files::of(dir);
         let with_room = |error| match error {
             OpenError::Io { path, .. } if reserve::is_full(&files.db) => OpenError::Full(path),
@@ -98,6 +108,7 @@ impl<C: Completion> SqliteMailbox<C> {
             applier,
             given_up.unwrap_or_else(|| Reserve::at(files.reserve())),
             found.recovered.clock,
+            metrics,
         );
         let reader = reader::Reader::new(Arc::clone(&shared), reading);
         // From here on, whatever fails stops the threads that run.
@@ -151,6 +162,10 @@ impl<C: Completion> MailboxStore<C> for SqliteMailbox<C> {
 
     fn flush(&self, timeout: Duration) -> bool {
         self.shared.flush(timeout)
+    }
+
+    fn gauges(&self) -> StoreGauges {
+        self.shared.gauges()
     }
 
     fn is_ending_sessions(&self) -> bool {

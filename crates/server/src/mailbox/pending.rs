@@ -135,6 +135,11 @@ impl<C> Pending<C> {
     }
 
     /// Bytes of memory, about.
+    /// How many changes there are.
+    pub(super) fn changes(&self) -> usize {
+        self.ops.len()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes + self.ops.len() * OP_BYTES
     }

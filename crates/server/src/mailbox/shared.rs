@@ -9,7 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use jam_core::message::Message;
-use jam_core::store::{Completion, OnLoaded, Seq, StoreEvents, Writes};
+use jam_core::store::{Completion, OnLoaded, Seq, StoreEvents, StoreGauges, Writes};
+use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
 
 use super::at_place::AtPlace;
@@ -74,6 +75,8 @@ pub(super) struct Shared<C> {
     pub(super) failing: AtomicBool,
     crowded: AtomicBool,
     early: AtomicUsize,
+    /// When the oldest message in the file was received, when that was last looked at; 0: there was none.
+    pub(super) oldest: AtomicU64,
     ending: AtomicBool,
     /// How often the writer has come round.
     pub(super) turns: AtomicU64,
@@ -133,6 +136,7 @@ impl<C> Shared<C> {
             failing: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
             early: AtomicUsize::new(0),
+            oldest: AtomicU64::new(0),
             ending: AtomicBool::new(false),
             turns: AtomicU64::new(0),
             events: OnceLock::new(),
@@ -234,6 +238,18 @@ impl<C> Shared<C> {
                 .expect("no code under this lock can panic")
                 .0;
             state.asleep = false;
+        }
+    }
+
+    pub(super) fn gauges(&self) -> StoreGauges {
+        let state = self.state();
+        let committing = state.committing.as_ref().map_or(0, |ops| ops.bytes());
+        StoreGauges {
+            pending_bytes: (state.pending.bytes() + committing) as u64,
+            oldest: match self.oldest.load(Ordering::Relaxed) {
+                0 => None,
+                millis => Some(Time::from_millis(millis)),
+            },
         }
     }
 

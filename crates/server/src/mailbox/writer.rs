@@ -25,12 +25,20 @@ use super::records;
 use super::reserve::{LEAST_BYTES, Reserve};
 use super::schema;
 use super::shared::{Batch, Shared, Waited};
+use crate::metrics::{ServerMetrics, StoreFailure};
 
 /// How often a file that could not be written is tried again.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often an idle writer looks for what other processes ask.
 pub const PURGE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often the oldest message is looked for.
+const AGE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// When the first message of the file was received; retained ones are as old as they like.
+const OLDEST: &str = "SELECT received_at FROM message \
+    WHERE id NOT IN (SELECT message FROM retained_message) ORDER BY id LIMIT 1";
 
 /// How often a file that another process has locked is waited for, each time for the busy timeout.
 const BUSY_TRIES: u32 = 3;
@@ -51,6 +59,9 @@ pub(super) struct Writer<C> {
     probed: Instant,
     /// What the file remembers of the clocks.
     clock: Option<ClockRecord>,
+    metrics: Arc<ServerMetrics>,
+    /// When the oldest message was last looked for.
+    aged: Option<Instant>,
 }
 
 impl<C: Completion> Writer<C> {
@@ -60,6 +71,7 @@ impl<C: Completion> Writer<C> {
         applier: Applier,
         reserve: Reserve,
         clock: Option<ClockRecord>,
+        metrics: Arc<ServerMetrics>,
     ) -> Self {
         Self {
             shared,
@@ -71,6 +83,8 @@ impl<C: Completion> Writer<C> {
             reserve,
             probed: Instant::now(),
             clock,
+            metrics,
+            aged: None,
         }
     }
 
@@ -83,6 +97,7 @@ impl<C: Completion> Writer<C> {
             if looked.elapsed() >= PURGE_INTERVAL {
                 looked = Instant::now();
                 self.look_for_purges();
+                self.look_for_the_oldest();
             }
             let patience = if self.in_trouble() {
                 PROBE_INTERVAL.saturating_sub(self.probed.elapsed())
@@ -162,7 +177,12 @@ impl<C: Completion> Writer<C> {
         let new_numbers = self.applier.must_reserve(&batch.ops);
         let wrote =
             !batch.ops.is_idle() || self.is_failing() || new_numbers || !self.purged.is_empty();
+        let began = Instant::now();
         let outcome = if wrote { self.commit(&batch) } else { Ok(()) };
+        if wrote && outcome.is_ok() {
+            let changes = batch.ops.changes();
+            self.metrics.committed(changes, began.elapsed());
+        }
         let upto = batch.upto();
         match outcome {
             Ok(()) => {
@@ -256,6 +276,7 @@ impl<C: Completion> Writer<C> {
     }
 
     fn fail(&mut self, error: &Error) {
+        self.metrics.mailbox_failed(StoreFailure::from(error));
         let code = error.sqlite_error_code();
         let is_full = code == Some(ErrorCode::DiskFull);
         // A connection that has seen the disk fail may believe what is not so.
@@ -321,6 +342,22 @@ impl<C: Completion> Writer<C> {
             let batch = self.shared.take();
             self.write(batch);
         }
+    }
+
+    /// Now and then, for the metrics: the first is the one with the lowest number.
+    fn look_for_the_oldest(&mut self) {
+        if self.aged.is_some_and(|aged| aged.elapsed() < AGE_INTERVAL) {
+            return;
+        }
+        self.aged = Some(Instant::now());
+        let oldest = self.connection.query_row(OLDEST, [], |row| row.get(0));
+        let millis: i64 = match oldest {
+            Ok(millis) => millis,
+            Err(Error::QueryReturnedNoRows) => 0,
+            Err(_) => return, // its writes say what is wrong
+        };
+        let millis = u64::try_from(millis).unwrap_or(0);
+        self.shared.oldest.store(millis, Ordering::Relaxed);
     }
 
     /// Whether the router has been told, or there is nothing that it could be told.

@@ -23,6 +23,7 @@ use super::{Delivery, Notifier, Push, Scope};
 use crate::directory::AccountsDatabase;
 use crate::events::PushResult;
 use crate::housekeeping::Household;
+use crate::metrics::{PushCount, ServerMetrics};
 
 /// How often it is looked whether a push that waits may be tried again.
 const TICK: Duration = Duration::from_millis(250);
@@ -41,12 +42,13 @@ const MAX_KINDS: usize = 32;
 pub(crate) async fn send_pushes(
     household: Household,
     notifier: Arc<dyn Notifier>,
+    metrics: Arc<ServerMetrics>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let router = household.router.clone();
-    let mut dispatcher = Dispatcher::new(household.clone(), notifier);
+    let mut dispatcher = Dispatcher::new(household.clone(), notifier, metrics);
     loop {
         let has_room = dispatcher.has_room();
         tokio::select! {
@@ -68,6 +70,7 @@ pub(crate) async fn send_pushes(
 struct Dispatcher {
     household: Household,
     notifier: Arc<dyn Notifier>,
+    metrics: Arc<ServerMetrics>,
     under_way: JoinSet<Tried>,
     pace: Pace,
     receivers: Receivers,
@@ -103,10 +106,11 @@ struct Log {
 }
 
 impl Dispatcher {
-    fn new(household: Household, notifier: Arc<dyn Notifier>) -> Self {
+    fn new(household: Household, notifier: Arc<dyn Notifier>, metrics: Arc<ServerMetrics>) -> Self {
         Self {
             household,
             notifier,
+            metrics,
             under_way: JoinSet::new(),
             pace: Pace::default(),
             receivers: Receivers::default(),
@@ -123,6 +127,7 @@ impl Dispatcher {
         if now.since(push.since()) > MAX_AGE {
             self.log.expired += 1;
             self.record(&push, ("expired", None));
+            self.metrics.pushed(PushCount::Expired, None);
             self.household
                 .router
                 .push_settled(push, PushOutcome::Dropped, now);
@@ -154,6 +159,7 @@ impl Dispatcher {
             result,
         } = tried;
         let now = self.household.clock.now();
+        self.count(&result, began);
         let wait = self.learn(&push, began, &result);
         if let Attempt::Made(Delivery::Rejected { kind }) = &result {
             self.log.refused(kind);
@@ -176,6 +182,20 @@ impl Dispatcher {
         };
         let stamp = clock.stamp(clock.now());
         self.household.events.pushed(result, stamp);
+    }
+
+    fn count(&self, result: &Attempt, began: Instant) {
+        let took = Some(began.elapsed());
+        let (result, took) = match result {
+            Attempt::Made(Delivery::Delivered) => (PushCount::Sent, took),
+            Attempt::Made(Delivery::Unregistered) => (PushCount::TokenDead, took),
+            Attempt::Made(Delivery::Rejected { .. }) => (PushCount::Refused, took),
+            Attempt::Made(Delivery::Unavailable { .. }) => (PushCount::Retry, took),
+            Attempt::Replaced => (PushCount::TokenDead, took),
+            Attempt::Pointless => (PushCount::Withdrawn, None),
+            Attempt::Unknown => (PushCount::Retry, None),
+        };
+        self.metrics.pushed(result, took);
     }
 
     /// Tells pace and receivers what a try says of them. How long the push waits, if it is to be tried again.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use jam_core::UserLimits;
+use jam_core::metrics::Metrics;
 use jam_core::push::{PushAudience, PushRules};
 use jam_core::router::{LONGEST_RIVAL_WAIT, OnCommit, Router, Rules};
 use jam_core::store::{MailboxStore, Recovered};
@@ -14,10 +15,12 @@ use crate::admin::access::Access;
 use crate::clock::{self, Clock};
 use crate::directory::{self, AccountsDatabase};
 use crate::mailbox::{self, SqliteMailbox};
+use crate::metrics::ServerMetrics;
 use crate::permissions;
 use crate::push::current::Current;
 use crate::push::{self, Notifier};
 use crate::settings::{Devices, Settings};
+use crate::threads;
 use crate::tls::{Tls, TlsFiles};
 
 /// See the module's description.
@@ -28,6 +31,7 @@ pub(super) struct Stores {
     pub(super) mailbox: Mailbox,
     pub(super) router: Arc<Router>,
     pub(super) clock: Arc<Clock>,
+    pub(super) metrics: Arc<ServerMetrics>,
     /// If there is an admin address.
     pub(super) access: Option<Access>,
 }
@@ -39,7 +43,10 @@ impl Stores {
         let tls = open_tls(settings)?;
         let notifier = push::open(&settings.push).map_err(ServeError::Push)?;
         let notifier = notifier.map(|service| Arc::new(Current::new(service)));
-        let (directory, mailbox, found) = open_both(settings)?;
+        // Each thread for connections has cells of its own.
+        let slots = threads::number_of(settings.listen.threads);
+        let metrics = Arc::new(ServerMetrics::with_slots(slots));
+        let (directory, mailbox, found) = open_both(settings, &metrics)?;
         let is_administered = settings.listen.admin.is_some();
         let access = is_administered.then(|| Access::open(settings));
         let access = access.transpose().map_err(ServeError::Admin)?;
@@ -48,7 +55,12 @@ impl Stores {
             notifier.as_deref().map(|it| it as &dyn Notifier),
         );
         let rules = rules(settings, audience);
-        let router = Router::new(rules, directory.clone(), mailbox.clone());
+        let router = Router::with_metrics(
+            rules,
+            directory.clone(),
+            mailbox.clone(),
+            Arc::new(Metrics::with_slots(slots)),
+        );
         let clock = restore(&*mailbox, found, &router)?;
         for exposed in permissions::exposed_secrets(settings) {
             tracing::warn!("{exposed}");
@@ -60,6 +72,7 @@ impl Stores {
             mailbox,
             router,
             clock: Arc::new(clock),
+            metrics,
             access,
         })
     }
@@ -76,26 +89,29 @@ type Both = (Arc<dyn AccountsDatabase>, Mailbox, Recovered);
 
 /// Opens the accounts database, then the mailbox; the other way round on a full disk, where the mailbox has a reserve to
 /// give up.
-fn open_both(settings: &Settings) -> Result<Both, ServeError> {
-    match open_directory(settings) {
+fn open_both(settings: &Settings, metrics: &Arc<ServerMetrics>) -> Result<Both, ServeError> {
+    match open_directory(settings, metrics) {
         Ok(directory) => {
-            let (mailbox, found) = open_mailbox(settings)?;
+            let (mailbox, found) = open_mailbox(settings, metrics)?;
             Ok((directory, mailbox, found))
         }
         Err(_) if mailbox::admin::room(&settings.mailbox_dir()).is_err() => {
-            let (mailbox, found) = open_mailbox(settings)?;
-            Ok((open_directory(settings)?, mailbox, found))
+            let (mailbox, found) = open_mailbox(settings, metrics)?;
+            Ok((open_directory(settings, metrics)?, mailbox, found))
         }
         Err(error) => Err(error),
     }
 }
 
 /// The one place that knows which store it is.
-fn open_mailbox(settings: &Settings) -> Result<(Mailbox, Recovered), ServeError> {
+fn open_mailbox(
+    settings: &Settings,
+    metrics: &Arc<ServerMetrics>,
+) -> Result<(Mailbox, Recovered), ServeError> {
     let path = settings.mailbox_dir();
     // A slow disk may take its time: the log says what the start waits for.
     tracing::info!(path = %path.display(), "opening the mailbox");
-    match SqliteMailbox::open(&path) {
+    match SqliteMailbox::open_counted(&path, metrics.clone()) {
         Ok((mailbox, found)) => Ok((mailbox, found)),
         Err(error) => Err(ServeError::Mailbox(error.into())),
     }
@@ -120,8 +136,11 @@ fn restore(
     Ok(clock)
 }
 
-fn open_directory(settings: &Settings) -> Result<Arc<dyn AccountsDatabase>, ServeError> {
-    directory::open(&settings.directory).map_err(ServeError::Directory)
+fn open_directory(
+    settings: &Settings,
+    metrics: &Arc<ServerMetrics>,
+) -> Result<Arc<dyn AccountsDatabase>, ServeError> {
+    directory::open_counted(&settings.directory, metrics.clone()).map_err(ServeError::Directory)
 }
 
 fn rules(settings: &Settings, audience: PushAudience) -> Rules {

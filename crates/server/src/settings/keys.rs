@@ -116,7 +116,7 @@ pub(super) const KEYS: &[Key] = &[
         "listen.admin",
         "127.0.0.1:8081",
         Kind::Address,
-        r#"admin API, /healthz; "" = off"#,
+        r#"admin API, /metrics, /healthz; "" = off"#,
     ),
     key(
         "tls.cert",
@@ -291,6 +291,12 @@ pub(super) const KEYS: &[Key] = &[
         "",
         Kind::Secret,
         r#"lets you look at what the admin API has, and change nothing; "" = none"#,
+    ),
+    key(
+        "admin.metrics_open",
+        "true",
+        Kind::Bool,
+        "whether /metrics on listen.admin needs no token: there is nothing personal in it",
     ),
 ];
 

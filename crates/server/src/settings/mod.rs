@@ -238,6 +238,8 @@ pub struct Admin {
     pub token: Option<SecretString>,
     /// May look, and change nothing. Not the same as `token`.
     pub read_token: Option<SecretString>,
+    /// Whether `/metrics` needs no token.
+    pub metrics_open: bool,
 }
 
 /// What is wrong with the settings, in one line that names the place and says what is expected.
@@ -353,6 +355,7 @@ impl Settings {
             admin: Admin {
                 token: v.secret("admin.token"),
                 read_token: v.secret("admin.read_token"),
+                metrics_open: v.bool("admin.metrics_open")?,
             },
             data,
             values: values.clone(),

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use jam_core::directory::{
     Account, Answer, Directory, Fact, Friendship, Generation, Lookup, NotificationToken, Question,
@@ -30,6 +31,7 @@ use super::{
     AccountsDatabase, Administration, DirectoryError, FriendList, Friends, Place, PushAddress,
     Reply, SqliteAdministration, Who, schema,
 };
+use crate::metrics::ServerMetrics;
 
 /// Questions that wait for the loader. Whoever comes later waits to ask.
 const QUEUE: usize = 4096;
@@ -66,6 +68,11 @@ impl SqliteDirectory {
     pub fn open_or_create(path: &Path) -> Result<Self, DirectoryError> {
         schema::create_if_missing(path)?;
         Self::open(path)
+    }
+
+    /// Counts there from now on.
+    pub(crate) fn count_in(&self, metrics: Arc<ServerMetrics>) {
+        let _ = self.shared.metrics.set(metrics);
     }
 
     /// Asks SQLite for commits of other processes from now on, and maps no `-shm`.
@@ -164,10 +171,19 @@ impl SqliteDirectory {
             return Lookup::Unknown;
         }
         let fresh = self.shared.is_fresh();
-        let known = self.shared.cache.get(key, fresh, &pick);
-        known
-            .or_else(|| self.shared.read(key, pick))
-            .map_or(Lookup::Unknown, |(fact, as_of)| Lookup::Known(fact, as_of))
+        let metrics = self.shared.metrics.get();
+        let found = if let Some(known) = self.shared.cache.get(key, fresh, &pick) {
+            metrics.inspect(|it| it.knew_fact());
+            Some(known)
+        } else {
+            let began = Instant::now();
+            let read = self.shared.read(key, pick);
+            if read.is_some() {
+                metrics.inspect(|it| it.read_fact(began.elapsed()));
+            }
+            read
+        };
+        found.map_or(Lookup::Unknown, |(fact, as_of)| Lookup::Known(fact, as_of))
     }
 }
 

@@ -223,7 +223,11 @@ impl Loader {
         as_of: Generation,
         deadline: Instant,
     ) -> Result<Answer, DirectoryError> {
+        let began = Instant::now();
         let read = self.read(deadline, |reader| rows::read(reader, &key));
+        if let Some(metrics) = self.shared.metrics.get() {
+            metrics.read_fact(began.elapsed());
+        }
         self.say(Kind::of(key), read.as_ref().err());
         let fact = read?;
         self.shared.cache.insert(key, fact.clone(), as_of);

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use jam_core::directory::{Fact, Generation};
@@ -18,6 +18,7 @@ use super::direct::{Direct, may_read_here};
 use super::files::{FileId, Files, Names};
 use super::wal_index::WalIndex;
 use super::{DirectoryError, is_busy, schema};
+use crate::metrics::ServerMetrics;
 
 /// How old the last look at the file may be when memory is believed.
 ///
@@ -76,6 +77,8 @@ pub(super) struct Shared {
     /// How often another file was found at the path.
     pub(super) replacements: AtomicU64,
     epoch: Instant,
+    /// What a server counts in.
+    pub(super) metrics: OnceLock<Arc<ServerMetrics>>,
 }
 
 /// What the loader needs of what has been opened.
@@ -121,6 +124,7 @@ impl Shared {
             in_wal: AtomicBool::new(true),
             replacements: AtomicU64::new(0),
             epoch: Instant::now(),
+            metrics: OnceLock::new(),
         }
     }
 

@@ -1,0 +1,441 @@
+//! The table of all metrics: those of the rules, those that are counted here, and those that are gathered.
+
+use jam_core::metrics::{Buckets, FAMILIES, Family, Kind, Series, first_cell};
+
+const LISTENERS: &[&str] = &["mqtt", "mqtts", "http"];
+pub(super) const REFUSED_REASONS: &[&str] = &["address", "tls", "timeout", "malformed", "origin"];
+
+/// Of the source, if who built it said so.
+const REVISION: &str = match option_env!("JAM_MQTT_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// The last is everything else.
+pub(super) static HTTP_REQUESTS: [&[&str]; 30] = [
+    &["mqtt", "GET", "1xx"],
+    &["mqtt", "GET", "4xx"],
+    &["mqtt", "other", "4xx"],
+    &["healthz", "GET", "2xx"],
+    &["healthz", "other", "4xx"],
+    &["readyz", "GET", "2xx"],
+    &["readyz", "GET", "5xx"],
+    &["readyz", "other", "4xx"],
+    &["metrics", "GET", "2xx"],
+    &["metrics", "GET", "4xx"],
+    &["metrics", "other", "4xx"],
+    &["api", "GET", "2xx"],
+    &["api", "GET", "4xx"],
+    &["api", "GET", "5xx"],
+    &["api", "PUT", "2xx"],
+    &["api", "PUT", "4xx"],
+    &["api", "PUT", "5xx"],
+    &["api", "DELETE", "2xx"],
+    &["api", "DELETE", "4xx"],
+    &["api", "DELETE", "5xx"],
+    &["api", "POST", "2xx"],
+    &["api", "POST", "4xx"],
+    &["api", "POST", "5xx"],
+    &["api", "other", "4xx"],
+    &["console", "GET", "2xx"],
+    &["console", "GET", "4xx"],
+    &["console", "other", "4xx"],
+    &["other", "GET", "4xx"],
+    &["other", "other", "4xx"],
+    &["other", "other", "other"],
+];
+
+pub(super) fn route_of(path: &str) -> &'static str {
+    let routes = [
+        ("/mqtt", "mqtt"),
+        ("/healthz", "healthz"),
+        ("/readyz", "readyz"),
+        ("/metrics", "metrics"),
+        ("/api/v1", "api"),
+        ("/console", "console"),
+    ];
+    let is_it = |prefix: &str| {
+        let rest = path.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let found = routes.into_iter().find(|(prefix, _)| is_it(prefix));
+    found.map_or("other", |(_, route)| route)
+}
+
+pub(super) fn method_of(method: &str) -> &'static str {
+    match method {
+        "GET" | "HEAD" => "GET",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "POST" => "POST",
+        _ => "other",
+    }
+}
+
+/// The place of a family in [`COUNTED`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    Connections,
+    ConnectionsOpened,
+    ConnectionsRefused,
+    ReceivedBytes,
+    SentBytes,
+    CommitSeconds,
+    CommitChanges,
+    StoreErrors,
+    DirectoryLoads,
+    DirectoryLoadSeconds,
+    Pushes,
+    PushSeconds,
+    HttpRequests,
+}
+
+const FIRST: [usize; COUNTED.len()] = {
+    let mut first = [0; COUNTED.len()];
+    let mut index = 0;
+    while index < first.len() {
+        first[index] = first_cell(&COUNTED, index);
+        index += 1;
+    }
+    first
+};
+
+pub(super) const fn first_of(index: Index) -> usize {
+    FIRST[index as usize]
+}
+
+/// What is counted here, in the order of [`Index`].
+pub(super) static COUNTED: [Family; 13] = [
+    Family {
+        name: "jam_connections",
+        kind: Kind::Gauge,
+        help: "Connections, those that have not logged in yet included.",
+        labels: &["listener"],
+        series: Series::Product(&[LISTENERS]),
+    },
+    Family {
+        name: "jam_connections_opened_total",
+        kind: Kind::Counter,
+        help: "Connections that were let in.",
+        labels: &["listener"],
+        series: Series::Product(&[LISTENERS]),
+    },
+    Family {
+        name: "jam_connections_refused_total",
+        kind: Kind::Counter,
+        help: "Connections that were closed before a client was known: too many from one address, no TLS handshake, nothing in time, no packet, a foreign origin.",
+        labels: &["listener", "reason"],
+        series: Series::Product(&[LISTENERS, REFUSED_REASONS]),
+    },
+    Family {
+        name: "jam_received_bytes_total",
+        kind: Kind::Counter,
+        help: "Bytes received, below TLS and WebSocket.",
+        labels: &["listener"],
+        series: Series::Product(&[LISTENERS]),
+    },
+    Family {
+        name: "jam_sent_bytes_total",
+        kind: Kind::Counter,
+        help: "Bytes sent, below TLS and WebSocket.",
+        labels: &["listener"],
+        series: Series::Product(&[LISTENERS]),
+    },
+    Family {
+        name: "jam_commit_seconds",
+        kind: Kind::Histogram(Buckets::of_seconds(8, 22)),
+        help: "Seconds that a transaction of the mailbox took, its fsync included.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "jam_commit_changes",
+        kind: Kind::Histogram(Buckets::of_numbers(0, 14)),
+        help: "Changes in a transaction of the mailbox.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "jam_store_errors_total",
+        kind: Kind::Counter,
+        help: "Failed writes of the mailbox, by what failed.",
+        labels: &["store", "kind"],
+        series: Series::Product(&[&["mailbox"], &["full", "io", "busy", "corrupt"]]),
+    },
+    Family {
+        name: "jam_directory_loads_total",
+        kind: Kind::Counter,
+        help: "Facts that were looked up in the accounts database, by whether they were in memory or had to be read.",
+        labels: &["answered"],
+        series: Series::Product(&[&["memory", "file"]]),
+    },
+    Family {
+        name: "jam_directory_load_seconds",
+        kind: Kind::Histogram(Buckets::of_seconds(4, 21)),
+        help: "Seconds that reading a fact of the accounts database took.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "jam_pushes_total",
+        kind: Kind::Counter,
+        help: "Tries to push, by what came of them.",
+        labels: &["outcome"],
+        series: Series::Product(&[&[
+            "sent",
+            "token_dead",
+            "refused",
+            "retry",
+            "expired",
+            "withdrawn",
+        ]]),
+    },
+    Family {
+        name: "jam_push_seconds",
+        kind: Kind::Histogram(Buckets::of_seconds(13, 24)),
+        help: "Seconds that the push service took to answer.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "jam_http_requests_total",
+        kind: Kind::Counter,
+        help: "HTTP requests to listen.http and listen.admin, by the class of their status; other,other,other is what fits no other series.",
+        labels: &["route", "method", "code"],
+        series: Series::Listed(&HTTP_REQUESTS),
+    },
+];
+
+/// A family whose numbers are gathered: its place in [`GATHERED`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Gauge {
+    BuildInfo,
+    Ready,
+    ConnectionsMax,
+    MailboxOldest,
+    MailboxPending,
+    MailboxGrace,
+    MailboxFile,
+    DiskAvailable,
+    PushesOwed,
+    Lockouts,
+    CertificateExpiry,
+    ProcessCpu,
+    ProcessOpenFds,
+    ProcessMaxFds,
+    ProcessVirtual,
+    ProcessVirtualMax,
+    ProcessResident,
+    ProcessStart,
+}
+
+/// What is gathered, in the order of [`Gauge`].
+pub(super) static GATHERED: [Family; 18] = [
+    Family {
+        name: "jam_build_info",
+        kind: Kind::Gauge,
+        help: "1; the labels say what was built.",
+        labels: &["version", "revision"],
+        series: Series::Listed(&[&[env!("CARGO_PKG_VERSION"), REVISION]]),
+    },
+    Family {
+        name: "jam_ready",
+        kind: Kind::Gauge,
+        help: "1 if the part can do its work, otherwise 0.",
+        labels: &["part"],
+        series: Series::Product(&[&["directory", "mailbox", "running"]]),
+    },
+    Family {
+        name: "jam_connections_max",
+        kind: Kind::Gauge,
+        help: "Connections that there may be.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "jam_mailbox_oldest_timestamp_seconds",
+        kind: Kind::Gauge,
+        help: "When the oldest message that is kept was received, in seconds since 1970; 0 if there is none.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "jam_mailbox_pending_bytes",
+        kind: Kind::Gauge,
+        help: "Bytes that wait for a transaction of the mailbox.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "jam_mailbox_grace_bytes",
+        kind: Kind::Gauge,
+        help: "Bytes of messages in memory that are expected to be acknowledged before they have to be stored.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "jam_mailbox_file_bytes",
+        kind: Kind::Gauge,
+        help: "Bytes of the files of the mailbox.",
+        labels: &["file"],
+        series: Series::Product(&[&["db", "wal"]]),
+    },
+    Family {
+        name: "jam_disk_available_bytes",
+        kind: Kind::Gauge,
+        help: "Bytes that are free on the disk of a store.",
+        labels: &["store"],
+        series: Series::Product(&[&["mailbox", "directory"]]),
+    },
+    Family {
+        name: "jam_pushes_owed",
+        kind: Kind::Gauge,
+        help: "Pushes that wait to be sent.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "jam_lockouts",
+        kind: Kind::Gauge,
+        help: "Addresses whose attempts to log in are refused because too many have failed.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "jam_tls_certificate_expiry_timestamp_seconds",
+        kind: Kind::Gauge,
+        help: "When the first certificate in use ends, in seconds since 1970; 0 without TLS.",
+        labels: &["listener"],
+        series: Series::Product(&[&["mqtts", "http"]]),
+    },
+    Family {
+        name: "process_cpu_seconds_total",
+        kind: Kind::Counter,
+        help: "Seconds of CPU time, user and system.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "process_open_fds",
+        kind: Kind::Gauge,
+        help: "Open file descriptors.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "process_max_fds",
+        kind: Kind::Gauge,
+        help: "File descriptors that there may be.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "process_virtual_memory_bytes",
+        kind: Kind::Gauge,
+        help: "Bytes of virtual memory.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "process_virtual_memory_max_bytes",
+        kind: Kind::Gauge,
+        help: "Bytes of virtual memory that there may be.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "process_resident_memory_bytes",
+        kind: Kind::Gauge,
+        help: "Bytes of resident memory.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
+        name: "process_start_time_seconds",
+        kind: Kind::Gauge,
+        help: "When the process started, in seconds since 1970.",
+        labels: &[],
+        series: Series::One,
+    },
+];
+
+/// Where the numbers of a family are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place {
+    /// With the rules.
+    Rules(usize),
+    /// In [`COUNTED`].
+    Counted(Index),
+    /// In [`GATHERED`].
+    Gathered(Gauge),
+}
+
+impl Place {
+    pub(crate) fn family(self) -> &'static Family {
+        match self {
+            Self::Rules(index) => &FAMILIES[index],
+            Self::Counted(index) => &COUNTED[index as usize],
+            Self::Gathered(gauge) => &GATHERED[gauge as usize],
+        }
+    }
+
+    pub(super) fn first_cell(self) -> usize {
+        match self {
+            Self::Rules(index) => first_cell(&FAMILIES, index),
+            Self::Counted(index) => first_of(index),
+            Self::Gathered(_) => 0,
+        }
+    }
+}
+
+/// All metrics, in the order in which they are shown.
+pub(crate) static ALL: [Place; 48] = [
+    Place::Gathered(Gauge::BuildInfo),
+    Place::Gathered(Gauge::Ready),
+    Place::Counted(Index::Connections),
+    Place::Gathered(Gauge::ConnectionsMax),
+    Place::Counted(Index::ConnectionsOpened),
+    Place::Counted(Index::ConnectionsRefused),
+    Place::Rules(0),
+    Place::Rules(1),
+    Place::Rules(2),
+    Place::Rules(3),
+    Place::Rules(4),
+    Place::Rules(5),
+    Place::Rules(6),
+    Place::Rules(7),
+    Place::Rules(8),
+    Place::Rules(9),
+    Place::Rules(10),
+    Place::Counted(Index::ReceivedBytes),
+    Place::Counted(Index::SentBytes),
+    Place::Rules(11),
+    Place::Rules(12),
+    Place::Counted(Index::CommitSeconds),
+    Place::Counted(Index::CommitChanges),
+    Place::Rules(13),
+    Place::Rules(14),
+    Place::Gathered(Gauge::MailboxOldest),
+    Place::Gathered(Gauge::MailboxPending),
+    Place::Gathered(Gauge::MailboxGrace),
+    Place::Gathered(Gauge::MailboxFile),
+    Place::Gathered(Gauge::DiskAvailable),
+    Place::Counted(Index::StoreErrors),
+    Place::Counted(Index::DirectoryLoads),
+    Place::Counted(Index::DirectoryLoadSeconds),
+    Place::Counted(Index::Pushes),
+    Place::Gathered(Gauge::PushesOwed),
+    Place::Counted(Index::PushSeconds),
+    Place::Rules(15),
+    Place::Rules(16),
+    Place::Gathered(Gauge::Lockouts),
+    Place::Gathered(Gauge::CertificateExpiry),
+    Place::Counted(Index::HttpRequests),
+    Place::Gathered(Gauge::ProcessCpu),
+    Place::Gathered(Gauge::ProcessOpenFds),
+    Place::Gathered(Gauge::ProcessMaxFds),
+    Place::Gathered(Gauge::ProcessVirtual),
+    Place::Gathered(Gauge::ProcessVirtualMax),
+    Place::Gathered(Gauge::ProcessResident),
+    Place::Gathered(Gauge::ProcessStart),
+];
