@@ -66,7 +66,8 @@ impl Time {
     /// Some of the bits, for what takes a moment and is only measured: see [`Ticks::until`].
     #[inline]
     pub(crate) fn ticks(self) -> Ticks {
-        Ticks(u32::try_from((self.0 >> TICK_BITS) & u64::from(u32::MAX)).expect("32 bits"))
+        #[expect(clippy::cast_possible_truncation, reason = "the lower bits are wanted")]
+        Ticks((self.0 >> TICK_BITS) as u32)
     }
 
     /// The first time after this one.
@@ -87,11 +88,11 @@ impl Time {
 pub(crate) struct Ticks(u32);
 
 impl Ticks {
-    /// How long it is until then, if that is less than nine hours; zero if another thread has read the clock earlier.
+    /// Microseconds until then, if that is less than nine hours; none if another thread has read the clock earlier.
     #[inline]
-    pub(crate) fn until(self, now: Time) -> Duration {
+    pub(crate) fn until(self, now: Time) -> u64 {
         let ticks = now.ticks().0.wrapping_sub(self.0).cast_signed();
-        Duration::from_micros(u64::try_from(ticks).unwrap_or(0) << TICK_BITS)
+        u64::try_from(ticks).unwrap_or(0) << TICK_BITS
     }
 }
 

@@ -1,4 +1,4 @@
-//! Counters that cost a message nothing that can be measured (ADR 24).
+//! Counters that cost a message nothing that can be measured (ADR 25).
 //!
 //! Each thread that serves connections has cells of its own, on cache lines of their own, and is the only one that writes
 //! them: adding is a load and a store. All other threads share one set, which they add to atomically. Who reads adds up.

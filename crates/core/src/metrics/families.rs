@@ -35,7 +35,7 @@ fn names_of_row(row: usize) -> Vec<&'static str> {
 }
 
 /// From a quarter of a millisecond to eight seconds.
-const OF_A_MESSAGE: Buckets = Buckets::of_seconds(8, 23);
+pub(super) const OF_A_MESSAGE: Buckets = Buckets::of_seconds(8, 23);
 
 /// The place of a family in [`FAMILIES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

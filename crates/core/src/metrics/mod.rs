@@ -12,13 +12,11 @@ mod cells;
 mod families;
 mod family;
 
-use std::time::Duration;
-
 use jam_wire::packet::{QoS, Version};
 
 pub use cells::{Cells, own_slot};
 pub use families::FAMILIES;
-use families::{Index, first_of};
+use families::{Index, OF_A_MESSAGE, first_of};
 pub use family::{Buckets, Family, Kind, Series, first_cell};
 
 use crate::policy::{Destination, Refusal};
@@ -138,14 +136,13 @@ impl Metrics {
         self.0.add(first_of(index) + series, 1);
     }
 
-    fn observe(&self, index: Index, series: usize, value: Duration) {
-        let family = &FAMILIES[index as usize];
-        if let Kind::Histogram(buckets) = family.kind {
-            let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-            let first = first_of(index) + series * family.cells_of_series();
-            self.0.add(first + buckets.index(micros), 1);
-            self.0.add(first + buckets.count(), micros);
-        }
+    /// Of a histogram with [`OF_A_MESSAGE`].
+    #[inline]
+    fn observe(&self, index: Index, series: usize, micros: u64) {
+        const COUNT: usize = OF_A_MESSAGE.count();
+        let first = first_of(index) + series * (COUNT + 1);
+        self.0.add(first + OF_A_MESSAGE.index(micros), 1);
+        self.0.add(first + COUNT, micros);
     }
 
     fn connect(&self, outcome: usize, version: Option<Version>) {
@@ -195,16 +192,16 @@ impl Metrics {
         self.inc(Index::Deliveries, series);
     }
 
-    /// A device has acknowledged a message, for the first time so long after it was published, if that is known.
-    pub(crate) fn acknowledged(&self, channel: Channel, after: Option<Duration>) {
+    /// A device has acknowledged a message, for the first time so many microseconds after it was published, if that is known.
+    pub(crate) fn acknowledged(&self, channel: Channel, after: Option<u64>) {
         self.inc(Index::Acknowledged, channel as usize);
         if let Some(after) = after {
             self.observe(Index::DeliverySeconds, 0, after);
         }
     }
 
-    /// A publisher is answered.
-    pub(crate) fn answered(&self, path: Path, after: Duration) {
+    /// A publisher is answered, so many microseconds after its message came.
+    pub(crate) fn answered(&self, path: Path, after: u64) {
         self.observe(Index::PublishAckSeconds, path as usize, after);
     }
 

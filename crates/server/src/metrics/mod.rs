@@ -206,3 +206,6 @@ impl Traffic {
         self.metrics.add(Index::SentBytes, listener, bytes as u64);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,10 +188,11 @@ impl Dispatcher {
         let took = Some(began.elapsed());
         let (result, took) = match result {
             Attempt::Made(Delivery::Delivered) => (PushCount::Sent, took),
-            Attempt::Made(Delivery::Unregistered) => (PushCount::TokenDead, took),
+            Attempt::Made(Delivery::Unregistered) | Attempt::Replaced => {
+                (PushCount::TokenDead, took)
+            }
             Attempt::Made(Delivery::Rejected { .. }) => (PushCount::Refused, took),
             Attempt::Made(Delivery::Unavailable { .. }) => (PushCount::Retry, took),
-            Attempt::Replaced => (PushCount::TokenDead, took),
             Attempt::Pointless => (PushCount::Withdrawn, None),
             Attempt::Unknown => (PushCount::Retry, None),
         };
