@@ -213,7 +213,7 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
             shared: shared.clone(),
             metrics: metrics.clone(),
             permits: permits.clone(),
-            health,
+            health: health.clone(),
             mailbox: mailbox.clone(),
             sampled: Arc::default(),
         });

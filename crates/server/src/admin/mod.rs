@@ -75,14 +75,13 @@ pub(crate) fn router(
     axum::Router::new()
         .nest("/api/v1", api)
         .merge(console::routes())
-        .route("/metrics", shown)
+        .route("/metrics", shown.with_state(served))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(refuse_large))
         .layer(map_response(problem::into_problem))
         .layer(from_fn_with_state(metrics, http::count))
-        .with_state(served)
 }
 
 async fn show_metrics(State(served): State<Served>) -> impl IntoResponse {
