@@ -362,7 +362,7 @@ impl ConnectionPermits {
 
     /// How many there may be.
     pub(crate) fn most(&self) -> u32 {
-        self.connections
+        self.lock().connections
     }
 
     /// Whether [`ConnectionPermits::stop`] has been called.
