@@ -1,5 +1,6 @@
 """docs/operations.md, commands: on a data directory, with the server running or not."""
 
+import hashlib
 import json
 import re
 import sqlite3
@@ -68,15 +69,24 @@ def test_version():
     assert re.fullmatch(r"jam-mqtt \d+\.\d+\.\d+.*\n", done.stdout)
 
 
+def sha_256(token):
+    return hashlib.sha256(token.encode()).digest()
+
+
+def hashed(stored):
+    """docs/data-format.md: a form that is no UTF-8, a mark, the hash."""
+    assert stored[:2] == b"\xff\x01" and len(stored) == 42
+    return stored[10:]
+
+
 def test_users(jam):
     printed = jam("user", "add", "7", "--name", "Ada", "--token", "secret")
     assert printed.count("secret") == 1
     generated = json.loads(jam("user", "add", "8", "--json"))["token"]
     assert len(generated) >= 20
-    assert jam.rows("SELECT user_id, username, user_api_token FROM accounts") == [
-        (7, "Ada", "secret"),
-        (8, jam.rows("SELECT username FROM accounts WHERE user_id = 8")[0][0], generated),
-    ]
+    stored = jam.rows("SELECT user_id, username, user_api_token FROM accounts")
+    assert [(user, name) for user, name, _ in stored] == [(7, "Ada"), (8, None)]
+    assert [hashed(token) for *_, token in stored] == [sha_256("secret"), sha_256(generated)]
     listed = jam("user", "list", "--json")
     assert [str(user["id"]) for user in json.loads(listed)] == ["7", "8"]
     assert "secret" not in listed + jam("user", "list") + jam("user", "show", "7")
@@ -85,7 +95,8 @@ def test_users(jam):
     assert str(json.loads(jam("user", "show", "7", "--json"))["id"]) == "7"
     renewed = json.loads(jam("user", "token", "7", "--json"))["token"]
     assert renewed not in ("secret", generated)
-    assert jam.rows("SELECT user_api_token FROM accounts WHERE user_id = 7") == [(renewed,)]
+    [(stored,)] = jam.rows("SELECT user_api_token FROM accounts WHERE user_id = 7")
+    assert hashed(stored) == sha_256(renewed)
     jam("user", "remove", "7")
     assert jam.rows("SELECT user_id FROM accounts") == [(8,)]
 

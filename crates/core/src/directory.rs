@@ -12,6 +12,7 @@ use std::fmt;
 use std::num::NonZeroU8;
 use std::sync::Arc;
 
+use ring::digest;
 use subtle::ConstantTimeEq;
 
 use crate::ids::UserId;
@@ -233,40 +234,76 @@ impl Mark {
     }
 }
 
-/// An API token; copies share it. `Debug` prints no part of it.
+/// An API token as the directory holds it, itself or its SHA-256; copies share it. `Debug` prints no part of it.
 ///
-/// Its mark, then its bytes: every connection has one.
+/// Its form, its mark, then its bytes, in one piece: every connection has one.
 #[derive(Clone)]
 pub struct Token(Arc<[u8]>);
 
+/// The token itself stands in the directory.
+const PLAIN: u8 = 0;
+/// Its SHA-256 does.
+const SHA_256: u8 = 1;
+
+/// Bytes of a SHA-256.
+pub const SHA_256_LEN: usize = digest::SHA256_OUTPUT_LEN;
+
+/// The SHA-256 of a token.
+#[must_use]
+pub fn sha_256(token: &[u8]) -> [u8; SHA_256_LEN] {
+    let digest = digest::digest(&digest::SHA256, token);
+    digest.as_ref().try_into().expect("it has this length")
+}
+
 impl Token {
-    /// From the bytes that the directory holds, and the mark by which sessions remember it.
+    /// A token that the directory holds in the clear, and the mark by which sessions remember it.
     #[must_use]
-    pub fn new(bytes: &[u8], mark: Mark) -> Self {
-        Self(mark.bytes().iter().chain(bytes).copied().collect())
+    pub fn plain(token: &[u8], mark: Mark) -> Self {
+        Self::new(PLAIN, token, mark)
+    }
+
+    /// A token of which the directory holds the SHA-256 only, and the mark by which sessions remember it. That is the same as
+    /// when the directory held the token: what was made with it stays.
+    #[must_use]
+    pub fn hashed(hash: &[u8; SHA_256_LEN], mark: Mark) -> Self {
+        Self::new(SHA_256, hash, mark)
+    }
+
+    fn new(form: u8, bytes: &[u8], mark: Mark) -> Self {
+        let mark = mark.bytes();
+        let all = [&[form], &mark[..], bytes];
+        Self(all.concat().into())
     }
 
     /// What a session remembers of the token that it was made with.
     #[must_use]
     pub fn mark(&self) -> Mark {
-        let (mark, _) = self.parts();
+        let (_, mark, _) = self.parts();
         Mark::new(mark.try_into().expect("it was split there"))
     }
 
-    fn parts(&self) -> (&[u8], &[u8]) {
-        self.0.split_at(Mark::LEN)
+    fn parts(&self) -> (u8, &[u8], &[u8]) {
+        let (form, rest) = self.0.split_at(1);
+        let (mark, bytes) = rest.split_at(Mark::LEN);
+        (form[0], mark, bytes)
     }
 
     /// Whether a client has sent this one, in time that depends on their lengths only.
     #[must_use]
     pub fn is(&self, sent: &[u8]) -> bool {
-        self.parts().1.ct_eq(sent).into()
+        match self.parts() {
+            (SHA_256, _, hash) => hash.ct_eq(&sha_256(sent)).into(),
+            (_, _, token) => token.ct_eq(sent).into(),
+        }
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{} bytes]", self.parts().1.len())
+        match self.parts() {
+            (SHA_256, ..) => f.write_str("[a SHA-256]"),
+            (_, _, token) => write!(f, "[{} bytes]", token.len()),
+        }
     }
 }
 

@@ -345,7 +345,7 @@ impl Facts {
             .filter(|_| !self.hidden.contains(user.as_str()))?;
         let token = token
             .as_ref()
-            .map(|token| Token::new(token.as_bytes(), mark(token)));
+            .map(|token| Token::plain(token.as_bytes(), mark(token)));
         let life = self.life(user.as_str());
         Some(Account { token, life })
     }

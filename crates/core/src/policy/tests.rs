@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::directory::{Account, Answers, Directory, Generation, Life, Lookup, Mark};
+use crate::directory::{Account, Answers, Directory, Generation, Life, Lookup, Mark, sha_256};
 use crate::push::PushAudience;
 
 /// What the directory knows of one question; what is missing is not in memory.
@@ -26,7 +26,7 @@ impl Directory for Memory {
         self.accounts
             .get(user.as_str())
             .map_or(Lookup::Unknown, |account| {
-                let token = |token: &str| Token::new(token.as_bytes(), Mark::new([0; Mark::LEN]));
+                let token = |token: &str| Token::plain(token.as_bytes(), Mark::new([0; Mark::LEN]));
                 let account = account.map(|account| Account {
                     token: account.map(token),
                     life: Life::default(),
@@ -63,6 +63,24 @@ fn connect(client: &'static str, name: &'static str, password: &'static [u8]) ->
         (&client, client.user_part())
     );
     Ok(())
+}
+
+#[test]
+fn a_token_that_is_kept_as_its_hash_is_offered_as_itself() {
+    let mark = Mark::new([1; Mark::LEN]);
+    let hash = sha_256(b"right");
+    let token = Token::hashed(&hash, mark);
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    for offered in [&hash[..], hex.as_bytes(), b"righ", b"wrong", b""] {
+        assert!(!token.is(offered));
+    }
+    assert!(token.is(b"right"));
+    // A plain token that looks like a hash is itself, and not what it is the hash of.
+    let plain = Token::plain(&hash, mark);
+    assert!(plain.is(&hash) && !plain.is(b"right"));
+    assert_eq!((token.mark(), plain.mark()), (mark, mark));
+    let shown = format!("{token:?} {plain:?}");
+    assert_eq!(shown, "[a SHA-256] [32 bytes]");
 }
 
 #[test]

@@ -129,6 +129,17 @@ pub fn administration(
     Ok(Arc::new(administration))
 }
 
+/// Hashes the API tokens of a database of our own that stand in it in the clear: those of before tokens were hashed, and those that
+/// another program has written since. Any other database stays as it is. How many there were.
+///
+/// To be called when no older server can be running on the database: it would let nobody in by a hash.
+///
+/// # Errors
+/// If it cannot be written now; then they stay in the clear, which is understood.
+pub fn hash_tokens(settings: &DirectorySettings) -> Result<u64, DirectoryError> {
+    sqlite::hash_tokens(&settings.path)
+}
+
 /// Looks at a database that is there, and leaves no trace.
 ///
 /// # Errors

@@ -47,6 +47,7 @@ impl Stores {
         let slots = threads::number_of(settings.listen.threads);
         let metrics = Arc::new(ServerMetrics::with_slots(slots));
         let (directory, mailbox, found) = open_both(settings, &metrics)?;
+        hash_tokens(settings);
         let is_administered = settings.listen.admin.is_some();
         let access = is_administered.then(|| Access::open(settings));
         let access = access.transpose().map_err(ServeError::Admin)?;
@@ -141,6 +142,20 @@ fn open_directory(
     metrics: &Arc<ServerMetrics>,
 ) -> Result<Arc<dyn AccountsDatabase>, ServeError> {
     directory::open_counted(&settings.directory, metrics.clone()).map_err(ServeError::Directory)
+}
+
+/// To be called once the mailbox is ours: then no older server runs here, which would let nobody in by a hash.
+fn hash_tokens(settings: &Settings) {
+    match directory::hash_tokens(&settings.directory) {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(
+            count,
+            "tokens in the accounts database are hashed from now on"
+        ),
+        Err(error) => tracing::warn!(
+            %error, "tokens stay in the accounts database in the clear until the next start"
+        ),
+    }
 }
 
 fn rules(settings: &Settings, audience: PushAudience) -> Rules {

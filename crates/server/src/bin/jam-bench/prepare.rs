@@ -37,6 +37,8 @@ pub(crate) fn prepare(path: &Path, pairs: usize, password: &str) -> Result<(), B
 
 fn insert(connection: &mut Connection, pairs: usize, password: &str) -> rusqlite::Result<()> {
     let tx = connection.transaction()?;
+    // A database of another program, whose tokens stay in the clear: the other workloads read them there.
+    tx.pragma_update(None, "application_id", 0)?;
     {
         let mut account =
             tx.prepare("INSERT INTO accounts (user_id, user_api_token) VALUES (?1, ?2)")?;

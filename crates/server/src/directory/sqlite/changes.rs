@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::administration::{cannot_write, is_constraint};
 use super::rows::{self, row_id};
-use super::{AdministrationError, NewToken, random_token, schema};
+use super::{AdministrationError, NewToken, random_token, schema, tokens};
 
 /// Finds the row of a friendship, whatever type its ids have.
 const OF_PAIR: &str = "user_id IN (?1, ?2) AND friend_id IN (?3, ?4)";
@@ -40,7 +40,8 @@ pub(super) fn add(
         return Err(AdministrationError::UserExists(user.clone()));
     }
     let mut columns = vec!["user_id", "user_api_token"];
-    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(id), Box::new(token.expose().to_owned())];
+    let mut values: Vec<Box<dyn ToSql>> =
+        vec![Box::new(id), Box::new(tokens::stored(tx, id, token)?)];
     let demanded = demanded_columns(tx)?;
     if let Some(name) = name {
         columns.push("username");
@@ -89,7 +90,7 @@ pub(super) fn set_token(
     let id = must_exist(tx, user)?;
     let sql =
         "UPDATE accounts SET user_api_token = ?2 WHERE user_id = ?1 AND user_api_token IS NOT ?2";
-    Ok(tx.execute(sql, params![id, token.expose()])? > 0)
+    Ok(tx.execute(sql, params![id, tokens::stored(tx, id, token)?])? > 0)
 }
 
 /// Removes an account, its friendships and its device, if there is such an account. Whether there was.

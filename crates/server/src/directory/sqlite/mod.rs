@@ -9,10 +9,10 @@
 //! - `direct`: a fact read by the thread that asks, where that takes no time.
 //! - `files`: which files the database consists of, and whether they are those that are open.
 //! - `wal_index`: whether another process has committed anything, for nothing.
-//! - `schema`: opening, creating and checking the file. `rows`: ids and values as they stand in it.
+//! - `schema`: opening, creating and checking the file. `rows`: ids and values as they stand in it. `tokens`: API tokens.
 //! - [`administration`]: what the commands and the admin API do; `lists` and `changes` have its statements. `backup`: a copy.
 //!
-//! Invariants: serving writes to the file only to clear a notification token that is dead
+//! Invariants: serving writes to the file only to hash tokens in one of our own, at the start, and to clear a notification token that is dead
 //! (`tests::pushing`), and never holds a read transaction between two questions
 //! (`tests::waiting::a_writer_is_never_in_the_way`); what another process has committed more than
 //! `shared::LOOK_AGE` ago is never contradicted (`tests::looking::nothing_stale_is_told`); what cannot be
@@ -34,6 +34,7 @@ mod schema;
 mod shared;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tokens;
 mod wal_index;
 
 use std::path::Path;
@@ -55,6 +56,11 @@ use friends::{Friends, Place};
 /// If it cannot be made.
 pub fn create(path: &Path) -> Result<(), DirectoryError> {
     schema::create_if_missing(path)
+}
+
+/// Hashes the tokens that are in the clear in a database of our own. How many there were.
+pub(super) fn hash_tokens(path: &Path) -> Result<u64, DirectoryError> {
+    tokens::hash_all(path)
 }
 
 /// Looks at the database at `path`, and leaves no trace.

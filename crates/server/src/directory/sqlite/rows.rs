@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use jam_core::directory::{Account, Fact, Friendship, Life, Mark, NotificationToken, Token};
+use jam_core::directory::{Account, Fact, Friendship, Life, Mark, NotificationToken};
 use ring::digest;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::PushAddress;
 use super::cache::Key;
 use super::schema::has_notification_tokens;
+use super::tokens;
 
 /// The canonical decimal form of an `i64`, which is the only form of an id in a jam database.
 ///
@@ -102,7 +103,7 @@ pub(super) fn read_account(connection: &Connection, id: i64) -> rusqlite::Result
         return Ok(None);
     };
     Ok(Some(Account {
-        token: api_token(id, row.get_ref("user_api_token")?),
+        token: tokens::read(id, row.get_ref("user_api_token")?),
         life: life(row)?,
     }))
 }
@@ -248,14 +249,9 @@ pub(super) fn clear_notification_token(
     Ok(changed > 0)
 }
 
-fn api_token(id: i64, value: ValueRef<'_>) -> Option<Token> {
-    let mark = |bytes: &[u8]| mark(&[b"token", &id.to_be_bytes(), bytes]);
-    token(value).map(|bytes| Token::new(&bytes, mark(&bytes)))
-}
-
 /// What is remembered of a value that is not to be kept: the beginning of the SHA-256 of its parts. The first says what it is,
 /// so that equal values of different kinds or users have different marks.
-fn mark(parts: &[&[u8]]) -> Mark {
+pub(super) fn mark(parts: &[&[u8]]) -> Mark {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
@@ -267,7 +263,7 @@ fn mark(parts: &[&[u8]]) -> Mark {
 }
 
 /// NULL, the empty text and what nobody can send are no token.
-fn token(value: ValueRef<'_>) -> Option<Cow<'_, [u8]>> {
+pub(super) fn token(value: ValueRef<'_>) -> Option<Cow<'_, [u8]>> {
     match value {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) if !bytes.is_empty() => Some(bytes.into()),
         ValueRef::Integer(number) => Some(number.to_string().into_bytes().into()),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::DirectoryError;
+use super::{DirectoryError, tokens};
 
 /// How long another process may lock the file before what waits for it fails.
 pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -94,12 +94,17 @@ pub(super) fn leave_files_alone(connection: &Connection) {
 }
 
 fn leave_checkpoints_to_owner(connection: &Connection) -> rusqlite::Result<()> {
-    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    if id != APPLICATION_ID {
+    if !is_ours(connection)? {
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     }
     Ok(())
+}
+
+/// Whether this server has made the file: then it may say how things stand in it.
+pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    Ok(id == APPLICATION_ID)
 }
 
 fn describe(path: &Path, error: &rusqlite::Error) -> DirectoryError {
@@ -222,6 +227,7 @@ pub(super) fn create_if_missing(path: &Path) -> Result<(), DirectoryError> {
 fn fill(draft: &Path) -> rusqlite::Result<()> {
     let connection = Connection::open(draft)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", tokens::HASHED)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     connection.execute_batch(TABLES)?;
     connection.close().map_err(|(_, error)| error)
