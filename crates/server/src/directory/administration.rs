@@ -47,6 +47,9 @@ pub trait Administration: Send + Sync {
     /// The friends of a user in the database's order of ids, blocked ones included.
     fn friends<'a>(&'a self, user: &'a UserId, page: &'a PageRequest) -> Outcome<'a, Page<Friend>>;
 
+    /// One friend of a user, blocked or not; `None` if they are not friends.
+    fn friend<'a>(&'a self, user: &'a UserId, friend: &'a UserId) -> Outcome<'a, Option<Friend>>;
+
     /// Makes two users friends. Whether they were not. Half a friendship is completed without lifting a block.
     fn befriend<'a>(&'a self, a: &'a UserId, b: &'a UserId) -> Outcome<'a, bool>;
 

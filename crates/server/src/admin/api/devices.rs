@@ -23,7 +23,7 @@ pub(super) struct Device {
     #[schema(example = "2:phone")]
     client: String,
     /// Whether it is connected.
-    connected: bool,
+    pub(super) connected: bool,
     /// For how long it has been connected, or away.
     since_secs: u64,
     /// Where it is connected from.
@@ -33,9 +33,9 @@ pub(super) struct Device {
     /// Topics that it has subscribed to.
     subscriptions: usize,
     /// Whether the user's inbox is one of them. Without it, no message of a friend reaches this device.
-    inbox: bool,
+    pub(super) inbox: bool,
     /// Messages that were sent to it and that it has not acknowledged.
-    in_flight: usize,
+    pub(super) in_flight: usize,
     /// QoS 2 messages from it whose handshake is not over.
     received: u16,
     /// For how long its session goes on without a connection; `null` while it is away.
@@ -103,7 +103,6 @@ pub(super) struct WhichDevices {
     /// Only those that are connected, or only those that are not.
     connected: Option<bool>,
     /// Only those whose client ids begin with this.
-    #[param(max_length = 256)]
     prefix: Option<String>,
     /// Devices of a page.
     #[serde(default)]
@@ -182,7 +181,7 @@ pub(super) async fn list(
     params(UserPath),
     responses(
         (status = 200, description = "All devices of the user", body = Page<Device>),
-        (status = 404, description = "There is no such user", body = Problem),
+        (status = 404, description = "There is no such user"),
     ),
 )]
 pub(super) async fn of_user(
@@ -247,7 +246,7 @@ pub(super) struct Disconnected {
     params(DevicePath, HowToDisconnect),
     responses(
         (status = 200, description = "It is not connected, or about to be disconnected", body = Disconnected),
-        (status = 404, description = "A user can have no such device", body = Problem),
+        (status = 404, description = "A user can have no such device"),
     ),
 )]
 pub(super) async fn disconnect(

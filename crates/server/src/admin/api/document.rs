@@ -10,11 +10,14 @@ use axum::response::IntoResponse;
 use utoipa::openapi::path::{HttpMethod, Operation};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, ResponseBuilder,
-    SecurityRequirement,
+    ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required,
+    ResponseBuilder, SecurityRequirement,
 };
 
+use utoipa::{PartialSchema, ToSchema};
+
 use super::extract::{Asked, Nothing};
+use crate::admin::problem::Problem;
 
 /// The description as JSON, made once.
 #[derive(Clone)]
@@ -64,6 +67,8 @@ pub(super) fn complete(mut description: OpenApi) -> OpenApi {
             }
         }
     }
+    let problem = (Problem::name().into_owned(), Problem::schema());
+    components.schemas.extend([problem]);
     let servers = description.servers.get_or_insert_default();
     servers.push(utoipa::openapi::Server::new("/api/v1"));
     let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
@@ -80,18 +85,26 @@ fn add_errors(operation: &mut Operation, method: &HttpMethod) {
     if *method != HttpMethod::Get {
         errors.push(("403", "The token may look, and change nothing"));
     }
-    if operation.request_body.is_some() {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        body.required = Some(Required::False);
         errors.push(("413", "The body has more than 64 KiB"));
         errors.push(("415", "The body is not JSON"));
     }
     let responses = &mut operation.responses.responses;
     for (status, what) in errors {
-        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem")));
-        let response = ResponseBuilder::new()
-            .description(what)
-            .content("application/problem+json", content.build());
+        let response = ResponseBuilder::new().description(what).build();
         let entry = responses.entry(status.to_owned());
-        entry.or_insert_with(|| response.build().into());
+        entry.or_insert_with(|| response.into());
+    }
+    for (status, response) in responses {
+        if let (true, RefOr::T(response)) = (status.starts_with(['4', '5']), response) {
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem")));
+            response.content.clear();
+            response.content.insert(
+                "application/problem+json".to_owned(),
+                content.build().into(),
+            );
+        }
     }
 }
 

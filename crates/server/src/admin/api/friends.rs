@@ -70,7 +70,7 @@ pub(super) struct WhichFriends {
     params(UserPath, WhichFriends),
     responses(
         (status = 200, description = "Some of the friends", body = Page<Friend>),
-        (status = 404, description = "There is no such user", body = Problem),
+        (status = 404, description = "There is no such user"),
     ),
 )]
 pub(super) async fn list(
@@ -100,8 +100,8 @@ pub(super) async fn list(
     params(PairPath),
     responses(
         (status = 200, description = "They are friends", body = Done),
-        (status = 404, description = "One of them does not exist", body = Problem),
-        (status = 409, description = "Nobody is their own friend", body = Problem),
+        (status = 404, description = "One of them does not exist"),
+        (status = 409, description = "Nobody is their own friend"),
     ),
 )]
 pub(super) async fn befriend(
@@ -124,8 +124,8 @@ pub(super) async fn befriend(
     params(PairPath),
     responses(
         (status = 200, description = "They are not friends", body = Done),
-        (status = 404, description = "One of them does not exist", body = Problem),
-        (status = 409, description = "This database does not let it go", body = Problem),
+        (status = 404, description = "One of them does not exist"),
+        (status = 409, description = "This database does not let it go"),
     ),
 )]
 pub(super) async fn unfriend(
@@ -148,8 +148,8 @@ pub(super) async fn unfriend(
     params(PairPath),
     responses(
         (status = 200, description = "`a` blocks `b`", body = Done),
-        (status = 404, description = "One of them does not exist", body = Problem),
-        (status = 409, description = "They are not friends", body = Problem),
+        (status = 404, description = "One of them does not exist"),
+        (status = 409, description = "They are not friends"),
     ),
 )]
 pub(super) async fn block(
@@ -170,8 +170,8 @@ pub(super) async fn block(
     params(PairPath),
     responses(
         (status = 200, description = "`a` does not block `b`", body = Done),
-        (status = 404, description = "One of them does not exist", body = Problem),
-        (status = 409, description = "They are not friends", body = Problem),
+        (status = 404, description = "One of them does not exist"),
+        (status = 409, description = "They are not friends"),
     ),
 )]
 pub(super) async fn unblock(

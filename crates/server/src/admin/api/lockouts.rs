@@ -57,7 +57,7 @@ pub(super) struct Lockout {
     params(AddressPath),
     responses(
         (status = 200, description = "What counts against the address", body = Lockout),
-        (status = 404, description = "This is no IP address", body = Problem),
+        (status = 404, description = "This is no IP address"),
     ),
 )]
 pub(super) async fn show(
@@ -86,7 +86,7 @@ pub(super) async fn show(
     params(AddressPath),
     responses(
         (status = 200, description = "Nothing counts against the address", body = Done),
-        (status = 404, description = "This is no IP address", body = Problem),
+        (status = 404, description = "This is no IP address"),
     ),
 )]
 pub(super) async fn lift(

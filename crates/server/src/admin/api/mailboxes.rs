@@ -32,7 +32,7 @@ pub(super) struct Mailbox {
     /// Bytes of them.
     bytes: u64,
     /// How long the oldest has waited; `null` if there is none.
-    oldest_secs: Option<u64>,
+    pub(super) oldest_secs: Option<u64>,
     /// Retained messages.
     retained: usize,
 }
@@ -56,7 +56,7 @@ pub(super) struct MailboxOfUser {
     params(UserPath),
     responses(
         (status = 200, description = "The mailbox in numbers", body = MailboxOfUser),
-        (status = 404, description = "There is no such user", body = Problem),
+        (status = 404, description = "There is no such user"),
     ),
 )]
 pub(super) async fn show(
@@ -145,7 +145,7 @@ pub(super) struct Purged {
     params(UserPath, WhatToPurge),
     responses(
         (status = 200, description = "It is gone", body = Purged),
-        (status = 404, description = "There can be no such user", body = Problem),
+        (status = 404, description = "There can be no such user"),
     ),
 )]
 pub(super) async fn purge(

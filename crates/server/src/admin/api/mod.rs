@@ -5,7 +5,7 @@
 //! - this file: all routes, and what they share. [`document`]: the OpenAPI description of them.
 //! - [`extract`]: what a request has to look like. [`page`]: lists, some of them at a time. [`disk`]: what waits for a file.
 //! - [`server`], [`users`], [`friends`], [`devices`], [`mailboxes`], [`lockouts`]: the resources of those names. [`events`]: those
-//!   of a user, of pushes, and the stream.
+//!   of a user, of pushes, and the stream. [`diagnosis`] says why somebody gets no messages.
 //!
 //! Invariants: no handler blocks the thread, or takes longer than [`TIMEOUT`]; PUT and DELETE may be repeated, and say
 //! whether anything has changed; a token is in no answer but the one that makes it.
@@ -13,6 +13,7 @@
 #![expect(unused_qualifications, reason = "in what utoipa makes of `params(…)`")]
 
 mod devices;
+mod diagnosis;
 mod disk;
 mod document;
 mod events;
@@ -108,6 +109,7 @@ pub(super) fn routes(api: Arc<Api>) -> (axum::Router, utoipa::openapi::OpenApi) 
         .routes(routes!(users::list))
         .routes(routes!(users::show, users::put, users::remove))
         .routes(routes!(users::put_token))
+        .routes(routes!(diagnosis::show))
         .routes(routes!(friends::list))
         .routes(routes!(friends::befriend, friends::unfriend))
         .routes(routes!(friends::block, friends::unblock))

@@ -608,3 +608,42 @@ async fn a_cursor_of_another_list_is_refused() {
         (&"2".into(), &Value::Null)
     );
 }
+
+#[tokio::test]
+async fn a_diagnosis_names_what_stands_in_the_way() {
+    let office = Office::open().await;
+    let findings = async |line: &str| {
+        let diagnosis = office.done(line).await;
+        let findings = diagnosis["findings"].as_array().unwrap().iter();
+        findings
+            .map(|it| it.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let line = "GET users/2/diagnosis?from=1";
+    assert_eq!(
+        findings("GET users/9/diagnosis?from=1").await,
+        "no_account no_device"
+    );
+    assert_eq!(
+        findings("GET users/2/diagnosis?from=9").await,
+        "no_sender no_device"
+    );
+    assert_eq!(findings(line).await, "no_device");
+    let silent = office.house.client("2", Version::V4).await;
+    assert_eq!(findings(line).await, "inbox_not_subscribed");
+    drop(silent);
+    office.house.settle(0).await;
+    let reader = office.reader("2", Version::V4).await;
+    assert_eq!(findings(line).await, "");
+    assert_eq!(findings("GET users/2/diagnosis").await, "");
+    office.ask("PUT users/2/blocks/1").await;
+    assert_eq!(findings(line).await, "blocked");
+    office.ask("PUT users/1/blocks/2").await;
+    assert_eq!(findings(line).await, "blocked has_blocked");
+    office.ask("DELETE users/2/blocks/1").await;
+    assert_eq!(findings(line).await, "has_blocked");
+    office.ask("DELETE users/1/friends/2").await;
+    assert_eq!(findings(line).await, "not_friends");
+    drop(reader);
+}

@@ -68,7 +68,7 @@ impl Api {
 pub(super) struct WhichUsers {
     /// Only those whose ids begin with this.
     #[serde(default)]
-    #[param(required = false, max_length = 64)]
+    #[param(required = false)]
     prefix: String,
     /// Only those with a device that is connected, or only those without.
     online: Option<bool>,
@@ -171,7 +171,7 @@ impl Api {
     params(UserPath),
     responses(
         (status = 200, description = "The account", body = User),
-        (status = 404, description = "There is no such user", body = Problem),
+        (status = 404, description = "There is no such user"),
     ),
 )]
 pub(super) async fn show(
@@ -190,7 +190,7 @@ pub(super) struct NewUser {
     /// What people call them.
     name: Option<String>,
     /// The token to log in with; a random one if there is none.
-    #[schema(min_length = 1, max_length = 65535)]
+    #[schema(min_length = 1)]
     token: Option<String>,
 }
 
@@ -216,12 +216,12 @@ pub(super) struct UserPut {
     path = "/users/{id}",
     tag = "users",
     params(UserPath),
-    request_body(content = Option<NewUser>, content_type = "application/json"),
+    request_body(content = NewUser, content_type = "application/json"),
     responses(
         (status = 200, description = "It was there already", body = UserPut),
         (status = 201, description = "It is new", body = UserPut),
-        (status = 404, description = "There can be no such user", body = Problem),
-        (status = 409, description = "It cannot be in this database, or has another name", body = Problem),
+        (status = 404, description = "There can be no such user"),
+        (status = 409, description = "It cannot be in this database, or has another name"),
     ),
 )]
 pub(super) async fn put(
@@ -277,8 +277,8 @@ pub(super) async fn put(
     params(UserPath),
     responses(
         (status = 200, description = "There is no such account", body = Done),
-        (status = 404, description = "There can be no such user", body = Problem),
-        (status = 409, description = "This database does not let it go", body = Problem),
+        (status = 404, description = "There can be no such user"),
+        (status = 409, description = "This database does not let it go"),
     ),
 )]
 pub(super) async fn remove(
@@ -296,7 +296,7 @@ pub(super) async fn remove(
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TokenChosen {
     /// The token to log in with.
-    #[schema(min_length = 1, max_length = 65535)]
+    #[schema(min_length = 1)]
     token: Option<String>,
 }
 
@@ -320,11 +320,11 @@ pub(super) struct TokenPut {
     path = "/users/{id}/token",
     tag = "users",
     params(UserPath),
-    request_body(content = Option<TokenChosen>, content_type = "application/json"),
+    request_body(content = TokenChosen, content_type = "application/json"),
     responses(
         (status = 200, description = "The token", body = TokenPut),
-        (status = 404, description = "There is no such user", body = Problem),
-        (status = 409, description = "This database does not take it", body = Problem),
+        (status = 404, description = "There is no such user"),
+        (status = 409, description = "This database does not take it"),
     ),
 )]
 pub(super) async fn put_token(

@@ -159,6 +159,13 @@ impl Administration for FakeDirectory {
         })
     }
 
+    fn friend<'a>(&'a self, user: &'a UserId, friend: &'a UserId) -> Outcome<'a, Option<Friend>> {
+        later(move || {
+            must_exist(self, user)?;
+            Ok(friends(self, user)?.remove(friend.as_str()))
+        })
+    }
+
     fn befriend<'a>(&'a self, a: &'a UserId, b: &'a UserId) -> Outcome<'a, bool> {
         later(move || {
             must_be_two(self, a, b)?;

@@ -203,6 +203,11 @@ impl Administration for SqliteAdministration {
         self.read(move |tx| lists::friends(tx, &user, &page))
     }
 
+    fn friend<'a>(&'a self, user: &'a UserId, friend: &'a UserId) -> Outcome<'a, Option<Friend>> {
+        let (user, friend) = (user.clone(), friend.clone());
+        self.read(move |tx| lists::friend(tx, &user, &friend))
+    }
+
     fn befriend<'a>(&'a self, a: &'a UserId, b: &'a UserId) -> Outcome<'a, bool> {
         let (a, b) = (a.clone(), b.clone());
         self.change(move |tx| changes::befriend(tx, &a, &b))

@@ -85,6 +85,24 @@ pub(super) fn friends(
     Ok(cut(friends, page, |friend| &friend.id))
 }
 
+/// One friend of a user, if they are friends.
+pub(super) fn friend(
+    connection: &Connection,
+    user: &UserId,
+    friend: &UserId,
+) -> Result<Option<Friend>, AdministrationError> {
+    must_exist(connection, user)?;
+    let Some(id) = row_id(friend.as_str()) else {
+        return Ok(None);
+    };
+    let before = id
+        .checked_sub(1)
+        .and_then(|id| UserId::parse(id.to_string()).ok());
+    let page = PageRequest::new(before, 1).expect("one is a limit");
+    let found = friends(connection, user, &page)?.items.into_iter();
+    Ok(found.last().filter(|found| found.id == friend.as_str()))
+}
+
 /// Friends whose ids are numbers, as in all databases that declare them so. Texts come after numbers.
 const NUMBERS: &str = "SELECT friend_id, blocked, been_blocked FROM user_friends
     WHERE user_id = ?1 AND friend_id >= ?2 AND friend_id < '' AND typeof(friend_id) = 'integer'

@@ -127,6 +127,18 @@ async fn a_change_says_whether_it_changed_anything() {
             panic!("{kind}: one friend");
         };
         assert_eq!(friend.id, "1");
+        let looked_up = accounts.friend(&two, &one).await.unwrap();
+        assert_eq!(looked_up.as_ref(), Some(friend), "{kind}");
+        for stranger in ["3", "9", "no"] {
+            assert_eq!(
+                accounts.friend(&two, &user(stranger)).await,
+                Ok(None),
+                "{kind}"
+            );
+        }
+        let nobody = user("9");
+        let told = accounts.friend(&nobody, &one).await;
+        assert_eq!(told, Err(AdministrationError::NoUser(nobody)), "{kind}");
         assert_eq!(
             (friend.blocked, friend.been_blocked),
             (false, true),
