@@ -231,7 +231,12 @@ impl Thread {
         let (end, ended) = oneshot::channel::<()>();
         let beats = Arc::new(AtomicU64::new(0));
         let beating = beats.clone();
+        // A test that reads what is logged reads this thread's lines too.
+        #[cfg(test)]
+        let log = tracing::dispatcher::get_default(Clone::clone);
         let thread = thread::Builder::new().name(name.clone()).spawn(move || {
+            #[cfg(test)]
+            let _log = tracing::dispatcher::set_default(&log);
             first();
             runtime.block_on(async {
                 tokio::select! {

@@ -145,7 +145,14 @@ mod tests {
             let namespace = "http://www.w3.org/2000/svg";
             let text = text.replace(namespace, "");
             assert!(!text.contains("://"), "{}", file.name);
-            for absolute in ["src=\"/", "href=\"/", "from '/", "url(", "innerHTML"] {
+            for absolute in [
+                "src=\"/",
+                "href=\"/",
+                "from '/",
+                " url(",
+                ":url(",
+                "innerHTML",
+            ] {
                 assert!(!text.contains(absolute), "{}: {absolute}", file.name);
             }
         }
