@@ -145,6 +145,48 @@ test('a blocked friendship is told, blocked and unblocked', async () => {
   page.clean()
 })
 
+test('why a user gets no messages is answered for a sender', async () => {
+  const page = await inside()
+  await go(page, '#/users/1?from=3')
+  const answer = page.getByRole('region', { name: 'Why does 1 get no messages?' })
+  await answer.getByText('1 has blocked 3. What 3 writes is refused.').waitFor()
+  await answer.getByLabel('From user').fill('2')
+  await page.keyboard.press('Enter')
+  await answer.getByText('Nothing that the server knows of keeps messages of 2 from 1.').waitFor()
+  assert.equal(new URL(page.url()).hash, '#/users/1?from=2')
+  await answer.getByLabel('From user').fill('77')
+  await page.keyboard.press('Enter')
+  await answer.getByText('There is no account 77.').waitFor()
+  await go(page, '#/users/4')
+  await page.getByText('4 has no device').waitFor()
+  page.clean()
+})
+
+test('the numbers of the overview are those of /metrics at the same moment', async () => {
+  const page = await inside()
+  const value = async (metric) => {
+    const text = await (await fetch(`http://${server.admin}/metrics`)).text()
+    return text.split('\n').filter((line) => line.startsWith(`${metric} `) || line.startsWith(`${metric}{`)).reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
+  }
+  for (const metric of ['jam_connections', 'jam_users_online', 'jam_mailbox_messages']) {
+    const shown = page.locator(`[data-metric=${metric}]`)
+    let pair
+    for (let tries = 0; tries < 20; tries++) {
+      pair = [Number((await shown.textContent()).replaceAll(',', '') || NaN), await value(metric)]
+      if (pair[0] === pair[1]) break
+      await sleep(250)
+    }
+    assert.equal(pair[0], pair[1], metric)
+    assert.ok(pair[1] > 0, metric)
+  }
+  await page.getByRole('heading', { name: 'Ready' }).waitFor()
+  for (const table of await page.getByText('As a table').all()) await table.click()
+  await page.getByRole('region', { name: /^Connections: the mean of each minute/ }).waitFor()
+  assert.equal(await page.locator('.chart').count(), 6)
+  assert.deepEqual(await violations(page), [])
+  page.clean()
+})
+
 test('a new token is shown once, and the old one ends', async () => {
   const page = await inside()
   await go(page, '#/users/4')
@@ -188,8 +230,9 @@ if (process.env.UPDATE_DOCS) test('pictures for the documentation', async () => 
   for (const scheme of ['light', 'dark']) {
     for (const width of [1280, 320]) {
       const page = await inside({ scheme, width, height: 800 })
-      for (const [name, hash] of [['user', 'users/1?from=3']]) {
+      for (const [name, hash] of [['overview', 'overview'], ['user', 'users/1?from=3']]) {
         await go(page, `#/${hash}`)
+        if (name === 'overview') await page.locator('.charts').waitFor()
         await page.screenshot({ path: join(pictures, `${name}-${scheme}-${width}.png`) })
       }
       await page.context().close()

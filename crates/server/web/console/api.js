@@ -85,6 +85,13 @@ export const get = (parts, query, options) => ask('GET', path(parts, query), opt
 export const put = (parts, body) => ask('PUT', path(parts), { body })
 export const remove = (parts, query) => ask('DELETE', path(parts, query))
 
+/** The text of `/metrics`. */
+export async function metrics (abort) {
+  const response = await send(new URL('../metrics', document.baseURI), { method: 'GET', signal: abort })
+  if (!response.ok) throw await problem(response)
+  return response.text()
+}
+
 /** An open answer, to be read as it comes. */
 export async function open (parts, query, { signal: abort, headers }) {
   const response = await send(path(parts, query), { method: 'GET', signal: abort, headers, stream: true })

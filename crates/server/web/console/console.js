@@ -1,6 +1,6 @@
 // The shell: who is let in, which page is shown, and what is said when the server does not answer.
 
-import { description, get, offers, signals, token } from './api.js'
+import { description, metrics, offers, signals, token } from './api.js'
 import { h, replace, seconds } from './dom.js'
 import { live } from './live.js'
 import { lockouts, mailboxes, pushes } from './lists.js'
@@ -15,7 +15,7 @@ const retryMs = 2000
 
 // Name in the address, title, the page, and the route of the API that it needs.
 const views = [
-  ['overview', 'Overview', (place) => overview(place, { hasNumbers: offers('/stats') })],
+  ['overview', 'Overview', overview],
   ['users', 'Users', (place, [id], query) => (id === undefined ? users(place, query) : user(place, id, query)), '/users/{id}/devices'],
   ['mailboxes', 'Mailboxes', mailboxes, '/mailboxes'],
   ['live', 'Live', live, '/events'],
@@ -143,7 +143,7 @@ function logout (message) {
 
 function enter () {
   frame()
-  if (offers('/stats')) numbers.start((signal) => get(['stats'], {}, { signal }))
+  numbers.start(async (signal) => numbers.parse(await metrics(signal)))
   signals.dispatchEvent(new CustomEvent('answered'))
   tellPulse()
   show()

@@ -18,6 +18,29 @@ const drawn = new Set([
   'jam_pushes_total', 'jam_commit_seconds', 'jam_disk_available_bytes', 'jam_tls_certificate_expiry_timestamp_seconds'
 ])
 
+/** A text in Prometheus' format, as `{name: series}` with the series of `seriesOf`. */
+export function parse (text) {
+  const all = {}
+  const histograms = new Map()
+  const labelsOf = (written) => Object.fromEntries([...(written ?? '').matchAll(/(\w+)="([^"]*)"/g)].map(([, label, value]) => [label, value]))
+  for (const line of text.split('\n')) {
+    const [, name, written, number] = line.match(/^(\w+)(?:\{(.*)\})? (\S+)$/) ?? []
+    if (!name) continue
+    const value = Number(number)
+    const part = name.match(/^(jam_\w+_(?:seconds|changes))_(bucket|sum|count)$/)
+    const { le, ...labels } = labelsOf(written)
+    if (!part) { (all[name] ??= []).push({ labels, value }); continue }
+    const key = `${part[1]} ${JSON.stringify(labels)}`
+    if (!histograms.has(key)) {
+      histograms.set(key, { labels, count: 0, sum: 0, buckets: [] })
+      ;(all[part[1]] ??= []).push(histograms.get(key))
+    }
+    if (part[2] !== 'bucket') histograms.get(key)[part[2]] = value
+    else if (le !== '+Inf') histograms.get(key).buckets.push([Number(le), value])
+  }
+  return all
+}
+
 /** All series of a metric at one point: `{labels, value}`, of histograms `{labels, count, sum, buckets}`. */
 export const seriesOf = (point, name) => point?.values[name] ?? []
 

@@ -1,7 +1,7 @@
 // Is it ready, and how does it go?
 
 import { chart } from './chart.js'
-import { bytes, decimal, empty, h, number, replace, seconds } from './dom.js'
+import { bytes, decimal, h, number, replace, seconds } from './dom.js'
 import { ago, changes, history, latest, quantile, rate, seriesOf, sum, whyNotReady } from './numbers.js'
 
 const rateSeconds = 2
@@ -77,11 +77,7 @@ const tiles = [
   ['Disk free', 'jam_disk_available_bytes', (point) => bytes(Math.min(...seriesOf(point, 'jam_disk_available_bytes').map(({ value }) => value)))]
 ]
 
-export function overview (place, { hasNumbers }) {
-  if (!hasNumbers) {
-    replace(place, empty('This server does not publish its numbers: it is older than this page, or they are switched off. Users, mailboxes and devices are in the menu.'))
-    return null
-  }
+export function overview (place) {
   const status = h('div', { class: 'status', role: 'status' })
   const shown = tiles.map(([name, metric, value, more]) => {
     const [main, less] = [h('dd', { 'data-metric': metric }), more && h('dd', { class: 'muted' })]
