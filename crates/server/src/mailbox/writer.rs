@@ -276,7 +276,7 @@ impl<C: Completion> Writer<C> {
     }
 
     fn fail(&mut self, error: &Error) {
-        self.metrics.mailbox_failed(StoreFailure::from(error));
+        self.metrics.mailbox_failed(failure(error));
         let code = error.sqlite_error_code();
         let is_full = code == Some(ErrorCode::DiskFull);
         // A connection that has seen the disk fail may believe what is not so.
@@ -395,6 +395,16 @@ impl<C: Completion> Writer<C> {
         let pages = if pages == 0 { 4_294_967_294 } else { pages };
         self.connection
             .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+    }
+}
+
+/// As it is counted.
+fn failure(error: &Error) -> StoreFailure {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreFailure::Full,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreFailure::Busy,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreFailure::Corrupt,
+        _ => StoreFailure::Io,
     }
 }
 

@@ -66,20 +66,6 @@ pub(crate) enum StoreFailure {
     Corrupt,
 }
 
-impl From<&rusqlite::Error> for StoreFailure {
-    fn from(error: &rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{
-            DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase,
-        };
-        match error.sqlite_error_code() {
-            Some(DiskFull) => Self::Full,
-            Some(DatabaseBusy | DatabaseLocked) => Self::Busy,
-            Some(DatabaseCorrupt | NotADatabase) => Self::Corrupt,
-            _ => Self::Io,
-        }
-    }
-}
-
 /// Counters of what touches the world.
 #[derive(Debug)]
 pub(crate) struct ServerMetrics(Cells);
