@@ -26,6 +26,7 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::HttpBody;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
@@ -59,7 +60,7 @@ pub(crate) fn router(
     let metrics = gatherer.metrics.clone();
     let served = Served {
         access: Arc::new(access),
-        gatherer,
+        gatherer: gatherer.clone(),
     };
     let shown = get(show_metrics);
     let shown = if metrics_open {
@@ -70,6 +71,7 @@ pub(crate) fn router(
     let (api, _) = api::routes(Arc::new(api));
     let api = api
         .fallback(problem::not_found)
+        .layer(Extension(gatherer))
         .layer(from_fn(audit::log_writes))
         .layer(from_fn_with_state(served.clone(), access::require));
     axum::Router::new()

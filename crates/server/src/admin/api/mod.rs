@@ -4,7 +4,7 @@
 //!
 //! - this file: all routes, and what they share. [`document`]: the OpenAPI description of them.
 //! - [`extract`]: what a request has to look like. [`page`]: lists, some of them at a time. [`disk`]: what waits for a file.
-//! - [`server`], [`users`], [`friends`], [`devices`], [`mailboxes`], [`lockouts`]: the resources of those names. [`events`]: those
+//! - [`server`], [`stats`], [`users`], [`friends`], [`devices`], [`mailboxes`], [`lockouts`]: the resources of those names. [`events`]: those
 //!   of a user, of pushes, and the stream. [`diagnosis`] says why somebody gets no messages.
 //!
 //! Invariants: no handler blocks the thread, or takes longer than [`TIMEOUT`]; PUT and DELETE may be repeated, and say
@@ -23,6 +23,7 @@ mod lockouts;
 mod mailboxes;
 mod page;
 mod server;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -106,6 +107,7 @@ struct Done {
 pub(super) fn routes(api: Arc<Api>) -> (axum::Router, utoipa::openapi::OpenApi) {
     let (router, description) = OpenApiRouter::with_openapi(document::head())
         .routes(routes!(server::show))
+        .routes(routes!(stats::show))
         .routes(routes!(users::list))
         .routes(routes!(users::show, users::put, users::remove))
         .routes(routes!(users::put_token))

@@ -647,3 +647,20 @@ async fn a_diagnosis_names_what_stands_in_the_way() {
     assert_eq!(findings(line).await, "not_friends");
     drop(reader);
 }
+
+#[tokio::test]
+async fn stats_are_the_numbers_of_the_metrics() {
+    let office = Office::open().await;
+    let _reader = office.reader("1", Version::V5).await;
+    let stats = office.done("GET stats").await;
+    assert_eq!(stats["jam_users_online"][0]["value"], 1.0);
+    let address = office.house.running.admin.unwrap();
+    let metrics = ask(address, "GET /metrics", &[], b"").await;
+    let lines = metrics.body.lines();
+    let names = lines.filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: Vec<_> = names.map(|line| line.split(' ').next().unwrap()).collect();
+    assert!(names.len() > 20);
+    for name in names {
+        assert!(stats[name].is_array(), "{name}");
+    }
+}
