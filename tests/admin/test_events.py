@@ -135,8 +135,10 @@ def test_every_end_says_why(office):
     second.close()
     for _ in range(4):
         server.attempt(me, password="wrong")
-    events = [told(event) for event in of_user(server, me, len(events) + 5)]
-    assert events[0] == ("lockout", "connect", "spam", 1)
+    deadline = time.monotonic() + 10
+    while ("lockout", "connect", "spam", 1) not in events:
+        assert time.monotonic() < deadline, events
+        events = [told(event) for event in of_user(server, me, 1)]
 
 
 def test_the_last_64_of_a_user_are_remembered(office):
