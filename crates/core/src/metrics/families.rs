@@ -101,7 +101,7 @@ const fn gauge(
     }
 }
 
-/// What the rules count, in the order of [`Index`].
+/// What the rules count, in the order of `Index`.
 pub static FAMILIES: [Family; 17] = [
     counter(
         "jam_connects_total",

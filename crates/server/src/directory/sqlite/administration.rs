@@ -1,9 +1,9 @@
 //! [`SqliteAdministration`]: reads and changes accounts over a connection that comes and goes with each request.
 //!
-//! What it does is done by threads that may wait, [`AT_ONCE`] of them at most, so that it holds up nobody who asks the
+//! What it does is done by threads that may wait, `AT_ONCE` of them at most, so that it holds up nobody who asks the
 //! database; to those it is one more process that writes to the file. `lists` and `changes` have the statements.
 //!
-//! Invariants: each request is one transaction; it is answered within [`PATIENCE`], give or take [`LAST_WORDS`],
+//! Invariants: each request is one transaction; it is answered within `PATIENCE`, give or take `LAST_WORDS`,
 //! whatever the disk and other processes do, and one that has failed is not done later (`tests::administration`).
 
 use std::path::PathBuf;

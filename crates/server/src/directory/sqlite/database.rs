@@ -255,7 +255,7 @@ impl AccountsDatabase for SqliteDirectory {
         })
     }
 
-    /// A look that finds the loader silent for [`SILENCE`] ends the belief in what is in memory, and one that is
+    /// A look that finds the loader silent for `SILENCE` ends the belief in what is in memory, and one that is
     /// answered begins it again.
     fn look(&self) -> Reply<'_, Generation> {
         Box::pin(async {
