@@ -26,3 +26,32 @@ pub(crate) fn has_table(name: &str, source: &str, table: &str) {
         "docs/{name} is stale: run UPDATE_DOCS=1 cargo test -p jam-mqtt --lib"
     );
 }
+
+/// The rules are in another crate, which writes no documents.
+#[test]
+fn the_errors_are_those_of_the_rules() {
+    use jam_core::policy::refusals::{LOGOUT, ROWS};
+    let mut table =
+        "| handler | category | message | 5.0 | 3.1.1 | slug |\n| --- | --- | --- | --- | --- | --- |\n"
+            .to_owned();
+    for row in &ROWS {
+        let of_connack = if row.handler.label() == "connect" && *row != LOGOUT {
+            format!("{} {}", u8::from(row.return_code), row.return_code)
+        } else {
+            "–".to_owned()
+        };
+        let category = match row.category.as_ref() {
+            "" => "the filter".to_owned(),
+            category => format!("`{category}`"),
+        };
+        table.push_str(&format!(
+            "| `{}` | {category} | {} | 0x{:02X} {} | {of_connack} | `{}` |\n",
+            row.handler.name(),
+            row.message,
+            u8::from(row.reason),
+            row.reason,
+            row.slug
+        ));
+    }
+    has_table("errors.md", "documents.rs", &table);
+}
