@@ -208,7 +208,7 @@ def test_closed_from_the_beginning(tmp_path):
 def test_why_it_does_not_start_comes_last(tmp_path):
     (tmp_path / "jam.db").write_text("no database at all")
     done = run_cli("serve", "--data", tmp_path, "--mqtt", "127.0.0.1:0", "--http", "", "--admin", "")
-    assert done.returncode == 1
+    assert done.returncode == 69  # EX_UNAVAILABLE
     *before, last = done.stderr.splitlines()
     assert before and all(json.loads(line) for line in before)
     assert last.startswith("jam-mqtt: ")

@@ -25,7 +25,7 @@ const EXTEND_EVERY: Duration = Duration::from_secs(5);
 const EXTENSION_USEC: u32 = 30_000_000;
 
 /// CPU time and bytes read, in [`EXTEND_EVERY`], of a start that goes on. To look costs less.
-const LEAST_CPU: Duration = Duration::from_millis(50);
+const LEAST_CPU: Duration = Duration::from_millis(250);
 const LEAST_BYTES: u64 = 64 * 1024;
 
 /// See the module's description.
