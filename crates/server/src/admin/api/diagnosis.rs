@@ -116,7 +116,7 @@ pub(super) struct AboutSender {
     params(UserPath, AboutSender),
     responses(
         (status = 200, description = "What there is to know", body = Diagnosis),
-        (status = 404, description = "There can be no such user"),
+        (status = 404, description = "There is no such user, and nothing left of one"),
     ),
 )]
 pub(super) async fn show(
@@ -132,6 +132,9 @@ pub(super) async fn show(
         None => None,
     };
     let view = api.of.router.view(&receiver);
+    if account.is_none() && view.is_none() {
+        api.require_account(&receiver).await?; // nobody, of whom nothing is left
+    }
     let mailbox = api.mailbox(&receiver, view.as_ref()).await?;
     let devices = Device::all_of(&receiver, view, api.of.clock.now());
     let mut diagnosis = Diagnosis {

@@ -621,10 +621,10 @@ async fn a_diagnosis_names_what_stands_in_the_way() {
             .join(" ")
     };
     let line = "GET users/2/diagnosis?from=1";
-    assert_eq!(
-        findings("GET users/9/diagnosis?from=1").await,
-        "no_account no_device"
-    );
+    office
+        .ask("GET users/9/diagnosis?from=1")
+        .await
+        .is_problem(404);
     assert_eq!(
         findings("GET users/2/diagnosis?from=9").await,
         "no_sender no_device"
