@@ -48,7 +48,7 @@ pub(super) struct Lockout {
 
 /// Failed logins of an address
 ///
-/// Too many lock an address out (`limits.failed_auth`): its clients are refused with `too many failed attempts` whatever
+/// Too many lock an address out (`limits.failed_auth`): its clients are refused with `too many failed auth attempts` whatever
 /// their tokens are.
 #[utoipa::path(
     get,
