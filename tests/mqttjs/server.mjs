@@ -75,8 +75,9 @@ export class Server {
   async end () {
     if (this.process.exitCode !== null) throw new Error(`the server ended by itself:\n${readFileSync(this.logFile)}`)
     this.process.kill('SIGTERM')
-    const code = await Promise.race([this.ended, sleep(stopMs).then(() => 'late')])
-    if (code === 'late') this.process.kill('SIGKILL')
+    const late = setTimeout(() => this.process.kill('SIGKILL'), stopMs)
+    const code = await this.ended
+    clearTimeout(late)
     if (code !== 0) throw new Error(`exit status ${code}:\n${readFileSync(this.logFile)}`)
   }
 
