@@ -54,11 +54,11 @@ pub(crate) struct Stage {
 /// Microseconds that so many percent of the messages took at most.
 #[derive(Debug, Serialize)]
 pub(crate) struct Latency {
-    p50: f64,
+    pub(crate) p50: f64,
     p90: f64,
     p99: f64,
     p99_9: f64,
-    max: f64,
+    pub(crate) max: f64,
 }
 
 /// CPU time and memory of the broker over a stage.

@@ -31,6 +31,9 @@ const EVENTS: usize = 1024;
 /// Output that waits for the socket; above it a sender pauses.
 const OUTPUT_ENOUGH: usize = 256 * 1024;
 
+/// The longest delivery that is told apart from longer ones: an hour.
+const LONGEST_NS: u64 = 3_600_000_000_000;
+
 /// How long a turn waits when nothing is due.
 pub(super) const IDLE: Duration = Duration::from_millis(20);
 
@@ -68,7 +71,7 @@ struct Client {
 pub(super) struct Swarm<'p> {
     pub(super) plan: &'p Plan,
     pub(super) ledger: Ledger,
-    /// In nanoseconds; a quantile is right to a thousandth.
+    /// In nanoseconds, at most [`LONGEST_NS`]; a quantile is right to a thousandth.
     pub(super) latency: Histogram<u64>,
     pub(super) progress: Progress,
     poll: Poll,
@@ -103,7 +106,7 @@ impl<'p> Swarm<'p> {
         Ok(Self {
             plan,
             ledger: Ledger::default(),
-            latency: Histogram::new(3).expect("at most five digits"),
+            latency: Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("at most five digits"),
             progress: Progress::new(plan.progress),
             poll: Poll::new().map_err(|error| BenchError::new(error.to_string()))?,
             events: Events::with_capacity(EVENTS),

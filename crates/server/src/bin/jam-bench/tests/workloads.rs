@@ -92,7 +92,10 @@ async fn pairs_at_every_quality() {
             let report = run(change, |plan| pairs::run(plan, &BRISK)).await.unwrap();
             assert_sound(&report, 400);
             assert_eq!(report.stages[0].count, 400);
-            assert!(report.stages[0].latency_us.is_some());
+            let latency = report.stages[0].latency_us.as_ref().unwrap();
+            let micros = report.stages[0].seconds * 1e6;
+            assert!(1.0 < latency.p50 && latency.p50 < micros, "{latency:?}");
+            assert!(latency.p50 <= latency.max && latency.max < micros, "{latency:?}");
         }
     }
 }
