@@ -1,0 +1,199 @@
+// Where entries lie: in IndexedDB, or in this page's memory where that is denied. An entry is a value under a key that is an array
+// of texts and numbers; its first part is the user id. `store` says what entries mean.
+//
+// Invariants: a transaction is kept whole or not at all, and `transact` resolves when it is kept (in IndexedDB: on `complete`),
+// never before; those that write come one after the other, also from several tabs.
+
+/** @typedef {(string | number)[]} Key */
+
+/**
+ * @typedef {object} Transaction
+ * @property {(key: Key) => Promise<any>} get  undefined if there is none.
+ * @property {(key: Key, value: unknown) => void} put
+ * @property {(key: Key) => void} delete
+ * @property {(prefix: Key, page?: Page) => Promise<[Key, any][]>} list  Entries whose keys begin so and have one part more, in order of that.
+ * @property {(prefix: Key) => Promise<number>} count
+ * @property {(prefix: Key) => void} clear  All entries whose keys begin so.
+ */
+
+/** @typedef {{ before?: number, limit?: number, newest?: boolean }} Page  `newest`: from the last one backwards. */
+
+/**
+ * @typedef {object} Entries
+ * @property {boolean} persistent
+ * @property {<T>(kind: 'read' | 'write', work: (transaction: Transaction) => Promise<T>) => Promise<T>} transact
+ * @property {() => void} close
+ */
+
+const OBJECT_STORE = 'entries'
+const OPEN_MS = 60_000
+const TRANSACTION_MS = 30_000
+
+/**
+ * @param {string | null} name
+ * @param {import('./world.js').World} world
+ * @returns {Promise<Entries>}
+ */
+export async function openEntries (name, world) {
+  if (name === null) return new MemoryEntries()
+  try {
+    const factory = world.indexedDB()
+    if (!factory) return new MemoryEntries()
+    const entries = new IndexedEntries(name, factory, world)
+    await entries.open()
+    return entries
+  } catch (error) {
+    // Made by a later version, or slow: it is there, and memory in its place would lose what comes.
+    if (['VersionError', 'TimeoutError'].includes(/** @type {Error} */ (error).name)) throw error
+    return new MemoryEntries()
+  }
+}
+
+/** All keys that begin so. @param {Key} prefix @param {number} [before] */
+const range = (prefix, before) => IDBKeyRange.bound([...prefix, -Infinity], [...prefix, before ?? []], true, true)
+
+class IndexedEntries {
+  persistent = true
+  #name
+  #factory
+  #world
+  /** @type {Promise<IDBDatabase> | undefined} */ #database
+
+  /** @param {string} name @param {IDBFactory} factory @param {import('./world.js').World} world */
+  constructor (name, factory, world) {
+    this.#name = name
+    this.#factory = factory
+    this.#world = world
+  }
+
+  /** Again after the browser has closed it, as it does when the user removes a site's data. */
+  open () {
+    this.#database ??= this.#within(OPEN_MS, (resolve, reject) => {
+      const request = this.#factory.open(this.#name, 1)
+      request.onupgradeneeded = () => request.result.createObjectStore(OBJECT_STORE)
+      request.onerror = () => reject(request.error)
+      request.onsuccess = () => {
+        const database = request.result
+        database.onclose = () => { this.#database = undefined }
+        database.onversionchange = () => this.close()
+        resolve(database)
+      }
+    }).catch((error) => {
+      this.#database = undefined
+      throw error
+    })
+    return this.#database
+  }
+
+  /** @template T @param {'read' | 'write'} kind @param {(transaction: Transaction) => Promise<T>} work @returns {Promise<T>} */
+  async transact (kind, work) {
+    const database = await this.open()
+    /** @type {IDBTransaction | undefined} */ let transaction
+    try {
+      return await this.#within(TRANSACTION_MS, (resolve, reject) => {
+        const running = database.transaction(OBJECT_STORE, kind === 'write' ? 'readwrite' : 'readonly', { durability: 'strict' })
+        transaction = running
+        /** @type {T} */ let result
+        running.oncomplete = () => resolve(result)
+        running.onabort = () => reject(running.error ?? new Error('the browser has taken the transaction back'))
+        work(steps(running.objectStore(OBJECT_STORE))).then((value) => { result = value }).catch((error) => {
+          reject(error)
+          abort(running)
+        })
+      })
+    } catch (error) {
+      if (transaction) abort(transaction)
+      throw error
+    }
+  }
+
+  close () {
+    this.#database?.then((database) => database.close(), () => {})
+    this.#database = undefined
+  }
+
+  /**
+   * @template T
+   * @param {number} ms
+   * @param {(resolve: (value: T) => void, reject: (error: unknown) => void) => void} work
+   * @returns {Promise<T>}
+   */
+  #within (ms, work) {
+    return new Promise((resolve, reject) => {
+      const timer = this.#world.setTimeout(() => reject(new DOMException('the browser does not answer', 'TimeoutError')), ms)
+      const settled = () => this.#world.clearTimeout(timer)
+      work((value) => { settled(); resolve(value) }, (error) => { settled(); reject(error) })
+    })
+  }
+}
+
+/** @param {IDBTransaction} transaction */
+function abort (transaction) {
+  try {
+    transaction.abort()
+  } catch {} // it is over already
+}
+
+/** @param {IDBObjectStore} store @returns {Transaction} */
+const steps = (store) => ({
+  get: (key) => done(store.get(key)),
+  put: (key, value) => { store.put(value, key) },
+  delete: (key) => { store.delete(key) },
+  count: (prefix) => done(store.count(range(prefix))),
+  clear: (prefix) => { store.delete(range(prefix)) },
+  list: (prefix, { before, limit = Infinity, newest = false } = {}) => new Promise((resolve, reject) => {
+    /** @type {[Key, any][]} */ const found = []
+    const request = store.openCursor(range(prefix, before), newest ? 'prev' : 'next')
+    request.onerror = () => reject(request.error)
+    request.onsuccess = () => {
+      const cursor = request.result
+      if (!cursor || found.length >= limit) return resolve(found)
+      found.push([/** @type {Key} */ (cursor.key), cursor.value])
+      cursor.continue()
+    }
+  })
+})
+
+/** @template T @param {IDBRequest<T>} request @returns {Promise<T>} */
+const done = (request) => new Promise((resolve, reject) => {
+  request.onsuccess = () => resolve(request.result)
+  request.onerror = () => reject(request.error)
+})
+
+class MemoryEntries {
+  persistent = false
+  /** @type {Map<string, [Key, any]>} */ #entries = new Map()
+  /** @type {Promise<unknown>} */ #last = Promise.resolve()
+
+  /** @template T @param {'read' | 'write'} _ @param {(transaction: Transaction) => Promise<T>} work @returns {Promise<T>} */
+  transact (_, work) {
+    const result = this.#last.then(async () => {
+      const entries = new Map(this.#entries)
+      const value = await work(memorySteps(entries))
+      this.#entries = entries
+      return value
+    })
+    this.#last = result.catch(() => {})
+    return result
+  }
+
+  close () {}
+}
+
+/** @param {Map<string, [Key, any]>} entries @returns {Transaction} */
+function memorySteps (entries) {
+  /** @param {Key} prefix */
+  const below = (prefix) => [...entries.values()].filter(([key]) => key.length > prefix.length && prefix.every((part, at) => part === key[at]))
+  return {
+    get: async (key) => entries.get(JSON.stringify(key))?.[1],
+    put: (key, value) => { entries.set(JSON.stringify(key), [key, value]) },
+    delete: (key) => { entries.delete(JSON.stringify(key)) },
+    count: async (prefix) => below(prefix).length,
+    clear: (prefix) => { for (const [key] of below(prefix)) entries.delete(JSON.stringify(key)) },
+    list: async (prefix, { before = Infinity, limit = Infinity, newest = false } = {}) => {
+      const at = prefix.length
+      const found = below(prefix).filter(([key]) => !(Number(key[at]) >= before)).sort(([a], [b]) => a[at] < b[at] ? -1 : 1)
+      return (newest ? found.reverse() : found).slice(0, limit)
+    }
+  }
+}

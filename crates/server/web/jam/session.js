@@ -1,0 +1,285 @@
+// The session with the server, over as many connections as it takes: when to connect, what to subscribe to, what comes by which
+// topic, and what follows from an end. One tab of a user has it.
+//
+// Invariants (PROTOCOL.md, When to reconnect): between two attempts lies a random time, at most MAX_WAIT_MS, which doubles on
+// average with each failure; a login that was refused, or taken over by another device, is never tried again by itself, but once
+// with a new token. At most one connection and one timer at a time.
+
+import { Connection } from './connection.js'
+import { subscribe } from './codec.js'
+import { parse } from './content.js'
+import { FriendList } from './friends.js'
+import { Inbox } from './inbox.js'
+import { Outbox, WINDOW } from './outbox.js'
+
+const FIRST_WAIT_MS = 500
+const MAX_WAIT_MS = 60_000
+const SPAM_WAIT_MS = 10 * 60_000
+/** A connection that has stood so long was no failure. */
+const STABLE_MS = 30_000
+/** What the server's trouble counts for: many come back at once. */
+const TROUBLE = 4
+const NUDGE_MS = 1000
+const TOKEN_MS = 30_000
+const SUBSCRIBE_ID = 65_535
+
+const LOGIN = [0x87]
+const ELSEWHERE = [0x8E]
+const SPAM = [0x9F]
+/** The same bytes would end the next connection too, or it is a mistake in the app. */
+const MISTAKES = [0x81, 0x82, 0x84, 0x85, 0x86, 0x8C, 0x93, 0x94, 0x95]
+
+/** @typedef {{ device: string, alone: boolean, store: import('./store.js').Store, tell: (told: import('./tabs.js').Told) => void }} Place  Where it is: `alone` if no other tab can have a session as well, `tell` for this tab and the others. */
+
+export class Session {
+  #options
+  #world
+  #clientId
+  #alone
+  #store
+  #tell
+  #inbox
+  #outbox
+  #friends = new FriendList()
+  /** @type {Set<string>} */ #online = new Set()
+  /** @type {Connection | null} */ #connection = null
+  /** @type {any} */ #timer
+  #attempt = 0
+  #failures = 0
+  #triedAt = -Infinity
+  #openedAt = Infinity
+  #asked = false
+  #loggedOut = false
+  /** Of the last wait. @type {import('./jam.js').Reason | null} */ #reason = null
+  /** Whether it waits for something that `online` and a visible page do not cut short. */
+  #patient = true
+  /** @type {[EventTarget | undefined, string][]} */ #occasions
+  #nudge = () => { if (this.#world.document?.visibilityState !== 'hidden') this.#again() }
+
+  /** @param {import('./jam.js').Options} options @param {import('./world.js').World} world @param {Place} place */
+  constructor (options, world, { device, alone, store, tell }) {
+    this.#options = options
+    this.#world = world
+    this.#clientId = `${options.user}:${device}`
+    this.#alone = alone
+    this.#store = store
+    this.#tell = tell
+    const failed = (/** @type {any} */ error) => this.#error('store', `this browser cannot store it: ${error?.message || error?.name || error}`)
+    this.#inbox = new Inbox(options, store, world, (kept) => this.#kept(kept), failed)
+    this.#outbox = new Outbox(store, world, (row) => tell({ row, fresh: false }), failed)
+    this.#occasions = [[world.window, 'online'], [world.document, 'visibilitychange']]
+    for (const [target, type] of this.#occasions) target?.addEventListener(type, this.#nudge)
+    this.#outbox.load().catch(failed)
+  }
+
+  /** Connects now, for the user wants it. */
+  start () {
+    if (this.#connection) return this.#connection.ping()
+    this.#asked = false
+    this.#failures = 0
+    this.#connect(false)
+  }
+
+  /** @param {boolean} forget  The session ends as well. */
+  async stop (forget) {
+    this.#attempt++
+    this.#world.clearTimeout(this.#timer)
+    for (const [target, type] of this.#occasions) target?.removeEventListener(type, this.#nudge)
+    this.#connection?.end({ code: 0, sessionExpiry: forget ? 0 : undefined })
+    this.#closed()
+    this.#outbox.stop()
+  }
+
+  /** A message is in the outbox. @param {import('./store.js').Row} row */
+  queued ({ friend, order }) { this.#outbox.add(friend, order) }
+
+  /** The network is back, or the user looks. */
+  #again () {
+    if (this.#connection) return this.#connection.ping()
+    if (this.#patient) return
+    const wait = this.#triedAt + NUDGE_MS - this.#world.uptime()
+    if (wait > 0) this.#wait(wait, this.#reason)
+    else this.#connect(false)
+  }
+
+  /** @param {boolean} refused */
+  async #connect (refused) {
+    const attempt = ++this.#attempt
+    this.#world.clearTimeout(this.#timer)
+    this.#triedAt = this.#world.uptime()
+    this.#openedAt = Infinity
+    this.#patient = true
+    this.#loggedOut = false
+    this.#state('connecting', null)
+    const { user, url = defaultUrl() } = this.#options
+    try {
+      const token = await this.#token(refused)
+      if (attempt !== this.#attempt) return
+      this.#connection = new Connection({ url, clientId: this.#clientId, user, token }, this.#world, {
+        opened: (connack) => this.#opened(connack),
+        received: (packet) => this.#received(packet),
+        ended: (end) => this.#ended(end)
+      })
+    } catch (error) {
+      if (attempt !== this.#attempt) return
+      const message = String(/** @type {any} */ (error)?.message ?? error)
+      if (refused) this.#state('refused', { handler: null, category: 'token', message, code: null })
+      else this.#fail({ handler: null, category: 'token', message, code: null })
+    }
+  }
+
+  /** @param {boolean} refused @returns {Promise<string>} */
+  async #token (refused) {
+    const { token } = this.#options
+    if (typeof token === 'string') return token
+    /** @type {any} */ let timer
+    try {
+      return await Promise.race([token({ refused }), new Promise((_, reject) => { timer = this.#world.setTimeout(() => reject(new Error('no token came')), TOKEN_MS) })])
+    } finally {
+      this.#world.clearTimeout(timer)
+    }
+  }
+
+  /** @param {import('./codec.js').ConnAck} connack */
+  #opened ({ sessionPresent, properties: { receiveMaximum = 65_535, maximumPacketSize = Infinity } }) {
+    const connection = /** @type {Connection} */ (this.#connection)
+    const { user } = this.#options
+    this.#openedAt = this.#world.uptime()
+    connection.send(subscribe({ id: SUBSCRIBE_ID, filters: [[`/${user}/inbox`, 1], [`/${user}/receipts`, 1], [`/${user}/presence`, 0], [`/${user}/friends`, 0]] }))
+    this.#state('connected', null)
+    this.#outbox.connected({ send: (bytes) => connection.send(bytes), window: Math.min(WINDOW, receiveMaximum), maximumPacketSize, sessionPresent })
+  }
+
+  /** @param {import('./codec.js').Publish | import('./codec.js').PubAck | import('./codec.js').SubAck} packet */
+  #received (packet) {
+    if (packet.type === 'puback') this.#outbox.acknowledged(packet)
+    else if (packet.type === 'publish') this.#published(packet)
+    else if (packet.codes[0] >= 0x80) this.#error('server', 'the server does not give the inbox', packet.codes[0])
+  }
+
+  /** @param {import('./codec.js').Publish} packet */
+  #published (packet) {
+    const { user } = this.#options
+    const connection = /** @type {Connection} */ (this.#connection)
+    const { topic, id } = packet
+    if (topic === `/${user}/inbox`) return this.#inbox.take({ packet, connection, receipt: false })
+    if (topic === `/${user}/receipts`) return this.#inbox.take({ packet, connection, receipt: true })
+    const { payload } = parse(packet.payload)
+    if (topic === `/${user}/presence`) this.#presence(payload?.user, payload?.online)
+    else if (topic === `/${user}/friends`) this.#friendsTold(payload)
+    else if (topic === `/${user}/devices/${this.#clientId}` && payload) this.#refusal(payload)
+    connection.acknowledge(id)
+  }
+
+  /** @param {unknown} friend @param {unknown} online */
+  #presence (friend, online) {
+    if (typeof friend !== 'string') return
+    if (online === true) this.#online.add(friend)
+    else this.#online.delete(friend)
+    this.#tell({ event: 'presence', detail: { user: friend, online: online === true } })
+  }
+
+  /** @param {import('./jam.js').Payload | null} payload */
+  #friendsTold (payload) {
+    const friends = this.#friends.take(payload)
+    if (!friends) return
+    this.#store.keepFriends(friends).catch(() => {}) // the server tells them again
+    this.#tell({ event: 'friends', detail: { friends } })
+  }
+
+  /** What the device channel says. @param {{ [key: string]: unknown }} error */
+  #refusal ({ type, handler, category, message, messageId }) {
+    if (type !== 'error') return
+    const reason = { handler: typeof handler === 'string' ? handler : null, category: String(category), message: String(message), code: null }
+    if (category === 'logout' && handler === 'authenticate') this.#loggedOut = true
+    else if (!this.#outbox.refused(messageId, reason)) this.#tell({ event: 'error', detail: reason })
+  }
+
+  /** @param {import('./store.js').Kept} kept */
+  #kept ({ row, fresh, unread }) {
+    this.#tell({ row, fresh })
+    if (unread !== undefined) this.#tell({ event: 'unread', detail: { friend: row.friend, unread } })
+  }
+
+  /** @param {import('./connection.js').End} end */
+  #ended ({ how, code, message }) {
+    const stood = this.#world.uptime() - this.#openedAt >= STABLE_MS
+    if (stood) {
+      this.#failures = 0
+      this.#asked = false
+    }
+    this.#closed()
+    const reason = reasonOf(how, code, message)
+    if (this.#loggedOut) this.#elsewhere(reason)
+    else if (how === 'malformed') {
+      this.#tell({ event: 'error', detail: reason })
+      this.#fail(reason, TROUBLE)
+    } else if (code === null) this.#fail(reason)
+    else if (LOGIN.includes(code)) this.#loginRefused(reason)
+    else if (ELSEWHERE.includes(code) && this.#alone) this.#elsewhere(reason)
+    else if (how === 'refused' && SPAM.includes(code)) this.#wait(SPAM_WAIT_MS, reason)
+    else if (MISTAKES.includes(code)) this.#state('failed', reason)
+    else this.#fail(reason, TROUBLE)
+  }
+
+  #closed () {
+    this.#connection = null
+    this.#inbox.disconnected()
+    this.#outbox.disconnected()
+    for (const friend of this.#online) this.#presence(friend, false)
+  }
+
+  /** @param {import('./jam.js').Reason} reason */
+  #loginRefused (reason) {
+    if (this.#asked || typeof this.#options.token === 'string') return this.#state('refused', reason)
+    this.#asked = true
+    this.#connect(true)
+  }
+
+  /** @param {import('./jam.js').Reason} reason */
+  #elsewhere (reason) {
+    const detail = this.#loggedOut
+      ? { ...reason, handler: 'authenticate', category: 'logout', message: 'a new device has connected' }
+      : { ...reason, category: 'takeover', message: 'this device has connected elsewhere' }
+    this.#state('logout', detail)
+    this.#tell({ event: 'logout', detail })
+  }
+
+  /** @param {import('./jam.js').Reason} reason @param {number} least  How many failures it counts for at least. */
+  #fail (reason, least = 0) {
+    this.#failures = Math.max(this.#failures, least)
+    const wait = this.#world.random() * Math.min(MAX_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#failures++)
+    this.#patient = false
+    this.#wait(wait, reason)
+  }
+
+  /** @param {number} ms @param {import('./jam.js').Reason | null} reason */
+  #wait (ms, reason) {
+    this.#world.clearTimeout(this.#timer)
+    this.#timer = this.#world.setTimeout(() => this.#connect(false), ms)
+    this.#reason = reason
+    this.#tell({ event: 'state', detail: { state: 'waiting', retryAt: this.#world.now() + Math.round(ms), reason } })
+  }
+
+  /** @param {'connecting' | 'connected' | 'refused' | 'failed' | 'logout'} state @param {import('./jam.js').Reason | null} reason */
+  #state (state, reason) { this.#tell({ event: 'state', detail: { state, retryAt: null, reason } }) }
+
+  /** @param {string} category @param {string} message @param {number | null} code */
+  #error (category, message, code = null) { this.#tell({ event: 'error', detail: { handler: null, category, message, code } }) }
+}
+
+const defaultUrl = () => `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/mqtt`
+
+/**
+ * The server's JSON is in the Reason String, if it was the server (PROTOCOL.md, section 3).
+ *
+ * @param {import('./connection.js').End['how']} how
+ * @param {number | null} code
+ * @param {string} message
+ * @returns {import('./jam.js').Reason}
+ */
+function reasonOf (how, code, message) {
+  const { payload } = parse(new TextEncoder().encode(message))
+  if (payload && typeof payload.category === 'string') return { handler: String(payload.handler), category: payload.category, message: String(payload.message), code }
+  return { handler: null, category: how === 'lost' ? 'network' : how === 'malformed' ? 'protocol' : 'server', message, code }
+}

@@ -1,0 +1,264 @@
+// What is kept of a user in this browser: messages, the outbox, what was seen, friends, unread marks. Every key begins with the
+// user id. It knows no connection.
+//
+// Invariants: a message and the key by which its repetition is known are kept together, so no crash parts them; a conversation
+// stays within MAX_MESSAGES and MAX_BYTES, its oldest messages leave for the newest, but none that is still to be sent; the outbox
+// stays within MAX_OUTBOX.
+
+import { openEntries } from './entries.js'
+
+/**
+ * A message as it is stored.
+ *
+ * @typedef {Omit<import('./jam.js').Message, 'content' | 'state'> & {
+ *   state: import('./jam.js').Message['state'], content: string | Uint8Array<ArrayBuffer>, mime?: string,
+ *   bytes: number, payload?: string, published?: boolean, mark?: string }} Row
+ * `payload`: what goes out, until the server has it. `published`: it was sent, and what came of it is not known. `mark`: by what its
+ * repetition is known, if not by `id`.
+ */
+
+/** @typedef {{ friend: string, count: number, bytes: number, unread: number, mark: number, last: number }} Summary  Of a conversation. */
+
+/** @typedef {Pick<Row, 'id' | 'friend' | 'from' | 'kind' | 'content' | 'mime' | 'type' | 'timestamp' | 'bytes'> & { mark?: string, dup: boolean }} Arrival */
+
+/** @typedef {{ to: string, id: string }} Receipt */
+
+/** @typedef {{ row: Row, fresh: boolean, unread?: number }} Kept  `unread`: how many there are now, if that has changed. */
+
+/** Of one friend. More than the server has on its way to a client, or a friend's own outbox: what may be repeated is still known. */
+export const MAX_MESSAGES = 10_000
+export const MAX_BYTES = 64 * 1024 * 1024
+export const MAX_OUTBOX = 1000
+/** What a message takes beside its content. */
+const ROW_BYTES = 512
+
+/** @param {{ user: string, store?: string | null }} options @param {import('./world.js').World} world */
+export const openStore = async ({ user, store = 'jam' }, world) => new Store(user, await openEntries(store, world), world)
+
+export class Store {
+  #user
+  #entries
+  #world
+
+  /** @param {string} user @param {import('./entries.js').Entries} entries @param {import('./world.js').World} world */
+  constructor (user, entries, world) {
+    this.#user = user
+    this.#entries = entries
+    this.#world = world
+  }
+
+  get persistent () { return this.#entries.persistent }
+
+  /**
+   * Device id, friends, and unread messages by friend.
+   *
+   * @param {() => string} makeDevice
+   * @returns {Promise<[string, import('./friends.js').Entry[], Map<string, number>]>}
+   */
+  begin (makeDevice) {
+    return this.#entries.transact('write', async (t) => {
+      const device = await t.get([this.#user, 'device']) ?? makeDevice()
+      t.put([this.#user, 'device'], device)
+      const friends = await t.get([this.#user, 'friends']) ?? []
+      const summaries = await t.list([this.#user, 'conversation'])
+      return [device, friends, new Map(summaries.filter(([, { unread }]) => unread).map(([, { friend, unread }]) => [friend, unread]))]
+    })
+  }
+
+  /** @param {import('./friends.js').Entry[]} friends */
+  keepFriends (friends) { return this.#entries.transact('write', async (t) => t.put([this.#user, 'friends'], friends)) }
+
+  /**
+   * An own message, into the outbox.
+   *
+   * @param {Pick<Row, 'friend' | 'kind' | 'content' | 'mime' | 'type' | 'timestamp'> & { id: string, payload: string }} message
+   * @returns {Promise<Row>}
+   */
+  queue (message) {
+    return this.#entries.transact('write', async (t) => {
+      if (await t.count([this.#user, 'outbox']) >= MAX_OUTBOX) throw new Error('the outbox is full')
+      const { row } = await this.#add(t, { ...message, from: this.#user, own: true, state: 'queued', reason: null, arrived: message.timestamp, bytes: message.payload.length })
+      t.put([this.#user, 'outbox', row.order], row.friend)
+      return row
+    })
+  }
+
+  /** Order and friend of each message in the outbox. @returns {Promise<[number, string][]>} */
+  outbox () {
+    return this.#entries.transact('read', async (t) => (await t.list([this.#user, 'outbox'])).map(([key, friend]) => [Number(key[2]), friend]))
+  }
+
+  /** Marks a message of the outbox as published, and gives it; null if it is none any more. @param {number} order @param {string} friend @returns {Promise<Row | null>} */
+  claim (order, friend) {
+    return this.#entries.transact('write', async (t) => {
+      const row = await t.get([this.#user, 'message', friend, order])
+      if (row?.state !== 'queued') return null
+      if (!row.published) t.put([this.#user, 'message', friend, order], { ...row, published: true })
+      return row
+    })
+  }
+
+  /**
+   * Changes an own message, and gives it as it is now; null if there is none, or `change` does not want to.
+   *
+   * @param {string} id
+   * @param {(row: Row) => Row | null} change
+   * @returns {Promise<Row | null>}
+   */
+  change (id, change) { return this.#entries.transact('write', (t) => this.#change(t, id, change)) }
+
+  /** Removes an own message that cannot have reached the server; null if it may have. @param {string} id @returns {Promise<Row | null>} */
+  cancel (id) {
+    return this.#entries.transact('write', async (t) => {
+      const row = await this.#own(t, id)
+      if (!row || row.published || !['queued', 'failed'].includes(row.state)) return null
+      const summary = await this.#summary(t, row.friend)
+      this.#remove(t, row, summary)
+      t.put([this.#user, 'conversation', row.friend], summary)
+      return { ...row, state: 'cancelled' }
+    })
+  }
+
+  /**
+   * What has arrived, all of it or nothing. A message that was here before gives null, and so does a receipt that tells nothing new.
+   *
+   * @param {(Arrival | Receipt)[]} items
+   * @returns {Promise<(Kept | null)[]>}
+   */
+  receive (items) {
+    return this.#entries.transact('write', async (t) => {
+      /** @type {(Kept | null)[]} */ const kept = []
+      for (const item of items) kept.push('to' in item ? await this.#deliver(t, item) : await this.#arrive(t, item))
+      return kept
+    })
+  }
+
+  /** The newest messages with a friend, or those before an order; the oldest first. @param {string} friend @param {number | undefined} before @param {number} limit @returns {Promise<Row[]>} */
+  history (friend, before, limit) {
+    return this.#entries.transact('read', async (t) =>
+      (await t.list([this.#user, 'message', friend], { before, limit, newest: true })).map(([, row]) => row).reverse())
+  }
+
+  /** @returns {Promise<{ friend: string, last: Row | null, unread: number, mark: number }[]>} */
+  conversations () {
+    return this.#entries.transact('read', async (t) => {
+      const found = []
+      for (const [, { friend, unread, mark }] of await t.list([this.#user, 'conversation'])) {
+        const [newest] = await t.list([this.#user, 'message', friend], { limit: 1, newest: true })
+        found.push({ friend, unread, mark, last: newest ? newest[1] : null })
+      }
+      return found.sort((a, b) => (b.last?.order ?? 0) - (a.last?.order ?? 0))
+    })
+  }
+
+  /** Whether there was something to be read. @param {string} friend @returns {Promise<boolean>} */
+  read (friend) {
+    return this.#entries.transact('write', async (t) => {
+      const summary = await this.#summary(t, friend)
+      if (summary.mark === summary.last) return false
+      t.put([this.#user, 'conversation', friend], { ...summary, unread: 0, mark: summary.last })
+      return summary.unread > 0
+    })
+  }
+
+  /** A message that another tab has stored, where tabs share no store. @param {Row} row */
+  mirror (row) {
+    if (this.persistent) return
+    this.#entries.transact('write', async (t) => {
+      const summary = await this.#summary(t, row.friend)
+      const known = await t.get([this.#user, 'message', row.friend, row.order])
+      if (!known && !row.own) summary.unread++
+      if (row.state === 'cancelled') {
+        if (known) this.#remove(t, row, summary)
+      } else this.#keep(t, row, known ? { ...summary, count: summary.count - 1, bytes: summary.bytes - known.bytes } : summary)
+      t.put([this.#user, 'order'], Math.max(row.order, await t.get([this.#user, 'order']) ?? 0))
+    })
+  }
+
+  /** Everything of this user. */
+  clear () { return this.#entries.transact('write', async (t) => t.clear([this.#user])) }
+
+  close () { this.#entries.close() }
+
+  /** @param {import('./entries.js').Transaction} t @param {string} friend @returns {Promise<Summary>} */
+  async #summary (t, friend) { return { ...await t.get([this.#user, 'conversation', friend]) ?? { friend, count: 0, bytes: 0, unread: 0, mark: 0, last: 0 } } }
+
+  /** @param {import('./entries.js').Transaction} t @param {string} id @returns {Promise<Row | undefined>} */
+  async #own (t, id) {
+    const at = await t.get([this.#user, 'id', this.#user, id])
+    return at && t.get([this.#user, 'message', ...at])
+  }
+
+  /** @param {import('./entries.js').Transaction} t @param {Omit<Row, 'order'>} message @returns {Promise<Kept>} */
+  async #add (t, message) {
+    // Tabs that share no store number by themselves, and must not meet.
+    const order = Math.floor(await t.get([this.#user, 'order']) ?? 0) + 1 + (this.persistent ? 0 : this.#world.random())
+    const row = { ...message, order, bytes: message.bytes + ROW_BYTES }
+    t.put([this.#user, 'order'], order)
+    const summary = this.#keep(t, row, await this.#summary(t, row.friend))
+    if (!row.own) {
+      summary.unread++
+      t.put([this.#user, 'conversation', row.friend], summary)
+    }
+    await this.#trim(t, summary)
+    return { row, fresh: true, unread: row.own ? undefined : summary.unread }
+  }
+
+  /** @param {import('./entries.js').Transaction} t @param {Row} row @param {Summary} summary */
+  #keep (t, row, { count, bytes, ...summary }) {
+    const now = { ...summary, count: count + 1, bytes: bytes + row.bytes, last: Math.max(summary.last, row.order) }
+    const mark = row.id ?? row.mark
+    t.put([this.#user, 'message', row.friend, row.order], row)
+    if (mark) t.put([this.#user, 'id', row.from, mark], [row.friend, row.order])
+    t.put([this.#user, 'conversation', row.friend], now)
+    return now
+  }
+
+  /** @param {import('./entries.js').Transaction} t @param {Row} row @param {Summary} summary  Is changed. */
+  #remove (t, row, summary) {
+    const mark = row.id ?? row.mark
+    t.delete([this.#user, 'message', row.friend, row.order])
+    t.delete([this.#user, 'outbox', row.order])
+    if (mark) t.delete([this.#user, 'id', row.from, mark])
+    summary.count--
+    summary.bytes -= row.bytes
+  }
+
+  /** @param {import('./entries.js').Transaction} t @param {Summary} summary */
+  async #trim (t, summary) {
+    if (summary.count <= MAX_MESSAGES && summary.bytes <= MAX_BYTES) return
+    // A tenth at once, so that it is not done for each message.
+    for (const [, row] of await t.list([this.#user, 'message', summary.friend], { limit: MAX_OUTBOX + 16 })) {
+      if (summary.count <= 0.9 * MAX_MESSAGES && summary.bytes <= 0.9 * MAX_BYTES) break
+      if (row.state !== 'queued' && row.order !== summary.last) this.#remove(t, row, summary)
+    }
+    t.put([this.#user, 'conversation', summary.friend], { ...summary, unread: Math.min(summary.unread, summary.count) })
+  }
+
+  /** @param {import('./entries.js').Transaction} t @param {Arrival} arrival @returns {Promise<Kept | null>} */
+  async #arrive (t, { dup, ...message }) {
+    // Without an id, what looks the same is the same only if the server says that it may be.
+    const known = message.id !== null ? message.id : dup ? message.mark : undefined
+    if (known !== undefined && await t.get([this.#user, 'id', message.from, known])) return null
+    return this.#add(t, { ...message, own: message.from === this.#user, arrived: this.#world.now(), state: 'received', reason: null })
+  }
+
+  /** @param {import('./entries.js').Transaction} t @param {Receipt} receipt @returns {Promise<Kept | null>} */
+  async #deliver (t, { to, id }) {
+    const row = await this.#change(t, id, (row) => row.friend === to && ['queued', 'sent', 'failed'].includes(row.state) ? { ...row, state: 'delivered', reason: null } : null)
+    return row && { row, fresh: false }
+  }
+
+  /** @param {import('./entries.js').Transaction} t @param {string} id @param {(row: Row) => Row | null} change */
+  async #change (t, id, change) {
+    const row = await this.#own(t, id)
+    const changed = row && change(row)
+    if (!changed) return null
+    const { friend, order, state } = changed
+    if (state === 'queued') t.put([this.#user, 'outbox', order], friend)
+    else t.delete([this.#user, 'outbox', order])
+    if (state === 'sent' || state === 'delivered') delete changed.payload
+    t.put([this.#user, 'message', friend, order], changed)
+    return changed
+  }
+}

@@ -1,0 +1,125 @@
+// Several tabs of one user: one of them leads, which is to have the connection; all are told what happens.
+//
+// With Web Locks the tab that holds the lock leads, and the browser hands it on when that tab is gone. Without them (an insecure
+// origin) the others ask the leader whether it is there, every ASK_MS; one that gets no answer leads. Invariants: with Web Locks two
+// tabs never lead together; without, they may for a moment, and that with the smaller name goes on.
+
+/**
+ * What tabs tell each other.
+ *
+ * @typedef {{ [T in keyof import('./jam.js').Events]: { event: T, detail: import('./jam.js').Events[T] } }[Exclude<keyof import('./jam.js').Events, 'message' | 'update' | 'leader' | 'friends'>]
+ *   | { event: 'friends', detail: { friends: import('./friends.js').Entry[] } }
+ *   | { row: import('./store.js').Row, fresh: boolean } | { start: true } | { forget: true } | { hello: true } } Told
+ */
+
+/** @typedef {{ tab: string, is: 'there?' | 'here' | 'gone' }} Election */
+
+/** @typedef {{ lead: (alone: boolean) => void, follow: () => void, hear: (told: Told) => void }} Listener  `alone`: no other tab can lead as well. */
+
+const ASK_MS = 3000
+const ANSWER_MS = 1000
+/** For the first question, which keeps the user waiting. */
+const FIRST_ANSWER_MS = 300
+
+export class Tabs {
+  #world
+  #name
+  #listener
+  #tab
+  /** @type {BroadcastChannel | undefined} */ #channel
+  #leads = false
+  #over = false
+  /** @type {any} */ #timer
+  /** @type {(() => void) | undefined} */ #release
+  #leaving = new AbortController()
+  #onPageHide = () => this.#elect('gone')
+
+  /** @param {string} name @param {import('./world.js').World} world @param {Listener} listener */
+  constructor (name, world, listener) {
+    this.#name = name
+    this.#world = world
+    this.#listener = listener
+    this.#tab = String(world.random())
+    try {
+      this.#channel = world.BroadcastChannel && new world.BroadcastChannel(name)
+    } catch {} // denied: this tab is for itself
+    if (this.#channel) this.#channel.onmessage = ({ data }) => this.#over || ('tab' in data ? this.#hear(data) : listener.hear(data))
+  }
+
+  join () {
+    this.post({ hello: true })
+    const { locks } = this.#world
+    if (!locks) return this.#joinByAsking()
+    locks.request(this.#name, { signal: this.#leaving.signal }, () => {
+      if (this.#over) return
+      this.#lead(true)
+      return new Promise((/** @type {(value?: undefined) => void} */ resolve) => { this.#release = resolve })
+    }).catch((error) => { if (error?.name !== 'AbortError' && !this.#over) this.#joinByAsking() })
+  }
+
+  leave () {
+    if (this.#leads) this.#elect('gone')
+    this.#over = true
+    this.#world.clearTimeout(this.#timer)
+    this.#world.window?.removeEventListener('pagehide', this.#onPageHide)
+    this.#leaving.abort()
+    this.#release?.()
+    this.#channel?.close()
+  }
+
+  /** @param {Told} told */
+  post (told) { this.#post(told) }
+
+  /** @param {Told | Election} told */
+  #post (told) {
+    try {
+      if (!this.#over) this.#channel?.postMessage(told)
+    } catch {} // the other tabs read the store
+  }
+
+  /** @param {boolean} alone */
+  #lead (alone) {
+    this.#leads = true
+    this.#listener.lead(alone)
+  }
+
+  // Without Web Locks
+
+  #joinByAsking () {
+    if (!this.#channel) return this.#lead(true)
+    this.#world.window?.addEventListener('pagehide', this.#onPageHide)
+    this.#ask(FIRST_ANSWER_MS)
+  }
+
+  /** @param {number} ms  How long an answer may take. */
+  #ask (ms) {
+    this.#elect('there?')
+    this.#wait(ms, () => {
+      this.#elect('here')
+      this.#lead(false)
+    })
+  }
+
+  /** @param {number} ms @param {() => void} then */
+  #wait (ms, then) {
+    this.#world.clearTimeout(this.#timer)
+    this.#timer = this.#world.setTimeout(then, ms)
+  }
+
+  /** @param {Election['is']} is */
+  #elect (is) { this.#post({ tab: this.#tab, is }) }
+
+  /** @param {Election} election */
+  #hear ({ tab, is }) {
+    if (this.#release) return // holds the lock
+    if (this.#leads) {
+      if (is === 'gone') return
+      if (is === 'here' && tab < this.#tab) {
+        this.#leads = false
+        this.#listener.follow()
+      } else return this.#elect('here')
+    }
+    if (is === 'here') this.#wait(ASK_MS, () => this.#ask(ANSWER_MS))
+    else if (is === 'gone') this.#ask(this.#world.random() * FIRST_ANSWER_MS)
+  }
+}

@@ -1,0 +1,50 @@
+// The browser as an argument: clock, chance, sockets and what tabs share. Nothing else in jam.js reaches for a global of the
+// browser, so that tests decide what the time is and what a socket says.
+
+/**
+ * @typedef {object} World
+ * @property {typeof WebSocket} WebSocket
+ * @property {() => IDBFactory | undefined} indexedDB  Throws where it is denied.
+ * @property {LockManager | undefined} locks  Missing on insecure origins.
+ * @property {typeof BroadcastChannel | undefined} BroadcastChannel
+ * @property {(then: () => void, ms: number) => any} setTimeout
+ * @property {(timer: any) => void} clearTimeout
+ * @property {() => number} now  Milliseconds since 1970; may be wrong and may step.
+ * @property {() => number} uptime  Milliseconds that only go forward.
+ * @property {() => number} random  From 0 to 1.
+ * @property {(count: number) => Uint8Array} randomBytes
+ * @property {Window | undefined} window
+ * @property {Document | undefined} document
+ * @property {Navigator | undefined} navigator
+ * @property {typeof Notification | undefined} Notification
+ */
+
+/** @returns {World} */
+export const browser = () => {
+  const all = globalThis
+  return {
+    WebSocket: all.WebSocket,
+    indexedDB: () => all.indexedDB,
+    locks: all.navigator?.locks,
+    BroadcastChannel: all.BroadcastChannel,
+    setTimeout: (then, ms) => setTimeout(then, ms),
+    clearTimeout: (timer) => clearTimeout(timer),
+    now: () => Date.now(),
+    uptime: () => performance.now(),
+    random: () => Math.random(),
+    randomBytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
+    window: all.window,
+    document: all.document,
+    navigator: all.navigator,
+    Notification: all.Notification
+  }
+}
+
+/** A random UUID; `crypto.randomUUID` is missing on insecure origins. @param {World} world */
+export function uuid (world) {
+  const bytes = world.randomBytes(16)
+  bytes[6] = bytes[6] & 15 | 64
+  bytes[8] = bytes[8] & 63 | 128
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+  return hex.replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, '$1-$2-$3-$4-$5')
+}

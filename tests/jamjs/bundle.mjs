@@ -1,0 +1,39 @@
+// Makes crates/server/web/jam.js and jam.d.ts of the sources in crates/server/web/jam: `npm run bundle --prefix tests/jamjs`.
+// Both are checked in, so that `cargo build` needs no npm; bundle.test.mjs fails when they are stale.
+
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
+
+const here = dirname(fileURLToPath(import.meta.url))
+export const web = join(here, '../../crates/server/web')
+const banner = '// jam-mqtt: jam.js, MIT OR Apache-2.0. Its sources are in crates/server/web/jam; its types in jam.d.ts.'
+
+/** The two files' content by their names. Throws what TypeScript finds wrong. */
+export async function bundle () {
+  const { outputFiles: [script] } = await build({
+    entryPoints: [join(web, 'jam/jam.js')], bundle: true, minify: true, format: 'esm', target: 'es2022', charset: 'utf8', legalComments: 'none', write: false, banner: { js: banner }
+  })
+  return { 'jam.js': script.text, 'jam.d.ts': types() }
+}
+
+function types () {
+  const folder = mkdtempSync(join(tmpdir(), 'jam-types-'))
+  try {
+    const typescript = createRequire(import.meta.url).resolve('typescript/package.json')
+    execFileSync(process.execPath, [join(dirname(typescript), 'bin/tsc'), '-p', here, '--outDir', folder], { encoding: 'utf8' })
+    return readFileSync(join(folder, 'jam.d.ts'), 'utf8')
+  } catch (error) {
+    throw new Error(error.stdout || error.message)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  for (const [name, text] of Object.entries(await bundle())) writeFileSync(join(web, name), text)
+}
