@@ -95,7 +95,10 @@ async fn pairs_at_every_quality() {
             let latency = report.stages[0].latency_us.as_ref().unwrap();
             let micros = report.stages[0].seconds * 1e6;
             assert!(1.0 < latency.p50 && latency.p50 < micros, "{latency:?}");
-            assert!(latency.p50 <= latency.max && latency.max < micros, "{latency:?}");
+            assert!(
+                latency.p50 <= latency.max && latency.max < micros,
+                "{latency:?}"
+            );
         }
     }
 }
