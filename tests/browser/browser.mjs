@@ -14,21 +14,28 @@ export const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
 const args = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 
 /** A browser with a new profile: playwright makes the folder, and removes it. */
-export const launch = () => chromium.launch({ executablePath, args })
+export const launch = (...more) => chromium.launch({ executablePath, args: [...args, ...more] })
 
-/** A page of its own context, at the console's door. `faults`: what should not have been. */
-export async function watched (browser, server, { width = 1280, height = 800, scheme = 'light' } = {}) {
-  const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, reducedMotion: 'reduce' })
+export const contextOf = (browser, { width = 1280, height = 800, scheme = 'light', ...more } = {}) =>
+  browser.newContext({ viewport: { width, height }, colorScheme: scheme, reducedMotion: 'reduce', ...more })
+
+/** A page at this address, in a context of its own. `faults`: what should not have been. */
+export const watched = async (browser, address, options) => watchedIn(await contextOf(browser, options), address)
+
+export async function watchedIn (context, address) {
+  const { host } = new URL(address)
+  const isOwn = (url) => ['blob:', 'data:'].includes(new URL(url).protocol) || new URL(url).host === host
   const page = await context.newPage()
   page.setDefaultTimeout(10_000)
   const faults = []
   page.on('console', (message) => { if (['error', 'warning'].includes(message.type())) faults.push(`console: ${message.text()}`) })
   page.on('pageerror', (error) => faults.push(`error: ${error.stack}`))
-  page.on('request', (request) => { if (!request.url().startsWith(`http://${server.admin}/`)) faults.push(`request: ${request.url()}`) })
+  page.on('request', (request) => { if (!isOwn(request.url())) faults.push(`request: ${request.url()}`) })
+  page.on('websocket', (socket) => { if (!isOwn(socket.url())) faults.push(`socket: ${socket.url()}`) })
   await page.addInitScript(() => addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => console.error(`policy: ${violatedDirective} ${blockedURI}`)))
-  await page.goto(server.console)
+  await page.goto(address)
   page.faults = faults
-  page.clean = () => assert.deepEqual(faults, [], `with Chromium ${browser.version()}`)
+  page.clean = () => assert.deepEqual(faults, [], `with Chromium ${context.browser().version()}`)
   return page
 }
 

@@ -32,14 +32,14 @@ after(async () => {
 })
 
 const inside = async (options) => {
-  const page = await watched(browser, server, options)
+  const page = await watched(browser, server.console, options)
   await logIn(page, token)
   await page.locator('main h1').waitFor()
   return page
 }
 
 test('a wrong token is told so, the right one opens, and no address ever holds it', async () => {
-  const page = await watched(browser, server)
+  const page = await watched(browser, server.console)
   await logIn(page, 'wrong-token')
   await page.getByText('This is not the token of this server.').waitFor()
   assert.equal(page.faults.length, 1, `${page.faults}`) // Chromium's own line about a 401
@@ -60,7 +60,7 @@ test('a wrong token is told so, the right one opens, and no address ever holds i
 
 for (const scheme of ['light', 'dark']) {
   test(`every page is clean and accessible, ${scheme}, and fits 320, 768 and 1280 px`, async () => {
-    const page = await watched(browser, server, { scheme })
+    const page = await watched(browser, server.console, { scheme })
     const faults = await violations(page)
     await logIn(page, token)
     for (const hash of pages) {
@@ -202,7 +202,7 @@ test('a new token is shown once, and the old one ends', async () => {
 })
 
 test('with the token that may look, a change is refused in words', async () => {
-  const page = await watched(browser, server)
+  const page = await watched(browser, server.console)
   await logIn(page, readToken)
   await page.getByRole('heading', { name: 'Overview' }).waitFor()
   await go(page, '#/users/1')

@@ -1,4 +1,4 @@
-// The built binary as a process with its admin address, and what a test needs of its API.
+// The built binary as a process with all of its addresses, and what a test needs of its API.
 
 import { spawn } from 'node:child_process'
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
@@ -23,13 +23,14 @@ export class Server {
     this.logFile = join(this.folder, 'server.log')
     this.admin = anyPort
     this.mqtt = anyPort
+    this.http = anyPort
   }
 
   async start () {
     const log = openSync(this.logFile, 'w')
-    this.process = spawn(binary, ['serve', '--data', join(this.folder, 'data'), '--mqtt', this.mqtt, '--http', anyPort, '--admin', this.admin], {
+    this.process = spawn(binary, ['serve', '--data', join(this.folder, 'data'), '--mqtt', this.mqtt, '--http', this.http, '--admin', this.admin], {
       stdio: ['ignore', log, log],
-      env: { PATH: process.env.PATH, HOME: process.env.HOME, JAM_MQTT_ADMIN__TOKEN: token, JAM_MQTT_ADMIN__READ_TOKEN: readToken }
+      env: { PATH: process.env.PATH, HOME: process.env.HOME, JAM_MQTT_ADMIN__TOKEN: token, JAM_MQTT_ADMIN__READ_TOKEN: readToken, JAM_MQTT_LIMITS__PUBLISH_RATE: '0' }
     })
     this.ended = new Promise((done) => this.process.once('exit', (code) => done(code)))
     for (const end = Date.now() + startMs; Date.now() < end && this.process.exitCode === null; await sleep(20)) {
@@ -38,6 +39,7 @@ export class Server {
       if (addresses.admin && addresses.mqtt && addresses.http) {
         this.admin = addresses.admin
         this.mqtt = addresses.mqtt
+        this.http = addresses.http
         return this
       }
     }
@@ -56,6 +58,11 @@ export class Server {
   }
 
   get console () { return `http://${this.admin}/console/` }
+
+  get chat () { return `http://${this.http}/` }
+
+  /** What logs a user in at the chat page by itself. */
+  link (id) { return `${this.chat}#user=${encodeURIComponent(id)}&token=token-of-${encodeURIComponent(id)}` }
 
   async api (method, path, body) {
     const response = await fetch(`http://${this.admin}/api/v1/${path}`, {
@@ -83,7 +90,7 @@ export class Server {
     return client
   }
 
-  async write (client, from, to, content) {
-    await client.publishAsync(`/${to}/inbox`, JSON.stringify({ from, timestamp: new Date().toISOString(), content, type: 0 }), { qos: 1 })
+  async write (client, from, to, content, more = {}) {
+    await client.publishAsync(`/${to}/inbox`, JSON.stringify({ from, timestamp: new Date().toISOString(), content, type: 0, ...more }), { qos: 1 })
   }
 }

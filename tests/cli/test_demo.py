@@ -3,6 +3,7 @@
 import re
 import signal
 import subprocess
+import urllib.request
 
 import pytest
 from harness.process import BINARY, environment
@@ -102,3 +103,15 @@ def test_two_demos_side_by_side(demo, tmp_path):
     assert other.end()[0] == 0
     other.process.stdout.close()
     other.process.stderr.close()
+
+
+def test_each_friend_has_a_link_to_the_chat_page(demo):
+    links = re.findall(r"^  (http://\S+)$", demo.printed, re.MULTILINE)
+    assert [re.sub(r"[0-9a-f]{64}", "TOKEN", link.split("/#")[1]) for link in links] == [
+        "user=1&token=TOKEN",
+        "user=2&token=TOKEN",
+    ]
+    for link in links:
+        page = urllib.request.urlopen(link, timeout=10)
+        assert page.status == 200
+        assert b'id="chat"' in page.read()

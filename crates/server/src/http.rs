@@ -1,4 +1,4 @@
-//! What the `http` address answers: `/mqtt`, `/healthz` and `/readyz` (`docs/operations.md`).
+//! What the `http` address answers: `/mqtt`, the chat page, `/healthz` and `/readyz` (`docs/operations.md`).
 //!
 //! The HTTP side of a connection holds no state of MQTT's: an upgrade takes the connection's permit along
 //! and becomes a connection like any other, on a thread for connections. Any other request is served
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -26,16 +26,22 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
+use crate::chat_page;
 use crate::connection::{self, Shared};
 use crate::health::Health;
 use crate::heard::Heard;
-use crate::metrics::ServerMetrics;
+use crate::logging::LogPace;
+use crate::metrics::{RefusedConnection, ServerMetrics, Traffic};
 use crate::permits::{ConnectionPermit, End};
+use crate::static_files;
 use crate::threads::Threads;
 use crate::websocket::{self, WebSocketStream};
 
 /// How many bytes the head of a request may have.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Bytes of a refused origin that are logged.
+const MAX_SHOWN_ORIGIN: usize = 200;
 
 /// How long a request may still take when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -48,10 +54,14 @@ pub(crate) struct Http {
 
 /// What the routes share.
 #[derive(Clone)]
-struct Served {
-    shared: Arc<Shared>,
-    threads: Arc<Threads>,
-    health: Arc<Health>,
+pub(crate) struct Served {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) threads: Arc<Threads>,
+    pub(crate) health: Arc<Health>,
+    /// Of the pages that may open a WebSocket; none is any.
+    pub(crate) origins: Arc<[String]>,
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) refusals: Arc<LogPace>,
 }
 
 /// What HTTP is spoken over.
@@ -74,7 +84,7 @@ impl Carrier for TlsStream<Heard<TcpStream>> {
 
 /// The connection that a request came in on.
 #[derive(Clone)]
-struct Origin {
+struct Incoming {
     address: IpAddr,
     accepted: Time,
     /// What becomes of it after an upgrade.
@@ -84,24 +94,17 @@ struct Origin {
 }
 
 impl Http {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        threads: Arc<Threads>,
-        health: Arc<Health>,
-        metrics: Arc<ServerMetrics>,
-    ) -> Self {
+    /// `with_page`: whether there is a chat page.
+    pub(crate) fn new(served: Served, metrics: Arc<ServerMetrics>, with_page: bool) -> Self {
         let router = axum::Router::new()
             .route("/mqtt", get(mqtt))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
+            .merge(chat_page::routes(with_page))
             .fallback(async || StatusCode::NOT_FOUND)
             .layer(map_response(answer_once))
             .layer(from_fn_with_state(metrics, count))
-            .with_state(Served {
-                shared,
-                threads,
-                health,
-            });
+            .with_state(served);
         Self { router }
     }
 
@@ -118,13 +121,13 @@ impl Http {
         S: Carrier,
     {
         let ended = permit.ended();
-        let origin = Origin {
+        let incoming = Incoming {
             address,
             accepted,
             go_on: go_on::<S>,
             permit: Arc::new(Mutex::new(Some(permit))),
         };
-        let service = TowerToHyperService::new(self.router.layer(Extension(origin)));
+        let service = TowerToHyperService::new(self.router.layer(Extension(incoming)));
         let connection = http1::Builder::new()
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
@@ -160,24 +163,52 @@ pub(crate) async fn count(
 
 /// A connection that is not upgraded ends with its answer: what is upgraded later could be only when its CONNECT should
 /// have been there.
-async fn answer_once(mut response: Response) -> Response {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
+async fn answer_once(response: Response) -> Response {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return response;
     }
+    let mut response = static_files::harden(response).await;
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
     response
+}
+
+/// As far as it fits a log line.
+fn shown_origin(headers: &HeaderMap) -> String {
+    let origin = headers
+        .get(header::ORIGIN)
+        .map_or(&[][..], HeaderValue::as_bytes);
+    origin[..origin.len().min(MAX_SHOWN_ORIGIN)]
+        .escape_ascii()
+        .to_string()
+}
+
+/// Whether the page that asks may open a WebSocket. What asks without an origin is no page: a browser always sends one.
+fn is_allowed(origins: &[String], headers: &HeaderMap) -> bool {
+    let mut asked = headers.get_all(header::ORIGIN).into_iter();
+    origins.is_empty()
+        || asked.all(|origin| origins.iter().any(|allowed| origin == allowed.as_str()))
 }
 
 async fn mqtt(
     State(served): State<Served>,
-    Extension(origin): Extension<Origin>,
+    Extension(incoming): Extension<Incoming>,
     mut request: Request<Body>,
 ) -> Response {
+    if !is_allowed(&served.origins, request.headers()) {
+        served.traffic.refused(RefusedConnection::Origin);
+        if served.refusals.is_due() {
+            let origin = shown_origin(request.headers());
+            tracing::warn!(address = %incoming.address, %origin, "refused: listen.origins does not name this origin");
+        }
+        let why = "this origin may not open the WebSocket: it is not in listen.origins\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
     let (response, upgrade) = match websocket::accept(&mut request) {
         Ok(accepted) => accepted,
         Err(refused) => return *refused,
     };
-    let permit = origin
+    let permit = incoming
         .permit
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -188,10 +219,10 @@ async fn mqtt(
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                let Origin {
+                let Incoming {
                     address, accepted, ..
-                } = origin;
-                (origin.go_on)(upgraded, served, permit, address, accepted);
+                } = incoming;
+                (incoming.go_on)(upgraded, served, permit, address, accepted);
             }
             Err(error) => tracing::debug!(%error, "HTTP connection broken"),
         }

@@ -18,6 +18,7 @@
 //! - [`settings`]: file, environment and flags into one checked [`settings::Settings`].
 
 mod admin;
+mod chat_page;
 pub mod cli;
 pub mod client;
 mod client_log;
@@ -46,6 +47,7 @@ mod proxy_protocol;
 pub mod push;
 pub mod serve;
 pub mod settings;
+mod static_files;
 mod systemd;
 mod threads;
 mod ticks;

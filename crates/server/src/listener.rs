@@ -11,7 +11,7 @@
 use std::io;
 use std::net::{self, IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -27,6 +27,7 @@ use crate::connection::{self, Shared, Transport};
 use crate::handshakes::{Handshake, Handshakes};
 use crate::heard::Heard;
 use crate::http::{Carrier, Http};
+use crate::logging::LogPace;
 use crate::metrics::{RefusedConnection, Traffic};
 use crate::permits::{ConnectionPermit, ConnectionPermits};
 use crate::proxy_protocol::{self, HeaderError};
@@ -50,9 +51,6 @@ const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Accepting works again when a connection was accepted and no error came for so long; more than [`LAST_PAUSE`].
 const ACCEPT_CALM: Duration = Duration::from_secs(2);
-
-/// Refusals of one kind are logged at most once in this time.
-const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Binds an address `HOST:PORT`; of those that a name has, the first that can be bound.
 ///
@@ -374,10 +372,6 @@ struct Refusals {
     bad_header: LogPace,
 }
 
-/// When something was last logged.
-#[derive(Debug, Default)]
-struct LogPace(Mutex<Option<Instant>>);
-
 impl Refusals {
     fn too_many(&self, address: IpAddr) {
         if self.too_many.is_due() {
@@ -389,18 +383,6 @@ impl Refusals {
         if self.bad_header.is_due() {
             tracing::warn!(%address, "refused: {error}");
         }
-    }
-}
-
-impl LogPace {
-    fn is_due(&self) -> bool {
-        let now = Instant::now();
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL);
-        if is_due {
-            *last = Some(now);
-        }
-        is_due
     }
 }
 

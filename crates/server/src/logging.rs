@@ -12,8 +12,8 @@ mod queue;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -24,6 +24,9 @@ use queue::{LossLine, Queue};
 
 /// How long a process that ends waits for what it has logged to be written.
 pub const END_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What clients that are refused bring about is logged at most once in this time, each kind for itself.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The process's one way to standard error, once logging is set up.
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
@@ -177,6 +180,22 @@ fn loss_json(lost: u64) -> String {
         "{{\"timestamp\":\"{now}\",\"level\":\"WARN\",\"message\":\"log lines were lost\",\
          \"lines\":{lost},\"target\":\"jam_mqtt::logging\"}}\n"
     )
+}
+
+/// When a refusal was last logged.
+#[derive(Debug, Default)]
+pub(crate) struct LogPace(Mutex<Option<Instant>>);
+
+impl LogPace {
+    pub(crate) fn is_due(&self) -> bool {
+        let now = Instant::now();
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
+    }
 }
 
 /// Gives each event its line.

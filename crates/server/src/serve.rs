@@ -42,7 +42,7 @@ use crate::events::{self, Events};
 use crate::handshakes::Handshakes;
 use crate::health::Health;
 use crate::housekeeping::{self, Household};
-use crate::http::Http;
+use crate::http::{self, Http};
 use crate::listener::{Listener, Serves, Service};
 use crate::metrics::{ListenerName, ServerMetrics, Traffic};
 use crate::permits::ConnectionPermits;
@@ -178,12 +178,15 @@ async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, Se
         notifier.clone().map(|it| it as Arc<dyn Notifier>),
         &metrics,
     );
-    let http = Http::new(
-        shared.clone(),
-        threads.clone(),
-        health.clone(),
-        metrics.clone(),
-    );
+    let served = http::Served {
+        shared: shared.clone(),
+        threads: threads.clone(),
+        health: health.clone(),
+        origins: settings.listen.origins.clone().into(),
+        traffic: Traffic::at(ListenerName::Http, metrics.clone()),
+        refusals: Arc::default(),
+    };
+    let http = Http::new(served, metrics.clone(), settings.listen.chat);
     let mut listeners = Crew::on(Handle::current());
     listeners.spawn(|stop| Threads::watch(threads.clone(), stop));
     let mut admin = Crew::on(Handle::current());

@@ -1,4 +1,4 @@
-//! `demo`: a server on loopback with two friends in a temporary directory, and what to paste.
+//! `demo`: a server on loopback with two friends in a temporary directory, a link for each, and what to paste.
 //!
 //! The directory goes away with the command, however it ends, but for `kill -9`: nothing of this
 //! process outlives the value that holds it. Environment and settings file are not looked at, so that
@@ -71,7 +71,10 @@ async fn demo(output: &Output) -> Result<(), CliError> {
     let at = running
         .mqtt
         .expect("the demo's settings serve MQTT over TCP");
-    let printed = instructions(at, &tokens).and_then(|text| output.text(&text));
+    let http = running
+        .http
+        .expect("the demo's settings serve the chat page");
+    let printed = instructions(at, http, &tokens).and_then(|text| output.text(&text));
     if printed.is_ok() {
         ends.one().await;
     }
@@ -109,11 +112,14 @@ async fn befriend(settings: &Settings) -> Result<[NewToken; 2], CliError> {
     let accounts = directory::administration(&settings.directory)?;
     let user = |id| UserId::parse(id).expect("a user id");
     let tokens = [NewToken::random()?, NewToken::random()?];
-    for (id, token) in [WRITER, READER].into_iter().zip(&tokens) {
-        accounts.add_user(&user(id), None, token).await?;
-    }
     let stranger = NewToken::random()?;
-    accounts.add_user(&user(STRANGER), None, &stranger).await?;
+    for (id, name, token) in [
+        (WRITER, "Ann", &tokens[0]),
+        (READER, "Ben", &tokens[1]),
+        (STRANGER, "Carla", &stranger),
+    ] {
+        accounts.add_user(&user(id), Some(name), token).await?;
+    }
     accounts.befriend(&user(WRITER), &user(READER)).await?;
     Ok(tokens)
 }
@@ -129,7 +135,11 @@ fn remove(dir: TempDir) -> Result<(), CliError> {
     })
 }
 
-fn instructions(at: SocketAddr, tokens: &[NewToken; 2]) -> Result<String, CliError> {
+fn instructions(
+    at: SocketAddr,
+    http: SocketAddr,
+    tokens: &[NewToken; 2],
+) -> Result<String, CliError> {
     let [write_token, read_token] = tokens.each_ref().map(NewToken::expose);
     let program = std::env::current_exe().ok();
     let program = program
@@ -146,9 +156,16 @@ fn instructions(at: SocketAddr, tokens: &[NewToken; 2]) -> Result<String, CliErr
     let send = format!("{program} send --server {at} --user {WRITER} --token {write_token}");
     Ok(format!(
         "\
-The server is running on {at}. Users {WRITER} and {READER} are friends; user {STRANGER} is nobody's friend.
+The server is running on {at}. Ann (user {WRITER}) and Ben (user {READER}) are friends; Carla (user {STRANGER}) is
+nobody's friend.
 
-With jam-mqtt itself. Paste into a second terminal:
+In a browser, Ann in one tab and Ben in another:
+
+  http://{http}/#user={WRITER}&token={write_token}
+
+  http://{http}/#user={READER}&token={read_token}
+
+In terminals. Close the tabs first: a user has one device at a time. Paste into a second terminal:
 
   {program} listen --server {at} --user {READER} --token {read_token}
 
@@ -156,7 +173,7 @@ and into a third one; the message appears in the second:
 
   {send} --to {READER} 'Hello'
 
-An error comes back: user {STRANGER} is no friend.
+An error comes back: Carla is no friend.
 
   {send} --to {STRANGER} 'Hello'
 

@@ -1,5 +1,6 @@
 //! The table of all metrics: those of the rules, those that are counted here, and those that are gathered.
 
+use crate::chat_page;
 use jam_core::metrics::{Buckets, FAMILIES, Family, Kind, Series, first_cell};
 
 const LISTENERS: &[&str] = &["mqtt", "mqtts", "http"];
@@ -12,10 +13,14 @@ const REVISION: &str = match option_env!("JAM_MQTT_REVISION") {
 };
 
 /// The last is everything else.
-pub(super) static HTTP_REQUESTS: [&[&str]; 30] = [
+pub(super) static HTTP_REQUESTS: [&[&str]; 35] = [
     &["mqtt", "GET", "1xx"],
     &["mqtt", "GET", "4xx"],
     &["mqtt", "other", "4xx"],
+    &["static", "GET", "2xx"],
+    &["static", "GET", "3xx"],
+    &["static", "GET", "4xx"],
+    &["static", "other", "4xx"],
     &["healthz", "GET", "2xx"],
     &["healthz", "other", "4xx"],
     &["readyz", "GET", "2xx"],
@@ -38,6 +43,7 @@ pub(super) static HTTP_REQUESTS: [&[&str]; 30] = [
     &["api", "POST", "5xx"],
     &["api", "other", "4xx"],
     &["console", "GET", "2xx"],
+    &["console", "GET", "3xx"],
     &["console", "GET", "4xx"],
     &["console", "other", "4xx"],
     &["other", "GET", "4xx"],
@@ -59,7 +65,12 @@ pub(super) fn route_of(path: &str) -> &'static str {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     let found = routes.into_iter().find(|(prefix, _)| is_it(prefix));
-    found.map_or("other", |(_, route)| route)
+    let is_static = || path.strip_prefix('/').is_some_and(chat_page::has);
+    match found {
+        Some((_, route)) => route,
+        None if is_static() => "static",
+        None => "other",
+    }
 }
 
 pub(super) fn method_of(method: &str) -> &'static str {

@@ -44,6 +44,8 @@ pub(crate) enum RefusedConnection {
     Timeout,
     /// Neither a PROXY header nor a packet.
     Malformed,
+    /// From a web page that may not.
+    Origin,
 }
 
 /// What came of an attempt to push.
@@ -134,6 +136,7 @@ impl ServerMetrics {
         let code = match status {
             100..200 => "1xx",
             200..300 => "2xx",
+            300..400 => "3xx",
             400..500 => "4xx",
             _ => "5xx",
         };

@@ -67,8 +67,11 @@ fn a_request_that_fits_nothing_is_counted_all_the_same() {
     for (path, method, status) in [
         ("/api/v1/users/x", "GET", 200),
         ("/apix", "GET", 404),
-        ("/", "BREW", 418),
+        ("/brew", "BREW", 418),
         ("/mqtt", "GET", 302),
+        ("/", "GET", 200),
+        ("/chat.js", "HEAD", 304),
+        ("/chat.php", "GET", 404),
     ] {
         metrics.requested(path, method, status);
     }
@@ -79,7 +82,9 @@ fn a_request_that_fits_nothing_is_counted_all_the_same() {
             .sum(families::first_of(Index::HttpRequests) + series)
     };
     assert_eq!(count(["api", "GET", "2xx"]), 1);
-    assert_eq!(count(["other", "GET", "4xx"]), 1);
+    assert_eq!(count(["other", "GET", "4xx"]), 2);
+    assert_eq!(count(["static", "GET", "2xx"]), 1);
+    assert_eq!(count(["static", "GET", "3xx"]), 1);
     assert_eq!(count(["other", "other", "4xx"]), 1);
     assert_eq!(count(["other", "other", "other"]), 1);
 }

@@ -26,8 +26,9 @@ pub(super) enum Kind {
     Count(u64, u64),
     /// `true` or `false`.
     Bool,
-    /// Texts. Written with commas between them where there are no lists: in the environment, on the command line.
-    List,
+    /// Texts, such as these. Written with commas between them where there are no lists: in the environment, on the
+    /// command line.
+    List(&'static str),
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -86,7 +87,19 @@ pub(super) const KEYS: &[Key] = &[
         "listen.http",
         "127.0.0.1:8080",
         Kind::Address,
-        r#"MQTT over WebSocket at /mqtt, /healthz, /readyz; over TLS (wss, https) with tls.cert; "" = off"#,
+        r#"MQTT over WebSocket at /mqtt, the chat page at /, /healthz, /readyz; over TLS (wss, https) with tls.cert; "" = off"#,
+    ),
+    key(
+        "listen.chat",
+        "true",
+        Kind::Bool,
+        "whether listen.http has the chat page; jam.js, for pages of your own, is there in any case",
+    ),
+    key(
+        "listen.origins",
+        "",
+        Kind::List(r#"["https://chat.example.org"]"#),
+        "origins of the web pages that may open the WebSocket, the chat page's own included; [] = any. Apps that are no web pages send none, and may",
     ),
     key(
         "listen.threads",
@@ -109,7 +122,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "listen.proxy_protocol",
         "",
-        Kind::List,
+        Kind::List(r#"["mqtt", "http=10.0.0.0/8"]"#),
         r#"listeners that expect PROXY v1 or v2 from a proxy: "mqtt" from this machine, "mqtt=10.0.0.0/8" from there"#,
     ),
     key(
@@ -310,7 +323,7 @@ impl Kind {
             Self::Duration => r#"a duration such as "10s", "5m" or "30d""#.to_owned(),
             Self::Bytes => r#"a size such as "64MiB", or a number of bytes"#.to_owned(),
             Self::Count(least, most) => format!("a whole number from {least} to {most}"),
-            Self::List => r#"a list such as ["mqtt", "http=10.0.0.0/8"]"#.to_owned(),
+            Self::List(example) => format!("a list such as {example}"),
             Self::Bool => "true or false".to_owned(),
             Self::Word(words) => {
                 let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
@@ -343,7 +356,9 @@ pub(super) fn nearest<'a>(
 /// What the text of a list has in it.
 pub(super) fn items(text: &str) -> Vec<&str> {
     // `["a", "b"]` is what a list looks like elsewhere.
-    let text = text.trim().trim_start_matches('[').trim_end_matches(']');
+    let text = text.trim();
+    let bare = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let text = bare.unwrap_or(text);
     let items = text.split(',').map(|item| item.trim().trim_matches('"'));
     items.filter(|item| !item.is_empty()).collect()
 }
@@ -370,7 +385,7 @@ impl Key {
     pub(super) fn toml(&self, text: &str) -> String {
         match self.kind {
             Kind::Count(..) | Kind::Bool => text.to_owned(),
-            Kind::List => toml::Value::from(items(text)).to_string(),
+            Kind::List(_) => toml::Value::from(items(text)).to_string(),
             _ => toml::Value::from(text).to_string(),
         }
     }

@@ -193,7 +193,7 @@ impl Values {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str().replace('_', ""),
             DeValue::Boolean(truth) => truth.to_string(),
-            DeValue::Array(items) if key.kind == Kind::List => {
+            DeValue::Array(items) if matches!(key.kind, Kind::List(_)) => {
                 let texts = items.iter().map(|item| item.get_ref().as_str());
                 let texts: Option<Vec<_>> = texts.collect();
                 texts.map(|texts| texts.join(",")).ok_or_else(|| {

@@ -91,8 +91,12 @@ pub struct Listen {
     pub mqtt: Option<Address>,
     /// MQTT over TLS. Set only if [`Tls::identity`] is.
     pub mqtts: Option<Address>,
-    /// WebSocket, health.
+    /// WebSocket, chat page, health.
     pub http: Option<Address>,
+    /// Whether the chat page is served.
+    pub chat: bool,
+    /// Of the web pages that may open the WebSocket, as browsers write them; none is any.
+    pub origins: Vec<String>,
     /// Whose PROXY headers are believed.
     pub proxies: Proxies,
     /// Admin API, console, metrics.
@@ -323,6 +327,8 @@ impl Settings {
                 mqtt: v.address("listen.mqtt")?,
                 mqtts: v.address("listen.mqtts")?,
                 http: v.address("listen.http")?,
+                chat: v.bool("listen.chat")?,
+                origins: v.origins("listen.origins")?,
                 proxies: v.proxies("listen.proxy_protocol")?,
                 admin: v.address("listen.admin")?,
                 threads: v.count("listen.threads")?,

@@ -91,6 +91,20 @@ impl<'a> Reader<'a> {
         Ok(proxies)
     }
 
+    /// Origins as browsers write them (RFC 6454, section 6.2).
+    pub(super) fn origins(&self, path: &str) -> Result<Vec<String>, SettingsError> {
+        let items = keys::items(self.text(path)).into_iter();
+        let origins = items.map(|item| {
+            parse_origin(item).ok_or_else(|| {
+                let why = format!(
+                    "{item:?}: expected scheme, host and port (unless it is the usual one) such as https://chat.example.org, and no more"
+                );
+                self.error(path, &why)
+            })
+        });
+        origins.collect()
+    }
+
     pub(super) fn duration(&self, path: &str) -> Result<Duration, SettingsError> {
         humantime::parse_duration(self.text(path)).map_err(|_| self.wrong(path))
     }
@@ -259,6 +273,23 @@ impl<'a> Reader<'a> {
             failed_auth_window: self.positive_duration("limits.failed_auth_window")?,
         })
     }
+}
+
+/// In lower case, with the host as in DNS and without a port that is the usual one; other schemes than the web's too, which
+/// apps have that are web pages inside.
+fn parse_origin(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty() && !host.contains('*'))?;
+    let port = url.port().map(|port| format!(":{port}"));
+    let origin = format!("{}://{host}{}", url.scheme(), port.unwrap_or_default());
+    let origin = origin.to_ascii_lowercase();
+    let is_all = url
+        .as_str()
+        .trim_end_matches('/')
+        .eq_ignore_ascii_case(&origin);
+    (is_all && !text.ends_with('/')).then_some(origin)
 }
 
 struct InvalidNetwork;

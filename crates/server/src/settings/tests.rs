@@ -449,6 +449,48 @@ fn proxies_are_named_by_listener_and_network() {
 }
 
 #[test]
+fn origins_are_as_browsers_write_them() {
+    for (written, origin) in [
+        ("https://chat.example.org", "https://chat.example.org"),
+        ("HTTPS://Chat.Example.org:443", "https://chat.example.org"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]", "http://[::1]"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("capacitor://localhost", "capacitor://localhost"),
+    ] {
+        let list = format!("[listen]\norigins = [\"http://a\", \"{written}\"]");
+        let settings = from_file(&list).unwrap();
+        assert_eq!(settings.listen.origins, ["http://a", origin]);
+        let again = from_file(&settings.to_toml()).unwrap();
+        assert_eq!(again.listen.origins, ["http://a", origin]);
+    }
+    let sources = env(&[("JAM_MQTT_LISTEN__ORIGINS", "http://a, https://b:8443")]);
+    let settings = Settings::load(&sources).unwrap();
+    assert_eq!(settings.listen.origins, ["http://a", "https://b:8443"]);
+    assert!(Settings::default().listen.origins.is_empty());
+
+    for wrong in [
+        "chat.example.org",
+        "localhost:3000",
+        "https://",
+        "https://chat.example.org/",
+        "https://chat.example.org/chat",
+        "https://chat.example.org?x",
+        "https://ann@chat.example.org",
+        "https://*.example.org",
+        "https://a b",
+        "http://a:99999",
+        "null",
+        "*",
+    ] {
+        let file = from_file(&format!("[listen]\norigins = [\"{wrong}\"]"));
+        let expected = ["listen.origins", wrong, "such as https://chat.example.org"];
+        fails_with(file, &expected);
+    }
+}
+
+#[test]
 fn the_reference_has_every_setting() {
     let mut table =
         "| setting | default | takes | meaning |\n| --- | --- | --- | --- |\n".to_owned();

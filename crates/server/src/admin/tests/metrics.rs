@@ -65,7 +65,7 @@ const TABLE: &[(&str, &str, &str, usize)] = &[
         "jam_http_requests_total",
         "counter",
         "route,method,code",
-        30,
+        35,
     ),
     ("process_cpu_seconds_total", "counter", "", 1),
     ("process_open_fds", "gauge", "", 1),

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::house::{HELLO, House, bytes_of, connect, connect_to, publish, soon, subscribe};
 use super::{V4, V5};
+use crate::admin::tests::{ask, with_tokens};
 
 type WebSocket = tokio_tungstenite::WebSocketStream<TcpStream>;
 
@@ -155,4 +156,64 @@ async fn a_web_socket_has_no_more_time_than_others() {
     assert!(bytes.starts_with(b"HTTP/1.1 200"));
     assert!(opened.elapsed() < allowed / 2, "one request, and its end");
     house.settle(0).await;
+}
+
+/// The answer's status to an upgrade with these headers.
+async fn upgrade(house: &House, headers: &[&str]) -> String {
+    let mut stream = connect_to(house.running.http.unwrap()).await;
+    let mut request =
+        "GET /mqtt HTTP/1.1\r\nHost: jam\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            .to_owned();
+    for header in headers {
+        request.push_str(header);
+        request.push_str("\r\n");
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    soon(stream.read_exact(&mut start)).await.unwrap();
+    String::from_utf8_lossy(&start[9..]).into_owned()
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_opens_no_web_socket() {
+    let ours = "https://chat.example.org";
+    let house = House::open(|settings, _| {
+        with_tokens(settings);
+        settings.listen.origins = vec!["http://localhost:3000".to_owned(), ours.to_owned()];
+    })
+    .await;
+    assert_eq!(upgrade(&house, &[]).await, "101", "no page");
+    assert_eq!(upgrade(&house, &[&format!("Origin: {ours}")]).await, "101");
+    let wrong = [
+        "http://chat.example.org",
+        "https://chat.example.org:8443",
+        "https://chat.example.org.evil.example",
+        "https://evil.example/https://chat.example.org",
+        "https://evil.example",
+        "null",
+        "",
+    ];
+    for origin in wrong {
+        let header = format!("Origin: {origin}");
+        assert_eq!(upgrade(&house, &[&header]).await, "403", "{origin}");
+    }
+    let both = [
+        "Origin: https://evil.example",
+        "Origin: http://localhost:3000",
+    ];
+    assert_eq!(upgrade(&house, &both).await, "403");
+    let admin = house.running.admin.unwrap();
+    let metrics = ask(admin, "GET /metrics", &[], b"").await.body;
+    let count = wrong.len() + 1;
+    let line =
+        format!("jam_connections_refused_total{{listener=\"http\",reason=\"origin\"}} {count}\n");
+    assert!(metrics.contains(&line), "{metrics}");
+    house.settle(0).await;
+
+    let house = House::open(|_, _| ()).await;
+    let anybody = upgrade(&house, &["Origin: https://evil.example"]).await;
+    assert_eq!(anybody, "101", "unless they are named, any page may");
 }

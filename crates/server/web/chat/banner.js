@@ -1,0 +1,46 @@
+// What is wrong with the connection, in words, and what can be done about it.
+
+import { html, useEffect, useState } from '../vendor/preact.js'
+
+/** Says in how many seconds it is tried again. A screen reader is told once that it is offline, not every second. */
+function Countdown ({ until }) {
+  const [now, tick] = useState(Date.now())
+  useEffect(() => {
+    const timer = setInterval(() => tick(Date.now()), 250)
+    return () => clearInterval(timer)
+  }, [])
+  const seconds = Math.max(0, Math.ceil((until - now) / 1000))
+  return html`<span role="timer">${seconds > 0 ? `Trying again in ${seconds} s` : 'Trying again …'}</span>`
+}
+
+export function Banner ({ chat }) {
+  const { state: { state, retryAt, reason }, jam, trouble } = chat
+  const start = () => jam.start()
+  if (state === 'logout') {
+    const isElsewhere = reason?.category !== 'takeover'
+    return html`<div class="banner">
+      <p role="alert">${isElsewhere ? 'You are using the chat on another device now.' : 'The chat is open in another place now.'} New messages arrive there.</p>
+      <button class="button" onClick=${start}>Use here</button>
+    </div>`
+  }
+  if (state === 'failed') {
+    return html`<div class="banner">
+      <p role="alert">The server ended the connection${reason?.message ? `: ${reason.message}` : ''}.</p>
+      <button class="button quiet" onClick=${start}>Try again</button>
+    </div>`
+  }
+  if (chat.isLost) {
+    return html`<div class="banner">
+      <p role="status">You are offline. What you write is kept, and sent later.</p>
+      ${state === 'waiting' && retryAt ? html`<${Countdown} until=${retryAt} />` : html`<span>Connecting …</span>`}
+      <button class="button quiet" disabled=${state !== 'waiting'} onClick=${start}>Try now</button>
+    </div>`
+  }
+  if (trouble) {
+    return html`<div class="banner">
+      <p role="alert">${trouble.category === 'store' ? 'This browser cannot keep a message that has come. The server keeps it: make room in the browser, then load this page again.' : trouble.message}</p>
+      <button class="button quiet" onClick=${() => { chat.trouble = null; chat.changed() }}>Close</button>
+    </div>`
+  }
+  return null
+}

@@ -1,0 +1,102 @@
+// One message: text with its links, a picture, or what it is; when, how far it has come, and why it went no further.
+
+import { Component, html, useEffect, useState } from '../vendor/preact.js'
+import * as icons from './icons.js'
+import { sizeOf } from './pictures.js'
+import { isJumbo, linked } from './text.js'
+import { fullTime, refusal, shortened, shownTime, STATUS, timeOfDay } from './words.js'
+
+/** What is longer is shown whole when it is asked for. */
+const LONG = 3000
+
+function Text ({ text }) {
+  const [isWhole, show] = useState(text.length <= LONG)
+  const shown = isWhole ? text : shortened(text, LONG)
+  return html`<span class=${isJumbo(text) ? 'text jumbo' : 'text'} dir="auto">${linked(shown)}</span>
+    ${!isWhole && html`<button class="more" onClick=${() => show(true)}>Show all of it</button>`}`
+}
+
+function Other ({ text }) {
+  const [isWhole, show] = useState(text.length <= LONG)
+  return html`<p class="raw-title">A message of a kind that this page does not know:</p>
+    <pre class="raw" tabindex="0" dir="ltr">${isWhole ? text : shortened(text, LONG)}</pre>
+    ${!isWhole && html`<button class="more" onClick=${() => show(true)}>Show all of it</button>`}`
+}
+
+/** A Blob as an address, for as long as it is shown; undefined until it is known to be a picture, null if it is none. */
+function useAddress (blob) {
+  const [shown, show] = useState(undefined)
+  useEffect(() => {
+    let address
+    let isGone = false
+    sizeOf(blob).then((size) => {
+      if (isGone) return
+      if (size) address = URL.createObjectURL(blob)
+      show(size ? { address, ...size } : null)
+    })
+    return () => {
+      isGone = true
+      if (address) URL.revokeObjectURL(address)
+    }
+  }, [blob])
+  return shown
+}
+
+function Picture ({ blob, alt, view }) {
+  const shown = useAddress(blob)
+  const [isBroken, fail] = useState(false)
+  if (isBroken || shown === null) return html`<span class="text">A picture that cannot be shown.</span>`
+  if (!shown) return html`<span class="picture pending"></span>`
+  const open = (event) => {
+    event.preventDefault()
+    view({ ...shown, alt })
+  }
+  return html`<a class="picture" href=${shown.address} target="_blank" rel="noopener noreferrer" onClick=${open}>
+    <img src=${shown.address} alt=${alt} width=${shown.width} height=${shown.height} onError=${() => fail(true)} />
+  </a>`
+}
+
+function Content ({ message, name, view }) {
+  const { kind, content, own } = message
+  if (kind === 'text') return html`<${Text} text=${content} />`
+  if (kind === 'picture') return html`<${Picture} blob=${content} alt=${own ? 'Picture from you' : `Picture from ${name}`} view=${view} />`
+  return html`<${Other} text=${content} />`
+}
+
+/** Why it is not sent, or not yet. Only what has just been refused is called out; what was refused before is read in its place. */
+function Refusal ({ message, name, chat }) {
+  const { id, state, reason, isFresh } = message
+  if (!reason || !['failed', 'queued'].includes(state)) return null
+  if (state === 'queued' && ['network', 'server', 'stopped'].includes(reason.category)) return null
+  const isFinal = state === 'failed'
+  return html`<div class="refusal">
+    <p role=${isFinal && isFresh ? 'alert' : undefined}>${isFinal ? 'Not sent.' : 'Not sent yet.'} ${refusal(reason, name)}${isFinal ? '' : ' It is tried again by itself.'}</p>
+    <button class="button quiet" onClick=${() => chat.jam.retry(id)}>${isFinal ? 'Retry' : 'Try now'}</button>
+    <button class="button quiet" onClick=${() => chat.jam.cancel(id)}>Delete</button>
+  </div>`
+}
+
+/** Drawn again only when the message is another one. */
+export class Message extends Component {
+  shouldComponentUpdate ({ message, isFirst, name }) {
+    return message !== this.props.message || isFirst !== this.props.isFirst || name !== this.props.name
+  }
+
+  render ({ message, isFirst, name, chat, view }) {
+    const { own, state, isFresh } = message
+    const time = shownTime(message)
+    const classes = ['message', own ? 'mine' : 'theirs', state, isFirst && 'first', isFresh && 'arrives'].filter(Boolean).join(' ')
+    return html`
+      <li class=${classes} data-order=${message.order}>
+        <div class="bubble">
+          <span class="unseen">${own ? 'You' : name}: </span>
+          <${Content} message=${message} name=${name} view=${view} />
+          <span class="meta">
+            <time dateTime=${new Date(time).toISOString()} title=${fullTime(time)}>${timeOfDay(time)}</time>
+            ${own && html`${icons.tick(state)}<span class="unseen">${STATUS[state]}</span>`}
+          </span>
+        </div>
+        ${own && html`<${Refusal} message=${message} name=${name} chat=${chat} />`}
+      </li>`
+  }
+}

@@ -1,0 +1,81 @@
+// What people read: times, names, and reasons in plain words.
+
+const locale = undefined // the browser's
+const clock = new Intl.DateTimeFormat(locale, { timeStyle: 'short' })
+const weekday = new Intl.DateTimeFormat(locale, { weekday: 'long' })
+const shortDate = new Intl.DateTimeFormat(locale, { dateStyle: 'short' })
+const longDate = new Intl.DateTimeFormat(locale, { weekday: 'long', day: 'numeric', month: 'long' })
+const fullDate = new Intl.DateTimeFormat(locale, { dateStyle: 'long' })
+const exactly = new Intl.DateTimeFormat(locale, { dateStyle: 'full', timeStyle: 'short' })
+
+export const dayOf = (time) => new Date(time).toDateString()
+
+const daysAgo = (time) => Math.round((new Date(dayOf(Date.now())) - new Date(dayOf(time))) / 86_400_000)
+
+export const timeOfDay = (time) => clock.format(time)
+export const fullTime = (time) => exactly.format(time)
+
+/** Above the messages of a day. */
+export function dayLine (time) {
+  const days = daysAgo(time)
+  if (days === 0) return 'Today'
+  if (days === 1) return 'Yesterday'
+  if (days > 1 && days < 7) return weekday.format(time)
+  return new Date(time).getFullYear() === new Date().getFullYear() ? longDate.format(time) : fullDate.format(time)
+}
+
+/** Beside a conversation: short. */
+export function lately (time) {
+  const days = daysAgo(time)
+  if (days <= 0) return timeOfDay(time)
+  if (days === 1) return 'Yesterday'
+  return days < 7 ? weekday.format(time) : shortDate.format(time)
+}
+
+const SKEW_MS = 5 * 60_000
+const LONGEST_WAY_MS = 60 * 86_400_000
+
+/** When a message was written, if the sender's clock can be believed; else when it arrived. */
+export const shownTime = ({ timestamp, arrived, own }) =>
+  own || (timestamp <= arrived + SKEW_MS && timestamp >= arrived - LONGEST_WAY_MS) ? timestamp : arrived
+
+export const shortened = (text, most) => text.length > most ? `${Array.from(text.slice(0, most)).slice(0, -1).join('')}…` : text
+
+export const initials = (name) => {
+  const words = name.trim().split(/\s+/).filter(Boolean)
+  const first = (word) => Array.from(word ?? '')[0] ?? ''
+  return (first(words[0]) + (words.length > 1 ? first(words.at(-1)) : '')).toUpperCase() || '?'
+}
+
+/** One of eight colours, always the same for a user. */
+export const hueOf = (user) => {
+  let sum = 0
+  for (const char of user) sum = (sum * 31 + char.codePointAt(0)) % 997
+  return `hue-${sum % 8}`
+}
+
+/** Why a message was not taken. */
+export function refusal ({ category, message }, name) {
+  switch (category) {
+    case 'friends': return `You and ${name} are not friends, or one of you has blocked the other.`
+    case 'quota':
+    case 'mailbox': return `The inbox of ${name} is full.`
+    case 'rate': return 'You are sending too fast.'
+    case 'payload': return 'The server does not take a message like this.'
+    case 'properties':
+    case 'topic': return 'The server does not take this message.'
+    case 'size': return 'The message is too large.'
+    default: return message ? `The server refused it: ${message}.` : 'The server refused it.'
+  }
+}
+
+/** Why nobody was let in. */
+export function refusedLogin ({ category, message } = {}) {
+  if (category === 'spam') return 'Too many failed logins from here. Wait ten minutes, then try again.'
+  if (message === 'unknown user id') return 'The server knows no user with this id.'
+  if (category === 'api_token') return 'The token is not the one of this user, or is no longer valid.'
+  if (category === 'id') return 'This is not a user id.'
+  return message ? `The server did not let you in: ${message}.` : 'The server did not let you in with this user id and token.'
+}
+
+export const STATUS = { queued: 'waiting to be sent', sent: 'sent', delivered: 'delivered', failed: 'not sent' }
