@@ -11,7 +11,7 @@ import { build } from 'esbuild'
 
 const here = dirname(fileURLToPath(import.meta.url))
 export const web = join(here, '../../crates/server/web')
-const banner = '// jam-mqtt: jam.js, MIT OR Apache-2.0. Its sources are in crates/server/web/jam; its types in jam.d.ts.'
+const banner = '// jam-mqtt, MIT OR Apache-2.0'
 
 /** The two files' content by their names. Throws what TypeScript finds wrong. */
 export async function bundle () {

@@ -48,9 +48,9 @@ export class Connection {
   constructor ({ url, clientId, user, token }, world, listener) {
     this.#world = world
     this.#listener = listener
-    this.#timer = world.setTimeout(() => this.#lost('no answer to the CONNECT'), CONNACK_MS)
     const socket = new world.WebSocket(url, 'mqtt')
     this.#socket = socket
+    this.#timer = world.setTimeout(() => this.#lost('no answer to the CONNECT'), CONNACK_MS)
     socket.binaryType = 'arraybuffer'
     socket.onopen = () => this.#over || socket.send(connect({
       clientId, user, token, keepAlive: KEEP_ALIVE_SECS, sessionExpiry: SESSION_EXPIRY_SECS, receiveMaximum: RECEIVE_MAXIMUM, maximumPacketSize: MAX_PACKET
@@ -97,9 +97,9 @@ export class Connection {
         if (this.#over) return
       }
     } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error
-      this.end({ code: error.code })
-      this.#listener.ended({ how: 'malformed', code: error.code, message: `what the server sent is no MQTT: ${error.message}` })
+      const { code = 0x83, message } = /** @type {ProtocolError} */ (error)
+      this.end({ code })
+      this.#listener.ended({ how: 'malformed', code, message: `what the server sent cannot be understood: ${message}` })
     }
   }
 

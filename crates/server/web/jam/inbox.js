@@ -1,8 +1,9 @@
 // What arrives at QoS 1: messages and receipts, to the store, then acknowledged.
 //
 // Invariants: a packet is acknowledged when the transaction that keeps it is complete, on the connection on which it came, and
-// otherwise never. What cannot be stored is tried again, holds up nothing but its own friend's later messages, and the page is told.
-// At most what the connection's Receive Maximum allows is held here.
+// otherwise never. Those of one friend are stored in the order in which they came. What is slow to be decoded, or cannot be stored,
+// holds up nothing but its own friend's later messages; it is tried again, and the page is told. At most what the connection's Receive
+// Maximum allows is held here, and MAX_WAITING of QoS 0.
 
 import { RECEIVE_MAXIMUM } from './connection.js'
 import { contentOf, fingerprint, idOf, parse, timeOf, typeOf } from './content.js'
@@ -12,8 +13,14 @@ const MAX_RETRY_MS = 60_000
 /** Messages of QoS 0, which the server does not hold back, are dropped beyond that. */
 const MAX_WAITING = 1024
 
-/** @typedef {{ packet: import('./codec.js').Publish, connection: import('./connection.js').Connection, receipt: boolean }} Arrived */
-/** @typedef {{ arrived: Arrived, item: import('./store.js').Arrival | import('./store.js').Receipt | null }} Read  `item`: null is nothing to keep. */
+/**
+ * @typedef {object} Entry
+ * @property {import('./codec.js').Publish} packet
+ * @property {import('./connection.js').Connection} connection
+ * @property {string} from  Who is held up by it.
+ * @property {'decoding' | 'ready' | 'held'} state  `held` could not be stored.
+ * @property {import('./store.js').Arrival | import('./store.js').Receipt | null} item  null is nothing to keep.
+ */
 
 export class Inbox {
   #decode
@@ -21,8 +28,7 @@ export class Inbox {
   #world
   #kept
   #failed
-  /** @type {Arrived[]} */ #waiting = []
-  /** @type {Read[]} */ #unstored = []
+  /** In the order in which they came. @type {Entry[]} */ #entries = []
   #running = false
   #failures = 0
   /** @type {any} */ #timer
@@ -42,49 +48,60 @@ export class Inbox {
     this.#failed = failed
   }
 
-  /** @param {Arrived} arrived */
-  take (arrived) {
-    if (arrived.packet.id === null && this.#waiting.length >= MAX_WAITING) return
-    this.#waiting.push(arrived)
-    this.#run()
+  /** @param {import('./codec.js').Publish} packet @param {import('./connection.js').Connection} connection */
+  async message (packet, connection) {
+    const { text, payload } = parse(packet.payload)
+    const from = packet.properties.from ?? (typeof payload?.from === 'string' ? payload.from : '')
+    const entry = this.#enter(packet, connection, from)
+    if (!entry) return
+    entry.item = this.#arrival(packet, from, payload && this.#decode ? await this.#decoded(payload, from) : payload, text)
+    this.#ready(entry)
+  }
+
+  /** @param {import('./codec.js').Publish} packet @param {import('./connection.js').Connection} connection */
+  receipt (packet, connection) {
+    const { status, to, id } = /** @type {{ [key: string]: unknown }} */ (parse(packet.payload).payload ?? {})
+    const entry = this.#enter(packet, connection, '')
+    if (!entry) return
+    if (status === 'delivered' && typeof to === 'string' && typeof id === 'string') entry.item = { to, id }
+    this.#ready(entry)
   }
 
   /** The server sends again what was not acknowledged. */
   disconnected () {
     this.#world.clearTimeout(this.#timer)
-    this.#waiting = []
-    this.#unstored = []
+    this.#timer = undefined
+    this.#entries = []
     this.#failures = 0
   }
 
-  async #run () {
-    if (this.#running) return
-    this.#running = true
-    while (this.#waiting.length) await this.#keep(await Promise.all(this.#waiting.splice(0, RECEIVE_MAXIMUM).map((arrived) => this.#read(arrived))))
-    this.#running = false
+  /** @param {import('./codec.js').Publish} packet @param {import('./connection.js').Connection} connection @param {string} from @returns {Entry | null} */
+  #enter (packet, connection, from) {
+    if (packet.id === null && this.#entries.length >= MAX_WAITING) return null
+    /** @type {Entry} */ const entry = { packet, connection, from, state: 'decoding', item: null }
+    this.#entries.push(entry)
+    return entry
   }
 
-  /** @param {Arrived} arrived @returns {Promise<Read>} */
-  async #read (arrived) {
-    const { packet: { payload: bytes, properties, dup }, receipt } = arrived
-    let { text, payload } = parse(bytes)
-    if (receipt) return { arrived, item: payload && payload.status === 'delivered' && typeof payload.to === 'string' && typeof payload.id === 'string' ? { to: payload.to, id: payload.id } : null }
-    const from = properties.from ?? (typeof payload?.from === 'string' ? payload.from : '')
-    if (payload && this.#decode) payload = await this.#decoded(payload, from)
+  /** @param {Entry} entry */
+  #ready (entry) {
+    entry.state = 'ready'
+    this.#run()
+  }
+
+  /** @param {import('./codec.js').Publish} packet @param {string} from @param {import('./jam.js').Payload | null} payload @param {string} text @returns {import('./store.js').Arrival} */
+  #arrival ({ payload: bytes, dup }, from, payload, text) {
     const id = idOf(payload?.id)
     return {
-      arrived,
-      item: {
-        id,
-        friend: from,
-        from,
-        ...contentOf(payload, text),
-        type: typeOf(payload?.type),
-        timestamp: timeOf(payload?.timestamp, this.#world.now()),
-        bytes: bytes.length,
-        mark: id === null ? fingerprint(bytes) : undefined,
-        dup
-      }
+      id,
+      friend: from,
+      from,
+      ...contentOf(payload, text),
+      type: typeOf(payload?.type),
+      timestamp: timeOf(payload?.timestamp, this.#world.now()),
+      bytes: bytes.length,
+      mark: id === null ? fingerprint(bytes) : undefined,
+      dup
     }
   }
 
@@ -102,44 +119,60 @@ export class Inbox {
     }
   }
 
-  /** Together, which is one write to the disk; if that does not succeed, each by itself. @param {Read[]} read */
-  async #keep (read) {
-    const current = read.filter(({ arrived }) => arrived.connection.open)
-    const free = current.filter((one) => !this.#hold(one))
-    if (await this.#stored(free)) return
-    for (const one of free) if (!this.#hold(one) && !await this.#stored([one])) this.#retry(one)
+  async #run () {
+    if (this.#running) return
+    this.#running = true
+    for (let batch = this.#next(); batch.length; batch = this.#next()) await this.#keep(batch)
+    this.#running = false
   }
 
-  /** Whether it has to wait for an earlier message of the same friend. @param {Read} one */
-  #hold (one) {
-    const behind = this.#unstored.some(({ item }) => one.item && 'from' in one.item && item && 'from' in item && one.item.from === item.from)
-    if (behind) this.#unstored.push(one)
-    return behind
+  /** What may be stored now. */
+  #next () {
+    const behind = new Set()
+    const batch = []
+    for (const entry of this.#entries) {
+      if (entry.state !== 'ready') behind.add(entry.from)
+      else if (!behind.has(entry.from) && batch.length < RECEIVE_MAXIMUM) batch.push(entry)
+    }
+    return batch
   }
 
-  /** @param {Read[]} read @returns {Promise<boolean>} */
-  async #stored (read) {
-    if (!read.length) return true
+  /** Together, which is one write to the disk; if that does not succeed, each by itself. @param {Entry[]} batch */
+  async #keep (batch) {
+    if (batch.length > 1 && await this.#stored(batch)) return
+    const behind = new Set()
+    for (const entry of batch) {
+      if (behind.has(entry.from) || await this.#stored([entry])) continue
+      behind.add(entry.from)
+      this.#hold(entry)
+    }
+  }
+
+  /** @param {Entry[]} batch @returns {Promise<boolean>} */
+  async #stored (batch) {
     try {
-      const kept = await this.#store.receive(read.flatMap(({ item }) => item ?? []))
-      if (!this.#unstored.length) this.#failures = 0
-      for (const { arrived: { packet, connection } } of read) connection.acknowledge(packet.id)
+      const kept = await this.#store.receive(batch.flatMap(({ item }) => item ?? []))
+      this.#entries = this.#entries.filter((entry) => !batch.includes(entry))
+      for (const { packet, connection } of batch) connection.acknowledge(packet.id)
       for (const one of kept) if (one) this.#kept(one)
+      if (!this.#timer) this.#failures = 0
       return true
     } catch (error) {
-      if (read.length === 1) this.#failed(error)
+      if (batch.length === 1) this.#failed(error)
       return false
     }
   }
 
-  /** @param {Read} one */
-  #retry (one) {
-    if (one.arrived.packet.id === null) return // QoS 0: it was for now
-    this.#unstored.push(one)
-    if (this.#unstored.length > 1) return
-    this.#timer = this.#world.setTimeout(() => {
-      this.#waiting.unshift(...this.#unstored.map(({ arrived }) => arrived))
-      this.#unstored = []
+  /** @param {Entry} entry */
+  #hold (entry) {
+    if (entry.packet.id === null || !this.#entries.includes(entry)) { // QoS 0, which was for now; or it will come again
+      this.#entries = this.#entries.filter((other) => other !== entry)
+      return
+    }
+    entry.state = 'held'
+    this.#timer ??= this.#world.setTimeout(() => {
+      this.#timer = undefined
+      for (const entry of this.#entries) if (entry.state === 'held') entry.state = 'ready'
       this.#run()
     }, Math.min(MAX_RETRY_MS, 1000 * 2 ** this.#failures++))
   }

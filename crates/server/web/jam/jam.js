@@ -177,6 +177,7 @@ export class Jam extends EventTarget {
     const now = this.#world.now()
     const id = uuid(this.#world)
     const plain = { from: user, id, timestamp: new Date(now).toISOString(), content: await wireContent(content), type }
+    if (JSON.stringify(plain.content) === undefined) throw new TypeError('this content is no JSON')
     const encoded = this.#options.encode ? await this.#options.encode({ ...plain }, friend) : plain
     const payload = JSON.stringify({ ...encoded, from: user, id })
     const row = await store.queue({ friend, id, payload, timestamp: now, type, ...pictureOf(plain.content) })
@@ -187,7 +188,7 @@ export class Jam extends EventTarget {
   /** Queues a message again that has `failed`; of one that waits for its next try, makes it now. @param {string} id */
   async retry (id) {
     const row = await this.#opened().change(id, (own) => own.state === 'failed' || own.state === 'queued' ? { ...own, state: 'queued', reason: null } : null)
-    if (row) this.#tell({ row, fresh: false })
+    if (row) this.#tell({ row, fresh: false, retry: true })
     return row !== null
   }
 
@@ -302,9 +303,9 @@ export class Jam extends EventTarget {
   /** @param {import('./tabs.js').Told} told */
   #happen (told) {
     if ('row' in told) {
-      const { row, fresh } = told
+      const { row, fresh, retry } = told
       const message = present(row)
-      if (row.state === 'queued') this.#session?.queued(row)
+      if (row.state === 'queued' && (fresh || retry)) this.#session?.queued(row)
       this.#dispatch(fresh ? 'message' : 'update', message)
       if (fresh && !row.own && this.#session) this.#attention.notify(message)
       return

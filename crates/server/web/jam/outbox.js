@@ -5,6 +5,7 @@
 // A refusal names a packet id: it belongs to the PUBLISH that has it now.
 
 import { publish } from './codec.js'
+import { ownReason } from './reason.js'
 
 export const WINDOW = 16
 const MAX_RETRY_MS = 60_000
@@ -77,8 +78,8 @@ export class Outbox {
 
   /** The server has refused a PUBLISH; its acknowledgement follows. @param {unknown} packetId @param {import('./jam.js').Reason} refusal @returns {boolean}  Whether it is one of these. */
   refused (packetId, refusal) {
-    const flight = this.#flights.get(Number(packetId))
-    if (!flight?.link) return false
+    const flight = typeof packetId === 'number' && this.#flights.get(packetId)
+    if (!flight || flight.link === null) return false
     flight.refusal = refusal
     return true
   }
@@ -87,7 +88,7 @@ export class Outbox {
   async acknowledged ({ id, code, properties }) {
     const flight = this.#flights.get(id)
     if (!flight?.link) return
-    const refusal = flight.refusal ?? (code < 0x80 ? null : { handler: null, category: 'server', message: properties.reason ?? 'the server has refused it', code })
+    const refusal = flight.refusal ?? (code < 0x80 ? null : ownReason('server', properties.reason ?? 'the server has refused it', code))
     if (refusal) await this.#refuse(flight, { ...refusal, code: code || refusal.code })
     else await this.#settle(flight, (row) => row.state === 'queued' ? { ...row, state: 'sent', reason: null, published: false } : null)
   }
@@ -162,7 +163,7 @@ export class Outbox {
       flight.id = row.id
       const bytes = publish({ topic: `/${flight.friend}/inbox`, id: flight.packetId, dup: flight.published && link.sessionPresent, payload: new TextEncoder().encode(row.payload) })
       if (bytes.length > link.maximumPacketSize) {
-        return await this.#refuse(flight, { handler: null, category: 'size', message: `the message has ${bytes.length} bytes, and the server takes ${link.maximumPacketSize}`, code: 0x95 })
+        return await this.#refuse(flight, ownReason('size', `the message has ${bytes.length} bytes, and the server takes ${link.maximumPacketSize}`, 0x95))
       }
       flight.published = true
       link.send(bytes)

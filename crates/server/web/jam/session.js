@@ -11,6 +11,7 @@ import { parse } from './content.js'
 import { FriendList } from './friends.js'
 import { Inbox } from './inbox.js'
 import { Outbox, WINDOW } from './outbox.js'
+import { ownReason, reasonOf, refusal } from './reason.js'
 
 const FIRST_WAIT_MS = 500
 const MAX_WAIT_MS = 60_000
@@ -111,21 +112,28 @@ export class Session {
     this.#patient = true
     this.#loggedOut = false
     this.#state('connecting', null)
-    const { user, url = defaultUrl() } = this.#options
+    let category = 'token'
     try {
       const token = await this.#token(refused)
       if (attempt !== this.#attempt) return
-      this.#connection = new Connection({ url, clientId: this.#clientId, user, token }, this.#world, {
-        opened: (connack) => this.#opened(connack),
-        received: (packet) => this.#received(packet),
-        ended: (end) => this.#ended(end)
-      })
+      category = 'network'
+      this.#open(token)
     } catch (error) {
       if (attempt !== this.#attempt) return
-      const message = String(/** @type {any} */ (error)?.message ?? error)
-      if (refused) this.#state('refused', { handler: null, category: 'token', message, code: null })
-      else this.#fail({ handler: null, category: 'token', message, code: null })
+      const reason = ownReason(category, String(/** @type {any} */ (error)?.message ?? error))
+      if (refused && category === 'token') this.#state('refused', reason)
+      else this.#fail(reason)
     }
+  }
+
+  /** @param {string} token */
+  #open (token) {
+    const { user, url = defaultUrl() } = this.#options
+    this.#connection = new Connection({ url, clientId: this.#clientId, user, token }, this.#world, {
+      opened: (connack) => this.#opened(connack),
+      received: (packet) => this.#received(packet),
+      ended: (end) => this.#ended(end)
+    })
   }
 
   /** @param {boolean} refused @returns {Promise<string>} */
@@ -162,8 +170,8 @@ export class Session {
     const { user } = this.#options
     const connection = /** @type {Connection} */ (this.#connection)
     const { topic, id } = packet
-    if (topic === `/${user}/inbox`) return this.#inbox.take({ packet, connection, receipt: false })
-    if (topic === `/${user}/receipts`) return this.#inbox.take({ packet, connection, receipt: true })
+    if (topic === `/${user}/inbox`) return this.#inbox.message(packet, connection)
+    if (topic === `/${user}/receipts`) return this.#inbox.receipt(packet, connection)
     const { payload } = parse(packet.payload)
     if (topic === `/${user}/presence`) this.#presence(payload?.user, payload?.online)
     else if (topic === `/${user}/friends`) this.#friendsTold(payload)
@@ -188,11 +196,11 @@ export class Session {
   }
 
   /** What the device channel says. @param {{ [key: string]: unknown }} error */
-  #refusal ({ type, handler, category, message, messageId }) {
-    if (type !== 'error') return
-    const reason = { handler: typeof handler === 'string' ? handler : null, category: String(category), message: String(message), code: null }
-    if (category === 'logout' && handler === 'authenticate') this.#loggedOut = true
-    else if (!this.#outbox.refused(messageId, reason)) this.#tell({ event: 'error', detail: reason })
+  #refusal (error) {
+    if (error.type !== 'error') return
+    const reason = refusal(error)
+    if (reason.category === 'logout') this.#loggedOut = true
+    else if (!this.#outbox.refused(error.messageId, reason)) this.#tell({ event: 'error', detail: reason })
   }
 
   /** @param {import('./store.js').Kept} kept */
@@ -202,14 +210,15 @@ export class Session {
   }
 
   /** @param {import('./connection.js').End} end */
-  #ended ({ how, code, message }) {
+  #ended (end) {
+    const { how, code } = end
     const stood = this.#world.uptime() - this.#openedAt >= STABLE_MS
     if (stood) {
       this.#failures = 0
       this.#asked = false
     }
     this.#closed()
-    const reason = reasonOf(how, code, message)
+    const reason = reasonOf(end)
     if (this.#loggedOut) this.#elsewhere(reason)
     else if (how === 'malformed') {
       this.#tell({ event: 'error', detail: reason })
@@ -240,7 +249,7 @@ export class Session {
   #elsewhere (reason) {
     const detail = this.#loggedOut
       ? { ...reason, handler: 'authenticate', category: 'logout', message: 'a new device has connected' }
-      : { ...reason, category: 'takeover', message: 'this device has connected elsewhere' }
+      : ownReason('takeover', 'this device has connected elsewhere', reason.code)
     this.#state('logout', detail)
     this.#tell({ event: 'logout', detail })
   }
@@ -265,21 +274,7 @@ export class Session {
   #state (state, reason) { this.#tell({ event: 'state', detail: { state, retryAt: null, reason } }) }
 
   /** @param {string} category @param {string} message @param {number | null} code */
-  #error (category, message, code = null) { this.#tell({ event: 'error', detail: { handler: null, category, message, code } }) }
+  #error (category, message, code = null) { this.#tell({ event: 'error', detail: ownReason(category, message, code) }) }
 }
 
 const defaultUrl = () => `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/mqtt`
-
-/**
- * The server's JSON is in the Reason String, if it was the server (PROTOCOL.md, section 3).
- *
- * @param {import('./connection.js').End['how']} how
- * @param {number | null} code
- * @param {string} message
- * @returns {import('./jam.js').Reason}
- */
-function reasonOf (how, code, message) {
-  const { payload } = parse(new TextEncoder().encode(message))
-  if (payload && typeof payload.category === 'string') return { handler: String(payload.handler), category: payload.category, message: String(payload.message), code }
-  return { handler: null, category: how === 'lost' ? 'network' : how === 'malformed' ? 'protocol' : 'server', message, code }
-}
