@@ -13,7 +13,7 @@ const anyPort = '127.0.0.1:0'
 const startMs = 90_000
 const stopMs = 12_000
 
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms))
+export const sleep = (ms) => new Promise((done) => setTimeout(done, ms))
 
 class User {
   constructor (id, token) {
@@ -41,7 +41,7 @@ export class Server {
   }
 
   // `tls`: mqtt, mqtts and wss; without it mqtt and ws.
-  async start (tls, mqtt = anyPort) {
+  async start (tls, mqtt = anyPort, http = anyPort) {
     this.logFile = join(this.folder, 'server.log')
     const log = openSync(this.logFile, 'w')
     const certificate = tls
@@ -49,7 +49,7 @@ export class Server {
       : {}
     this.process = spawn(binary, [
       'serve', '--data', join(this.folder, 'data'), '--mqtt', mqtt, '--mqtts', tls ? anyPort : '',
-      '--http', anyPort, '--admin', '', '--directory', `sqlite:${this.database}`
+      '--http', http, '--admin', '', '--directory', `sqlite:${this.database}`
     ], {
       stdio: ['ignore', log, log],
       env: { PATH: process.env.PATH, HOME: process.env.HOME, JAM_MQTT_LIMITS__FAILED_AUTH: '1000000', JAM_MQTT_LIMITS__PUBLISH_RATE: '0', ...certificate }
@@ -79,6 +79,11 @@ export class Server {
     const code = await this.ended
     clearTimeout(late)
     if (code !== 0) throw new Error(`exit status ${code}:\n${readFileSync(this.logFile)}`)
+  }
+
+  async kill () {
+    this.process.kill('SIGKILL')
+    await this.ended
   }
 
   sql (text) {

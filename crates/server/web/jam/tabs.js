@@ -28,11 +28,13 @@ export class Tabs {
   #tab
   /** @type {BroadcastChannel | undefined} */ #channel
   #leads = false
+  /** There are no Web Locks. */
+  #asks = false
   #over = false
   /** @type {any} */ #timer
   /** @type {(() => void) | undefined} */ #release
   #leaving = new AbortController()
-  #onPageHide = () => this.#elect('gone')
+  #onPageHide = () => { if (this.#leads) this.#elect('gone') }
 
   /** @param {string} name @param {import('./world.js').World} world @param {Listener} listener */
   constructor (name, world, listener) {
@@ -58,7 +60,7 @@ export class Tabs {
   }
 
   leave () {
-    if (this.#leads) this.#elect('gone')
+    this.#onPageHide()
     this.#over = true
     this.#world.clearTimeout(this.#timer)
     this.#world.window?.removeEventListener('pagehide', this.#onPageHide)
@@ -87,6 +89,7 @@ export class Tabs {
 
   #joinByAsking () {
     if (!this.#channel) return this.#lead(true)
+    this.#asks = true
     this.#world.window?.addEventListener('pagehide', this.#onPageHide)
     this.#ask(FIRST_ANSWER_MS)
   }
@@ -107,11 +110,11 @@ export class Tabs {
   }
 
   /** @param {Election['is']} is */
-  #elect (is) { this.#post({ tab: this.#tab, is }) }
+  #elect (is) { if (this.#asks) this.#post({ tab: this.#tab, is }) }
 
   /** @param {Election} election */
   #hear ({ tab, is }) {
-    if (this.#release) return // holds the lock
+    if (!this.#asks) return
     if (this.#leads) {
       if (is === 'gone') return
       if (is === 'here' && tab < this.#tab) {

@@ -1,0 +1,195 @@
+// Several tabs of one user: one connection, and all of them show the same.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Browser, settle } from './browser.mjs'
+import { clientId, connected, message, page, reconnected, started, state } from './page.mjs'
+
+const contents = (messages) => messages.map(({ content }) => content)
+const connectedTabs = (...tabs) => tabs.filter(({ jam }) => jam.leader)
+
+/** A tab that follows the one that leads. */
+async function following (browser, options) {
+  const one = page(browser, options)
+  await one.jam.start()
+  await browser.advance(1000)
+  return one
+}
+
+for (const [how, options] of [['Web Locks', {}], ['heartbeats, for want of Web Locks', { locks: false }]]) {
+  const lead = async (browser, more) => {
+    const one = page(browser, more)
+    await one.jam.start()
+    await browser.advance(1000)
+    one.socket.answersPings = true
+    one.socket.accept()
+    await settle()
+    one.socket.take()
+    return one
+  }
+
+  test(`${how}: one tab connects, the other shows the same and sends by it`, async () => {
+    const browser = new Browser(options)
+    const first = await lead(browser)
+    first.socket.publish('/1/presence', { type: 'presence', user: '2', online: true })
+    first.socket.publish('/1/friends', { friends: [{ user: '2', name: 'ben' }], part: 1, parts: 1 })
+    await settle()
+    const second = await following(browser)
+    assert.deepEqual([first.jam.leader, second.jam.leader, second.tab.sockets.length], [true, false, 0])
+    assert.equal(second.jam.state.state, 'connected')
+    assert.deepEqual(second.jam.friends.map(({ name, online }) => [name, online]), [['ben', true]])
+    first.socket.publish('/1/inbox', message('a', 'hi'), { id: 1, from: '2' })
+    await settle()
+    assert.deepEqual([contents(first.heard.message), contents(second.heard.message)], [['hi'], ['hi']])
+    const { id } = await second.jam.send('2', 'from the second tab')
+    await settle()
+    const [packet] = first.socket.take('publish')
+    assert.equal(packet.payload.id, id)
+    first.socket.puback(packet.id)
+    await settle()
+    for (const { heard, jam } of [first, second]) {
+      assert.deepEqual(contents(heard.message), ['hi', 'from the second tab'])
+      assert.deepEqual(heard.update.map(({ state }) => state), ['sent'])
+      assert.deepEqual(contents(await jam.history('2')), ['hi', 'from the second tab'])
+      assert.deepEqual([...jam.unread], [['2', 1]])
+    }
+    await second.jam.read('2')
+    await settle()
+    assert.equal(first.jam.unread.size, 0)
+    assert.equal(first.tab.document.title, 'Chat')
+  })
+
+  test(`${how}: when the leader is killed, the other takes its place within 5 s, and its outbox with it`, async () => {
+    const browser = new Browser(options)
+    const first = await lead(browser)
+    const second = await following(browser)
+    await first.jam.send('2', 'on its way')
+    await settle()
+    assert.equal(first.socket.take('publish').length, 1)
+    first.tab.kill()
+    await second.jam.send('2', 'after it')
+    await browser.advance(5000)
+    assert.equal(second.jam.leader, true)
+    second.socket.accept({ present: true })
+    await settle()
+    const seen = []
+    for (let packets = second.socket.take('publish'); packets.length; packets = second.socket.take('publish')) {
+      seen.push(packets[0].payload.content)
+      second.socket.puback(packets[0].id)
+      await settle()
+    }
+    assert.deepEqual(seen, ['on its way', 'after it'])
+  })
+
+  test(`${how}: when the leader leaves, another one follows at once`, async () => {
+    const browser = new Browser(options)
+    const first = await lead(browser)
+    const second = await following(browser)
+    const third = await following(browser)
+    await first.jam.stop()
+    await browser.advance(600)
+    assert.equal(connectedTabs(second, third).length, 1)
+    assert.deepEqual(connectedTabs(second, third)[0].heard.leader.at(-1), { leader: true })
+  })
+
+  test(`${how}: two users in two tabs are two connections`, async () => {
+    const browser = new Browser(options)
+    const one = await lead(browser)
+    const other = await lead(browser, { user: '2' })
+    assert.deepEqual([one.jam.leader, other.jam.leader], [true, true])
+    one.socket.publish('/1/inbox', message('a', 'hi'), { id: 1, from: '2' })
+    await settle()
+    assert.deepEqual(other.heard.message, [])
+  })
+
+  test(`${how}: logout is told in all tabs, and any of them takes it back`, async () => {
+    const browser = new Browser(options)
+    const first = await lead(browser)
+    const second = await following(browser)
+    first.socket.refuse(clientId, { handler: 'authenticate', category: 'logout', message: 'a new device has connected', messageId: null })
+    first.socket.disconnect(0x8E)
+    await browser.advance(60_000)
+    for (const { heard, jam } of [first, second]) assert.deepEqual([heard.logout.length, jam.state.state], [1, 'logout'])
+    assert.equal(first.tab.sockets.length, 1)
+    await second.jam.start()
+    await settle()
+    assert.equal(first.tab.sockets.length, 2)
+  })
+
+  test(`${how}: forget() in one tab ends all`, async () => {
+    const browser = new Browser(options)
+    const first = await lead(browser)
+    const second = await following(browser)
+    await first.jam.send('2', 'secret')
+    await second.jam.forget()
+    await browser.advance(5000)
+    assert.equal(first.socket.take('disconnect')[0].ends, true)
+    assert.deepEqual([state(first).state, state(second).state], ['stopped', 'stopped'])
+    const again = await started(browser)
+    assert.deepEqual(await again.jam.history('2'), [])
+  })
+}
+
+test('heartbeats: tabs that start together agree on one', async () => {
+  const browser = new Browser({ locks: false })
+  const tabs = [page(browser), page(browser), page(browser)]
+  for (const [at, { tab }] of tabs.entries()) {
+    let asked = 0
+    tab.chance = () => asked++ ? 0.5 : [0.7, 0.2, 0.9][at]
+  }
+  await Promise.all(tabs.map(({ jam }) => jam.start()))
+  await browser.advance(10_000)
+  assert.equal(connectedTabs(...tabs).length, 1)
+})
+
+test('heartbeats: a connection that another tab has taken comes back when this one leads after all', async () => {
+  const browser = new Browser({ locks: false })
+  const one = page(browser)
+  await one.jam.start()
+  await browser.advance(1000)
+  one.socket.accept()
+  await settle()
+  one.socket.disconnect(0x8E)
+  await settle()
+  assert.equal(state(one).state, 'waiting')
+  assert.deepEqual(one.heard.logout, [])
+})
+
+test('without BroadcastChannel a tab is for itself', async () => {
+  const one = await connected(new Browser({ locks: false, channel: false }))
+  assert.equal(one.jam.leader, true)
+})
+
+test('Web Locks that are denied are none', async () => {
+  const browser = new Browser()
+  const one = page(browser)
+  one.tab.locks = { request: async () => { throw new DOMException('denied', 'SecurityError') } }
+  await one.jam.start()
+  await browser.advance(1000)
+  assert.equal(one.jam.leader, true)
+})
+
+test('IndexedDB denied, and two tabs: both show the same, and both can write', async () => {
+  const browser = new Browser({ indexedDB: null })
+  const first = await connected(browser)
+  const second = await following(browser)
+  first.socket.publish('/1/inbox', message('a', 'hi'), { id: 1, from: '2' })
+  await settle()
+  await second.jam.send('2', 'from the second')
+  await settle()
+  const [packet] = first.socket.take('publish')
+  assert.equal(packet.payload.content, 'from the second')
+  first.socket.puback(packet.id)
+  await settle()
+  for (const { jam } of [first, second]) {
+    const all = await jam.history('2')
+    assert.deepEqual(all.map(({ content, state }) => [content, state]), [['hi', 'received'], ['from the second', 'sent']])
+  }
+  first.tab.kill()
+  await settle()
+  assert.equal(second.jam.leader, true)
+  await reconnected(second)
+  second.socket.publish('/1/inbox', message('a', 'hi'), { id: 1, from: '2', dup: true })
+  await settle()
+  assert.deepEqual(contents(await second.jam.history('2')), ['hi', 'from the second'])
+})
