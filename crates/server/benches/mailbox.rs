@@ -13,7 +13,7 @@ use jam_core::ids::UserId;
 use jam_core::message::Message;
 use jam_core::store::{Append, MailboxStore, Seq, Write};
 use jam_core::time::Time;
-use jam_mqtt::mailbox::SqliteMailbox;
+use jam_mqtt::mailbox::sqlite::SqliteMailbox;
 use jam_wire::packet::{PacketId, Publish, QoS};
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -15,7 +15,8 @@
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
 //! - [`push`]: telling the phones of those who are away.
 //! - [`limits`]: what anybody can make the server hold, write and do.
-//! - [`settings`]: file, environment and flags into one checked [`settings::Settings`].
+//! - [`settings`]: file, environment and flags into one checked [`settings::Settings`]. `folders`,
+//!   `file_uri`: where files are, for all that make or open some.
 
 mod admin;
 mod chat_page;
@@ -30,6 +31,8 @@ pub mod directory;
 #[cfg(test)]
 mod documents;
 mod events;
+mod file_uri;
+mod folders;
 mod handshakes;
 mod health;
 mod heard;

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 
+use crate::folders;
+use crate::mailbox;
 use crate::settings::Settings;
 
 /// The mode bit "others may read".
@@ -36,8 +38,7 @@ pub(crate) fn exposed_secrets(settings: &Settings) -> Vec<String> {
     secrets.extend(in_files.map(|(key, file)| (file.to_owned(), format!("the file with {key},"))));
     let accounts = settings.directory.path.clone();
     secrets.push((accounts, "the accounts database".to_owned()));
-    let mailbox = settings.mailbox_dir().join("mailbox.db");
-    secrets.push((mailbox, "the mailbox".to_owned()));
+    secrets.push((mailbox::file(settings), "the mailbox".to_owned()));
     secrets.retain(|(path, _)| is_exposed(path));
     let line = |(path, what): &(PathBuf, String)| {
         let path = path.display();
@@ -52,15 +53,7 @@ fn is_exposed(path: &Path) -> bool {
         std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & bit != 0)
     };
     // A folder that others may not enter hides what is in it.
-    readable(path, READABLE_BY_OTHERS)
-        && path.parent().is_none_or(|parent| {
-            let parent = if parent.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                parent
-            };
-            readable(parent, 0o001)
-        })
+    readable(path, READABLE_BY_OTHERS) && readable(folders::of(path), 0o001)
 }
 
 #[cfg(test)]

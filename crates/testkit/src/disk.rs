@@ -22,6 +22,7 @@ use jam_core::store::{
     Completion, MailboxStore, OnLoaded, OutboundStates, OwnerRecord, PushRecord, Recovered,
     RecoveredEntry, Seq, StoreError, StoreEvents, Write, Writes, is_refusable,
 };
+use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
 use jam_wire::packet::PacketId;
 
@@ -385,6 +386,15 @@ impl MailboxStore<OnCommit> for CrashingStore {
     fn load(&self, user: &UserId, seqs: Vec<Seq>, then: OnLoaded) {
         self.state().loads.push_back((user.clone(), seqs, then));
         self.settle();
+    }
+
+    fn received_at(&self, messages: &[(UserId, Seq)]) -> Result<Vec<(Seq, Time)>, StoreError> {
+        let state = self.state();
+        let find = |(user, seq): &(UserId, Seq)| {
+            let (append, _) = state.file.get(user)?.entries.get(seq)?;
+            Some((*seq, append.message.received_at()))
+        };
+        Ok(messages.iter().filter_map(find).collect())
     }
 
     fn is_ending_sessions(&self) -> bool {

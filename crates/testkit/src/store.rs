@@ -10,6 +10,7 @@ use jam_core::router::OnCommit;
 use jam_core::store::{
     Completion, MailboxStore, OnLoaded, RecoveredEntry, Seq, StoreError, StoreEvents, Write, Writes,
 };
+use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
 
 /// Says at once that a message is stored, unless it is told to [`hold`](FaultyStore::hold) its answers.
@@ -151,6 +152,13 @@ impl MailboxStore<OnCommit> for FaultyStore {
             seqs.into_iter().filter_map(find).collect()
         };
         then(found);
+    }
+
+    fn received_at(&self, messages: &[(UserId, Seq)]) -> Result<Vec<(Seq, Time)>, StoreError> {
+        let state = self.state();
+        let seqs = messages.iter().map(|(_, seq)| *seq);
+        let find = |seq| Some((seq, state.kept.get(&seq)?.received_at()));
+        Ok(seqs.filter_map(find).collect())
     }
 
     fn turns(&self) -> Option<u64> {

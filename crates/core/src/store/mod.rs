@@ -103,12 +103,24 @@ pub struct StoreGauges {
     pub oldest: Option<Time>,
 }
 
+/// What a store takes where it is, and what is left there; 0 where nobody can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskUse {
+    /// Bytes of what it keeps.
+    pub bytes: u64,
+    /// Bytes of the log of changes beside that.
+    pub log_bytes: u64,
+    /// Bytes that may still be written.
+    pub available_bytes: u64,
+}
+
 /// Keeps messages and sessions.
 ///
 /// A store is opened, by a function of its own, and gives what it has found ([`Recovered`]); the entries of the logs are
 /// read next, then it is attached, then used. At the end it is flushed; dropping it closes it.
 ///
-/// While it is used its methods queue and return: nobody waits for I/O under a lock.
+/// While it is used its methods queue and return: nobody waits for I/O under a lock. What an operator asks for may wait,
+/// and says so.
 pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
     /// Reads what is to be known of each message of the logs, in any order, from any threads; before anything is written.
     /// How many there are.
@@ -159,6 +171,18 @@ pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
     /// How the store is doing.
     fn gauges(&self) -> StoreGauges {
         StoreGauges::default()
+    }
+
+    /// When messages of users' logs were received, rounded down to a millisecond; those that are gone, or not kept yet, are
+    /// missing. Waits for the disk.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn received_at(&self, messages: &[(UserId, Seq)]) -> Result<Vec<(Seq, Time)>, StoreError>;
+
+    /// What it takes and what is left. Waits for the disk.
+    fn disk_use(&self) -> DiskUse {
+        DiskUse::default()
     }
 
     /// Has this remembered of the clocks, some time soon and at the end: the next start finds it.

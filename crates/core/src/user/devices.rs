@@ -358,16 +358,22 @@ impl User {
         device.ends_at = now + device.session_expiry();
         if let Some(will) = &device.will {
             device.will_at = now + Duration::from_secs(will.delay_secs.unwrap_or(0).into());
-            if device.will_at <= now {
-                device.will_at = Time::NEVER;
-                let will = device.will.take();
-                effects.wills_due(will.map(|will| device.leave(will, &self.id, numbers)));
-            }
+        }
+        self.keep_away(index, now, effects, numbers);
+        self.disconnected(index, effects);
+    }
+
+    /// Of a device without a connection: its will leaves it when it is due, and the rest is kept and waited for.
+    fn keep_away(&mut self, index: usize, now: Time, effects: &mut Effects, numbers: &Sequence) {
+        let device = &mut self.devices[index];
+        if device.will_at <= now {
+            device.will_at = Time::NEVER;
+            let will = device.will.take();
+            effects.wills_due(will.map(|will| device.leave(will, &self.id, numbers)));
         }
         effects.rare().set.extend(device.timer());
         let record = device.record(&self.id);
         record.into_iter().for_each(|record| effects.write(record));
-        self.disconnected(index, effects);
     }
 
     /// A timer has run out.
@@ -403,16 +409,11 @@ impl User {
         else {
             return;
         };
-        let device = &mut self.devices[index];
+        let device = &self.devices[index];
         if device.ends_at <= now {
             self.end_session(index, None, effects, numbers);
         } else if device.will_at <= now {
-            device.will_at = Time::NEVER;
-            let will = device.will.take();
-            effects.wills_due(will.map(|will| device.leave(will, &self.id, numbers)));
-            effects.rare().set.extend(device.timer());
-            let record = device.record(&self.id);
-            record.into_iter().for_each(|record| effects.write(record));
+            self.keep_away(index, now, effects, numbers);
         }
     }
 

@@ -48,7 +48,6 @@ pub(crate) struct Sampled {
 /// Where that is looked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Sampling {
-    mailbox: PathBuf,
     directory: PathBuf,
     tls: Option<TlsFiles>,
     /// Whether `mqtts` and `http` are served.
@@ -58,7 +57,6 @@ pub(crate) struct Sampling {
 impl Sampling {
     pub(crate) fn of(settings: &Settings) -> Self {
         Self {
-            mailbox: settings.mailbox_dir(),
             directory: settings.directory.path.clone(),
             tls: TlsFiles::of(&settings.tls),
             with_tls: [
@@ -69,20 +67,17 @@ impl Sampling {
     }
 
     /// Waits for disks.
-    fn look(&self) -> Sampled {
-        let size = |name: &str| {
-            let found = std::fs::metadata(self.mailbox.join(name));
-            found.map_or(0.0, |it| number(it.len()))
-        };
+    fn look(&self, mailbox: &dyn MailboxStore<OnCommit>) -> Sampled {
+        let mailbox = mailbox.disk_use();
         let available = |path: &Path| {
             let found = rustix::fs::statvfs(path);
             found.map_or(0.0, |it| number(it.f_bavail.saturating_mul(it.f_frsize)))
         };
         let ends = self.tls.as_ref().and_then(certificate_end).unwrap_or(0.0);
         Sampled {
-            db_bytes: size("mailbox.db"),
-            wal_bytes: size("mailbox.db-wal"),
-            mailbox_disk: available(&self.mailbox),
+            db_bytes: number(mailbox.bytes),
+            wal_bytes: number(mailbox.log_bytes),
+            mailbox_disk: number(mailbox.available_bytes),
             directory_disk: available(&self.directory),
             certificate_ends: self.with_tls.map(|is| if is { ends } else { 0.0 }),
             lockouts: 0.0,
@@ -124,8 +119,8 @@ pub(crate) async fn sample(
 ) {
     let mut ticks = ticks(SAMPLE);
     while next(&mut ticks, &mut stop).await {
-        let looking = sampling.clone();
-        let looking = tokio::task::spawn_blocking(move || looking.look());
+        let (looking, mailbox) = (sampling.clone(), gatherer.mailbox.clone());
+        let looking = tokio::task::spawn_blocking(move || looking.look(&*mailbox));
         let mut found = tokio::select! {
             found = looking => found.expect("looking at files does not panic"),
             _ = stop.wait_for(|stop| *stop) => return,

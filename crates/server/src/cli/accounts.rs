@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::messages::user_id;
 use super::output::{Output, table};
-use super::{CliError, StoreArgs};
+use super::{CliError, StoreArgs, make_data};
 use crate::directory::{
     self, Administration, AdministrationError, Friend, NewToken, PageRequest, User,
 };
-use crate::mailbox::{OpenError, admin};
+use crate::mailbox::{self, OpenError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
@@ -118,14 +118,7 @@ impl Common {
     /// With room for an accounts database that is to be made.
     fn accounts_or_new(&self) -> Result<Arc<dyn Administration>, CliError> {
         let settings = self.store.settings()?;
-        if !settings.directory.named {
-            std::fs::create_dir_all(&settings.data).map_err(|error| {
-                CliError::Failed(format!(
-                    "cannot create {}: {error}; name a folder that this user may write to: --data DIR",
-                    settings.data.display()
-                ))
-            })?;
-        }
+        make_data(&settings)?;
         Ok(directory::administration(&settings.directory)?)
     }
 
@@ -179,8 +172,8 @@ impl UserCommand {
                     return Err(AdministrationError::NoUser(id).into());
                 }
                 // A server sees it go, and ends what it had.
-                let dir = common.store.settings()?.mailbox_dir();
-                match admin::remove_unserved(&dir, &id) {
+                let mailbox = mailbox::administration(&common.store.settings()?);
+                match mailbox.remove_unserved(&id) {
                     Ok(_) | Err(OpenError::InUse(_) | OpenError::Missing(_)) => {}
                     Err(error) => return Err(error.into()),
                 }

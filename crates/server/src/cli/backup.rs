@@ -15,7 +15,8 @@ use super::CliError;
 use super::accounts::Common;
 use super::output::Output;
 use crate::directory;
-use crate::mailbox::{OpenError, admin};
+use crate::folders;
+use crate::mailbox::{self, OpenError};
 use crate::settings::Settings;
 
 pub(super) const HELP: &str = "Example: jam-mqtt backup /var/backups/jam/today\n\n\
@@ -40,12 +41,8 @@ impl Backup {
     pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
         directory::require_named(&settings.directory)?;
         let new = NewData::make(&self.dir)?;
-        let copy = new.mailbox()?;
-        let with_mailbox = match admin::backup(&settings.mailbox_dir(), &copy) {
-            Ok(()) => {
-                admin::check(parent(&copy))?;
-                true
-            }
+        let with_mailbox = match mailbox::backup(settings, &new.mailbox()?) {
+            Ok(()) => true,
             Err(OpenError::Missing(_)) => false,
             Err(error) => return Err(error.into()),
         };
@@ -89,8 +86,8 @@ impl NewData {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(cannot_write(dir, &error)),
         }
-        let parent = parent(dir);
-        create(parent).map_err(|error| cannot_write(dir, &error))?;
+        let parent = folders::of(dir);
+        folders::make_private(parent).map_err(|error| cannot_write(dir, &error))?;
         let draft = tempfile::Builder::new()
             .prefix(".jam-data-")
             .tempdir_in(parent)
@@ -101,11 +98,11 @@ impl NewData {
         })
     }
 
-    /// Where the mailbox is to be.
+    /// The folder in which the mailbox is to be.
     pub(super) fn mailbox(&self) -> Result<PathBuf, CliError> {
         let dir = self.draft.path().join("mailbox");
-        create(&dir).map_err(|error| cannot_write(&self.dir, &error))?;
-        Ok(dir.join("mailbox.db"))
+        folders::make_private(&dir).map_err(|error| cannot_write(&self.dir, &error))?;
+        Ok(dir)
     }
 
     pub(super) fn copy_directory(&self, settings: &Settings) -> Result<(), CliError> {
@@ -119,28 +116,13 @@ impl NewData {
     pub(super) fn keep(self) -> Result<(), CliError> {
         // Where no mailbox was copied there is no place for one either.
         drop(fs::remove_dir(self.draft.path().join("mailbox")));
-        let sync = |dir: &Path| fs::File::open(dir).and_then(|dir| dir.sync_all());
-        sync(self.draft.path())
+        folders::sync(self.draft.path())
             .and_then(|()| fs::rename(self.draft.path(), &self.dir))
-            .and_then(|()| sync(parent(&self.dir)))
+            .and_then(|()| folders::sync(folders::of(&self.dir)))
             .map_err(|error| cannot_write(&self.dir, &error))
     }
 }
 
 fn cannot_write(dir: &Path, why: &io::Error) -> CliError {
     CliError::Failed(format!("cannot write to {}: {why}", dir.display()))
-}
-
-fn parent(dir: &Path) -> &Path {
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
-}
-
-/// A directory for nobody else.
-fn create(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
 }

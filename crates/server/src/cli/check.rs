@@ -14,8 +14,7 @@ use super::CliError;
 use super::output::{Output, table};
 use crate::admin::access;
 use crate::directory;
-use crate::mailbox::OpenError;
-use crate::mailbox::admin::{self, Condition};
+use crate::mailbox::{self, Condition, MailboxAdministration, OpenError};
 use crate::permissions;
 use crate::push;
 use crate::settings::{self, Address, Settings};
@@ -57,9 +56,10 @@ impl Finding {
 pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<(), CliError> {
     let mut findings = vec![Finding::of("data", data(&settings.data))];
     findings.push(Finding::of("accounts", accounts(settings)));
-    let (mailbox, served) = mailbox(&settings.mailbox_dir());
+    let kept = mailbox::administration(settings);
+    let (mailbox, served) = mailbox(&*kept, &settings.mailbox_dir());
     findings.push(Finding::of("mailbox", mailbox));
-    findings.push(Finding::of("disk", admin::room(&settings.mailbox_dir())));
+    findings.push(Finding::of("disk", kept.room()));
     let tls = TlsFiles::of(&settings.tls);
     let threads = threads::number_of(settings.listen.threads);
     findings.push(Finding::of(
@@ -241,8 +241,8 @@ fn admin_token(settings: &Settings) -> Result<String, String> {
 }
 
 /// What is found, and whether a server has it.
-fn mailbox(dir: &Path) -> (Result<String, String>, bool) {
-    let found = match admin::check(dir) {
+fn mailbox(kept: &dyn MailboxAdministration, dir: &Path) -> (Result<String, String>, bool) {
+    let found = match kept.check() {
         Ok(found) => found,
         Err(OpenError::Missing(path)) => {
             return (Ok(format!("{} would be created", path.display())), false);

@@ -17,8 +17,9 @@ use super::messages::user_id;
 use super::output::{Output, table};
 use super::runtime::wait_for;
 use crate::directory;
-use crate::mailbox::admin::{self, Overview, Purged, SessionOverview};
-use crate::mailbox::salvage::{self, Report};
+use crate::mailbox::{
+    self, MailboxAdministration, Overview, PurgeScope, Purged, Report, SessionOverview,
+};
 use crate::settings::Settings;
 
 /// How long a server may take to do what it is asked. It looks four times a second.
@@ -89,7 +90,7 @@ impl MailboxCommand {
     pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
         match self {
             Self::Show(OfUser { id, common }) => {
-                let overview = overview(settings, &id)?;
+                let overview = overview(&*mailbox::administration(settings), settings, &id)?;
                 if common.json {
                     output.json(&overview_json(&id, &overview))
                 } else {
@@ -100,10 +101,17 @@ impl MailboxCommand {
                 of: OfUser { id, common },
                 from,
                 all,
-            } => purge(&id, from.as_ref(), all, settings, common.json, output),
+            } => {
+                let scope = match &from {
+                    _ if all => PurgeScope::Everything,
+                    None => PurgeScope::Inbox,
+                    Some(from) => PurgeScope::InboxFrom(from),
+                };
+                purge(&id, scope, settings, common.json, output)
+            }
             Self::Salvage { dir, common } => {
                 let new = NewData::make(&dir)?;
-                let report = salvage::salvage(&settings.mailbox_dir(), &new.mailbox()?)?;
+                let report = mailbox::salvage(settings, &new.mailbox()?)?;
                 if report.is_empty() {
                     return Err(CliError::Failed(
                         "nothing can be read of the mailbox; put back a backup".to_owned(),
@@ -125,8 +133,12 @@ impl MailboxCommand {
 }
 
 /// A user's mailbox. That nothing waits for somebody who does not exist is a mistyped id.
-fn overview(settings: &Settings, id: &UserId) -> Result<Overview, CliError> {
-    let overview = admin::show(&settings.mailbox_dir(), id)?;
+fn overview(
+    mailbox: &dyn MailboxAdministration,
+    settings: &Settings,
+    id: &UserId,
+) -> Result<Overview, CliError> {
+    let overview = mailbox.show(id)?;
     let nothing = (overview.messages, overview.retained) == (0, 0) && overview.sessions.is_empty();
     if nothing {
         let accounts = directory::administration(&settings.directory)?;
@@ -137,34 +149,19 @@ fn overview(settings: &Settings, id: &UserId) -> Result<Overview, CliError> {
 
 fn purge(
     id: &UserId,
-    from: Option<&UserId>,
-    all: bool,
+    scope: PurgeScope<'_>,
     settings: &Settings,
     json: bool,
     output: &Output,
 ) -> Result<(), CliError> {
-    let dir = settings.mailbox_dir();
-    let mut before = overview(settings, id)?.messages;
-    if !all {
-        before = admin::count(&dir, id, from)?;
-    }
-    let purged = if all {
-        admin::purge_everything(&dir, id)
-    } else {
-        admin::purge(&dir, id, from)
-    };
-    let is_due = || {
-        if all {
-            admin::is_everything_due(&dir, id)
-        } else {
-            admin::is_purge_due(&dir, id, from)
-        }
-    };
-    let (removed, by) = match purged? {
+    let mailbox = mailbox::administration(settings);
+    overview(&*mailbox, settings, id)?;
+    let before = mailbox.count(id, scope)?;
+    let (removed, by) = match mailbox.purge(id, scope)? {
         Purged::Removed(removed) => (removed, "command"),
         Purged::Asked => {
             let asked = Instant::now();
-            while is_due()? {
+            while mailbox.is_purge_due(id, scope)? {
                 if asked.elapsed() > PURGE_TIMEOUT {
                     return Err(CliError::Failed(format!(
                         "the server has been asked to remove the messages of user {id}, and has not \
@@ -175,6 +172,10 @@ fn purge(
             }
             (before, "server")
         }
+    };
+    let from = match scope {
+        PurgeScope::InboxFrom(from) => Some(from),
+        PurgeScope::Inbox | PurgeScope::Everything => None,
     };
     if json {
         let mut said = json!({ "user": id.as_str(), "removed": removed, "by": by });

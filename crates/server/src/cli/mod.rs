@@ -125,6 +125,19 @@ enum Command {
     Man(man::Man),
 }
 
+/// Makes the data directory, unless all that it is wanted for is somewhere else.
+fn make_data(settings: &Settings) -> Result<(), CliError> {
+    if settings.directory.named {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&settings.data).map_err(|error| {
+        CliError::Failed(format!(
+            "cannot create {}: {error}; name a folder that this user may write to: --data DIR",
+            settings.data.display()
+        ))
+    })
+}
+
 impl From<SettingsError> for CliError {
     fn from(error: SettingsError) -> Self {
         Self::Usage(error.to_string())
@@ -216,14 +229,7 @@ fn serve(sources: Sources) -> Result<(), CliError> {
     let given = GivenSockets::from_environment().map_err(|error| not_served(&error))?;
     init_logging(settings.log.as_deref(), Usual::Info)?;
     let runtime = runtime::on_this_thread()?;
-    if !settings.directory.named {
-        std::fs::create_dir_all(&settings.data).map_err(|error| {
-            CliError::Failed(format!(
-                "cannot create {}: {error}; name a folder that this user may write to: --data DIR",
-                settings.data.display()
-            ))
-        })?;
-    }
+    make_data(&settings)?;
     let served = runtime.block_on(crate::serve::run(sources, settings, given));
     runtime::end(runtime);
     served.map_err(|error| not_served(&error))

@@ -5,7 +5,7 @@
 //! change or nothing; a mailbox is exchanged whole, only while no server has it, and the one before is kept.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
@@ -14,7 +14,8 @@ use super::CliError;
 use super::accounts::Common;
 use super::output::Output;
 use crate::directory;
-use crate::mailbox::admin;
+use crate::folders;
+use crate::mailbox::{self, Exchange};
 use crate::settings::Settings;
 
 pub(super) const HELP: &str = "Example: jam-mqtt restore /var/backups/jam/today\n\n\
@@ -51,14 +52,14 @@ impl Restore {
         let exchange = if self.accounts_only {
             None
         } else {
-            Some(admin::Exchange::prepare(&mailbox, &settings.mailbox_dir())?)
+            Some(mailbox::restore(settings, &mailbox)?)
         };
-        fs::create_dir_all(parent(&settings.directory.path)).map_err(|error| {
+        fs::create_dir_all(folders::of(&settings.directory.path)).map_err(|error| {
             let shown = settings.directory.path.display();
             CliError::Failed(format!("cannot write {shown}: {error}"))
         })?;
         directory::restore(&accounts, &settings.directory.path)?;
-        let before = exchange.map(admin::Exchange::complete).transpose()?;
+        let before = exchange.map(Exchange::complete).transpose()?;
         let shown = self.dir.display();
         if self.common.json {
             return output.json(&json!({
@@ -82,11 +83,4 @@ impl Restore {
         }
         Ok(())
     }
-}
-
-fn parent(path: &Path) -> &Path {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
 }

@@ -7,7 +7,7 @@ use jam_core::ids::UserId;
 use super::*;
 use crate::client::{Client, ClientError};
 use crate::directory::{self, NewToken};
-use crate::mailbox::admin;
+use crate::mailbox::{MailboxAdministration, sqlite::SqliteMailboxAdministration};
 use crate::serve::{self, Running};
 use crate::settings::Flag;
 
@@ -387,8 +387,9 @@ async fn a_mailbox_is_shown_and_emptied_by_the_server_that_has_it() {
     let bench = Bench::start().await;
     one_waits(&bench).await;
     let dir = bench.dir.path().join("mailbox");
+    let mailbox = SqliteMailboxAdministration::of(dir);
     let two = UserId::parse("2").unwrap();
-    let kept = || admin::show(&dir, &two).unwrap().messages;
+    let kept = || mailbox.show(&two).unwrap().messages;
     assert_eq!(kept(), 1);
     bench.run("mailbox show 2").unwrap();
     bench.run("mailbox purge 2").unwrap();

@@ -1,261 +1,91 @@
-//! The mailbox as one SQLite file of our own (PROTOCOL.md, section 7; `docs/data-format.md`).
+//! Messages and sessions, kept for users until their devices have them (PROTOCOL.md, section 7).
 //!
 //! # Layout
 //!
-//! - [`SqliteMailbox`]: what the router writes to and reads from. Its methods queue and return.
-//! - `pending`: what waits for the next commit, less what no longer matters; `shared` holds it, and what is `kept`.
-//! - `writer`: the one thread that changes the file; `apply` is a batch as SQL, `reserve` is room for a full disk,
-//!   `at_place` looks whether the files are still there.
-//! - `reader`: the one thread that reads messages; `recover` is what is read at the start.
-//! - [`admin`], [`salvage`]: what the commands do with a mailbox; `purging` is what they ask the server to remove.
-//! - `schema`: the file itself; `records`: values as they stand in it; `meta`: numbers by name; `clock`: what is remembered of the clocks; `error`: why it cannot be opened.
+//! - this file: [`open`], which decides what kind of store a server runs on. All that it knows of it is
+//!   [`MailboxStore`].
+//! - [`administration`](mod@administration): [`MailboxAdministration`], all that the commands know of it.
+//! - `pending`: what waits for the next commit, less what no longer matters; `kept`: what is known by heart of what was
+//!   committed. `shared` holds both for those who write, and is the queue of what is to be read: any kind's thread or
+//!   task takes its batches and loads there. `error`: why a mailbox cannot be opened.
+//! - [`sqlite`]: in a file of our own, which is the only kind so far.
 //!
-//! Invariants: nobody is told that something is kept before it is (`tests::killed`); after a crash the
-//! file is as some prefix of the calls has left it; no damage is taken for an empty mailbox.
+//! Invariant: what kind of store it is stays in that kind's folder.
 
-pub mod admin;
-mod apply;
-mod at_place;
-mod clock;
+pub mod administration;
 mod error;
 mod kept;
-mod meta;
 mod pending;
-mod purging;
-mod reader;
-mod records;
-mod recover;
-mod reserve;
-pub mod salvage;
-mod schema;
 mod shared;
-#[cfg(test)]
-mod tests;
-mod writer;
+pub mod sqlite;
 
-use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use jam_core::ids::UserId;
 use jam_core::router::OnCommit;
-use jam_core::store::{
-    Completion, MailboxStore, OnLoaded, Recovered, RecoveredEntry, Seq, StoreError, StoreEvents,
-    StoreGauges, Writes,
-};
-use jam_core::timekeeping::ClockRecord;
-use rusqlite::Connection;
+use jam_core::store::{MailboxStore, Recovered};
 
 use crate::metrics::ServerMetrics;
-
+use crate::settings::Settings;
+pub use administration::{
+    Condition, MailboxAdministration, Overview, PurgeScope, Purged, SessionOverview,
+};
 pub use error::OpenError;
-pub use reader::READ_TRIES;
-pub use reserve::RESERVE_BYTES;
-use reserve::Reserve;
 pub use shared::MAX_PENDING_BYTES;
-use shared::{Events, Load, Shared};
-pub use writer::{PROBE_INTERVAL, PURGE_INTERVAL};
+pub use sqlite::{Exchange, RESERVE_BYTES, Report};
+use sqlite::{SqliteMailbox, SqliteMailboxAdministration};
 
-/// Messages and sessions in `mailbox.db`.
+/// Opens the mailbox that a server is to run on, which is made if there is none.
 ///
-/// Dropping it commits what waits and closes the file.
-#[derive(Debug)]
-pub struct SqliteMailbox<C = OnCommit> {
-    shared: Arc<Shared<C>>,
-    reader: Option<JoinHandle<()>>,
-    writer: Option<JoinHandle<()>>,
-    /// Locked as long as this is open.
-    _lock: File,
+/// # Errors
+/// [`OpenError`]; the mailbox is then as it was.
+pub(crate) fn open(
+    settings: &Settings,
+    metrics: Arc<ServerMetrics>,
+) -> Result<(Arc<dyn MailboxStore<OnCommit>>, Recovered), OpenError> {
+    let dir = settings.mailbox_dir();
+    // A slow disk may take its time: the log says what the start waits for.
+    tracing::info!(path = %dir.display(), "opening the mailbox");
+    let (mailbox, found) = SqliteMailbox::open_counted(&dir, metrics)?;
+    Ok((mailbox, found))
 }
 
-impl<C: Completion> SqliteMailbox<C> {
-    /// Opens the mailbox in the directory `dir`, which is made if it is not there, and reads what is in
-    /// it, but for the entries of the logs. Messages are read when they are asked for.
-    ///
-    /// # Errors
-    /// [`OpenError`]; the mailbox is then as it was.
-    pub fn open(dir: &Path) -> Result<(Arc<Self>, Recovered), OpenError> {
-        Self::open_counted(dir, Arc::default())
-    }
-
-    /// As [`Self::open`]; it counts in `metrics`.
-    pub(crate) fn open_counted(
-        dir: &Path,
-        metrics: Arc<ServerMetrics>,
-    ) -> Result<(Arc<Self>, Recovered), OpenError> {
-        let files = schema::Files::of(dir);
-        let with_room = |error| match error {
-            OpenError::Io { path, .. } if reserve::is_full(&files.db) => OpenError::Full(path),
-            other => other,
-        };
-        schema::create_dir(dir).map_err(with_room)?;
-        let lock = files.lock().map_err(with_room)?;
-        let (opened, given_up) = open_in_what_room_there_is(&files).map_err(with_room)?;
-        let Opened {
-            connection,
-            found,
-            reading,
-        } = opened;
-        let shared = Arc::new(Shared::new(files.clone(), found.kept));
-        let applier = apply::Applier::new(found.reserved, found.position);
-        shared.trouble.store(given_up.is_some(), Ordering::Relaxed);
-        let writer = writer::Writer::new(
-            Arc::clone(&shared),
-            connection,
-            applier,
-            given_up.unwrap_or_else(|| Reserve::at(files.reserve())),
-            found.recovered.clock,
-            metrics,
-        );
-        let reader = reader::Reader::new(Arc::clone(&shared), reading);
-        // From here on, whatever fails stops the threads that run.
-        let mut mailbox = Self {
-            shared,
-            reader: None,
-            writer: None,
-            _lock: lock,
-        };
-        let io = |error| OpenError::io(&files.db, error);
-        mailbox.writer = Some(spawn("mailbox-write", move || writer.run()).map_err(io)?);
-        mailbox.reader = Some(spawn("mailbox-read", move || reader.run()).map_err(io)?);
-        Ok((Arc::new(mailbox), found.recovered))
-    }
+/// The mailbox that a server would run on, for a command: with a server running or not.
+#[must_use]
+pub fn administration(settings: &Settings) -> Box<dyn MailboxAdministration> {
+    Box::new(SqliteMailboxAdministration::of(settings.mailbox_dir()))
 }
 
-impl<C: Completion> MailboxStore<C> for SqliteMailbox<C> {
-    /// On several threads at once if there are many.
-    fn recover_entries(&self, take: &(dyn Fn(RecoveredEntry) + Sync)) -> Result<usize, StoreError> {
-        let path = &self.shared.files.db;
-        let read = recover::all_entries(path, take);
-        Ok(read.map_err(|error| OpenError::sqlite(path, &error))?)
-    }
-
-    fn attach(&self, events: Box<dyn StoreEvents>) {
-        drop(self.shared.events.set(Events(events)));
-    }
-
-    // Numbers are unique in the file: it finds everything without its user.
-    fn write(&self, _: &UserId, writes: Writes, completion: Option<C>) {
-        self.shared.push(writes, completion);
-    }
-
-    fn load(&self, _: &UserId, seqs: Vec<Seq>, then: OnLoaded) {
-        self.shared.push_load(Load {
-            seqs,
-            then,
-            tries: 0,
-            not_before: None,
-        });
-    }
-
-    fn settle(&self) {
-        self.shared.complete_early();
-    }
-
-    /// With the next batch; when there is none, once an hour, when it says something new, and at the end.
-    fn keep_clock(&self, record: ClockRecord) {
-        self.shared.state().clock = Some(record);
-    }
-
-    fn flush(&self, timeout: Duration) -> bool {
-        self.shared.flush(timeout)
-    }
-
-    fn gauges(&self) -> StoreGauges {
-        self.shared.gauges()
-    }
-
-    fn is_ending_sessions(&self) -> bool {
-        self.shared.is_ending()
-    }
-
-    fn is_writable(&self) -> bool {
-        self.shared.is_writable()
-    }
-
-    /// At least one each [`writer::PROBE_INTERVAL`].
-    fn turns(&self) -> Option<u64> {
-        Some(self.shared.turns.load(Ordering::Relaxed))
-    }
-
-    fn accepts(&self) -> bool {
-        self.shared.accepts()
-    }
+/// The file that messages stand in, if there is one to keep from others.
+#[must_use]
+pub fn file(settings: &Settings) -> PathBuf {
+    sqlite::file(&settings.mailbox_dir())
 }
 
-impl<C> Drop for SqliteMailbox<C> {
-    /// The reader ends first: the last connection moves the log into the file when it closes, and the reader's may not
-    /// write.
-    fn drop(&mut self) {
-        self.shared.stop_reading();
-        self.reader.take().into_iter().for_each(join);
-        self.shared.stop_writing();
-        self.writer.take().into_iter().for_each(join);
-    }
+/// Copies the mailbox, as it is at one moment, into the folder `to`, where there is none, and looks at the copy. A server
+/// may go on.
+///
+/// # Errors
+/// If there is no mailbox, it cannot be read, or the copy cannot be written.
+pub fn backup(settings: &Settings, to: &Path) -> Result<(), OpenError> {
+    sqlite::backup(&settings.mailbox_dir(), to)?;
+    SqliteMailboxAdministration::of(to.to_owned())
+        .check()
+        .map(drop)
 }
 
-fn join(thread: JoinHandle<()>) {
-    // The last handle may be dropped by an answer, on one of these threads.
-    if thread.thread().id() != thread::current().id() && thread.join().is_err() {
-        tracing::error!("a thread of the mailbox has panicked");
-    }
+/// Prepares that the mailbox in the folder `from`, which [`backup`] has made, takes the place of the one that is there.
+///
+/// # Errors
+/// If there is none in `from`, or it is damaged; if a server has the one that is there; if there is no room.
+pub fn restore(settings: &Settings, from: &Path) -> Result<Exchange, OpenError> {
+    Exchange::prepare(from, &settings.mailbox_dir())
 }
 
-/// A mailbox's file.
-struct Opened {
-    connection: Connection,
-    found: recover::Found,
-    reading: Connection,
-}
-
-fn open_files(files: &schema::Files) -> Result<Opened, OpenError> {
-    let closed = schema::prepare(files)?;
-    let connection = schema::open(files, closed)?;
-    let sqlite = |error| OpenError::sqlite(&files.db, &error);
-    let found = recover::recover(&files.db, &connection).map_err(sqlite)?;
-    let reading = schema::open_to_read(&files.db).map_err(sqlite)?;
-    // Opens its log now: later there may be another one at the path.
-    schema::pragma(&reading, "schema_version").map_err(sqlite)?;
-    Ok(Opened {
-        connection,
-        found,
-        reading,
-    })
-}
-
-/// Even to read a mailbox takes some room: on a full disk, the reserve is given up for that.
-fn open_in_what_room_there_is(
-    files: &schema::Files,
-) -> Result<(Opened, Option<Reserve>), OpenError> {
-    let mut given_up = None;
-    if reserve::is_full(&files.db) && files.exist() {
-        given_up = Reserve::given_up(files.reserve());
-    }
-    let mut opened = open_files(files);
-    if let Err(OpenError::Io { .. } | OpenError::Full(_)) = opened
-        && given_up.is_none()
-        && files.exist()
-    {
-        // A quota may be full when the disk is not.
-        given_up = Reserve::given_up(files.reserve());
-        if given_up.is_some() {
-            opened = open_files(files);
-        }
-    }
-    let opened = opened?;
-    if given_up.is_some() {
-        let path = files.db.display();
-        tracing::error!(
-            "the mailbox {path} cannot be written: the disk is full; make room on the disk. Until then messages are \
-             refused, what is there is delivered, and the file is tried again each second"
-        );
-    }
-    Ok((opened, given_up))
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(name.to_owned()).spawn(run)
+/// Saves what can be read of a damaged mailbox into the folder `to`, where there is none.
+///
+/// # Errors
+/// If a server has the mailbox, there is nothing to read, a later version has written it, or `to` cannot be written.
+pub fn salvage(settings: &Settings, to: &Path) -> Result<Report, OpenError> {
+    sqlite::salvage(&settings.mailbox_dir(), to)
 }

@@ -13,10 +13,8 @@ use jam_core::store::{Completion, OnLoaded, Seq, StoreEvents, StoreGauges, Write
 use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
 
-use super::at_place::AtPlace;
 use super::kept::Kept;
 use super::pending::{Call, Pending};
-use super::schema::Files;
 
 /// Bytes of memory that may wait for a commit before appends are refused.
 pub const MAX_PENDING_BYTES: usize = 256 << 20;
@@ -62,8 +60,6 @@ pub(super) struct State<C> {
 
 #[derive(Debug)]
 pub(super) struct Shared<C> {
-    pub(super) files: Files,
-    pub(super) place: AtPlace,
     state: Mutex<State<C>>,
     work: Condvar,
     progress: Condvar,
@@ -82,12 +78,6 @@ pub(super) struct Shared<C> {
     pub(super) turns: AtomicU64,
     /// Who is told of what happens.
     pub(super) events: OnceLock<Events>,
-    /// Pages that the file may have; 0 for any number.
-    #[cfg(test)]
-    pub(super) max_pages: AtomicUsize,
-    /// `PRAGMA synchronous` of the connection at the last commit.
-    #[cfg(test)]
-    pub(super) synchronous: std::sync::atomic::AtomicI64,
 }
 
 /// Who is told of what happens.
@@ -113,10 +103,8 @@ impl std::fmt::Debug for Loads {
 }
 
 impl<C> Shared<C> {
-    pub(super) fn new(files: Files, kept: Kept) -> Self {
+    pub(super) fn new(kept: Kept) -> Self {
         Self {
-            place: AtPlace::of(files.clone()),
-            files,
             state: Mutex::new(State {
                 pending: Pending::default(),
                 committing: None,
@@ -140,10 +128,6 @@ impl<C> Shared<C> {
             ending: AtomicBool::new(false),
             turns: AtomicU64::new(0),
             events: OnceLock::new(),
-            #[cfg(test)]
-            max_pages: AtomicUsize::new(0),
-            #[cfg(test)]
-            synchronous: std::sync::atomic::AtomicI64::new(-1),
         }
     }
 

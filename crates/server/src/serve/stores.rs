@@ -14,7 +14,7 @@ use super::ServeError;
 use crate::admin::access::Access;
 use crate::clock::{self, Clock};
 use crate::directory::{self, AccountsDatabase};
-use crate::mailbox::{self, SqliteMailbox};
+use crate::mailbox;
 use crate::metrics::ServerMetrics;
 use crate::permissions;
 use crate::push::current::Current;
@@ -96,7 +96,7 @@ fn open_both(settings: &Settings, metrics: &Arc<ServerMetrics>) -> Result<Both, 
             let (mailbox, found) = open_mailbox(settings, metrics)?;
             Ok((directory, mailbox, found))
         }
-        Err(_) if mailbox::admin::room(&settings.mailbox_dir()).is_err() => {
+        Err(_) if mailbox::administration(settings).room().is_err() => {
             let (mailbox, found) = open_mailbox(settings, metrics)?;
             Ok((open_directory(settings, metrics)?, mailbox, found))
         }
@@ -104,18 +104,12 @@ fn open_both(settings: &Settings, metrics: &Arc<ServerMetrics>) -> Result<Both, 
     }
 }
 
-/// The one place that knows which store it is.
 fn open_mailbox(
     settings: &Settings,
     metrics: &Arc<ServerMetrics>,
 ) -> Result<(Mailbox, Recovered), ServeError> {
-    let path = settings.mailbox_dir();
-    // A slow disk may take its time: the log says what the start waits for.
-    tracing::info!(path = %path.display(), "opening the mailbox");
-    match SqliteMailbox::open_counted(&path, metrics.clone()) {
-        Ok((mailbox, found)) => Ok((mailbox, found)),
-        Err(error) => Err(ServeError::Mailbox(error.into())),
-    }
+    let opened = mailbox::open(settings, metrics.clone());
+    opened.map_err(|error| ServeError::Mailbox(error.into()))
 }
 
 /// Tells the router what is in the mailbox.

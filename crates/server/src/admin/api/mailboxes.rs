@@ -17,7 +17,6 @@ use super::extract::{Asked, At, Nothing, UserPath, user, wrong};
 use super::page::{Limit, Page};
 use super::{Api, Shared, unavailable};
 use crate::admin::problem::Problem;
-use crate::mailbox::admin;
 
 /// How long the answer to a purge waits for the disk.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -86,14 +85,13 @@ impl Api {
     }
 
     async fn with_ages(&self, views: Vec<(UserId, MailboxView)>) -> Result<Vec<Mailbox>, Problem> {
-        let oldest: Vec<Seq> = views.iter().filter_map(|(_, view)| view.oldest).collect();
-        let dir = self.of.settings.mailbox_dir();
+        let oldest = |(user, view): &(UserId, MailboxView)| Some((user.clone(), view.oldest?));
+        let oldest: Vec<(UserId, Seq)> = views.iter().filter_map(oldest).collect();
+        let mailbox = self.of.mailbox.clone();
         let received = if oldest.is_empty() {
             Vec::new()
         } else {
-            let read = self
-                .disk
-                .wait_for(move || admin::received_at(&dir, &oldest));
+            let read = self.disk.wait_for(move || mailbox.received_at(&oldest));
             read.await?.map_err(|error| unavailable(&error))?
         };
         let now = self.of.clock.now();

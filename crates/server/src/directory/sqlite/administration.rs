@@ -16,11 +16,12 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::changes::{cannot_write, is_constraint};
 use super::schema::LOCK_PATIENCE;
 use super::shared::NO_PANIC;
 use super::{
     Administration, AdministrationError, DirectoryError, Friend, NewToken, Outcome, Page,
-    PageRequest, User, changes, is_busy, lists, schema,
+    PageRequest, User, changes, lists, schema,
 };
 use crate::settings::DirectorySettings;
 
@@ -236,22 +237,5 @@ impl From<rusqlite::Error> for AdministrationError {
         } else {
             Self::Unavailable(error.into())
         }
-    }
-}
-
-pub(super) fn is_constraint(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
-}
-
-pub(super) fn cannot_write(error: &rusqlite::Error) -> AdministrationError {
-    let why = if is_busy(error) {
-        "another process is writing to the accounts database; try again".to_owned()
-    } else {
-        format!("the accounts database cannot be changed: {error}")
-    };
-    if is_constraint(error) {
-        AdministrationError::Refused(why)
-    } else {
-        AdministrationError::Unavailable(DirectoryError::new(why))
     }
 }

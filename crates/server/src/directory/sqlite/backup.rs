@@ -14,6 +14,7 @@ use rusqlite::backup::{Backup, StepResult};
 use super::files::Names;
 use super::schema::{self, LOCK_PATIENCE};
 use super::{DirectoryError, inspect, is_busy};
+use crate::folders;
 
 /// Between two tries of what a lock of another process is in the way of.
 const RETRY: Duration = Duration::from_millis(20);
@@ -27,10 +28,7 @@ pub fn backup(path: &Path, to: &Path) -> Result<(), DirectoryError> {
         DirectoryError::new(format!("cannot write {}: {why}", to.display()))
     };
     let from = schema::open_for_writing(path)?;
-    let parent = to
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = folders::of(to);
     // Mode 0600, and removed if this fails.
     let draft = tempfile::Builder::new()
         .prefix(".jam-directory-")
@@ -50,9 +48,7 @@ pub fn backup(path: &Path, to: &Path) -> Result<(), DirectoryError> {
     draft
         .persist_noclobber(to)
         .map_err(|error| cannot(&error.error))?;
-    fs::File::open(parent)
-        .and_then(|parent| parent.sync_all())
-        .map_err(|error| cannot(&error))
+    folders::sync(parent).map_err(|error| cannot(&error))
 }
 
 /// Looks at a file that is to be restored, all of it, without a trace. How many accounts it has.

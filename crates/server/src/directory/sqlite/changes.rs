@@ -8,9 +8,8 @@ use jam_core::ids::UserId;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::administration::{cannot_write, is_constraint};
 use super::rows::{self, row_id};
-use super::{AdministrationError, NewToken, random_token, schema, tokens};
+use super::{AdministrationError, DirectoryError, NewToken, is_busy, random_token, schema, tokens};
 
 /// Finds the row of a friendship, whatever type its ids have.
 const OF_PAIR: &str = "user_id IN (?1, ?2) AND friend_id IN (?3, ?4)";
@@ -226,4 +225,21 @@ fn flags(
     };
     let ids = params![user, user.to_string(), friend, friend.to_string()];
     connection.query_row(&sql, ids, read).optional()
+}
+
+pub(super) fn is_constraint(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+}
+
+pub(super) fn cannot_write(error: &rusqlite::Error) -> AdministrationError {
+    let why = if is_busy(error) {
+        "another process is writing to the accounts database; try again".to_owned()
+    } else {
+        format!("the accounts database cannot be changed: {error}")
+    };
+    if is_constraint(error) {
+        AdministrationError::Refused(why)
+    } else {
+        AdministrationError::Unavailable(DirectoryError::new(why))
+    }
 }

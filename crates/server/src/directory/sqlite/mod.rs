@@ -9,7 +9,7 @@
 //! - `direct`: a fact read by the thread that asks, where that takes no time.
 //! - `files`: which files the database consists of, and whether they are those that are open.
 //! - `wal_index`: whether another process has committed anything, for nothing.
-//! - `schema`: opening, creating and checking the file. `rows`: ids and values as they stand in it. `tokens`: API tokens.
+//! - `schema`: opening, creating and checking the file. `rows`: ids and facts as they stand in it; `values`: of any type. `tokens`: API tokens.
 //! - [`administration`]: what the commands and the admin API do; `lists` and `changes` have its statements. `backup`: a copy.
 //!
 //! Invariants: serving writes to the file only to hash tokens in one of our own, at the start, and to clear a notification token that is dead
@@ -35,6 +35,7 @@ mod shared;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tokens;
+mod values;
 mod wal_index;
 
 use std::path::Path;

@@ -2,10 +2,7 @@
 //!
 //! SQLite stores any type in any column and converts when it compares; nothing here relies on that.
 
-use std::borrow::Cow;
-
-use jam_core::directory::{Account, Fact, Friendship, Life, Mark, NotificationToken};
-use ring::digest;
+use jam_core::directory::{Account, Fact, Friendship, Life, NotificationToken};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 use secrecy::{ExposeSecret, SecretString};
@@ -14,6 +11,7 @@ use super::PushAddress;
 use super::cache::Key;
 use super::schema::has_notification_tokens;
 use super::tokens;
+use super::values::{mark, token};
 
 /// The canonical decimal form of an `i64`, which is the only form of an id in a jam database.
 ///
@@ -247,28 +245,6 @@ pub(super) fn clear_notification_token(
          WHERE user_id = ?1 AND CAST(user_notification_token AS TEXT) = ?2";
     let changed = connection.execute(sql, params![id, token.expose_secret()])?;
     Ok(changed > 0)
-}
-
-/// What is remembered of a value that is not to be kept: the beginning of the SHA-256 of its parts. The first says what it is,
-/// so that equal values of different kinds or users have different marks.
-pub(super) fn mark(parts: &[&[u8]]) -> Mark {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
-    let digest = context.finish();
-    let (begin, _) = digest.as_ref().split_at(Mark::LEN);
-    Mark::new(begin.try_into().expect("it was split there"))
-}
-
-/// NULL, the empty text and what nobody can send are no token.
-pub(super) fn token(value: ValueRef<'_>) -> Option<Cow<'_, [u8]>> {
-    match value {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) if !bytes.is_empty() => Some(bytes.into()),
-        ValueRef::Integer(number) => Some(number.to_string().into_bytes().into()),
-        _ => None,
-    }
 }
 
 /// Whether a flag is off: 0, or the text `false`. NULL is not 0 (section 6 asks for `= 0`), and what

@@ -4,19 +4,23 @@
 //! checkpoints stay as they are.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{DirectoryError, tokens};
+use super::DirectoryError;
+use crate::{file_uri, folders};
 
 /// How long another process may lock the file before what waits for it fails.
 pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// "JAM1": stands in the header of the files this server creates.
 const APPLICATION_ID: i32 = 0x4A41_4D31;
+
+/// `user_version` of a file of ours whose tokens have been hashed and stand in none of its pages any more.
+pub(super) const HASHED: i64 = 1;
 
 /// PROTOCOL.md, section 6. The defaults let writers leave the two flags out.
 const TABLES: &str = "
@@ -135,22 +139,12 @@ pub(super) fn open_for_inspection(path: &Path) -> Result<Connection, DirectoryEr
     // writes. Somebody does if there is a `-wal`; then there is nothing left to create.
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
-    let immutable = if Path::new(&wal).exists() {
-        ""
+    let options = if Path::new(&wal).exists() {
+        "mode=ro"
     } else {
-        "&immutable=1"
+        "mode=ro&immutable=1"
     };
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                uri.push(char::from(*byte));
-            }
-            _ => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    uri.push_str("?mode=ro");
-    uri.push_str(immutable);
+    let uri = file_uri::with_options(path, options);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     Connection::open_with_flags(uri, flags).map_err(|error| describe(path, &error))
 }
@@ -205,14 +199,10 @@ pub(super) fn create_if_missing(path: &Path) -> Result<(), DirectoryError> {
             path.display()
         ))
     };
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.map_or_else(|| PathBuf::from("."), Path::to_owned);
     // A private name that is removed whatever happens. Tokens will stand in it: mode 0600.
     let draft = tempfile::Builder::new()
         .prefix(".jam-directory-")
-        .tempfile_in(&parent)
+        .tempfile_in(folders::of(path))
         .map_err(|error| cannot(&error))?
         .into_temp_path();
     fill(&draft).map_err(|error| cannot(&error))?;
@@ -227,7 +217,7 @@ pub(super) fn create_if_missing(path: &Path) -> Result<(), DirectoryError> {
 fn fill(draft: &Path) -> rusqlite::Result<()> {
     let connection = Connection::open(draft)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-    connection.pragma_update(None, "user_version", tokens::HASHED)?;
+    connection.pragma_update(None, "user_version", HASHED)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     connection.execute_batch(TABLES)?;
     connection.close().map_err(|(_, error)| error)

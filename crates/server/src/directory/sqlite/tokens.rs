@@ -16,16 +16,14 @@ use jam_core::directory::{Mark, SHA_256_LEN, Token, sha_256};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::{DirectoryError, NewToken, rows, schema};
+use super::schema::HASHED;
+use super::{DirectoryError, NewToken, schema, values};
 
 /// What a hashed token begins with. 0xFF is in no UTF-8.
 const FORM: [u8; 2] = [0xFF, 1];
 
 /// Bytes of a hashed token: the form, the mark, the hash.
 const HASHED_LEN: usize = FORM.len() + Mark::LEN + SHA_256_LEN;
-
-/// `user_version` of a file of ours whose tokens have been hashed and stand in none of its pages any more.
-pub(super) const HASHED: i64 = 1;
 
 /// Tokens that are hashed with one look.
 const AT_ONCE: u32 = 1000;
@@ -44,7 +42,7 @@ pub(super) fn read(id: i64, value: ValueRef<'_>) -> Option<Token> {
         let (mark, hash) = rest.split_first_chunk()?;
         return Some(Token::hashed(hash.try_into().ok()?, Mark::new(*mark)));
     }
-    rows::token(value).map(|token| Token::plain(&token, mark(id, &token)))
+    values::token(value).map(|token| Token::plain(&token, mark(id, &token)))
 }
 
 /// What is to stand in the file for a new token.
@@ -95,7 +93,7 @@ fn hash_in_one(connection: &mut Connection) -> rusqlite::Result<u64> {
         let sql = "UPDATE accounts SET user_api_token = ?2 WHERE user_id = ?1";
         let mut update = tx.prepare_cached(sql)?;
         for (id, token) in accounts {
-            if let Some(token) = rows::token(ValueRef::from(&token)) {
+            if let Some(token) = values::token(ValueRef::from(&token)) {
                 count += 1;
                 update.execute(params![id, hashed(id, &token)])?;
             }
@@ -133,7 +131,7 @@ fn hashed(id: i64, token: &[u8]) -> Vec<u8> {
 }
 
 fn mark(id: i64, token: &[u8]) -> Mark {
-    rows::mark(&[b"token", &id.to_be_bytes(), token])
+    values::mark(&[b"token", &id.to_be_bytes(), token])
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {

@@ -10,11 +10,11 @@ use jam_core::payload::check_sender;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Error, Row, params_from_iter};
 
-use super::error::OpenError;
 use super::meta;
 use super::records as rec;
 use super::recover;
 use super::schema::{self, Files};
+use crate::mailbox::OpenError;
 
 /// What has been saved, and what not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,17 +46,18 @@ const MESSAGE: &str = "id, user, sender, flags, waits_for, acknowledged, receive
 
 const THERE: &str = "SELECT 1 FROM message WHERE id = ?1";
 
-/// Saves what can be read of the mailbox in `dir` as the new file `to`.
+/// Saves what can be read of the mailbox in `dir` into the directory `to`.
 ///
 /// # Errors
-/// If a server has the mailbox, there is nothing to read, a later version has written it, or `to` exists or
-/// cannot be written.
+/// If a server has the mailbox, there is nothing to read, a later version has written it, there is one in `to`, or
+/// it cannot be written.
 pub fn salvage(dir: &Path, to: &Path) -> Result<Report, OpenError> {
     let files = Files::of(dir);
     if !files.exist() {
         return Err(OpenError::Missing(files.db));
     }
     let _lock = files.lock()?;
+    let to = &Files::of(to).db;
     if to.exists() {
         return Err(OpenError::io(to, "there is a file already"));
     }

@@ -13,7 +13,7 @@ use super::setting::{
     Found, Setting, append, append_by, append_of, id, message_under, record, retain_of,
     subscription, user, will,
 };
-use crate::mailbox::salvage::salvage;
+use crate::mailbox::sqlite::salvage;
 
 #[test]
 fn messages_come_back_with_what_is_known_of_them() {
@@ -85,12 +85,15 @@ fn which_account_wrote_a_message_comes_back_and_is_salvaged() {
     );
     setting.close();
     let saved = tempfile::tempdir().unwrap();
-    let to = saved.path().join("mailbox.db");
-    assert_eq!(salvage(setting.path(), &to).unwrap().messages, 7);
+    assert_eq!(salvage(setting.path(), saved.path()).unwrap().messages, 7);
     for is_salvaged in [false, true] {
         if is_salvaged {
             setting.close();
-            fs::copy(&to, setting.path().join("mailbox.db")).unwrap();
+            fs::copy(
+                saved.path().join("mailbox.db"),
+                setting.path().join("mailbox.db"),
+            )
+            .unwrap();
         }
         setting.reopen();
         let loaded = setting.load(&[1, 2, 3, 4, 5, 6, 7]);

@@ -15,7 +15,7 @@ use super::setting::{
     Hooks, Mailbox, PATIENCE, Rejected, Setting, Told, append_of, id, open, record, retain_of,
     user, wait_until,
 };
-use crate::mailbox::{OpenError, PROBE_INTERVAL, RESERVE_BYTES};
+use crate::mailbox::sqlite::{OpenError, PROBE_INTERVAL, RESERVE_BYTES};
 
 const LARGE: usize = 100_000;
 
@@ -27,7 +27,7 @@ fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room()
     assert_eq!((setting.answer().0, setting.answer().0), (1, 2));
     setting
         .mailbox()
-        .shared
+        .place
         .max_pages
         .store(1, Ordering::Relaxed);
     setting.ask(
@@ -52,7 +52,7 @@ fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room()
     assert!(!reserve.exists());
     setting
         .mailbox()
-        .shared
+        .place
         .max_pages
         .store(0, Ordering::Relaxed);
     setting.ask(4, [Write::Received(user("7"), 2, id(6)), Write::Remove(1)]);
@@ -72,8 +72,8 @@ fn a_full_disk_refuses_messages_keeps_the_rest_and_is_noticed_when_it_has_room()
 #[test]
 fn each_commit_waits_for_the_disk() {
     let setting = Setting::new();
-    let shared = &setting.mailbox().shared;
-    let synchronous = || shared.synchronous.swap(-1, Ordering::Relaxed);
+    let place = &setting.mailbox().place;
+    let synchronous = || place.synchronous.swap(-1, Ordering::Relaxed);
     setting.ask(1, [append_of(1, "1", "small")]);
     assert_eq!(setting.answer(), (1, Ok(())));
     assert_eq!(synchronous(), 2);
@@ -153,8 +153,8 @@ fn what_came_while_a_commit_failed_is_refused_with_it() {
 #[test]
 fn what_comes_too_late_finds_no_place_in_the_reserve() {
     let setting = Setting::new();
-    let shared = &setting.mailbox().shared;
-    shared.max_pages.store(1, Ordering::Relaxed);
+    let place = &setting.mailbox().place;
+    place.max_pages.store(1, Ordering::Relaxed);
     setting.ask(1, [append_of(1, "1", vec![0; LARGE])]);
     assert_eq!(setting.answer(), (1, Err(Rejected)));
     assert!(setting.mailbox().is_writable() && !setting.mailbox().accepts());
@@ -385,7 +385,10 @@ fn in_a_small_file_system(name: &str) {
         .args(flags)
         .args(["bash", "-c", own])
         .arg(&test)
-        .args(["--exact", &format!("mailbox::tests::trouble::{name}")])
+        .args([
+            "--exact",
+            &format!("mailbox::sqlite::tests::trouble::{name}"),
+        ])
         .env(SMALL, dir.path())
         .status()
         .unwrap();
@@ -448,7 +451,7 @@ fn an_input_output_error_is_survived() {
         .arg(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "mailbox::tests::trouble::writes_until_files_may_not_grow",
+            "mailbox::sqlite::tests::trouble::writes_until_files_may_not_grow",
         ])
         .env(DIR, dir.path())
         .status()

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use jam_core::store::Write;
 use rusqlite::Connection;
 
-use super::setting::{self, Mailbox, Setting, append_of, record};
-use crate::mailbox::{OpenError, admin, salvage::salvage};
+use super::setting::{self, Mailbox, Setting, admin, append_of, record};
+use crate::mailbox::MailboxAdministration as _;
+use crate::mailbox::sqlite::{OpenError, salvage};
 
 const MESSAGES: u64 = 400;
 
@@ -113,8 +114,7 @@ fn a_later_version_is_not_salvaged_by_halves() {
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
     let saved = tempfile::tempdir().unwrap();
-    let to = saved.path().join("mailbox.db");
-    let error = salvage(setting.path(), &to).unwrap_err();
+    let error = salvage(setting.path(), saved.path()).unwrap_err();
     assert!(matches!(error, OpenError::Newer { found: 99, .. }));
     assert_eq!(fs::read_dir(saved.path()).unwrap().count(), 0);
 }
@@ -148,7 +148,7 @@ fn what_is_on_a_page_that_was_overwritten_is_not_taken_for_a_message() {
         }
         fs::write(db(setting.path()), &bytes).unwrap();
         let saved = tempfile::tempdir().unwrap();
-        let report = salvage(setting.path(), &saved.path().join("mailbox.db")).unwrap();
+        let report = salvage(setting.path(), saved.path()).unwrap();
         assert_eq!(
             (report.wrong, report.messages),
             (MESSAGES / 20, MESSAGES - MESSAGES / 20)
@@ -175,9 +175,9 @@ fn what_can_be_read_is_saved() {
     bytes.truncate((pages - 5) * page);
     fs::write(db(setting.path()), &bytes).unwrap();
     assert!(setting::open(setting.path()).is_err());
-    assert!(admin::check(setting.path()).is_err());
+    assert!(admin(setting.path()).check().is_err());
     let saved = tempfile::tempdir().unwrap();
-    let report = salvage(setting.path(), &db(saved.path())).unwrap();
+    let report = salvage(setting.path(), saved.path()).unwrap();
     assert!(report.messages > MESSAGES * 3 / 4, "{report:?}");
     assert!(
         !report.unread.is_empty() && report.sessions == 1,
@@ -188,7 +188,7 @@ fn what_can_be_read_is_saved() {
         "the original is as it was"
     );
     assert_eq!(fs::read_dir(saved.path()).unwrap().count(), 1);
-    admin::check(saved.path()).unwrap();
+    admin(saved.path()).check().unwrap();
     let (_mailbox, recovered) = setting::open(saved.path()).unwrap();
     assert_eq!(recovered.entries.len() as u64, report.messages);
     assert!(recovered.last_seq > MESSAGES);
@@ -198,7 +198,7 @@ fn what_can_be_read_is_saved() {
 fn all_is_saved_of_a_file_that_is_whole() {
     let (setting, _) = filled();
     let saved = tempfile::tempdir().unwrap();
-    let report = salvage(setting.path(), &db(saved.path())).unwrap();
+    let report = salvage(setting.path(), saved.path()).unwrap();
     assert_eq!((report.messages, report.sessions), (MESSAGES, 1));
     assert!(report.unread.is_empty() && report.cut.is_empty() && report.wrong == 0);
 }

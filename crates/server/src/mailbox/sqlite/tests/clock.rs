@@ -8,7 +8,7 @@ use jam_core::timekeeping::ClockRecord;
 use rusqlite::Connection;
 
 use super::setting::{Setting, append};
-use crate::mailbox::schema;
+use crate::mailbox::sqlite::schema;
 
 fn clock(time: u64) -> ClockRecord {
     ClockRecord {
@@ -69,7 +69,7 @@ fn an_idle_writer_writes_news_and_no_more() {
     let setting = Setting::new();
     let written = || {
         let file = schema::open_to_read(&setting.path().join("mailbox.db")).unwrap();
-        crate::mailbox::clock::read(&file).unwrap()
+        crate::mailbox::sqlite::clock::read(&file).unwrap()
     };
     let wait_for = |record: ClockRecord| {
         let began = std::time::Instant::now();
@@ -109,12 +109,12 @@ fn a_file_of_before_was_left_at_the_latest_time_in_it() {
         (format!("{message}{push}{session}"), Some(30_000)),
     ] {
         let mut file = Connection::open_in_memory().unwrap();
-        for step in &schema::MIGRATIONS[..3] {
+        for step in &schema::migrations::MIGRATIONS[..3] {
             file.execute_batch(step).unwrap();
         }
         file.execute_batch(&rows).unwrap();
         schema::migrate(&mut file, 3).unwrap();
-        let found = crate::mailbox::clock::read(&file).unwrap();
+        let found = crate::mailbox::sqlite::clock::read(&file).unwrap();
         let expected = expected.map(|time| ClockRecord {
             time: Time::from_millis(time),
             offset_millis: 0,

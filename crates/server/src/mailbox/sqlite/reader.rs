@@ -11,10 +11,11 @@ use jam_core::message::Message;
 use jam_core::store::{Completion, Seq};
 use rusqlite::{Connection, Error, OptionalExtension};
 
+use super::at_place::AtPlace;
 use super::error::is_damage;
 use super::records as rec;
 use super::schema;
-use super::shared::{Found, Load, Shared};
+use crate::mailbox::shared::{Found, Load, Shared};
 
 /// How often an unreadable message is tried: about a minute.
 pub const READ_TRIES: u32 = 60;
@@ -29,15 +30,17 @@ const MAX_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Reader<C> {
     shared: Arc<Shared<C>>,
+    place: Arc<AtPlace>,
     connection: Connection,
     /// Whether the connection is to be replaced before the next try.
     suspect: bool,
 }
 
 impl<C: Completion> Reader<C> {
-    pub(super) fn new(shared: Arc<Shared<C>>, connection: Connection) -> Self {
+    pub(super) fn new(shared: Arc<Shared<C>>, place: Arc<AtPlace>, connection: Connection) -> Self {
         Self {
             shared,
+            place,
             connection,
             suspect: false,
         }
@@ -88,10 +91,10 @@ impl<C: Completion> Reader<C> {
             .iter()
             .any(|(_, found)| matches!(found, Found::InFile))
             && self.suspect
-            && self.shared.place.are_ours()
+            && self.place.are_ours()
         {
             self.suspect = false;
-            self.connection = schema::open_to_read(&self.shared.files.db)?;
+            self.connection = schema::open_to_read(&self.place.files.db)?;
         }
         let transaction = self.connection.unchecked_transaction()?;
         for (seq, found) in found {

@@ -18,13 +18,13 @@ use jam_core::timekeeping::ClockRecord;
 use rusqlite::{Connection, Error, ErrorCode};
 
 use super::apply::{Applier, Purge};
-use super::at_place::is_moved;
+use super::at_place::{AtPlace, is_moved};
 use super::clock;
 use super::purging::EVERYTHING;
 use super::records;
 use super::reserve::{LEAST_BYTES, Reserve};
 use super::schema;
-use super::shared::{Batch, Shared, Waited};
+use crate::mailbox::shared::{Batch, Shared, Waited};
 use crate::metrics::{ServerMetrics, StoreFailure};
 
 /// How often a file that could not be written is tried again.
@@ -46,6 +46,7 @@ const BUSY_TRIES: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Writer<C> {
     shared: Arc<Shared<C>>,
+    place: Arc<AtPlace>,
     connection: Connection,
     applier: Applier,
     /// `PRAGMA data_version` when it was last looked at.
@@ -67,6 +68,7 @@ pub(super) struct Writer<C> {
 impl<C: Completion> Writer<C> {
     pub(super) fn new(
         shared: Arc<Shared<C>>,
+        place: Arc<AtPlace>,
         connection: Connection,
         applier: Applier,
         reserve: Reserve,
@@ -75,6 +77,7 @@ impl<C: Completion> Writer<C> {
     ) -> Self {
         Self {
             shared,
+            place,
             connection,
             applier,
             seen: -1,
@@ -133,7 +136,7 @@ impl<C: Completion> Writer<C> {
 
     /// Whether all files are where they were.
     fn look_at_place(&mut self) -> bool {
-        let misplaced = self.shared.place.look(&self.connection);
+        let misplaced = self.place.look(&self.connection);
         if let Some(misplaced) = &misplaced {
             self.fail(&misplaced.error());
         }
@@ -247,11 +250,11 @@ impl<C: Completion> Writer<C> {
     fn commit(&mut self, batch: &Batch<C>) -> Result<(), Error> {
         // Something has to be written to find out whether it can be.
         let probe = self.is_failing();
-        if let Some(misplaced) = self.shared.place.look(&self.connection) {
+        if let Some(misplaced) = self.place.look(&self.connection) {
             return Err(misplaced.error());
         }
         if self.suspect {
-            self.connection = schema::open_to_write(&self.shared.files.db)?;
+            self.connection = schema::open_to_write(&self.place.files.db)?;
             self.suspect = false;
             self.seen = -1;
             self.limit_log();
@@ -300,7 +303,7 @@ impl<C: Completion> Writer<C> {
         if !is_news {
             return;
         }
-        let path = self.shared.files.db.display();
+        let path = self.place.files.db.display();
         let advice = match code {
             _ if is_moved(error) => "",
             Some(ErrorCode::DiskFull) => "; make room on the disk",
@@ -388,10 +391,8 @@ impl<C: Completion> Writer<C> {
     #[cfg(test)]
     fn limit_pages(&self) -> Result<(), Error> {
         let synchronous = schema::pragma(&self.connection, "synchronous")?;
-        self.shared
-            .synchronous
-            .store(synchronous, Ordering::Relaxed);
-        let pages = self.shared.max_pages.load(Ordering::Relaxed);
+        self.place.synchronous.store(synchronous, Ordering::Relaxed);
+        let pages = self.place.max_pages.load(Ordering::Relaxed);
         let pages = if pages == 0 { 4_294_967_294 } else { pages };
         self.connection
             .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))

@@ -23,7 +23,7 @@ use jam_wire::packet::{Publish, QoS};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::mailbox::{OpenError, SqliteMailbox, schema};
+use crate::mailbox::sqlite::{OpenError, SqliteMailbox, SqliteMailboxAdministration, schema};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -97,6 +97,10 @@ impl Deref for Found {
     fn deref(&self) -> &Recovered {
         &self.rest
     }
+}
+
+pub(super) fn admin(dir: &Path) -> SqliteMailboxAdministration {
+    SqliteMailboxAdministration::of(dir.to_owned())
 }
 
 pub(super) fn open(dir: &Path) -> Result<(Arc<Mailbox>, Found), OpenError> {
@@ -203,7 +207,7 @@ impl Setting {
         setting.sql(&format!(
             "PRAGMA application_id = {id}; PRAGMA user_version = {version}"
         ));
-        schema::MIGRATIONS[..version]
+        schema::migrations::MIGRATIONS[..version]
             .iter()
             .for_each(|step| setting.sql(step));
         setting

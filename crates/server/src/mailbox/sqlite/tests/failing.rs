@@ -12,9 +12,12 @@ use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
 use rusqlite::Connection;
 
-use super::setting::{Hooks, PATIENCE, Setting, Told, append, append_of, record, user, wait_until};
-use crate::mailbox::admin::{self, Purged};
-use crate::mailbox::{PROBE_INTERVAL, PURGE_INTERVAL};
+use super::setting::{
+    Hooks, PATIENCE, Setting, Told, admin, append, append_of, record, user, wait_until,
+};
+use crate::mailbox::PurgeScope::Inbox;
+use crate::mailbox::sqlite::{PROBE_INTERVAL, PURGE_INTERVAL};
+use crate::mailbox::{MailboxAdministration as _, Purged};
 
 /// While this is there, no commit gets on.
 struct Held(Connection);
@@ -165,10 +168,14 @@ fn a_purge_waits_for_somebody_to_do_it() {
     let setting = Setting::new();
     setting.write([append(1)]);
     setting.flush();
-    let asking = admin::purge(setting.path(), &user("1"), None);
+    let asking = admin(setting.path()).purge(&user("1"), Inbox);
     assert_eq!(asking.unwrap(), Purged::Asked);
     thread::sleep(PURGE_INTERVAL * 2);
-    let is_due = || admin::is_purge_due(setting.path(), &user("1"), None).unwrap();
+    let is_due = || {
+        admin(setting.path())
+            .is_purge_due(&user("1"), Inbox)
+            .unwrap()
+    };
     assert!(is_due());
     let (to, asked) = sync_channel(9);
     setting.mailbox().attach(Box::new(Hooks {

@@ -7,7 +7,7 @@ use std::thread;
 use jam_core::store::MailboxStore;
 
 use super::setting::{Rejected, Setting, append, open, wait_until};
-use crate::mailbox::{OpenError, PURGE_INTERVAL};
+use crate::mailbox::sqlite::{OpenError, PURGE_INTERVAL};
 
 const DB: &str = "mailbox.db";
 

@@ -11,11 +11,11 @@ use rusqlite::Connection;
 
 use super::model::{Model, Numbers, write};
 use super::setting::{Outcome, Setting, Told};
-use crate::mailbox::apply::{Applier, Purge};
-use crate::mailbox::records;
-use crate::mailbox::schema::Files;
 use crate::mailbox::shared::{Found, Shared};
-use crate::mailbox::{Opened, open_files};
+use crate::mailbox::sqlite::apply::{Applier, Purge};
+use crate::mailbox::sqlite::records;
+use crate::mailbox::sqlite::schema::Files;
+use crate::mailbox::sqlite::{Opened, open_files};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Commit {
@@ -61,7 +61,7 @@ impl Stepped {
             .unwrap();
         let (to, answers) = sync_channel(1 << 10);
         Self {
-            shared: Shared::new(files, found.kept),
+            shared: Shared::new(found.kept),
             connection,
             applier: Applier::new(found.reserved, found.position),
             numbers: Numbers::default(),

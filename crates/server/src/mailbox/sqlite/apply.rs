@@ -13,8 +13,8 @@ use rusqlite::{CachedStatement, Connection, Error, Row, TransactionBehavior, par
 
 use super::clock;
 use super::meta;
-use super::pending::{Op, Pending};
 use super::records as rec;
+use crate::mailbox::pending::{Op, Pending};
 
 /// Numbers that are reserved at once, so that not every batch has to say which was the highest.
 pub(super) const BLOCK: u64 = 1 << 20;

@@ -12,12 +12,12 @@ use jam_core::time::Time;
 use rusqlite::Connection;
 
 use super::setting::{
-    Hooks, PATIENCE, Setting, append, append_of, id, open, record, retain_of, subscription, user,
-    wait_until, will,
+    Hooks, PATIENCE, Setting, admin, append, append_of, id, open, record, retain_of, subscription,
+    user, wait_until, will,
 };
-use crate::mailbox::admin::{self, Purged};
-use crate::mailbox::salvage::salvage;
-use crate::mailbox::{OpenError, PROBE_INTERVAL, schema};
+use crate::mailbox::PurgeScope::{Everything, Inbox, InboxFrom};
+use crate::mailbox::sqlite::{OpenError, PROBE_INTERVAL, backup, salvage, schema};
+use crate::mailbox::{MailboxAdministration as _, Purged};
 
 #[test]
 fn an_overview_counts_and_shows_nothing() {
@@ -33,7 +33,7 @@ fn an_overview_counts_and_shows_nothing() {
         Write::InFlight(4, id(1), OutboundState::AwaitsPubAck(1)),
     ]);
     setting.flush();
-    let overview = admin::show(setting.path(), &user("1")).unwrap();
+    let overview = admin(setting.path()).show(&user("1")).unwrap();
     assert_eq!(
         (overview.messages, overview.bytes, overview.retained),
         (2, 5 + 2 * "/1/inbox".len() as u64, 0)
@@ -45,9 +45,13 @@ fn an_overview_counts_and_shows_nothing() {
         (1, 0, 1)
     );
     assert_eq!(session.client, "1:phone");
-    let nobody = admin::show(setting.path(), &user("3")).unwrap();
+    let nobody = admin(setting.path()).show(&user("3")).unwrap();
     assert_eq!((nobody.messages, nobody.oldest), (0, None));
-    assert!(admin::show(&setting.path().join("elsewhere"), &user("1")).is_err());
+    assert!(
+        admin(&setting.path().join("elsewhere"))
+            .show(&user("1"))
+            .is_err()
+    );
 }
 
 #[test]
@@ -62,7 +66,7 @@ fn a_server_is_asked_to_purge() {
     setting.write([append(1), append_of(2, "2", "x"), append(3)]);
     setting.flush();
     assert_eq!(
-        admin::purge(setting.path(), &user("1"), None).unwrap(),
+        admin(setting.path()).purge(&user("1"), Inbox).unwrap(),
         Purged::Asked
     );
     assert_eq!(asked.recv_timeout(PATIENCE).unwrap(), (user("1"), 3, None));
@@ -70,7 +74,7 @@ fn a_server_is_asked_to_purge() {
     assert_eq!(setting.reopen().entries.len(), 3);
     setting.close();
     assert_eq!(
-        admin::purge(setting.path(), &user("1"), None).unwrap(),
+        admin(setting.path()).purge(&user("1"), Inbox).unwrap(),
         Purged::Removed(2)
     );
     let left: Vec<_> = setting
@@ -82,7 +86,7 @@ fn a_server_is_asked_to_purge() {
     assert_eq!(left, [2]);
     // Nobody listens: it is done at the next start.
     assert_eq!(
-        admin::purge(setting.path(), &user("2"), None).unwrap(),
+        admin(setting.path()).purge(&user("2"), Inbox).unwrap(),
         Purged::Asked
     );
     assert!(setting.reopen().entries.is_empty());
@@ -94,20 +98,34 @@ fn one_sender_s_messages_are_purged() {
     setting.write([append(1), append(2), append_of(3, "2", "x")]);
     setting.flush();
     let (receiver, sender, other) = (user("1"), user("7"), user("8"));
-    let count = |from| admin::count(setting.path(), &receiver, from).unwrap();
+    let count = |scope| admin(setting.path()).count(&receiver, scope).unwrap();
     assert_eq!(
-        (count(None), count(Some(&sender)), count(Some(&other))),
+        (
+            count(Inbox),
+            count(InboxFrom(&sender)),
+            count(InboxFrom(&other))
+        ),
         (2, 2, 0)
     );
     // Nobody listens: it is done at the next start.
     for from in [&other, &sender] {
-        let asked = admin::purge(setting.path(), &receiver, Some(from)).unwrap();
+        let asked = admin(setting.path())
+            .purge(&receiver, InboxFrom(from))
+            .unwrap();
         assert_eq!(asked, Purged::Asked);
-        assert!(admin::is_purge_due(setting.path(), &receiver, Some(from)).unwrap());
+        assert!(
+            admin(setting.path())
+                .is_purge_due(&receiver, InboxFrom(from))
+                .unwrap()
+        );
     }
     assert_eq!(setting.reopen().entries.len(), 1);
     setting.close();
-    let stopped = |from| admin::purge(setting.path(), &user("2"), Some(from)).unwrap();
+    let stopped = |from| {
+        admin(setting.path())
+            .purge(&user("2"), InboxFrom(from))
+            .unwrap()
+    };
     assert_eq!(stopped(&other), Purged::Removed(0));
     assert_eq!(stopped(&sender), Purged::Removed(1));
 }
@@ -151,7 +169,7 @@ fn everything_of_a_user_goes_up_to_the_request_and_nothing_later() {
     setting.write(session(6));
     setting.flush();
     // Nobody listens: it is done at the next start.
-    let asked = admin::purge_everything(setting.path(), &user("1")).unwrap();
+    let asked = admin(setting.path()).purge(&user("1"), Everything).unwrap();
     assert_eq!(asked, Purged::Asked);
     setting.sql("CREATE TABLE purge_of_before AS SELECT * FROM purge");
     setting.write([append(7), retain_of(8, "/1/a", "b"), due(9)]);
@@ -168,7 +186,7 @@ fn everything_of_a_user_goes_up_to_the_request_and_nothing_later() {
     }
     setting.close();
     assert_eq!(
-        admin::purge_everything(setting.path(), &user("1")).unwrap(),
+        admin(setting.path()).purge(&user("1"), Everything).unwrap(),
         Purged::Removed(2)
     );
     let found = setting.reopen();
@@ -197,17 +215,17 @@ fn a_purge_is_kept_together_with_its_being_done() {
         setting.mailbox().attach(Box::new(hooks));
         let ask = || {
             let asked = if everything {
-                admin::purge_everything(&path, &user("1"))
+                admin(&path).purge(&user("1"), Everything)
             } else {
-                admin::purge(&path, &user("1"), None)
+                admin(&path).purge(&user("1"), Inbox)
             };
             assert_eq!(asked.unwrap(), Purged::Asked);
         };
         let is_due = || {
             if everything {
-                admin::is_everything_due(&path, &user("1")).unwrap()
+                admin(&path).is_purge_due(&user("1"), Everything).unwrap()
             } else {
-                admin::is_purge_due(&path, &user("1"), None).unwrap()
+                admin(&path).is_purge_due(&user("1"), Inbox).unwrap()
             }
         };
         setting.write([append(1), append(2)]);
@@ -252,11 +270,15 @@ fn a_newer_request_is_not_forgotten_with_the_older() {
     }));
     setting.write([append(1), append(2)]);
     setting.flush();
-    let asking = admin::purge(setting.path(), &user("1"), None);
+    let asking = admin(setting.path()).purge(&user("1"), Inbox);
     assert_eq!(asking.unwrap(), Purged::Asked);
     assert_eq!(asked.recv_timeout(PATIENCE), Ok(2));
     assert_eq!(asked.recv_timeout(PATIENCE), Ok(3));
-    wait_until(|| !admin::is_purge_due(setting.path(), &user("1"), None).unwrap());
+    wait_until(|| {
+        !admin(setting.path())
+            .is_purge_due(&user("1"), Inbox)
+            .unwrap()
+    });
     assert!(asked.try_recv().is_err());
 }
 
@@ -266,18 +288,17 @@ fn a_backup_is_a_mailbox() {
     setting.write((1..=100).map(append));
     setting.flush();
     let dir = tempfile::tempdir().unwrap();
-    let to = dir.path().join("mailbox.db");
-    admin::backup(setting.path(), &to).unwrap();
+    backup(setting.path(), dir.path()).unwrap();
     setting.write([append(101)]);
     setting.flush();
     assert!(
-        admin::backup(setting.path(), &to).is_err(),
+        backup(setting.path(), dir.path()).is_err(),
         "nothing is overwritten"
     );
-    admin::check(dir.path()).unwrap();
+    admin(dir.path()).check().unwrap();
     let (_mailbox, recovered) = open(dir.path()).unwrap();
     assert_eq!(recovered.entries.len(), 100);
-    let connection = Connection::open(&to).unwrap();
+    let connection = Connection::open(dir.path().join("mailbox.db")).unwrap();
     let mode: String = connection
         .pragma_query_value(None, "journal_mode", |row| row.get(0))
         .unwrap();
@@ -301,7 +322,7 @@ fn a_check_leaves_no_trace() {
     let missing = tempfile::tempdir().unwrap();
     let check = |dir: &Path| {
         let before = traces(dir);
-        let outcome = admin::check(dir);
+        let outcome = admin(dir).check();
         assert!(traces(dir) == before);
         outcome
     };
@@ -310,7 +331,7 @@ fn a_check_leaves_no_trace() {
     let mut setting = Setting::new();
     setting.write((1..=100).map(append));
     setting.flush();
-    let condition = admin::check(setting.path()).unwrap();
+    let condition = admin(setting.path()).check().unwrap();
     assert_eq!((condition.messages, condition.served), (100, true));
 
     // As after a crash: the messages are in the log only.
@@ -520,9 +541,9 @@ fn retained_messages_of_an_earlier_version_get_numbers() {
     assert!(payloads.eq(["a", "b", "c"]));
     setting.close();
     let saved = tempfile::tempdir().unwrap();
-    let report = salvage(setting.path(), &saved.path().join("mailbox.db")).unwrap();
+    let report = salvage(setting.path(), saved.path()).unwrap();
     assert_eq!((report.retained, report.messages, report.wrong), (3, 0, 0));
-    assert_eq!(admin::check(saved.path()).unwrap().messages, 0);
+    assert_eq!(admin(saved.path()).check().unwrap().messages, 0);
 }
 
 #[test]
@@ -530,13 +551,13 @@ fn a_purge_leaves_what_is_retained() {
     let mut setting = Setting::new();
     setting.write([append(1), retain_of(2, "/1/a", "a")]);
     setting.flush();
-    let overview = admin::show(setting.path(), &user("1")).unwrap();
+    let overview = admin(setting.path()).show(&user("1")).unwrap();
     assert_eq!(
         (overview.messages, overview.bytes, overview.retained),
         (1, 9, 1)
     );
     setting.close();
-    let purge = |setting: &Setting| admin::purge(setting.path(), &user("1"), None).unwrap();
+    let purge = |setting: &Setting| admin(setting.path()).purge(&user("1"), Inbox).unwrap();
     assert_eq!(purge(&setting), Purged::Removed(1));
     setting.reopen();
     setting.write([append(3)]);
@@ -552,6 +573,6 @@ fn a_purge_leaves_what_is_retained() {
 fn a_mailbox_of_the_first_version_can_be_salvaged() {
     let setting = of_the_first_version();
     let saved = tempfile::tempdir().unwrap();
-    let report = salvage(setting.path(), &saved.path().join("mailbox.db")).unwrap();
+    let report = salvage(setting.path(), saved.path()).unwrap();
     assert_eq!((report.sessions, report.cut.len()), (1, 0));
 }

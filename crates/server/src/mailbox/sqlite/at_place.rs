@@ -24,12 +24,18 @@ pub(super) struct Misplaced(&'static str);
 
 #[derive(Debug)]
 pub(super) struct AtPlace {
-    files: Files,
+    pub(super) files: Files,
     db: Option<Identity>,
     log: [Option<Identity>; 2],
     /// A lock file that took the place of one that was deleted.
     new_lock: Mutex<Option<File>>,
     lock: Option<Identity>,
+    /// Pages that the file may have; 0 for any number.
+    #[cfg(test)]
+    pub(super) max_pages: std::sync::atomic::AtomicUsize,
+    /// `PRAGMA synchronous` of the connection at the last commit.
+    #[cfg(test)]
+    pub(super) synchronous: std::sync::atomic::AtomicI64,
 }
 
 impl AtPlace {
@@ -41,6 +47,10 @@ impl AtPlace {
             lock: identity(files.lock_path()),
             new_lock: Mutex::new(None),
             files,
+            #[cfg(test)]
+            max_pages: std::sync::atomic::AtomicUsize::new(0),
+            #[cfg(test)]
+            synchronous: std::sync::atomic::AtomicI64::new(-1),
         }
     }
 

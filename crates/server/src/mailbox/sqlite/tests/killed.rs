@@ -69,7 +69,7 @@ fn what_was_said_to_be_kept_is_there_after_kill_9() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "mailbox::tests::killed::writes_until_it_is_killed",
+                "mailbox::sqlite::tests::killed::writes_until_it_is_killed",
                 "--nocapture",
             ])
             .env(DIR, dir.path())

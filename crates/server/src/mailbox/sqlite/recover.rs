@@ -19,11 +19,11 @@ use rusqlite::{Connection, Error, Row, Statement};
 
 use super::apply::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC};
 use super::clock;
-use super::kept::{Kept, PacketKey};
 use super::meta;
 use super::purging;
 use super::records as rec;
 use super::schema;
+use crate::mailbox::kept::{Kept, PacketKey};
 
 /// So many numbers are worth a thread of their own.
 const ALONE: u64 = 20_000;
