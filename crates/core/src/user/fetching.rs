@@ -1,5 +1,7 @@
 //! Devices get what waits for them; that they have it is said in `acknowledging`.
 
+mod next;
+
 use std::sync::Arc;
 
 use jam_wire::encode;
@@ -7,21 +9,16 @@ use jam_wire::packet::{Packet, PacketId, QoS, Version};
 use smallvec::SmallVec;
 
 use super::acknowledging::{acked, end_in_flight};
-use super::{Awaits, Device, Effects, Reads, User, Which};
+use super::loading::to_load;
+use super::{Awaits, Device, Effects, User, Which};
 use crate::ids::UserId;
 use crate::link::LinkId;
-use crate::loads::Load;
 use crate::mailbox::{Entry, Mailbox, Residence};
 use crate::message::{Message, Terms};
-use crate::output::OUTPUT_ENOUGH;
-use crate::session::{InFlight, SendState};
+use crate::session::SendState;
 use crate::store::{OutboundState, Seq, Write, Writes};
 use crate::time::{Ticks, Time};
-
-/// Messages that are read from the store at once for one device.
-const LOAD_MESSAGES: usize = 64;
-/// Bytes of those, or one message: no more than goes into an output at once.
-const LOAD_BYTES: u64 = OUTPUT_ENOUGH as u64;
+use next::{Next, StoredFirst, content, terms_under_id};
 
 /// One thing to send to a device.
 #[derive(Debug)]
@@ -355,66 +352,6 @@ fn send_new(
     Ok(())
 }
 
-/// What becomes of the next entry of a device.
-enum Next {
-    /// It is to be sent, under a packet id if its QoS needs one.
-    Send(Arc<Message>, Terms),
-    /// Its content is in the store.
-    Load,
-    /// This connection goes on behind it. It stays in the log, or its age ends it.
-    PassBy,
-    /// It counts as delivered.
-    GiveUp,
-}
-
-impl Next {
-    fn of(device: &Device, entry: &Entry, room: Room, now: Time) -> Self {
-        if entry.is_expired(now) {
-            return Self::PassBy;
-        }
-        let Some(message) = content(device, entry) else {
-            return Self::Load;
-        };
-        let Some(reads) = device.reads(&message.topic) else {
-            return Self::GiveUp;
-        };
-        let terms = terms(device, entry, &message, reads, reads.qos.min(message.qos));
-        if room.takes(&message, terms, now) {
-            Self::Send(message, terms)
-        } else if entry.is_kept_in_inbox() {
-            // MQTT 5.0, section 3.1.2.11.4. It waits on, for a connection that takes it.
-            Self::PassBy
-        } else {
-            Self::GiveUp
-        }
-    }
-}
-
-/// What the store has to have before an entry is sent, in a session that outlives its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StoredFirst {
-    Nothing,
-    /// The packet id: the device may remember it, whatever becomes of the message.
-    PacketId,
-    /// That everything up to this entry may have been sent.
-    Horizon,
-}
-
-impl StoredFirst {
-    fn of(device: &Device, entry: &Entry, qos: QoS, room: Room) -> Self {
-        let is_stored = || device.maybe_sent_now_is_stored && entry.seq <= device.maybe_sent_now;
-        match qos {
-            _ if device.id().is_none() => Self::Nothing,
-            QoS::ExactlyOnce => Self::PacketId,
-            QoS::AtLeastOnce if !room.can_store => Self::Nothing,
-            // It may be older than what the device has been sent, so its number does not say whether it may have been.
-            QoS::AtLeastOnce if entry.is_retained() => Self::PacketId,
-            QoS::AtLeastOnce if entry.is_stored() && !is_stored() => Self::Horizon,
-            QoS::AtMostOnce | QoS::AtLeastOnce => Self::Nothing,
-        }
-    }
-}
-
 /// The entry has expired: it is not sent, and leaves without this device's doing.
 fn pass_by(device: &mut Device, seq: Seq) {
     device.session.cursor = seq;
@@ -442,76 +379,4 @@ fn give_up(device: &mut Device, mailbox: &mut Mailbox, seq: Seq, effects: &mut E
     device.unload(seq);
     let writes = acked(device, mailbox, seq, None, effects);
     effects.write_all(writes);
-}
-
-/// The content of an entry, if it is in memory.
-fn content(device: &Device, entry: &Entry) -> Option<Arc<Message>> {
-    let message = entry.message.as_ref();
-    message.or_else(|| device.loaded(entry.seq)).cloned()
-}
-
-/// What a device will need of the store next: no more than its window is open for.
-fn to_load(user: &UserId, link: LinkId, device: &Device, mailbox: &Mailbox, room: Room) -> Load {
-    let open = room.window.saturating_sub(device.session.on_the_way());
-    // What is in the window already needs no further place in it.
-    let due = device.session.due().filter_map(|it| match it.flight {
-        OutboundState::AwaitsPubAck(seq) | OutboundState::AwaitsPubRec(seq) => {
-            Some((mailbox.get(seq)?, !it.in_window))
-        }
-        OutboundState::AwaitsPubComp => None,
-    });
-    let new = mailbox.unsent(device.slot, device.session.cursor);
-    let new = new.take_while(|entry| entry.residence != Residence::Committing);
-    let new = new.map(|entry| (entry, true));
-    let mut load = Load {
-        user: user.clone(),
-        link,
-        seqs: Vec::new(),
-        bytes: 0,
-    };
-    let missing =
-        |(entry, _): &(&Entry, bool)| entry.message.is_none() && device.loaded(entry.seq).is_none();
-    let mut places = open.max(1);
-    for (entry, takes_place) in due.chain(new).filter(missing).take(LOAD_MESSAGES) {
-        let is_full = load.bytes > 0 && load.bytes + entry.size() > LOAD_BYTES;
-        if is_full || (takes_place && places == 0) {
-            break;
-        }
-        places -= usize::from(takes_place);
-        load.seqs.push(entry.seq);
-        load.bytes += entry.size().max(1);
-    }
-    load
-}
-
-/// How a message goes to a device: RETAIN says that it is a retained one, or what its publisher said to
-/// who asked for that (MQTT 5.0, section 3.3.1.3).
-fn terms(device: &Device, entry: &Entry, message: &Message, reads: Reads, qos: QoS) -> Terms {
-    Terms {
-        packet_id: None,
-        qos,
-        dup: qos == QoS::AtLeastOnce
-            && entry.seq <= device.maybe_sent_before_crash
-            && !entry.is_retained(),
-        retain: entry.is_retained() || (reads.retain_as_published && message.retain),
-        subscription_id: reads.subscription_id,
-        channel: entry.kind.channel(),
-    }
-}
-
-/// The same, under a packet id that exists. A subscription that has ended meanwhile has no say any more.
-fn terms_under_id(
-    device: &Device,
-    entry: &Entry,
-    message: &Message,
-    it: InFlight,
-    qos: QoS,
-) -> Terms {
-    let reads = device.reads(&message.topic).unwrap_or_default();
-    let terms = terms(device, entry, message, reads, qos);
-    Terms {
-        packet_id: Some(it.packet_id),
-        dup: terms.dup || it.send_state == SendState::Resend,
-        ..terms
-    }
 }

@@ -1,11 +1,21 @@
-//! Content that was read from the store for a device, until it is sent.
+//! Content that is read from the store for a device, and kept until it is sent.
 
 use std::sync::Arc;
 
 use super::Device;
-use crate::loads::LoadPermit;
+use super::fetching::Room;
+use crate::ids::UserId;
+use crate::link::LinkId;
+use crate::loads::{Load, LoadPermit};
+use crate::mailbox::{Entry, Mailbox, Residence};
 use crate::message::Message;
-use crate::store::Seq;
+use crate::output::OUTPUT_ENOUGH;
+use crate::store::{OutboundState, Seq};
+
+/// Messages that are read from the store at once for one device.
+const LOAD_MESSAGES: usize = 64;
+/// Bytes of those, or one message: no more than goes into an output at once.
+const LOAD_BYTES: u64 = OUTPUT_ENOUGH as u64;
 
 /// In the order in which it will be sent.
 #[derive(Debug, Default)]
@@ -58,4 +68,44 @@ impl Device {
             self.loaded = None;
         }
     }
+}
+
+/// What a device will need of the store next: no more than its window is open for.
+pub(super) fn to_load(
+    user: &UserId,
+    link: LinkId,
+    device: &Device,
+    mailbox: &Mailbox,
+    room: Room,
+) -> Load {
+    let open = room.window.saturating_sub(device.session.on_the_way());
+    // What is in the window already needs no further place in it.
+    let due = device.session.due().filter_map(|it| match it.flight {
+        OutboundState::AwaitsPubAck(seq) | OutboundState::AwaitsPubRec(seq) => {
+            Some((mailbox.get(seq)?, !it.in_window))
+        }
+        OutboundState::AwaitsPubComp => None,
+    });
+    let new = mailbox.unsent(device.slot, device.session.cursor);
+    let new = new.take_while(|entry| entry.residence != Residence::Committing);
+    let new = new.map(|entry| (entry, true));
+    let mut load = Load {
+        user: user.clone(),
+        link,
+        seqs: Vec::new(),
+        bytes: 0,
+    };
+    let missing =
+        |(entry, _): &(&Entry, bool)| entry.message.is_none() && device.loaded(entry.seq).is_none();
+    let mut places = open.max(1);
+    for (entry, takes_place) in due.chain(new).filter(missing).take(LOAD_MESSAGES) {
+        let is_full = load.bytes > 0 && load.bytes + entry.size() > LOAD_BYTES;
+        if is_full || (takes_place && places == 0) {
+            break;
+        }
+        places -= usize::from(takes_place);
+        load.seqs.push(entry.seq);
+        load.bytes += entry.size().max(1);
+    }
+    load
 }
