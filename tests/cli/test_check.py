@@ -101,3 +101,30 @@ def test_a_disk_that_is_read_only(tmp_path):
     assert done.returncode == 1, done
     found = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}["data"]
     assert not found["ok"] and "read-only" in found["found"]
+
+
+@pytest.mark.parametrize(
+    "named", ["tls.cert", "tls.key", "tls.chain", "tls.client_ca", "push.fcm_key", "--config", "--env-file", "admin-token"]
+)
+def test_a_file_without_an_end_is_found_out(tmp_path, certificate, named):
+    """A mistyped path may lead anywhere. It costs no memory: the limit is a tenth of what reading on would take."""
+    data = tmp_path / "data"
+    data.mkdir()
+    settings = {}
+    if named.startswith("tls."):
+        settings = {"tls.cert": certificate / "server.pem", "tls.key": certificate / "server.key", named: "/dev/zero"}
+    elif named == "push.fcm_key":
+        settings = {named: "/dev/zero"}
+    elif named == "admin-token":
+        (data / named).symlink_to(tmp_path / named)
+        with (tmp_path / named).open("wb") as large:
+            large.truncate(1 << 40)
+        (tmp_path / named).chmod(0o600)
+        settings = {"listen.admin": "127.0.0.1:0"}
+    flags = [named, "/dev/zero"] if named.startswith("--") else []
+    done = subprocess.run(
+        ["prlimit", "--data=300000000", BINARY, "check", "--data", data, "--mqtt", "127.0.0.1:0", "--http", "", *flags],
+        env=environment(settings), capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode in (1, 2), done
+    assert "more than 1 MiB" in done.stderr and (named in done.stderr or "cannot read /dev/zero" in done.stderr), done

@@ -15,8 +15,8 @@
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
 //! - [`push`]: telling the phones of those who are away.
 //! - [`limits`]: what anybody can make the server hold, write and do.
-//! - [`settings`]: file, environment and flags into one checked [`settings::Settings`]. `folders`,
-//!   `file_uri`: where files are, for all that make or open some.
+//! - [`settings`]: file, environment and flags into one checked [`settings::Settings`]. `named_file`: small files that they
+//!   name. `folders`, `file_uri`: where files are, for all that make or open some.
 
 mod admin;
 mod chat_page;
@@ -43,6 +43,7 @@ mod listener;
 pub mod logging;
 pub mod mailbox;
 mod metrics;
+mod named_file;
 mod permissions;
 mod permits;
 mod presence;

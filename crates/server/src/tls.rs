@@ -24,6 +24,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
+use crate::named_file;
 use crate::settings::{self, Identity};
 
 /// Why TLS cannot be served from these files. Says which file and what to do.
@@ -95,8 +96,8 @@ impl TlsFiles {
         if let Some(chain) = chain {
             certificates.extend(read_certificates(chain, "tls.chain")?);
         }
-        let private_key =
-            PrivateKeyDer::from_pem_file(key).map_err(|error| unusable("tls.key", key, &error))?;
+        let private_key = PrivateKeyDer::from_pem_slice(&read(key, "tls.key")?)
+            .map_err(|error| unusable("tls.key", key, &error))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -204,13 +205,17 @@ impl Tls {
 }
 
 fn read_certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let all: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&read(path, setting)?)
+        .collect::<Result<_, _>>()
         .map_err(|error| unusable(setting, path, &error))?;
     if all.is_empty() {
         return Err(unusable(setting, path, &"there is no certificate in it"));
     }
     Ok(all)
+}
+
+fn read(path: &Path, setting: &str) -> Result<Vec<u8>, TlsError> {
+    named_file::read(path).map_err(|error| unusable(setting, path, &error))
 }
 
 fn unusable(setting: &str, path: &Path, why: &dyn fmt::Display) -> TlsError {

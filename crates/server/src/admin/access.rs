@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,7 @@ use subtle::ConstantTimeEq;
 
 use super::Served;
 use super::problem::Problem;
+use crate::named_file;
 use crate::settings::Settings;
 
 /// In the data directory.
@@ -29,9 +30,6 @@ const TOKEN_FILE: &str = "admin-token";
 
 /// Random bytes in a token that the server makes.
 const TOKEN_BYTES: usize = 32;
-
-/// Longer files hold something else.
-const MAX_FILE_BYTES: u64 = 4096;
 
 /// The mode bits of everybody but the owner.
 const OF_OTHERS: u32 = 0o077;
@@ -139,10 +137,7 @@ fn read(path: &Path) -> Result<SecretString, AccessError> {
     if file.metadata().map_err(failed)?.mode() & OF_OTHERS != 0 {
         return Err(AccessError::Exposed(path.to_owned()));
     }
-    let mut text = String::new();
-    file.take(MAX_FILE_BYTES)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
+    let text = named_file::text_of(file).map_err(failed)?;
     match text.trim() {
         "" => Err(AccessError::Empty(path.to_owned())),
         token => Ok(token.into()),

@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::{ClientError, MAX_PACKET, ServerUrl};
+use crate::named_file;
 
 /// A stream of bytes.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -149,7 +150,8 @@ fn tls_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, ClientError> {
             let unusable = |error: &dyn std::fmt::Display| {
                 ClientError::Unexpected(format!("cannot use {} (--ca): {error}", path.display()))
             };
-            for authority in CertificateDer::pem_file_iter(path).map_err(|e| unusable(&e))? {
+            let file = named_file::read(path).map_err(|error| unusable(&error))?;
+            for authority in CertificateDer::pem_slice_iter(&file) {
                 let authority = authority.map_err(|error| unusable(&error))?;
                 roots.add(authority).map_err(|error| unusable(&error))?;
             }

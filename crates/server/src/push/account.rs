@@ -15,9 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value};
 
 use super::PushError;
-
-/// A key file is about 2.4 KiB.
-const FILE_BYTES: u64 = 1024 * 1024;
+use crate::named_file;
 
 /// Who we are for Google, and the key that proves it.
 pub(super) struct ServiceAccount {
@@ -37,13 +35,7 @@ impl ServiceAccount {
         let shown = path.display();
         let wrong = |why: String| PushError::new(format!("push.fcm_key: {shown}{why}"));
         let cannot = |error: std::io::Error| wrong(format!(": {error}"));
-        let metadata = std::fs::metadata(path).map_err(cannot)?;
-        if metadata.len() > FILE_BYTES {
-            return Err(wrong(
-                " is too large for a service account's key".to_owned(),
-            ));
-        }
-        let text = std::fs::read_to_string(path).map_err(cannot)?;
+        let text = named_file::read_text(path).map_err(cannot)?;
         Self::parse(&text).map_err(wrong)
     }
 

@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::SettingsError;
 use super::keys::{self, KEYS, Key, Kind, PREFIX};
+use crate::named_file;
 
 /// The settings file that is read when there is one and no other is named.
 pub const DEFAULT_FILE: &str = "jam-mqtt.toml";
@@ -351,7 +352,7 @@ fn is_service_link(variable: &str) -> bool {
 }
 
 fn read(file: &Path) -> Result<String, SettingsError> {
-    std::fs::read_to_string(file)
+    named_file::read_text(file)
         .map_err(|error| SettingsError::new(format!("cannot read {}: {error}", file.display())))
 }
 
