@@ -20,13 +20,24 @@ def certificate(tmp_path_factory):
     return folder
 
 
+def preloaded(folder, source):
+    """A library to be loaded into a server before any other (LD_PRELOAD)."""
+    library = folder / "shim.so"
+    source = CERTIFICATE.with_name(source)
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory):
     """A library that has a server's system calls hang: `harness/hang.c`."""
-    library = tmp_path_factory.mktemp("shim") / "hang.so"
-    source = CERTIFICATE.with_name("hang.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
-    return library
+    return preloaded(tmp_path_factory.mktemp("hang"), "hang.c")
+
+
+@pytest.fixture(scope="session")
+def quota_shim(tmp_path_factory):
+    """A library by which a folder has a disk quota: `harness/quota.c`."""
+    return preloaded(tmp_path_factory.mktemp("quota"), "quota.c")
 
 
 @pytest.fixture(scope="module")

@@ -121,3 +121,53 @@ def test_a_first_start_on_a_full_disk(small):
     assert "the disk is full; make room" in refused.stderr, refused
     small.empty()
     small.start()
+
+
+class UnderQuota(Server):
+    """Its mailbox has a disk quota, which the file system says nothing of."""
+
+    def __init__(self, folder, shim):
+        super().__init__(folder)
+        self.shim, self.quota = shim, folder / "quota"
+        self.mailbox = self.folder / "data/mailbox"
+
+    def more(self):
+        return {"LD_PRELOAD": self.shim, "QUOTA_FOLDER": self.mailbox.resolve(), "QUOTA_FILE": self.quota}
+
+    def used(self):
+        return sum(file.stat().st_size for file in self.mailbox.iterdir())
+
+    def allow(self, bytes):
+        draft = self.quota.with_suffix(".draft")
+        draft.write_text(str(bytes))
+        draft.rename(self.quota)
+
+
+def test_a_quota_that_is_used_up(tmp_path, quota_shim):
+    """As a full disk: messages are refused with an error that says so, those that wait are delivered in the reserve, and it
+    goes on by itself when the quota is raised."""
+    with UnderQuota(tmp_path, quota_shim) as server:
+        me, friend = server.friends()
+        reserve = server.mailbox / "mailbox.reserve"
+        with server.listener(friend, 5, qos=2, **SESSION) as reader:
+            reader.leave()
+        with server.connect(me) as writer:
+            for number in range(5):
+                writer.deliver(friend.inbox, me.message(f"{number}"), qos=2)
+            assert reserve.exists()
+            server.allow(server.used() + 10_000)
+            large = me.message("x" * 100_000)
+            writer.publish(friend.inbox, large, 1, 1)
+            assert writer.error() == REFUSED
+            writer.await_reply(PUBACK, 1)
+            assert not reserve.exists(), "it is for what has to be written now"
+            # QoS 2 is written on the way to the receiver too.
+            with server.listener(friend, 5, qos=2, **SESSION) as reader:
+                for number in range(5):
+                    reader.message(payload=me.message(f"{number}"))
+            server.quota.unlink()
+            deadline = time.monotonic() + 20
+            while writer.deliver(friend.inbox, large) != 0:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            assert reserve.exists()

@@ -89,7 +89,7 @@ impl fmt::Display for OpenError {
             ),
             Self::Full(path) => write!(
                 f,
-                "the mailbox {} cannot be opened: the disk is full; make room, 2 MiB at least",
+                "the mailbox {} cannot be opened: the disk is full; make room, 2 MiB at least, or raise the disk quota",
                 path.display()
             ),
             Self::Io { path, what } => write!(

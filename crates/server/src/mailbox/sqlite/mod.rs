@@ -91,7 +91,11 @@ impl<C: Completion> SqliteMailbox<C> {
     ) -> Result<(Arc<Self>, Recovered), OpenError> {
         let files = schema::Files::of(dir);
         let with_room = |error| match error {
-            OpenError::Io { path, .. } if reserve::is_full(&files.db) => OpenError::Full(path),
+            OpenError::Io { path, .. }
+                if reserve::is_full(&files.db) || reserve::has_no_room(&files.db) =>
+            {
+                OpenError::Full(path)
+            }
             other => other,
         };
         schema::create_dir(dir).map_err(with_room)?;

@@ -9,7 +9,7 @@
 //! Invariant: it has room for the whole log to be moved into the database ([`Reserve::log_pages`]).
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -151,6 +151,17 @@ pub(super) fn room_beside(path: &Path) -> Option<u64> {
         statvfs(dir).ok()
     })?;
     Some(found.f_bavail.saturating_mul(found.f_frsize) & (u64::MAX >> 1))
+}
+
+/// Whether not even a small file finds room beside `path`: the disk is full, or a quota is used up, of which the file system
+/// does not say beforehand how much is left.
+pub(super) fn has_no_room(path: &Path) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let probe = path.with_extension("room");
+    let bytes = vec![0; LEAST_BYTES as usize];
+    let written = File::create(&probe).and_then(|mut file| file.write_all(&bytes));
+    drop(fs::remove_file(&probe));
+    written.is_err_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded))
 }
 
 /// Whether there is too little room to open a mailbox in.

@@ -22,7 +22,7 @@ use super::at_place::{AtPlace, is_moved};
 use super::clock;
 use super::purging::EVERYTHING;
 use super::records;
-use super::reserve::{LEAST_BYTES, Reserve};
+use super::reserve::{self, LEAST_BYTES, Reserve};
 use super::schema;
 use crate::mailbox::shared::{Batch, Shared, Waited};
 use crate::metrics::{ServerMetrics, StoreFailure};
@@ -279,11 +279,14 @@ impl<C: Completion> Writer<C> {
     }
 
     fn fail(&mut self, error: &Error) {
-        self.metrics.mailbox_failed(failure(error));
         let code = error.sqlite_error_code();
-        let is_full = code == Some(ErrorCode::DiskFull);
+        let is_full = self.is_full(error);
+        self.metrics.mailbox_failed(match is_full {
+            true => StoreFailure::Full,
+            false => failure(error),
+        });
         // A connection that has seen the disk fail may believe what is not so.
-        self.suspect |= !is_full;
+        self.suspect |= code != Some(ErrorCode::DiskFull);
         let is_news = !self.shared.trouble.swap(true, Ordering::Relaxed);
         if is_news {
             self.probed = Instant::now();
@@ -307,6 +310,7 @@ impl<C: Completion> Writer<C> {
         let advice = match code {
             _ if is_moved(error) => "",
             Some(ErrorCode::DiskFull) => "; make room on the disk",
+            _ if is_full => "; the disk quota is used up: make room, or raise it",
             Some(ErrorCode::ReadOnly) => "; make the file and its directory writable",
             Some(ErrorCode::DatabaseBusy) => "; end the process that has it locked",
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "; run `jam-mqtt check`",
@@ -316,6 +320,15 @@ impl<C: Completion> Writer<C> {
             "the mailbox {path} cannot be written: {error}{advice}. Until then messages are refused, \
              what is there is delivered, and the file is tried again each second"
         );
+    }
+
+    /// Whether there is no room. Of a quota that is used up SQLite says no more than that a write failed.
+    fn is_full(&self, error: &Error) -> bool {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => true,
+            Some(ErrorCode::SystemIoFailure) => reserve::has_no_room(&self.place.files.db),
+            _ => false,
+        }
     }
 
     /// Has the router remove what another process wants removed, and forgets the request in the commit that keeps that: it
@@ -402,7 +415,6 @@ impl<C: Completion> Writer<C> {
 /// As it is counted.
 fn failure(error: &Error) -> StoreFailure {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreFailure::Full,
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreFailure::Busy,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreFailure::Corrupt,
         _ => StoreFailure::Io,
