@@ -7,7 +7,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that connections do not get: databases, listeners, requests of the push service.
-const RESERVED: u64 = 128;
+const RESERVED: u64 = 160;
 
 /// Descriptors that the runtime of a thread takes: its epoll instance, twice, and what wakes it.
 const RESERVED_PER_THREAD: u64 = 3;
@@ -51,8 +51,8 @@ mod tests {
 
     #[test]
     fn a_few_are_kept_for_files() {
-        assert_eq!(within(1_000_000, 1, Some(1024)), 1024 - 128 - 3);
-        assert_eq!(within(1_000_000, 64, Some(1024)), 1024 - 128 - 192);
+        assert_eq!(within(1_000_000, 1, Some(1024)), 1024 - 160 - 3);
+        assert_eq!(within(1_000_000, 64, Some(1024)), 1024 - 160 - 192);
         assert_eq!(within(1_000_000, 1, Some(64)), 32);
         assert_eq!(within(100, 1, Some(1024)), 100);
         assert_eq!(within(1_000_000, 1, None), 1_000_000);

@@ -51,6 +51,7 @@ pub(crate) async fn send_pushes(
     let mut dispatcher = Dispatcher::new(household.clone(), notifier, metrics);
     loop {
         let has_room = dispatcher.has_room();
+        let again = dispatcher.pace.next_probe(Instant::now());
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
@@ -60,6 +61,7 @@ pub(crate) async fn send_pushes(
             push = std::future::poll_fn(|context| router.poll_push(context, household.clock.now())), if has_room => {
                 dispatcher.start(push);
             }
+            () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
             _ = ticks.tick() => {}
         }
         dispatcher.say();
@@ -138,7 +140,7 @@ impl Dispatcher {
             self.household.router.push_settled(push, outcome, now);
             return;
         }
-        self.pace.started();
+        self.pace.started(Instant::now());
         let (household, notifier) = (self.household.clone(), self.notifier.clone());
         self.under_way.spawn(async move {
             let began = Instant::now();

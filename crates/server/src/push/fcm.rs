@@ -140,12 +140,12 @@ fn outcome(answer: &Answer) -> Delivery {
     if let Some(not_now) = answer.not_now() {
         return not_now;
     }
-    if answer.body.is_none() {
-        return Delivery::unavailable(Scope::Request, "its answer breaks off, or does not end");
+    if let Err(scope) = answer.body {
+        return Delivery::unavailable(scope, "its answer breaks off, or does not end");
     }
     if answer.status.is_success() {
         // Something else may answer in Firebase's place: a portal that wants to be logged into, say.
-        let says_nothing = answer.body.as_ref().is_some_and(Bytes::is_empty);
+        let says_nothing = answer.body.as_ref().is_ok_and(Bytes::is_empty);
         if says_nothing || answer.object().is_some() {
             return Delivery::Delivered;
         }

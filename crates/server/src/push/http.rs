@@ -52,8 +52,8 @@ pub(super) struct Http {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
-    /// `None`: it is too long, or broke off.
-    pub(super) body: Option<Bytes>,
+    /// An error: it is too long, broke off, or did not come in time.
+    pub(super) body: Result<Bytes, Scope>,
 }
 
 /// Nothing came back.
@@ -140,7 +140,7 @@ impl Http {
 impl Answer {
     /// The body as JSON, if it is an object.
     pub(super) fn object(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
-        serde_json::from_slice(self.body.as_ref()?).ok()
+        serde_json::from_slice(self.body.as_ref().ok()?).ok()
     }
 
     /// What every service means by a status that is neither success nor refusal: not now. `None`: success
@@ -168,15 +168,19 @@ impl From<NoAnswer> for Delivery {
     }
 }
 
-async fn read(response: &mut Response) -> Option<Bytes> {
+/// Without a body: of whom that is the trouble. One that does not come has used up its time, and nobody else's.
+async fn read(response: &mut Response) -> Result<Bytes, Scope> {
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.ok()? {
-        if body.len() + chunk.len() > BODY_BYTES {
-            return None;
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= BODY_BYTES => {
+                body.extend_from_slice(&chunk);
+            }
+            Ok(None) => return Ok(body.freeze()),
+            Err(error) if error.is_timeout() => return Err(Scope::Receiver),
+            Ok(Some(_)) | Err(_) => return Err(Scope::Request),
         }
-        body.extend_from_slice(&chunk);
     }
-    Some(body.freeze())
 }
 
 /// Seconds, or a date (RFC 9110, section 10.2.3), no longer than [`MAX_RETRY_AFTER`].
@@ -214,7 +218,8 @@ fn describe(error: &reqwest::Error) -> NoAnswer {
     } else if error.is_connect() {
         (Scope::Service, format!("no connection{cause}"))
     } else if error.is_timeout() {
-        (Scope::Request, "no answer in time".to_owned())
+        // A service that others reach; this one has used up its time, and nobody else's.
+        (Scope::Receiver, "no answer in time".to_owned())
     } else {
         (Scope::Request, format!("no answer{cause}"))
     };

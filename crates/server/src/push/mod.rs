@@ -80,7 +80,7 @@ pub(crate) enum Delivery {
 /// What a push that could not be delivered says, from the least to the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
-    /// The service wants fewer pushes to this receiver.
+    /// The service wants fewer pushes to this receiver, or is slow to reach them.
     Receiver,
     /// This request went wrong; whether others do is to be seen.
     Request,

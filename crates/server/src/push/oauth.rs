@@ -132,7 +132,7 @@ fn grant(answer: &Answer) -> Option<(Access, Duration)> {
     if !answer.status.is_success() {
         return None;
     }
-    let grant: Grant = serde_json::from_slice(answer.body.as_ref()?).ok()?;
+    let grant: Grant = serde_json::from_slice(answer.body.as_ref().ok()?).ok()?;
     if grant.access_token.is_empty() {
         return None;
     }
@@ -186,7 +186,7 @@ mod tests {
             let answer = Answer {
                 status: StatusCode::OK,
                 retry_after: None,
-                body: Some(body.into()),
+                body: Ok(body.into()),
             };
             let (_, life) = grant(&answer).unwrap();
             assert_eq!(life, Duration::from_secs(used));

@@ -4,7 +4,10 @@
 //! of all its receiver's trouble (`receivers`). It is the service's when no connection comes about, or when
 //! [`SEVERAL`] receivers fail in a row: then nothing is sent for a pause, one push tries, and the next one after
 //! a pause that grows with each *other* receiver that fails, until the service answers. A service that is down
-//! so gets a request a minute, however many pushes wait; one that has enough of some phones loses a second or two.
+//! so gets a request a minute, however many pushes wait.
+//!
+//! As long as all that fails may be the receivers' own trouble (they have had enough, or are slow to be reached), others
+//! are tried as before, one each [`RECEIVERS_PAUSE`]: however many phones are in trouble, the others lose seconds.
 //!
 //! It is said once that the service does not answer, and once that it does again; while it does not, once in
 //! [`REMIND_AFTER`] with the number of pushes that wait. One that keeps coming and going is not told of more
@@ -18,13 +21,16 @@ use tokio::time::Instant;
 use super::Scope;
 
 /// Pushes on their way at a time.
-pub(super) const MAX_IN_FLIGHT: usize = 32;
+pub(super) const MAX_IN_FLIGHT: usize = 64;
 
 /// Receivers whose pushes fail, with none in between that does not, before it counts as the service's trouble.
 pub(super) const SEVERAL: usize = 3;
 
 /// The first pause, and the least that a push waits to be tried again.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// Between two tries while receivers are in trouble, and perhaps the service with them.
+const RECEIVERS_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest pause, also if the service asks for a longer one.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -62,6 +68,13 @@ struct Trouble {
     why: String,
 }
 
+impl Trouble {
+    /// Whether it may be that of the receivers alone.
+    fn is_receivers(&self) -> bool {
+        self.scope == Scope::Receiver
+    }
+}
+
 /// A push that the service has not taken.
 #[derive(Debug)]
 pub(super) struct Failure<'a> {
@@ -76,14 +89,23 @@ pub(super) struct Failure<'a> {
 impl Pace {
     /// Whether another push may be sent while so many are on their way.
     pub(super) fn has_room(&self, in_flight: usize, now: Instant) -> bool {
-        let probes = |it: &Trouble| !it.probing && now >= it.next_probe;
+        let probes = |it: &Trouble| (it.is_receivers() || !it.probing) && now >= it.next_probe;
         in_flight < MAX_IN_FLIGHT && self.trouble.as_ref().is_none_or(probes)
     }
 
-    /// A push is on its way.
-    pub(super) fn started(&mut self) {
+    /// When another push may be sent that may not now for the time's sake.
+    pub(super) fn next_probe(&self, now: Instant) -> Option<Instant> {
+        let trouble = self.trouble.as_ref()?;
+        Some(trouble.next_probe).filter(|at| *at > now)
+    }
+
+    /// A push is on its way from `now`.
+    pub(super) fn started(&mut self, now: Instant) {
         if let Some(trouble) = &mut self.trouble {
             trouble.probing = true;
+            if trouble.is_receivers() {
+                trouble.next_probe = now + RECEIVERS_PAUSE;
+            }
         }
     }
 
@@ -107,7 +129,7 @@ impl Pace {
         self.failing.clear();
         let is_probe = self.ended(sent);
         // That it answers somebody says that the others' trouble was their own.
-        let is_over = |it: &mut Trouble| is_probe || it.scope == Scope::Receiver;
+        let is_over = |it: &mut Trouble| is_probe || it.is_receivers();
         if self.trouble.take_if(is_over).is_some() && self.unfinished {
             self.unfinished = false;
             tracing::info!("the push service answers again");
@@ -121,9 +143,12 @@ impl Pace {
             self.failing.push(failure.receiver.clone());
         }
         let is_service = failure.scope == Scope::Service || self.failing.len() >= SEVERAL;
+        let is_receivers = failure.scope == Scope::Receiver
+            && self.trouble.as_ref().is_none_or(Trouble::is_receivers);
         let probes = match &self.trouble {
             None if is_service => 0,
             None => return,
+            Some(trouble) if is_receivers => trouble.probes,
             Some(trouble) if is_probe && (failure.is_news || failure.scope == Scope::Service) => {
                 trouble.probes.saturating_add(1)
             }
@@ -134,7 +159,11 @@ impl Pace {
         let wish = failure
             .retry_after
             .filter(|_| failure.scope > Scope::Receiver);
-        let pause = backoff(probes).max(wish.unwrap_or_default());
+        let pause = if is_receivers {
+            RECEIVERS_PAUSE
+        } else {
+            backoff(probes).max(wish.unwrap_or_default())
+        };
         let next_probe = now + pause.min(MAX_PAUSE);
         let trouble = self.trouble.get_or_insert_with(|| Trouble {
             since: now,
@@ -236,7 +265,7 @@ mod tests {
         let later = now + 2 * SECOND;
         assert!(pace.has_room(MAX_IN_FLIGHT - 1, later), "others hang");
         assert!(!pace.has_room(MAX_IN_FLIGHT, later));
-        pace.started();
+        pace.started(later);
         assert!(!pace.has_room(1, later), "one is on its way");
         // What was on its way before neither ends the trouble nor makes it worse.
         pace.answered(now - SECOND);
@@ -247,7 +276,7 @@ mod tests {
         assert!(!pace.has_room(1, later), "it is still on its way");
         pace.undecided(later);
         assert!(pace.has_room(0, later));
-        pace.started();
+        pace.started(later);
         pace.answered(later);
         assert!(pace.has_room(MAX_IN_FLIGHT - 1, later));
     }
@@ -258,7 +287,7 @@ mod tests {
         for receiver in 0..100 {
             now += MAX_PAUSE;
             assert!(pace.has_room(0, now));
-            pace.started();
+            pace.started(now);
             fail(&mut pace, receiver, Scope::Request, now, now);
             assert!(!pace.has_room(0, now + SECOND / 2));
         }
@@ -310,7 +339,7 @@ mod tests {
         for round in 0..100 {
             now += 2 * SECOND;
             assert!(pace.has_room(0, now), "round {round}");
-            pace.started();
+            pace.started(now);
             let receiver = UserId::parse((round % 3).to_string()).unwrap();
             let failure = Failure {
                 receiver: &receiver,
@@ -326,6 +355,30 @@ mod tests {
         assert!(pace.has_room(0, now));
     }
 
+    /// A push that is not answered for its whole time says nothing of the others, nor does the next one.
+    #[test]
+    fn phones_that_cannot_be_reached_leave_the_others_all_places_but_theirs() {
+        let mut pace = Pace::default();
+        let mut now = Instant::now();
+        for receiver in 0..3 {
+            fail(&mut pace, receiver, Scope::Receiver, now, now);
+        }
+        for on_their_way in 0..MAX_IN_FLIGHT {
+            now += RECEIVERS_PAUSE;
+            assert!(pace.has_room(on_their_way, now), "{on_their_way}");
+            pace.started(now);
+            assert!(!pace.has_room(on_their_way, now));
+        }
+        for receiver in 3..100 {
+            fail(&mut pace, receiver, Scope::Receiver, now, now);
+            assert!(pace.has_room(0, now + RECEIVERS_PAUSE), "{receiver}");
+        }
+        // None of them counts when the service itself does not answer.
+        fail(&mut pace, 100, Scope::Request, now, now);
+        assert!(!pace.has_room(0, now + SECOND / 2));
+        assert!(pace.has_room(0, now + 4 * SECOND));
+    }
+
     /// What had been sent before says nothing then, also if it began as the receivers' trouble.
     #[test]
     fn what_becomes_the_trouble_of_the_service_ends_with_a_try() {
@@ -335,7 +388,7 @@ mod tests {
             fail(&mut pace, receiver, Scope::Receiver, now, now);
         }
         let later = now + 2 * SECOND;
-        pace.started();
+        pace.started(later);
         fail(&mut pace, 3, Scope::Service, later, later);
         pace.answered(now - SECOND);
         assert!(!pace.has_room(0, later + SECOND / 2));

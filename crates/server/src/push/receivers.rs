@@ -2,16 +2,17 @@
 //! or have failed.
 //!
 //! A receiver whose push failed is *held* until it is time for another try, for pushes of all senders; then one
-//! of them tries. Nobody else's push waits for it. Invariants: [`MAX_RECEIVERS`] are known at most; of one that
-//! is not, each push waits for itself.
+//! of them tries. Nobody else's push waits for it: such tries take [`MAX_RETRIES`] places, and leave the rest to receivers
+//! of whom no trouble is known. Invariants: [`MAX_RECEIVERS`] are known at most; of one that is not, each push waits for
+//! itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jam_core::ids::UserId;
 use tokio::time::Instant;
 
-use super::pace::backoff;
+use super::pace::{MAX_IN_FLIGHT, backoff};
 
 /// Pushes for one receiver that are on their way at a time: a phone that the service is slow to reach leaves the
 /// others their places.
@@ -19,6 +20,10 @@ const MAX_ON_THEIR_WAY: u32 = 4;
 
 /// How long a push waits for the places of its receiver to become free.
 const PLACE_WAIT: Duration = Duration::from_secs(1);
+
+/// Receivers who are tried again at a time: one that the service does not reach takes a place until the request's time is
+/// over.
+const MAX_RETRIES: usize = MAX_IN_FLIGHT / 2;
 
 /// Receivers that something is known of.
 pub(super) const MAX_RECEIVERS: usize = 10_000;
@@ -30,6 +35,8 @@ const SWEEP_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Receivers {
     known: HashMap<UserId, Receiver>,
+    /// Those who are being tried again.
+    retried: HashSet<UserId>,
     swept: Option<Instant>,
 }
 
@@ -54,13 +61,16 @@ impl Receivers {
         if let Some(until) = receiver.held_until.filter(|until| *until > now) {
             return Err(until - now);
         }
-        let places = if receiver.failures > 0 {
-            1
+        let is_free = if receiver.failures > 0 {
+            receiver.on_their_way == 0 && self.retried.len() < MAX_RETRIES
         } else {
-            MAX_ON_THEIR_WAY
+            receiver.on_their_way < MAX_ON_THEIR_WAY
         };
-        if receiver.on_their_way >= places {
+        if !is_free {
             return Err(PLACE_WAIT);
+        }
+        if receiver.failures > 0 {
+            self.retried.insert(id.clone());
         }
         receiver.on_their_way += 1;
         Ok(())
@@ -101,6 +111,7 @@ impl Receivers {
     }
 
     fn end_try(&mut self, id: &UserId) -> Option<&mut Receiver> {
+        self.retried.remove(id);
         let receiver = self.known.get_mut(id)?;
         receiver.on_their_way = receiver.on_their_way.saturating_sub(1);
         Some(receiver)
@@ -223,6 +234,26 @@ mod tests {
         assert_eq!(receivers.start(&user(3), now), Ok(()));
         receivers.undecided(&user(2));
         assert_eq!(receivers.start(&user(2), now), Ok(()));
+    }
+
+    #[test]
+    fn those_who_are_tried_again_leave_places_to_the_others() {
+        let mut receivers = Receivers::default();
+        let now = Instant::now();
+        for number in 0..MAX_IN_FLIGHT {
+            receivers.start(&user(number), now).unwrap();
+            receivers.failed(&user(number), 0, None, now);
+        }
+        let later = now + 10 * SECOND;
+        let again: Vec<_> = (0..MAX_IN_FLIGHT)
+            .filter(|number| receivers.start(&user(*number), later).is_ok())
+            .collect();
+        assert_eq!(again.len(), MAX_RETRIES);
+        assert_eq!(receivers.start(&user(MAX_IN_FLIGHT), later), Ok(()));
+        let waits = user(MAX_IN_FLIGHT - 1);
+        assert_eq!(receivers.start(&waits, later), Err(PLACE_WAIT));
+        receivers.failed(&user(again[0]), 0, None, later);
+        assert_eq!(receivers.start(&waits, later), Ok(()));
     }
 
     #[test]

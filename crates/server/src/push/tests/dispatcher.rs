@@ -12,7 +12,7 @@ use crate::serve::{Running, start};
 use crate::settings::Settings;
 
 /// More receivers than pushes that are on their way at a time.
-const CROWD: usize = 36;
+const CROWD: usize = 68;
 
 /// A server with the users 1, 2, … who are all friends of 1 and have a notification token each.
 struct House {
@@ -216,13 +216,13 @@ async fn a_dead_service_is_left_alone_and_messages_flow() {
     for receiver in 2..=CROWD + 1 {
         write(&mut writer, &receiver.to_string()).await;
     }
-    firebase.messages.until(32).await;
+    firebase.messages.until(64).await;
     firebase.messages.usually(Reply::plain(503, ""));
     tokio::time::sleep(slow + Duration::from_secs(3)).await;
     // Those that were on their way, and from then on one at a time, a second and more apart.
     let tried = firebase.messages.count();
-    assert!((33..=36).contains(&tried), "{tried} requests");
-    assert_eq!(firebase.messages.most_at_a_time(), 32);
+    assert!((65..=68).contains(&tried), "{tried} requests");
+    assert_eq!(firebase.messages.most_at_a_time(), 64);
     assert_eq!(logged.count("the push service does not answer: 503; "), 1);
     assert_eq!(logged.count("answers again"), 0);
     let mut reader = house.client("2").await;
@@ -295,6 +295,41 @@ async fn one_phones_trouble_holds_up_nobody_else() {
         }
         assert_eq!(logged.count("does not answer"), 0, "{trouble:?}");
     }
+}
+
+/// Nobody answers for these: each request takes all of its time. Those who can be reached are told when the first are
+/// given up, and from then on at once.
+#[tokio::test]
+async fn eighty_phones_that_cannot_be_reached_hold_up_nobody_for_long() {
+    let firebase = Firebase::open().await;
+    let house = House::with_firebase(83, &firebase).await;
+    firebase.messages.usually(Reply::Silence);
+    for reached in [82, 83] {
+        let answer = Reply::json(200, &json!({}));
+        firebase
+            .messages
+            .when(&format!("phone-of-{reached}\""), answer);
+    }
+    let mut writer = house.client("1").await;
+    let told = async |receiver: usize, within: Duration| {
+        let before = Instant::now();
+        let told = format!("phone-of-{receiver}\"");
+        while before.elapsed() < within {
+            let requests = firebase.messages.requests();
+            if requests.iter().any(|it| it.body.contains(&told)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{receiver} is held up");
+    };
+    for receiver in 2..=82 {
+        write(&mut writer, &receiver.to_string()).await;
+    }
+    told(82, http::TIMEOUT + Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    write(&mut writer, "83").await;
+    told(83, Duration::from_secs(2)).await;
 }
 
 #[tokio::test]
