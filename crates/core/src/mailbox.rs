@@ -139,6 +139,11 @@ impl Mailbox {
         self.usage.ephemeral()
     }
 
+    /// How many entries there are, of whatever kind.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     fn get_mut(&mut self, seq: Seq) -> Option<&mut Entry> {
         self.index(seq).map(|index| &mut self.entries[index])
     }

@@ -465,6 +465,33 @@ fn what_a_packet_costs_is_counted() {
     assert_eq!(cost(&|| one.send_subscribe(filters())), 41);
 }
 
+/// With a subscription to the inbox, all that waits there is looked at: a device that comes and goes as fast as it can has
+/// fewer of those packets taken in a turn.
+#[test]
+fn a_full_inbox_makes_a_subscription_to_it_more_work() {
+    let bench = Bench::with(|rules| rules.user.max_messages = 10_000);
+    let one = bench.client("1:a", V5);
+    one.connect();
+    for number in 0..5_000 {
+        one.publish(
+            "/1/inbox",
+            format!(r#"{{"from":"1","n":{number}}}"#),
+            AtLeastOnce,
+        );
+        while one.next().is_some() {}
+    }
+    for _ in 0..3 {
+        let _ = one.take_work();
+        one.send_subscribe(vec![packets::filter("/1/inbox", AtLeastOnce)]);
+        assert!(one.take_work() > 5_000 / 128);
+        while one.next().is_some() {}
+        let _ = one.take_work();
+        one.unsubscribe("/1/inbox");
+        assert!(one.take_work() > 4_000 / 128);
+        while one.next().is_some() {}
+    }
+}
+
 /// A message that hides its weight in its properties.
 fn hidden(qos: QoS, client: &jam_testkit::Client) -> Option<u16> {
     client.publish_with("/2/inbox", r#"{"from":"1"}"#, qos, |publish| {

@@ -51,9 +51,9 @@ impl Established {
             }
         }
         let (reply, responder) = self.reserve_reply();
-        let mut outcomes = router
-            .subscribe(&user, link, wanted, responder, now)
-            .into_iter();
+        let (outcomes, work) = router.subscribe(&user, link, wanted, responder, now);
+        self.add_work(work);
+        let mut outcomes = outcomes.into_iter();
         let codes = verdicts.into_iter().map(|verdict| match verdict {
             Err(reason) => reason,
             Ok(qos) => match (outcomes.next().flatten(), qos) {
@@ -81,7 +81,8 @@ impl Established {
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe, router: &Router) {
         let (user, link) = (self.link.user().clone(), self.link.id());
         let (reply, responder) = self.reserve_reply();
-        let existed = router.unsubscribe(&user, link, &unsubscribe.filters, responder);
+        let (existed, work) = router.unsubscribe(&user, link, &unsubscribe.filters, responder);
+        self.add_work(work);
         let code = |existed| {
             if existed {
                 ReasonCode::Success

@@ -136,7 +136,8 @@ impl Router {
         });
     }
 
-    /// Subscribes to each of the topics. Answers when the store has the subscriptions.
+    /// Subscribes to each of the topics: whether there was room, and the work that it was. Answers when the store has the
+    /// subscriptions.
     pub(crate) fn subscribe(
         &self,
         user: &UserId,
@@ -144,11 +145,13 @@ impl Router {
         subscriptions: Vec<(Subscription, RetainHandling)>,
         client: Responder,
         now: Time,
-    ) -> Vec<Option<bool>> {
+    ) -> (Vec<Option<bool>>, usize) {
+        let mut work = 0;
         let (outcomes, kept_already) = self.with_user(user, |user, effects| {
             let mut outcomes = Vec::with_capacity(subscriptions.len());
             let mut changes = Writes::new();
             for (subscription, handling) in subscriptions {
+                work += user.subscribing_work(&subscription.topic);
                 let outcome = user.subscribe(link, subscription, handling, now, &mut changes);
                 outcomes.push(outcome);
             }
@@ -156,27 +159,30 @@ impl Router {
             (outcomes, effects.write_for(client, writes))
         });
         kept_already.into_iter().for_each(Responder::unwritten);
-        outcomes
+        (outcomes, work)
     }
 
-    /// Whether there was a subscription to each of the topics. Answers as above.
+    /// Whether there was a subscription to each of the topics, and the work that it was. Answers as above.
     pub(crate) fn unsubscribe(
         &self,
         user: &UserId,
         link: LinkId,
         topics: &[ByteString],
         client: Responder,
-    ) -> Vec<bool> {
+    ) -> (Vec<bool>, usize) {
+        let mut work = 0;
         let (existed, kept_already) = self.with_user(user, |user, effects| {
             let mut changes = Writes::new();
-            let unsubscribe =
-                |topic: &ByteString| user.unsubscribe(link, topic, effects, &mut changes);
+            let unsubscribe = |topic: &ByteString| {
+                work += user.subscribing_work(topic);
+                user.unsubscribe(link, topic, effects, &mut changes)
+            };
             let existed = topics.iter().map(unsubscribe).collect();
             let writes = user.keep_subscriptions(link, changes, effects);
             (existed, effects.write_for(client, writes))
         });
         kept_already.into_iter().for_each(Responder::unwritten);
-        existed
+        (existed, work)
     }
 
     pub(crate) fn fetch(

@@ -7,7 +7,20 @@ use crate::link::LinkId;
 use crate::store::{Subscription, Write, Writes};
 use crate::time::Time;
 
+/// Entries of a log that are looked at, and perhaps changed, in one unit of work
+/// ([`Connection::take_work`](crate::connection::Connection::take_work)).
+const ENTRIES_A_UNIT: usize = 128;
+
 impl User {
+    /// How much work it is to begin or end a subscription to a topic: with one to the inbox, all that waits is looked at.
+    pub(crate) fn subscribing_work(&self, topic: &str) -> usize {
+        if self.id.is_inbox(topic) {
+            self.mailbox.len() / ENTRIES_A_UNIT
+        } else {
+            0
+        }
+    }
+
     /// Subscribes a connected device. Whether there was room, `None` if the connection is no longer the
     /// device's. What is to be kept of it, and of the retained message that it gets, is added to `changes`.
     pub(crate) fn subscribe(
