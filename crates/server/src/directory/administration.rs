@@ -142,8 +142,9 @@ impl PageRequest {
 pub struct NewToken(SecretString);
 
 impl NewToken {
-    /// What a password in MQTT has at most (5.0: 1.5.6), in bytes.
-    pub const MAX_BYTES: usize = u16::MAX as usize;
+    /// Bytes: a password with room beside it for what else belongs in a CONNECT, which has 64 KiB at most
+    /// (`jam_core::connection::MAX_CONNECT`).
+    pub const MAX_BYTES: usize = 60_000;
 
     /// 256 random bits in hexadecimal.
     ///
@@ -162,7 +163,7 @@ impl NewToken {
         match token.len() {
             0 => refuse("an empty token lets nobody in; give another one"),
             1..=Self::MAX_BYTES => Ok(Self(token.into())),
-            _ => refuse("a token has at most 65535 bytes; give another one"),
+            _ => refuse("a token has at most 60000 bytes; give another one"),
         }
     }
 

@@ -239,10 +239,10 @@ async fn lists_come_by_the_page_each_item_once() {
 
 #[test]
 fn a_token_can_be_sent_and_is_not_printed() {
-    for bad in [String::new(), "x".repeat(65_536)] {
+    for bad in [String::new(), "x".repeat(60_001)] {
         NewToken::chosen(&bad).unwrap_err();
     }
-    let token = NewToken::chosen(&"ü".repeat(32_767)).unwrap();
+    let token = NewToken::chosen(&"ü".repeat(30_000)).unwrap();
     assert!(!format!("{token:?}").contains('ü'));
     let random = NewToken::random().unwrap();
     assert_eq!(random.expose().len(), 64);
