@@ -513,3 +513,48 @@ fn what_the_window_did_not_let_out_before_a_crash_is_not_marked() {
         assert!(marked <= had + usize::from(WINDOW));
     }
 }
+
+/// A commit that failed may have reached the file, with the packet id of a QoS 2 message that is refused for it. That the
+/// id is free is in the file with the next commit. A server that is killed before has the message, and takes another
+/// one of that id for the same (MQTT 5.0, MQTT-4.3.3-10, in place of -9, for it does not know that it has refused the first): DUP
+/// tells them not apart, since clients that send again without it are common, and for those QoS 2 would be at least once
+/// after each restart. `docs/data-format.md`, `received`, says so to users.
+#[test]
+fn a_refusal_of_a_disk_that_fails_is_forgotten_if_the_server_is_killed_at_once() {
+    let another = |id| {
+        let payload = packets::message("1", "another");
+        let id = PacketId::new(id);
+        Packet::Publish(packets::publish("/2/inbox", payload, ExactlyOnce, id))
+    };
+    for killed_at_once in [false, true] {
+        let bench = Bench::on_disk(|_| ());
+        disk(&bench).at_once(true);
+        let reader = bench.client("2:phone", V5);
+        reader.connect_lasting();
+        reader.subscribe("/2/inbox", ExactlyOnce);
+        reader.drop_connection();
+        let writer = bench.client("1:phone", V5);
+        writer.connect_lasting();
+        disk(&bench).at_once(false);
+        let id = writer
+            .publish("/2/inbox", packets::message("1", "refused"), ExactlyOnce)
+            .expect("a packet id");
+        disk(&bench).fail_in_the_file();
+        bench.run();
+        let answer = std::iter::from_fn(|| writer.next()).last();
+        let Some(Packet::PubRec(Ack { reason, .. })) = answer else {
+            panic!("{answer:?}")
+        };
+        assert!(reason.is_error());
+        if !killed_at_once {
+            disk(&bench).at_once(true);
+        }
+        killed(&bench, &writer);
+        writer.send(another(id));
+        writer.expect_accepted(ExactlyOnce, Some(id));
+        reader.connect_lasting();
+        let came: Vec<_> = arrived(&reader).into_iter().map(|it| it.0).collect();
+        let which = if killed_at_once { "refused" } else { "another" };
+        assert!(came.len() == 1 && came[0].contains(which), "{came:?}");
+    }
+}

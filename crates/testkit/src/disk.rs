@@ -234,6 +234,31 @@ impl CrashingStore {
         }
     }
 
+    /// As [`Self::fail`], of a commit that has reached the file all the same: what is rejected leaves it with the next one.
+    pub fn fail_in_the_file(&self) {
+        let mut removals = VecDeque::new();
+        {
+            let mut state = self.state();
+            let state = &mut *state;
+            for call in &state.calls {
+                for write in &call.writes {
+                    apply(&mut state.file, &call.user, write.clone());
+                    if let Write::Append(append) = write
+                        && is_refusable(&call.writes)
+                    {
+                        removals.push_back(Call {
+                            user: call.user.clone(),
+                            writes: Writes::from_iter([Write::Remove(append.seq)]),
+                            completion: None,
+                        });
+                    }
+                }
+            }
+        }
+        self.fail();
+        self.state().calls.append(&mut removals);
+    }
+
     /// Calls one of the completions of what is committed.
     pub fn answer(&self, which: usize) {
         let completion = self.state().kept.remove(which);
