@@ -351,6 +351,30 @@ test('stop() says DISCONNECT and leaves no timer; start() may follow', async () 
   assert.equal(one.tab.sockets.length, 2)
 })
 
+test('stop() while it starts stops it', async () => {
+  const one = page(new Browser())
+  const starting = one.jam.start()
+  await one.jam.stop()
+  await starting
+  await one.tab.browser.advance(DAY)
+  assert.deepEqual([one.tab.sockets.filter(({ readyState }) => readyState !== 3).length, state(one).state], [0, 'stopped'])
+})
+
+test('forget() after a logout connects to nothing, and so logs the other device out of nothing', async () => {
+  const one = await connected(new Browser())
+  await one.jam.send('2', 'secret')
+  one.socket.disconnect(0x8E)
+  await settle()
+  await one.jam.forget()
+  await settle()
+  assert.equal(one.tab.sockets.length, 1)
+  const stopped = page(one.tab.browser)
+  await stopped.jam.forget()
+  assert.equal(stopped.tab.sockets.length, 0)
+  await stopped.jam.start()
+  assert.deepEqual(await stopped.jam.history('2'), [])
+})
+
 test('forget() ends the session with the server and removes everything of this user, and of no other', async () => {
   const browser = new Browser()
   const other = await connected(browser, { user: '3' })

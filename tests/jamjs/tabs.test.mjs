@@ -62,7 +62,11 @@ for (const [how, options] of [['Web Locks', {}], ['heartbeats, for want of Web L
   test(`${how}: when the leader is killed, the other takes its place within 5 s, and its outbox with it`, async () => {
     const browser = new Browser(options)
     const first = await lead(browser)
+    first.socket.publish('/1/friends', { friends: [{ user: '2' }], part: 1, parts: 1 })
+    first.socket.publish('/1/presence', { type: 'presence', user: '2', online: true })
+    await settle()
     const second = await following(browser)
+    assert.deepEqual(second.jam.friends.map(({ online }) => online), [true])
     await first.jam.send('2', 'on its way')
     await settle()
     assert.equal(first.socket.take('publish').length, 1)
@@ -79,6 +83,7 @@ for (const [how, options] of [['Web Locks', {}], ['heartbeats, for want of Web L
       await settle()
     }
     assert.deepEqual(seen, ['on its way', 'after it'])
+    assert.deepEqual(second.jam.friends.map(({ online }) => online), [false], 'what the old leader knew is not known any more')
   })
 
   test(`${how}: when the leader leaves, another one follows at once`, async () => {

@@ -121,7 +121,7 @@ class Body {
 
   /** @param {number} count */
   take (count) {
-    if (count > this.left) refuse(MALFORMED, 'a packet ends inside a field')
+    if (count > this.left) refuse(MALFORMED, 'cut off')
     this.at += count
     return this.bytes.subarray(this.at - count, this.at)
   }
@@ -131,7 +131,7 @@ class Body {
 
   varint () {
     const length = readVarint(this.bytes, this.at)
-    if (!length) return refuse(MALFORMED, 'a packet ends inside a length')
+    if (!length) return refuse(MALFORMED, 'cut off')
     this.at = length.end
     return length.value
   }
@@ -140,11 +140,11 @@ class Body {
 
   string () {
     const bytes = this.binary()
-    if (bytes.includes(0)) refuse(MALFORMED, 'a string holds NUL')
+    if (bytes.includes(0)) refuse(MALFORMED, 'NUL in a string')
     try {
       return strict.decode(bytes)
     } catch {
-      return refuse(MALFORMED, 'a string is not UTF-8')
+      return refuse(MALFORMED, 'not UTF-8')
     }
   }
 
@@ -154,7 +154,7 @@ class Body {
   /** @param {number[]} codes */
   code (codes) {
     const code = this.number(1)
-    return codes.includes(code) ? code : refuse(MALFORMED, 'a reason code that this packet does not have')
+    return codes.includes(code) ? code : refuse(MALFORMED, 'wrong reason code')
   }
 
   /** @param {number[]} allowed  The identifiers that this packet may have. */
@@ -165,12 +165,12 @@ class Body {
     const seen = new Set()
     while (inner.left) {
       const identifier = inner.number(1)
-      if (!allowed.includes(identifier)) refuse(MALFORMED, 'a property that this packet does not have')
-      if (seen.has(identifier) && identifier !== USER && identifier !== SUBSCRIPTION) refuse(PROTOCOL, 'a property is there twice')
+      if (!allowed.includes(identifier)) refuse(MALFORMED, 'wrong property')
+      if (seen.has(identifier) && identifier !== USER && identifier !== SUBSCRIPTION) refuse(PROTOCOL, 'property twice')
       seen.add(identifier)
       inner.property(identifier, found)
     }
-    if (seen.has(0x16) && !seen.has(0x15)) refuse(PROTOCOL, 'authentication data without a method')
+    if (seen.has(0x16) && !seen.has(0x15)) refuse(PROTOCOL, 'wrong property')
     return found
   }
 
@@ -178,16 +178,14 @@ class Body {
   property (identifier, found) {
     const kind = KINDS[identifier]
     const value = kind === 'b' ? this.number(1) : kind === '2' ? this.number(2) : kind === '4' ? this.number(4) : kind === 'v' ? this.varint() : kind === 'd' ? this.binary() : this.string()
-    if (kind === 'b' && Number(value) > 1) refuse(PROTOCOL, 'a property is neither 0 nor 1')
-    if (NOT_ZERO.includes(identifier) && !value) refuse(PROTOCOL, 'a property is 0')
-    if (identifier === RESPONSE_TOPIC && /^$|[+#]/.test(String(value))) refuse(PROTOCOL, 'no topic to respond to')
+    if ((kind === 'b' && Number(value) > 1) || (NOT_ZERO.includes(identifier) && !value) || (identifier === RESPONSE_TOPIC && /^$|[+#]/.test(String(value)))) refuse(PROTOCOL, 'wrong property')
     if (identifier === USER) {
       const text = this.string()
       if (value === 'from') found.from = text
     } else if (NAMES[identifier]) Object.assign(found, { [NAMES[identifier]]: value })
   }
 
-  end () { if (this.left) refuse(MALFORMED, 'bytes after the last field') }
+  end () { if (this.left) refuse(MALFORMED, 'bytes left over') }
 }
 
 const USER = 0x26
@@ -219,9 +217,9 @@ function decode (first, body) {
   switch (first) {
     case 0x20: {
       const flags = body.number(1)
-      if (flags > 1) refuse(MALFORMED, 'reserved flags of a CONNACK')
+      if (flags > 1) refuse(MALFORMED, 'wrong flags')
       const code = body.code(CODES_OF_CONNACK)
-      if (flags && code) refuse(PROTOCOL, 'a session in a refusal')
+      if (flags && code) refuse(PROTOCOL, 'session in a refusal')
       return { type: 'connack', sessionPresent: flags === 1, code, properties: body.properties(OF_CONNACK) }
     }
     case 0x40:
@@ -237,14 +235,14 @@ function decode (first, body) {
     case 0xE0:
       return { type: 'disconnect', code: body.left ? body.code(CODES_OF_DISCONNECT) : 0, properties: body.left ? body.properties(OF_DISCONNECT) : {} }
   }
-  return first >> 4 === 3 ? decodePublish(first, body) : refuse(first & 15 ? MALFORMED : PROTOCOL, 'a packet that a server does not send')
+  return first >> 4 === 3 ? decodePublish(first, body) : refuse(first & 15 ? MALFORMED : PROTOCOL, 'wrong packet')
 }
 
 /** @param {number} first @param {Body} body @returns {Publish} */
 function decodePublish (first, body) {
   const [dup, qos, retain] = [(first & 8) > 0, first >> 1 & 3, (first & 1) > 0]
-  if (qos === 3 || (dup && !qos)) refuse(MALFORMED, 'flags of a PUBLISH')
-  if (qos === 2) refuse(PROTOCOL, 'QoS 2, which was not subscribed with')
+  if (qos === 3 || (dup && !qos)) refuse(MALFORMED, 'wrong flags')
+  if (qos === 2) refuse(PROTOCOL, 'QoS 2')
   const topic = body.string()
   const id = qos ? body.id() : null
   const properties = body.properties(OF_PUBLISH)
@@ -261,8 +259,8 @@ function readVarint (bytes, at, end = bytes.length) {
   for (let value = 0, scale = 1, width = 1; at < end; width++, scale *= 128) {
     const byte = bytes[at++]
     value += (byte & 127) * scale
-    if (byte < 128) return byte || width === 1 ? { value, end: at } : refuse(MALFORMED, 'a length that is not in its shortest form')
-    if (width === 4) refuse(MALFORMED, 'a length of more than four bytes')
+    if (byte < 128) return byte || width === 1 ? { value, end: at } : refuse(MALFORMED, 'wrong length')
+    if (width === 4) refuse(MALFORMED, 'wrong length')
   }
   return null
 }
@@ -286,7 +284,7 @@ export class Decoder {
       const length = readVarint(this.#buffer, this.#start + 1, this.#end)
       if (!length) break
       const end = length.end + length.value
-      if (end - this.#start > this.limit) refuse(TOO_LARGE, 'a packet is too large')
+      if (end - this.#start > this.limit) refuse(TOO_LARGE, 'too large')
       if (end > this.#end) break
       const first = this.#buffer[this.#start]
       const body = new Body(this.#buffer.slice(length.end, end))

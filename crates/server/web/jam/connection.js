@@ -91,29 +91,29 @@ export class Connection {
     if (this.#over) return
     this.#alive()
     try {
-      if (!(data instanceof ArrayBuffer)) throw new ProtocolError(0x81, 'a text frame')
+      if (!(data instanceof ArrayBuffer)) throw new ProtocolError(0x81, 'text frame')
       for (const packet of this.#decoder.push(new Uint8Array(data))) {
         this.#handle(packet)
         if (this.#over) return
       }
     } catch (error) {
       const { code = 0x83, message } = /** @type {ProtocolError} */ (error)
-      this.end({ code })
-      this.#listener.ended({ how: 'malformed', code, message: `what the server sent cannot be understood: ${message}` })
+      if (this.open) this.#socket.send(disconnect({ code }))
+      this.#ended('malformed', code, `this is no MQTT: ${message}`)
     }
   }
 
   /** @param {import('./codec.js').Packet} packet */
   #handle (packet) {
     if (packet.type === 'disconnect') return this.#ended('disconnected', packet.code, packet.properties.reason ?? 'the server has closed the connection')
-    if ((packet.type === 'connack') === this.#open) throw new ProtocolError(0x82, this.#open ? 'a second CONNACK' : 'a packet before the CONNACK')
+    if ((packet.type === 'connack') === this.#open) throw new ProtocolError(0x82, 'wrong packet')
     if (packet.type === 'connack') {
       if (packet.code) return this.#ended('refused', packet.code, packet.properties.reason ?? 'the server has refused the connection')
       this.#open = true
       this.#keepAliveMs = (packet.properties.keepAlive ?? KEEP_ALIVE_SECS) * 1000
       this.#later()
       this.#listener.opened(packet)
-    } else if (packet.type === 'publish' && packet.properties.topicAlias) throw new ProtocolError(0x94, 'a topic alias, and none was offered')
+    } else if (packet.type === 'publish' && packet.properties.topicAlias) throw new ProtocolError(0x94, 'topic alias')
     else if (packet.type !== 'pingresp') this.#listener.received(packet)
   }
 

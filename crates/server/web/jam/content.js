@@ -15,17 +15,16 @@ const lenient = new TextDecoder('utf-8', { ignoreBOM: true })
  * @property {string} [mime]  Of a picture.
  */
 
-/**
- * @param {Uint8Array} bytes
- * @returns {{ text: string, payload: import('./jam.js').Payload | null }}  null if it is no JSON object.
- */
-export function parse (bytes) {
-  const text = lenient.decode(bytes)
+/** @param {Uint8Array} bytes */
+export const textOf = (bytes) => lenient.decode(bytes)
+
+/** null if it is no JSON object. @param {string} text @returns {import('./jam.js').Payload | null} */
+export function parse (text) {
   try {
     const payload = JSON.parse(text)
-    return { text, payload: typeof payload === 'object' && payload && !Array.isArray(payload) ? payload : null }
+    return typeof payload === 'object' && !Array.isArray(payload) ? payload : null
   } catch {
-    return { text, payload: null }
+    return null
   }
 }
 

@@ -95,7 +95,7 @@ class IndexedEntries {
         transaction = running
         /** @type {T} */ let result
         running.oncomplete = () => resolve(result)
-        running.onabort = () => reject(running.error ?? new Error('the browser has taken the transaction back'))
+        running.onabort = () => reject(running.error ?? new Error('taken back'))
         work(steps(running.objectStore(OBJECT_STORE))).then((value) => { result = value }).catch((error) => {
           reject(error)
           abort(running)
@@ -103,6 +103,7 @@ class IndexedEntries {
       })
     } catch (error) {
       if (transaction) abort(transaction)
+      else this.close() // a connection of which the browser knows nothing more
       throw error
     }
   }

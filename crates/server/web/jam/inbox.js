@@ -6,7 +6,7 @@
 // Maximum allows is held here, and MAX_WAITING of QoS 0.
 
 import { RECEIVE_MAXIMUM } from './connection.js'
-import { contentOf, fingerprint, idOf, parse, timeOf, typeOf } from './content.js'
+import { contentOf, fingerprint, idOf, parse, textOf, timeOf, typeOf } from './content.js'
 
 const DECODE_MS = 10_000
 const MAX_RETRY_MS = 60_000
@@ -50,7 +50,8 @@ export class Inbox {
 
   /** @param {import('./codec.js').Publish} packet @param {import('./connection.js').Connection} connection */
   async message (packet, connection) {
-    const { text, payload } = parse(packet.payload)
+    const text = textOf(packet.payload)
+    const payload = parse(text)
     const from = packet.properties.from ?? (typeof payload?.from === 'string' ? payload.from : '')
     const entry = this.#enter(packet, connection, from)
     if (!entry) return
@@ -60,7 +61,7 @@ export class Inbox {
 
   /** @param {import('./codec.js').Publish} packet @param {import('./connection.js').Connection} connection */
   receipt (packet, connection) {
-    const { status, to, id } = /** @type {{ [key: string]: unknown }} */ (parse(packet.payload).payload ?? {})
+    const { status, to, id } = /** @type {{ [key: string]: unknown }} */ (parse(textOf(packet.payload)) ?? {})
     const entry = this.#enter(packet, connection, '')
     if (!entry) return
     if (status === 'delivered' && typeof to === 'string' && typeof id === 'string') entry.item = { to, id }

@@ -229,7 +229,7 @@ export class Jam extends EventTarget {
 
   /** Removes everything of this user from this browser, in all tabs, and ends the session with the server. */
   async forget () {
-    await this.start()
+    await this.#starting
     this.#tabs?.post({ forget: true })
     await this.#close(true)
   }
@@ -252,6 +252,7 @@ export class Jam extends EventTarget {
   /** @param {string} device @param {boolean} alone */
   #lead (device, alone) {
     const store = this.#opened()
+    for (const user of this.#online) this.#tell({ event: 'presence', detail: { user, online: false } }) // the one that led told so
     this.#session = new Session(this.#options, this.#world, { device, alone, store, tell: (told) => this.#tell(told) })
     this.#dispatch('leader', { leader: true })
     this.#session.start()
@@ -265,17 +266,19 @@ export class Jam extends EventTarget {
 
   /** @param {boolean} forget */
   async #close (forget) {
+    await this.#starting?.catch(() => {})
     const [store, tabs, session] = [this.#store, this.#tabs, this.#session]
     this.#starting = this.#store = this.#tabs = this.#session = undefined
-    await session?.stop(forget)
-    if (forget) await store?.clear()
+    session?.stop(forget)
     tabs?.leave()
-    store?.close()
     if (forget) {
+      const kept = store ?? await openStore(this.#options, this.#world)
+      await kept.clear()
+      kept.close()
       this.#friends = []
       this.#unread.clear()
       this.#attention.show(this.#unread)
-    }
+    } else store?.close()
     this.#happen({ event: 'state', detail: stopped })
   }
 
@@ -288,7 +291,7 @@ export class Jam extends EventTarget {
   /** From another tab. @param {import('./tabs.js').Told} told */
   #hear (told) {
     if ('start' in told) this.#session?.start()
-    else if ('forget' in told) this.#close(true)
+    else if ('forget' in told) this.#close(true).catch(() => {}) // the tab in which it was wanted says so
     else if ('hello' in told) {
       if (!this.#session) return
       for (const user of this.#online) this.#tabs?.post({ event: 'presence', detail: { user, online: true } })

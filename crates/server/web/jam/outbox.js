@@ -43,7 +43,7 @@ export class Outbox {
     this.#failed = failed
   }
 
-  /** What waits in the store, from before. */
+  /** What waits in the store, also from before, and from tabs that were not heard. */
   async load () { for (const [order, friend] of await this.#store.outbox()) this.add(friend, order) }
 
   /** A message is in the outbox. Told again, it is tried now. @param {string} friend @param {number} order */

@@ -9,10 +9,10 @@ export const ownReason = (category, message, code = null) => ({ handler: null, c
 
 /** The server's JSON. @param {{ [key: string]: unknown }} error @param {number | null} [code] @returns {Reason} */
 export const refusal = ({ handler, category, message }, code = null) =>
-  ({ handler: textOf(handler) || null, category: textOf(category), message: textOf(message), code })
+  ({ handler: plain(handler) || null, category: plain(category), message: plain(message), code })
 
 /** @param {unknown} value */
-const textOf = (value) => typeof value === 'string' ? value : ''
+const plain = (value) => typeof value === 'string' ? value : ''
 
 /**
  * Of a connection's end. The server's JSON is in the Reason String, if it was the server (PROTOCOL.md, section 3).
@@ -21,7 +21,7 @@ const textOf = (value) => typeof value === 'string' ? value : ''
  * @returns {Reason}
  */
 export function reasonOf ({ how, code, message }) {
-  const { payload } = parse(new TextEncoder().encode(message))
+  const payload = parse(message)
   if (payload && typeof payload.category === 'string') return refusal(payload, code)
   return ownReason(how === 'lost' ? 'network' : how === 'malformed' ? 'protocol' : 'server', message, code)
 }

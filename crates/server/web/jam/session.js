@@ -7,7 +7,7 @@
 
 import { Connection } from './connection.js'
 import { subscribe } from './codec.js'
-import { parse } from './content.js'
+import { parse, textOf } from './content.js'
 import { FriendList } from './friends.js'
 import { Inbox } from './inbox.js'
 import { Outbox, WINDOW } from './outbox.js'
@@ -55,6 +55,8 @@ export class Session {
   /** Whether it waits for something that `online` and a visible page do not cut short. */
   #patient = true
   /** @type {[EventTarget | undefined, string][]} */ #occasions
+  /** @param {any} error */
+  #unstored = (error) => this.#error('store', `this browser cannot store it: ${error?.message || error?.name || error}`)
   #nudge = () => { if (this.#world.document?.visibilityState !== 'hidden') this.#again() }
 
   /** @param {import('./jam.js').Options} options @param {import('./world.js').World} world @param {Place} place */
@@ -65,12 +67,10 @@ export class Session {
     this.#alone = alone
     this.#store = store
     this.#tell = tell
-    const failed = (/** @type {any} */ error) => this.#error('store', `this browser cannot store it: ${error?.message || error?.name || error}`)
-    this.#inbox = new Inbox(options, store, world, (kept) => this.#kept(kept), failed)
-    this.#outbox = new Outbox(store, world, (row) => tell({ row, fresh: false }), failed)
+    this.#inbox = new Inbox(options, store, world, (kept) => this.#kept(kept), this.#unstored)
+    this.#outbox = new Outbox(store, world, (row) => tell({ row, fresh: false }), this.#unstored)
     this.#occasions = [[world.window, 'online'], [world.document, 'visibilitychange']]
     for (const [target, type] of this.#occasions) target?.addEventListener(type, this.#nudge)
-    this.#outbox.load().catch(failed)
   }
 
   /** Connects now, for the user wants it. */
@@ -82,7 +82,7 @@ export class Session {
   }
 
   /** @param {boolean} forget  The session ends as well. */
-  async stop (forget) {
+  stop (forget) {
     this.#attempt++
     this.#world.clearTimeout(this.#timer)
     for (const [target, type] of this.#occasions) target?.removeEventListener(type, this.#nudge)
@@ -155,7 +155,8 @@ export class Session {
     this.#openedAt = this.#world.uptime()
     connection.send(subscribe({ id: SUBSCRIBE_ID, filters: [[`/${user}/inbox`, 1], [`/${user}/receipts`, 1], [`/${user}/presence`, 0], [`/${user}/friends`, 0]] }))
     this.#state('connected', null)
-    this.#outbox.connected({ send: (bytes) => connection.send(bytes), window: Math.min(WINDOW, receiveMaximum), maximumPacketSize, sessionPresent })
+    const link = { send: (/** @type {Uint8Array} */ bytes) => connection.send(bytes), window: Math.min(WINDOW, receiveMaximum), maximumPacketSize, sessionPresent }
+    this.#outbox.load().catch(this.#unstored).then(() => { if (connection.open) this.#outbox.connected(link) })
   }
 
   /** @param {import('./codec.js').Publish | import('./codec.js').PubAck | import('./codec.js').SubAck} packet */
@@ -172,7 +173,7 @@ export class Session {
     const { topic, id } = packet
     if (topic === `/${user}/inbox`) return this.#inbox.message(packet, connection)
     if (topic === `/${user}/receipts`) return this.#inbox.receipt(packet, connection)
-    const { payload } = parse(packet.payload)
+    const payload = parse(textOf(packet.payload))
     if (topic === `/${user}/presence`) this.#presence(payload?.user, payload?.online)
     else if (topic === `/${user}/friends`) this.#friendsTold(payload)
     else if (topic === `/${user}/devices/${this.#clientId}` && payload) this.#refusal(payload)

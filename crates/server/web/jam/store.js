@@ -245,7 +245,7 @@ export class Store {
 
   /** @param {import('./entries.js').Transaction} t @param {Receipt} receipt @returns {Promise<Kept | null>} */
   async #deliver (t, { to, id }) {
-    const row = await this.#change(t, id, (row) => row.friend === to && ['queued', 'sent', 'failed'].includes(row.state) ? { ...row, state: 'delivered', reason: null } : null)
+    const row = await this.#change(t, id, (row) => row.friend === to && row.state !== 'delivered' ? { ...row, state: 'delivered', reason: null } : null)
     return row && { row, fresh: false }
   }
 

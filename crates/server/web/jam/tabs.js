@@ -69,11 +69,8 @@ export class Tabs {
     this.#channel?.close()
   }
 
-  /** @param {Told} told */
-  post (told) { this.#post(told) }
-
   /** @param {Told | Election} told */
-  #post (told) {
+  post (told) {
     try {
       if (!this.#over) this.#channel?.postMessage(told)
     } catch {} // the other tabs read the store
@@ -110,7 +107,7 @@ export class Tabs {
   }
 
   /** @param {Election['is']} is */
-  #elect (is) { if (this.#asks) this.#post({ tab: this.#tab, is }) }
+  #elect (is) { if (this.#asks) this.post({ tab: this.#tab, is }) }
 
   /** @param {Election} election */
   #hear ({ tab, is }) {
