@@ -77,7 +77,8 @@ fn readyz(url: &str) -> Option<Url> {
 }
 
 async fn ask(url: &Url) -> Result<(), CliError> {
-    let failed = |why: &str| CliError::Failed(format!("{url}: {why}"));
+    let shown = without_credentials(url);
+    let failed = |why: &str| CliError::Failed(format!("{shown}: {why}"));
     // For this command's process, which does nothing else by TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder()
@@ -100,6 +101,16 @@ async fn ask(url: &Url) -> Result<(), CliError> {
             reasons(answer).await
         ))),
     }
+}
+
+/// For what is written where others may read it.
+fn without_credentials(url: &Url) -> Url {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    // An http address can have them, so they can be set.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown
 }
 
 /// The innermost one, which says what happened.
@@ -148,5 +159,7 @@ mod tests {
         assert_eq!(asked("https://a/x").as_deref(), Some("https://a/x"));
         assert_eq!(asked("mqtt://a"), None);
         assert_eq!(asked("127.0.0.1:8080"), None);
+        let shown = without_credentials(&readyz("https://u:p@a/x?k=v").unwrap());
+        assert_eq!(shown.as_str(), "https://a/x");
     }
 }

@@ -65,7 +65,7 @@ mod tests {
         let of = |url: &str| {
             let mut push = Settings::default().push;
             push.webhook = Some(settings::Webhook {
-                url: url.to_owned(),
+                url: settings::ServiceUrl::parse(url).unwrap(),
                 secret: SecretString::from("s"),
             });
             push

@@ -14,8 +14,8 @@
 //! `UNREGISTERED` says that a token is dead. A 404 without it is a wrong address or project.
 
 use bytes::Bytes;
+use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
-use reqwest::{StatusCode, Url};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -23,7 +23,8 @@ use std::time::Duration;
 use super::account::ServiceAccount;
 use super::http::{Answer, Http};
 use super::oauth::{Access, Oauth};
-use super::{Delivering, Delivery, Notifier, Push, PushError, Scope};
+use super::{Delivering, Delivery, Notifier, Push, Scope};
+use crate::settings::ServiceUrl;
 
 /// How long Firebase and Apple go on trying to reach the phone.
 const TTL: Duration = Duration::from_secs(86_400);
@@ -37,29 +38,21 @@ pub(super) struct Fcm {
     http: Http,
     oauth: Oauth,
     project: String,
-    url: Url,
+    url: ServiceUrl,
 }
 
 impl Fcm {
     /// Firebase at `base`, for the account's project.
-    ///
-    /// # Errors
-    /// If `base` is no address that more can be added to.
-    pub(super) fn new(http: Http, account: ServiceAccount, base: &str) -> Result<Self, PushError> {
+    pub(super) fn new(http: Http, account: ServiceAccount, base: &ServiceUrl) -> Self {
         let project = account.project().to_owned();
-        let wrong = || PushError::new("push.fcm_url: expected https://HOST or http://HOST");
-        let mut url = Url::parse(base).map_err(|_| wrong())?;
-        url.path_segments_mut()
-            .map_err(|()| wrong())?
-            .pop_if_empty()
-            .extend(["v1", "projects", &project, "messages:send"]);
+        let url = base.join(&["v1", "projects", &project, "messages:send"]);
         let oauth = Oauth::new(http.clone(), account);
-        Ok(Self {
+        Self {
             http,
             oauth,
             project,
             url,
-        })
+        }
     }
 
     async fn send(&self, push: &Push) -> Result<Delivery, Delivery> {
@@ -80,7 +73,7 @@ impl Fcm {
     async fn post(&self, body: String, access: &Access) -> Result<Answer, Delivery> {
         let request = self
             .http
-            .post(&self.url)
+            .post(self.url.expose())
             .header(AUTHORIZATION, access.header())
             .header(CONTENT_TYPE, "application/json")
             .body(body);

@@ -69,9 +69,9 @@ impl Http {
     ///
     /// # Errors
     /// If one of them is `https` and the machine knows no certificate authority.
-    pub(super) fn new(urls: &[&str]) -> Result<Self, PushError> {
+    pub(super) fn new(urls: &[&Url]) -> Result<Self, PushError> {
         let mut roots = RootCertStore::empty();
-        if urls.iter().any(|url| url.starts_with("https:")) {
+        if urls.iter().any(|url| url.scheme() == "https") {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if roots.is_empty() {
                 return Err(PushError::new(

@@ -141,12 +141,12 @@ pub(crate) fn open(push: &settings::Push) -> Result<Option<Arc<dyn Notifier>>, P
     }
     if let Some(path) = &push.fcm_key {
         let account = ServiceAccount::read(path)?;
-        let http = Http::new(&[&push.fcm_url, account.token_uri().as_str()])?;
-        return Ok(Some(Arc::new(Fcm::new(http, account, &push.fcm_url)?)));
+        let http = Http::new(&[push.fcm_url.expose(), account.token_uri()])?;
+        return Ok(Some(Arc::new(Fcm::new(http, account, &push.fcm_url))));
     }
     if let Some(webhook) = &push.webhook {
-        let http = Http::new(&[&webhook.url])?;
-        return Ok(Some(Arc::new(Webhook::new(http, webhook)?)));
+        let http = Http::new(&[webhook.url.expose()])?;
+        return Ok(Some(Arc::new(Webhook::new(http, webhook))));
     }
     Ok(None)
 }

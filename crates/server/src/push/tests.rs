@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
+use crate::settings::ServiceUrl;
 use stand_in::{Reply, StandIn};
 
 /// What must never be logged.
@@ -48,6 +49,10 @@ fn why(delivery: &Delivery) -> &str {
         Delivery::Unavailable { why, .. } => why,
         other => panic!("{other:?}"),
     }
+}
+
+fn address(text: &str) -> ServiceUrl {
+    ServiceUrl::parse(text).unwrap()
 }
 
 fn http() -> Http {
@@ -108,7 +113,7 @@ impl Firebase {
 
     fn notifier(&self) -> Fcm {
         let account = ServiceAccount::parse(&self.key_file().to_string()).unwrap();
-        Fcm::new(http(), account, &self.messages.url("")).unwrap()
+        Fcm::new(http(), account, &address(&self.messages.url("")))
     }
 }
 

@@ -4,15 +4,14 @@
 //! by `X-Jam-Signature` that it comes from this server: `sha256=` and the HMAC-SHA256 of the body in
 //! hexadecimal, with `push.webhook_secret`. Every 2xx is success, whatever else is in the answer.
 
-use reqwest::Url;
 use reqwest::header::CONTENT_TYPE;
 use ring::hmac;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::http::{Answer, Http};
-use super::{Delivering, Delivery, Notifier, Push, PushError};
-use crate::settings;
+use super::{Delivering, Delivery, Notifier, Push};
+use crate::settings::{self, ServiceUrl};
 
 /// Where the signature is.
 const SIGNATURE: &str = "x-jam-signature";
@@ -21,7 +20,7 @@ const SIGNATURE: &str = "x-jam-signature";
 #[derive(Debug)]
 pub(super) struct Webhook {
     http: Http,
-    url: Url,
+    url: ServiceUrl,
     key: hmac::Key,
 }
 
@@ -35,21 +34,18 @@ struct Body<'a> {
 }
 
 impl Webhook {
-    /// # Errors
-    /// If the address is none.
-    pub(super) fn new(http: Http, webhook: &settings::Webhook) -> Result<Self, PushError> {
-        let url = Url::parse(&webhook.url)
-            .map_err(|_| PushError::new("push.webhook_url: expected https://… or http://…"))?;
+    pub(super) fn new(http: Http, webhook: &settings::Webhook) -> Self {
         let secret = webhook.secret.expose_secret().as_bytes();
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        Ok(Self { http, url, key })
+        let url = webhook.url.clone();
+        Self { http, url, key }
     }
 
     async fn send(&self, push: &Push) -> Result<Delivery, Delivery> {
         let body = body(push);
         let request = self
             .http
-            .post(&self.url)
+            .post(self.url.expose())
             .header(CONTENT_TYPE, "application/json")
             .header(SIGNATURE, signature(&self.key, body.as_bytes()))
             .body(body);
@@ -68,7 +64,8 @@ impl Notifier for Webhook {
 
     /// Without what follows the host, which may be a secret.
     fn name(&self) -> String {
-        format!("the webhook at {}", self.url.host_str().unwrap_or_default())
+        let host = self.url.expose().host_str();
+        format!("the webhook at {}", host.unwrap_or_default())
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) enum Kind {
     Text,
     /// A text that is never shown.
     Secret,
+    /// The URL of a service; credentials in it are never shown.
+    Url,
     /// A path; relative to the working directory.
     Path,
     /// `HOST:PORT`, or "" for off.
@@ -158,7 +160,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "directory.url",
         "",
-        Kind::Text,
+        Kind::Url,
         r#"accounts and friendships: sqlite:PATH; "" = sqlite:<data>/jam.db"#,
     ),
     key(
@@ -170,7 +172,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "mailbox.url",
         "",
-        Kind::Text,
+        Kind::Url,
         r#"what waits for its receiver; "" = <data>/mailbox"#,
     ),
     key(
@@ -218,13 +220,13 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "push.fcm_url",
         "https://fcm.googleapis.com",
-        Kind::Text,
+        Kind::Url,
         "where Firebase is",
     ),
     key(
         "push.webhook_url",
         "",
-        Kind::Text,
+        Kind::Url,
         r#"instead of Firebase: where each push is POSTed, such as "https://example.org/push"; "" = nowhere"#,
     ),
     key(
@@ -318,6 +320,7 @@ impl Kind {
     pub(super) fn expected(self) -> String {
         match self {
             Self::Text | Self::Secret => "a text".to_owned(),
+            Self::Url => "a URL".to_owned(),
             Self::Path => "a path".to_owned(),
             Self::Address => r#"HOST:PORT such as "0.0.0.0:1883", or """#.to_owned(),
             Self::Duration => r#"a duration such as "10s", "5m" or "30d""#.to_owned(),

@@ -3,14 +3,15 @@
 //! A layer knows which settings exist and where each value stood. It does not know what a value means:
 //! that is [`super::Settings`]' business, once all layers lie on each other.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::SettingsError;
 use super::keys::{self, KEYS, Key, Kind, PREFIX};
+use super::{HIDDEN, SettingsError, service_url};
 use crate::named_file;
 
 /// The settings file that is read when there is one and no other is named.
@@ -77,11 +78,33 @@ impl fmt::Display for Origin {
 /// The text of a value and where it stood.
 #[derive(Clone)]
 pub(super) struct Entry {
-    pub(super) text: String,
+    key: &'static Key,
+    text: String,
     pub(super) origin: Origin,
 }
 
-/// A value for each setting. `Debug` shows none: one of them is secret.
+impl Entry {
+    /// The text itself, secrets included: to be used, never to be shown.
+    pub(super) fn expose(&self) -> &str {
+        &self.text
+    }
+
+    /// The text as people are shown it.
+    pub(super) fn shown(&self) -> Cow<'_, str> {
+        match self.key.kind {
+            Kind::Secret if !self.text.is_empty() => Cow::Borrowed(HIDDEN),
+            Kind::Url => service_url::shown(&self.text),
+            _ => Cow::Borrowed(&self.text),
+        }
+    }
+
+    /// Whether something of it is never shown.
+    pub(super) fn is_secret(&self) -> bool {
+        self.shown() != self.text
+    }
+}
+
+/// A value for each setting. `Debug` shows none: some of them are secret.
 #[derive(Clone)]
 pub(super) struct Values(BTreeMap<&'static str, Entry>);
 
@@ -94,7 +117,8 @@ impl fmt::Debug for Values {
 impl Values {
     /// All defaults.
     pub(super) fn defaults() -> Self {
-        let entry = |key: &Key| Entry {
+        let entry = |key: &'static Key| Entry {
+            key,
             text: key.default.to_owned(),
             origin: Origin::Default,
         };
@@ -125,19 +149,13 @@ impl Values {
             }
         }
         for flag in &sources.flags {
-            let key = keys::find(flag.path).expect("every flag names a setting of the table");
-            values.set(key, flag.value.clone(), Origin::Flag { name: flag.name });
+            let origin = Origin::Flag { name: flag.name };
+            values.set(setting(flag.path), flag.value.clone(), origin);
         }
         // The first implementation listens on one port only; with TLS, plain TCP must be asked for.
         if tls_by_env_file && values.get("listen.mqtt").origin == Origin::Default {
             let origin = values.get("tls.cert").origin.clone();
-            values.0.insert(
-                "listen.mqtt",
-                Entry {
-                    text: String::new(),
-                    origin,
-                },
-            );
+            values.set(setting("listen.mqtt"), String::new(), origin);
         }
         Ok(values)
     }
@@ -150,7 +168,7 @@ impl Values {
     }
 
     fn set(&mut self, key: &'static Key, text: String, origin: Origin) {
-        self.0.insert(key.path, Entry { text, origin });
+        self.0.insert(key.path, Entry { key, text, origin });
     }
 
     fn lay_file(&mut self, file: &Path) -> Result<(), SettingsError> {
@@ -231,18 +249,12 @@ impl Values {
         };
         let tls = theirs("tls_cert").is_some() && theirs("tls_key").is_some();
         let port_path = if tls { "listen.mqtts" } else { "listen.mqtt" };
-        if tls && theirs("port").is_none() && self.get("listen.mqtts").text.is_empty() {
+        if tls && theirs("port").is_none() && self.get("listen.mqtts").expose().is_empty() {
             let origin = Origin::EnvFile {
                 file: file.to_owned(),
                 variable: "tls_cert".to_owned(),
             };
-            self.0.insert(
-                "listen.mqtts",
-                Entry {
-                    text: "0.0.0.0:8883".to_owned(),
-                    origin,
-                },
-            );
+            self.set(setting("listen.mqtts"), "0.0.0.0:8883".to_owned(), origin);
         }
         for (theirs_name, path) in [
             ("db_path", "directory.url"),
@@ -260,9 +272,8 @@ impl Values {
                 "port" => format!("0.0.0.0:{text}"),
                 _ => text,
             };
-            let key = keys::find(path).expect("the names on the right are settings of the table");
             self.set(
-                key,
+                setting(path),
                 text,
                 Origin::EnvFile {
                     file: file.to_owned(),
@@ -284,6 +295,11 @@ impl Values {
         }
         Ok(tls)
     }
+}
+
+/// The setting of a name that stands in this program.
+fn setting(path: &str) -> &'static Key {
+    keys::find(path).expect("names that the program says are settings of the table")
 }
 
 /// A place in the settings file.

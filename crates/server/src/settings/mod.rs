@@ -3,7 +3,8 @@
 //! [`Settings::load`] lays the sources on each other (file, `--env-file`, environment, flags; the later
 //! wins), reads every value and checks them against each other, before anything is opened or bound.
 //! The table in `keys` is the one home of names, defaults and meanings. Errors name the setting, the
-//! place it stood at and what is expected there, and never a secret. The tests are in `tests.rs`.
+//! place it stood at and what is expected there, and never a secret (`layers::Entry`: whoever shows a value gets it without).
+//! The tests are in `tests.rs`.
 
 mod address;
 mod env_file;
@@ -11,9 +12,11 @@ mod keys;
 mod layers;
 mod print;
 mod read;
+mod service_url;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -24,10 +27,11 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use address::{Address, InvalidAddress};
-use keys::{KEYS, Kind};
+use keys::KEYS;
 use layers::Values;
 pub use layers::{DEFAULT_FILE, Flag, Sources};
 use read::Reader;
+pub use service_url::ServiceUrl;
 
 /// In the place of a secret.
 pub(crate) const HIDDEN: &str = "(set, not shown)";
@@ -196,7 +200,7 @@ pub struct Push {
     /// The service account's key file.
     pub fcm_key: Option<PathBuf>,
     /// Where Firebase is.
-    pub fcm_url: String,
+    pub fcm_url: ServiceUrl,
     /// Where pushes go instead. Not set if `fcm_key` is.
     pub webhook: Option<Webhook>,
     /// How long a connected device may take to acknowledge.
@@ -208,8 +212,8 @@ pub struct Push {
 /// An HTTP server that takes pushes.
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// Its address, `https` or `http`.
-    pub url: String,
+    /// Its address.
+    pub url: ServiceUrl,
     /// What pushes to it are signed with.
     pub secret: SecretString,
 }
@@ -277,39 +281,31 @@ impl Settings {
         Ok(Self::from_values(&Values::read(sources)?)?.to_toml())
     }
 
-    /// The effective settings as a file that yields them, each explained. Secrets are left out.
+    /// The effective settings as a file that yields them, each explained. Secrets are left out, also those in URLs.
     #[must_use]
     pub fn to_toml(&self) -> String {
         print::to_toml(&self.values)
     }
 
     /// Each setting: its name, what it is, and where that comes from. Of a secret, whether it is set.
-    pub(crate) fn shown(&self) -> impl Iterator<Item = (&'static str, &str, String)> {
+    pub(crate) fn shown(&self) -> impl Iterator<Item = (&'static str, Cow<'_, str>, String)> {
         KEYS.iter().map(|key| {
             let entry = self.values.get(key.path);
-            let is_hidden = key.kind == Kind::Secret && !entry.text.is_empty();
-            let text = if is_hidden { HIDDEN } else { &entry.text };
-            (key.path, text, entry.origin.to_string())
+            (key.path, entry.shown(), entry.origin.to_string())
         })
     }
 
     /// The names of the settings that are others there.
     pub(crate) fn differences(&self, other: &Self) -> impl Iterator<Item = &'static str> {
-        let text = |settings: &Self, key: &keys::Key| settings.values.get(key.path).text.clone();
-        let differ = KEYS
-            .iter()
-            .filter(move |key| text(self, key) != text(other, key));
-        differ.map(|key| key.path)
+        let names = KEYS.iter().map(|key| key.path);
+        names.filter(|name| self.values.get(name).expose() != other.values.get(name).expose())
     }
 
     /// The secrets that stand in a file: the setting, and the file.
     pub(crate) fn secrets_in_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let secrets = KEYS.iter().filter(|key| key.kind == Kind::Secret);
-        secrets.filter_map(|key| {
-            let entry = self.values.get(key.path);
-            let file = entry.origin.file().filter(|_| !entry.text.is_empty())?;
-            Some((key.path, file))
-        })
+        let entries = KEYS.iter().map(|key| (key.path, self.values.get(key.path)));
+        let secrets = entries.filter(|(_, entry)| entry.is_secret());
+        secrets.filter_map(|(path, entry)| Some((path, entry.origin.file()?)))
     }
 
     /// The directory of the mailbox.

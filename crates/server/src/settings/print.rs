@@ -1,12 +1,11 @@
 //! The effective settings as a settings file.
 //!
 //! What comes out, read again, yields the same settings (`tests::what_is_printed_reads_back`), but for
-//! secrets, which stand there as comments without their values.
+//! secrets and URLs with credentials, which stand there as comments without them.
 
 use std::fmt::Write as _;
 
-use super::HIDDEN;
-use super::keys::{KEYS, Kind};
+use super::keys::KEYS;
 use super::layers::{Origin, Values};
 
 pub(super) fn to_toml(values: &Values) -> String {
@@ -27,14 +26,9 @@ pub(super) fn to_toml(values: &Values) -> String {
                 format_args!("# default: {default}; set by {origin}"),
             ),
         }
-        if key.kind == Kind::Secret && !entry.text.is_empty() {
-            write_line(&mut out, format_args!("# {} = \"{HIDDEN}\"", key.name()));
-        } else {
-            write_line(
-                &mut out,
-                format_args!("{} = {}", key.name(), key.toml(&entry.text)),
-            );
-        }
+        let comment = if entry.is_secret() { "# " } else { "" };
+        let value = key.toml(&entry.shown());
+        write_line(&mut out, format_args!("{comment}{} = {value}", key.name()));
     }
     out
 }

@@ -13,8 +13,8 @@ use secrecy::SecretString;
 use super::keys::{self, Kind};
 use super::layers::Values;
 use super::{
-    Address, DirectorySettings, Identity, InvalidAddress, Limits, Mailbox, Proxies, SettingsError,
-    Webhook,
+    Address, DirectorySettings, Identity, InvalidAddress, Limits, Mailbox, Proxies, ServiceUrl,
+    SettingsError, Webhook,
 };
 use crate::logging;
 
@@ -27,7 +27,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn text(&self, path: &str) -> &str {
-        &self.0.get(path).text
+        self.0.get(path).expose()
     }
 
     /// "`listen.mqtt` = "x" (--mqtt): …"
@@ -36,7 +36,7 @@ impl<'a> Reader<'a> {
         let key = keys::find(path).expect("every name read is in the table");
         let value = match key.kind {
             Kind::Secret => String::new(),
-            _ => format!(" = {}", key.toml(&entry.text)),
+            _ => format!(" = {}", key.toml(&entry.shown())),
         };
         SettingsError(format!("{path}{value} ({}): {why}", entry.origin))
     }
@@ -169,12 +169,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn http_url(&self, path: &str) -> Result<String, SettingsError> {
-        let text = self.text(path);
-        match Url::parse(text) {
-            Ok(url) if matches!(url.scheme(), "https" | "http") => Ok(text.to_owned()),
-            _ => Err(self.error(path, "expected https://HOST or http://HOST")),
-        }
+    pub(super) fn http_url(&self, path: &str) -> Result<ServiceUrl, SettingsError> {
+        let url = ServiceUrl::parse(self.text(path));
+        url.ok_or_else(|| self.error(path, "expected https://HOST or http://HOST"))
     }
 
     /// Without a secret anybody who finds the address could send pushes to it.
@@ -232,11 +229,8 @@ impl<'a> Reader<'a> {
                 map_shm: self.bool("directory.map_shm")?,
             }),
             _ if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                // Not `error`: such a URL may hold a password.
-                let origin = &self.0.get("directory.url").origin;
-                Err(SettingsError(format!(
-                    "directory.url ({origin}): PostgreSQL is not served yet, expected sqlite:PATH"
-                )))
+                let why = "PostgreSQL is not served yet, expected sqlite:PATH";
+                Err(self.error("directory.url", why))
             }
             _ => Err(self.error("directory.url", r#"expected sqlite:PATH, or """#)),
         }
@@ -250,8 +244,7 @@ impl<'a> Reader<'a> {
             } else {
                 r#"expected "", the embedded store"#
             };
-            let origin = &self.0.get("mailbox.url").origin;
-            return Err(SettingsError(format!("mailbox.url ({origin}): {why}")));
+            return Err(self.error("mailbox.url", why));
         }
         Ok(Mailbox {
             max_messages: self.count("mailbox.max_messages")?,

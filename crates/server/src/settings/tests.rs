@@ -266,7 +266,7 @@ fn wrong_values_name_key_value_place_and_what_is_expected() {
         ),
         (
             "[push]\nwebhook_url = \"x/y\"\nwebhook_secret = \"s\"",
-            &["push.webhook_url = \"x/y\"", "https://HOST"],
+            &["push.webhook_url = \"x/(not shown)\"", "https://HOST"],
         ),
         (
             "[push]\nfcm_key = \"k\"\nwebhook_url = \"https://x/y\"\nwebhook_secret = \"s\"",
@@ -389,7 +389,7 @@ fn what_is_printed_reads_back() {
     .unwrap();
     let texts = |s: &Settings| -> Vec<String> {
         KEYS.iter()
-            .map(|key| s.values.get(key.path).text.clone())
+            .map(|key| s.values.get(key.path).expose().to_owned())
             .collect()
     };
     assert_eq!(texts(&again), texts(&without_secret));
@@ -406,11 +406,43 @@ fn what_is_printed_reads_back() {
 #[test]
 fn debug_shows_no_secret() {
     let text = "[admin]\ntoken = \"hunter2\"\n\
-        [push]\nwebhook_url = \"http://x\"\nwebhook_secret = \"hunter3\"";
+        [push]\nwebhook_url = \"http://u:hunter4@x/hunter5?k=hunter6\"\nwebhook_secret = \"hunter3\"\n\
+        fcm_url = \"https://hunter7@x\"";
     let s = from_file(text).unwrap();
-    let shown = format!("{s:?}{}", s.to_toml());
+    let api: Vec<_> = s.shown().collect();
+    let shown = format!("{s:?}{}{api:?}", s.to_toml());
     assert!(!shown.contains("hunter"), "{shown}");
     assert!(shown.contains("# webhook_secret = \"(set, not shown)\""));
+    assert!(shown.contains("# webhook_url = \"http://(not shown)@x/(not shown)?(not shown)\""));
+    assert!(shown.contains("# fcm_url = \"https://(not shown)@x\""));
+    let in_file: Vec<_> = s.secrets_in_files().map(|(key, _)| key).collect();
+    let expected = [
+        "push.fcm_url",
+        "push.webhook_url",
+        "push.webhook_secret",
+        "admin.token",
+    ];
+    assert_eq!(in_file, expected);
+}
+
+#[test]
+fn errors_show_no_credentials() {
+    for text in [
+        "[directory]\nurl = \"sqlte://u:hidden@h/d\"",
+        "[directory]\nurl = \"postgres://u:hid/den@h/d?hidden\"",
+        "[mailbox]\nurl = \"redis://:hidden@h\"",
+        "[push]\nfcm_url = \"ftp://u:hidden@h\"",
+        "[push]\nwebhook_secret = \"s\"\nwebhook_url = \"u:hidden@h\"",
+        "[push]\nwebhook_url = \"https://h/hidden\"",
+        "[push]\nfcm_key = \"k\"\nwebhook_url = \"https://u:hidden@h?hidden\"\nwebhook_secret = \"s\"",
+    ] {
+        let error = from_file(text).unwrap_err().to_string();
+        assert!(error.contains("_url") || error.contains(".url"), "{error}");
+        assert!(
+            !error.contains("hidden") && !error.contains("den@"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `GET server`: what runs here.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -18,7 +20,7 @@ pub(super) struct Server {
     uptime_secs: u64,
     /// What it listens on.
     listeners: Vec<Listener>,
-    /// Every setting. Secrets are not shown.
+    /// Every setting. Secrets are not shown, nor is what may be one in a URL.
     settings: Vec<Setting>,
     /// What one packet, connection, user, friend or address can make the server hold or do, with these settings.
     limits: Vec<Limit>,
@@ -77,9 +79,9 @@ pub(super) async fn show(State(api): Shared, Asked(Nothing {}): Asked<Nothing>) 
         name,
         address: address.to_string(),
     };
-    let setting = |(name, value, from): (&'static str, &str, String)| Setting {
+    let setting = |(name, value, from): (&'static str, Cow<'_, str>, String)| Setting {
         name,
-        value: value.to_owned(),
+        value: value.into_owned(),
         from,
     };
     let limit = |bound: limits::Bound| Limit {

@@ -56,7 +56,7 @@ impl House {
             let path = dir.path().join("key.json");
             std::fs::write(&path, key).unwrap();
             push.fcm_key = Some(path);
-            push.fcm_url = url;
+            push.fcm_url = address(&url);
         })
         .await
     }
@@ -383,7 +383,7 @@ async fn a_webhook_needs_no_token() {
     let server = StandIn::open().await;
     server.usually(Reply::plain(200, ""));
     let webhook = settings::Webhook {
-        url: server.url("/hook"),
+        url: address(&server.url("/hook")),
         secret: SecretString::from("secret"),
     };
     let house = House::open(2, |push, _| push.webhook = Some(webhook)).await;

@@ -324,7 +324,8 @@ impl Http2 {
 
     fn notifier(&self, http: Http, firebase: &Firebase) -> Fcm {
         let account = ServiceAccount::parse(&firebase.key_file().to_string()).unwrap();
-        Fcm::new(http, account, &format!("https://localhost:{}", self.port)).unwrap()
+        let base = address(&format!("https://localhost:{}", self.port));
+        Fcm::new(http, account, &base)
     }
 
     fn trusted(&self) -> Http {

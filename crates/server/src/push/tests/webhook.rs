@@ -9,10 +9,10 @@ async fn open() -> (StandIn, Webhook) {
     let server = StandIn::open().await;
     server.usually(Reply::plain(204, ""));
     let webhook = settings::Webhook {
-        url: server.url("/push?key=of-the-address"),
+        url: address(&server.url("/push?key=of-the-address")),
         secret: SecretString::from("the webhook's secret"),
     };
-    let notifier = Webhook::new(http(), &webhook).unwrap();
+    let notifier = Webhook::new(http(), &webhook);
     (server, notifier)
 }
 
