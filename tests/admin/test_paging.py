@@ -34,6 +34,25 @@ def test_users_are_paged_while_others_come_and_go(start):
         thread.join()
 
 
+def test_pages_of_those_who_are_offline_are_full(start):
+    server = start(admin=True)
+    office = Office(server)
+    users = server.users(60)
+    clients = [server.connect(user) for user in users[10:50]]
+    offline = [user.id for user in users[:10] + users[50:]]
+    for limit in (1000, 20, 7, 1):
+        sizes, found, after = [], [], ""
+        while after is not None:
+            status, page = office.ask("GET", f"users?online=false&limit={limit}{after}")
+            assert status == 200
+            sizes.append(len(page["items"]))
+            found += [user["id"] for user in page["items"]]
+            after = page["next"] and f"&after={page['next']}"
+        assert found == sorted(offline, key=int)
+        assert set(sizes[:-1]) <= {limit} and sizes[-1] > 0
+    clients.clear()
+
+
 def test_devices_are_paged(start):
     server = start(admin=True)
     office = Office(server)

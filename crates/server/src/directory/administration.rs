@@ -128,11 +128,11 @@ impl PageRequest {
         Self { after, limit }
     }
 
-    pub(super) fn place(&self) -> Option<&UserId> {
+    pub(crate) fn place(&self) -> Option<&UserId> {
         self.after.as_ref()
     }
 
-    pub(super) fn limit(&self) -> u16 {
+    pub(crate) fn limit(&self) -> u16 {
         self.limit
     }
 }

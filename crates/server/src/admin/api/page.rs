@@ -13,11 +13,15 @@ use utoipa::ToSchema;
 
 use super::extract::wrong;
 use crate::admin::problem::Problem;
+use crate::directory::{self, PageRequest};
 
 /// Items of a page if nothing is said.
 const DEFAULT_LIMIT: u16 = 100;
 /// Items of a page at most.
 pub(super) const MAX_LIMIT: u16 = 1000;
+
+/// Items that are read to find those of one page. A page for which that is too few says so by its `next`.
+pub(super) const MOST_READ: usize = 10_000;
 
 /// Some of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -103,6 +107,43 @@ impl Order {
     }
 }
 
+/// Those items of a list of the accounts database that are `wanted`, as many as asked for, and after which one of all items
+/// the next page begins. Ends early once [`MOST_READ`] items have been read.
+pub(super) async fn pick<T, E, F>(
+    limit: Limit,
+    mut after: Option<UserId>,
+    read: impl Fn(PageRequest) -> F,
+    wanted: impl Fn(&T) -> bool,
+    id: impl Fn(&T) -> &str,
+) -> Result<directory::Page<T>, E>
+where
+    F: Future<Output = Result<directory::Page<T>, E>>,
+{
+    let limit = usize::from(limit.count());
+    let mut left = MOST_READ;
+    // One more than fit says that there is a next page.
+    let mut count =
+        PageRequest::MAX.min(u16::try_from(limit + 1).expect("a limit is 1000 at most"));
+    let mut items: Vec<T> = Vec::new();
+    loop {
+        let request = PageRequest::new(after, count).expect("at least one, and at most MAX");
+        let page = read(request).await?;
+        left = left.saturating_sub(page.items.len());
+        for item in page.items.into_iter().filter(|item| wanted(item)) {
+            if items.len() == limit {
+                let next = items.last().and_then(|last| UserId::parse(id(last)).ok());
+                return Ok(directory::Page { items, next });
+            }
+            items.push(item);
+        }
+        if page.next.is_none() || left == 0 {
+            let next = page.next;
+            return Ok(directory::Page { items, next });
+        }
+        (after, count) = (page.next, PageRequest::MAX);
+    }
+}
+
 /// Calls `take` for users in memory, from the one `first` on, until it says that it has enough. No other task of the
 /// thread waits for more than one part of [`SHARDS`].
 pub(super) async fn walk(
@@ -120,5 +161,70 @@ pub(super) async fn walk(
             }
         }
         tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    const ALL: usize = 25_000;
+
+    /// Reads the numbers from 1 to [`ALL`], and notes how many each time.
+    fn read(
+        reads: &RefCell<Vec<usize>>,
+    ) -> impl Fn(PageRequest) -> std::future::Ready<Result<directory::Page<String>, Problem>> {
+        move |request| {
+            let first = request
+                .place()
+                .map_or(1, |last| last.as_str().parse::<usize>().unwrap() + 1);
+            let end = ALL.min(first + usize::from(request.limit()) - 1);
+            let items: Vec<_> = (first..=end).map(|id| id.to_string()).collect();
+            reads.borrow_mut().push(items.len());
+            let next = (end < ALL).then(|| UserId::parse(end.to_string()).unwrap());
+            std::future::ready(Ok(directory::Page { items, next }))
+        }
+    }
+
+    /// All pages with `limit` items of those that are `wanted`: how many are in each, and how many were read at most.
+    async fn pages(limit: u16, wanted: impl Fn(usize) -> bool) -> (Vec<usize>, usize) {
+        let (mut sizes, mut found) = (Vec::new(), Vec::new());
+        let (most_read, mut after) = (Cell::new(0), None);
+        loop {
+            let reads = RefCell::default();
+            let number = |item: &String| item.parse::<usize>().unwrap();
+            let is_wanted = |item: &String| wanted(number(item));
+            let page = pick(Limit(limit), after, read(&reads), is_wanted, |item| item).await;
+            let page = page.unwrap();
+            most_read.set(most_read.get().max(reads.borrow().iter().sum()));
+            sizes.push(page.items.len());
+            found.extend(page.items.iter().map(number));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let all: Vec<_> = (1..=ALL).filter(|it| wanted(*it)).collect();
+        assert_eq!(found, all);
+        (sizes, most_read.get())
+    }
+
+    #[tokio::test]
+    async fn pages_are_full_while_that_takes_no_more_than_may_be_read() {
+        let (sizes, read) = pages(100, |it| it % 50 == 0).await;
+        assert_eq!(sizes, [100; 5]);
+        assert!(read < MOST_READ);
+        for limit in [1000, 999] {
+            let (sizes, _) = pages(limit, |it| it <= 1000 || it > ALL - 1000).await;
+            assert_eq!(sizes[0], usize::from(limit));
+            assert!(sizes.len() <= 6, "{sizes:?}");
+        }
+        let (sizes, read) = pages(7, |it| it == ALL).await;
+        assert_eq!(sizes, [0, 0, 1]);
+        assert!(read < MOST_READ + usize::from(PageRequest::MAX));
+        assert_eq!(pages(10, |_| false).await.0, [0, 0, 0]);
+        assert_eq!(pages(1000, |_| true).await.0, [1000; 25]);
     }
 }

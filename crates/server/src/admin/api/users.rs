@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{Asked, At, Body, Nothing, UserPath, wrong};
-use super::page::{Limit, Order, Page, walk};
+use super::page::{Limit, Order, Page, pick, walk};
 use super::{Api, Done, Shared, refused, refused_list};
 use crate::admin::problem::Problem;
 use crate::directory::{self, AdministrationError, NewToken, PageRequest};
@@ -41,6 +41,10 @@ pub(super) struct User {
 }
 
 impl Api {
+    fn is_online(&self, id: &str) -> bool {
+        UserId::parse(id).is_ok_and(|id| self.of.router.is_online(&id))
+    }
+
     fn user(&self, user: directory::User) -> User {
         let directory::User {
             id,
@@ -49,7 +53,7 @@ impl Api {
             push,
             friends,
         } = user;
-        let online = UserId::parse(&id).is_ok_and(|id| self.of.router.is_online(&id));
+        let online = self.is_online(&id);
         User {
             id,
             name,
@@ -82,9 +86,9 @@ pub(super) struct WhichUsers {
 
 /// Accounts
 ///
-/// In the order of their ids. With `online` a page may have fewer than `limit` although there are more: go on until `next` is
-/// `null`. With `online=true` the order means nothing; it changes with each start of the server, and a cursor of before is
-/// refused.
+/// In the order of their ids. With `online=false` a page may have fewer than `limit`, or none, although there are more, if
+/// among the next 10000 accounts so many are online: go on until `next` is `null`. With `online=true` the order means
+/// nothing; it changes with each start of the server, and a cursor of before is refused.
 #[utoipa::path(
     get,
     path = "/users",
@@ -104,19 +108,34 @@ pub(super) async fn list(
     if asked.online == Some(true) {
         return api.online_users(&asked, after, order).await.map(Json);
     }
-    let page = PageRequest::new(after, asked.limit.count())
-        .expect("limits are checked when they are read");
-    let page = api.administration.users(&asked.prefix, &page).await;
+    let page = match asked.online {
+        Some(_) => api.offline_users(&asked, after).await,
+        None => {
+            let page = PageRequest::new(after, asked.limit.count())
+                .expect("limits are checked when they are read");
+            api.administration.users(&asked.prefix, &page).await
+        }
+    };
     let directory::Page { items, next } = page.map_err(refused_list)?;
-    let users = items.into_iter().map(|user| api.user(user));
-    let items = users.filter(|user| asked.online.is_none_or(|online| user.online == online));
     Ok(Json(Page {
-        items: items.collect(),
+        items: items.into_iter().map(|user| api.user(user)).collect(),
         next: next.map(|last| order.cursor(last.as_str())),
     }))
 }
 
 impl Api {
+    async fn offline_users(
+        &self,
+        asked: &WhichUsers,
+        after: Option<UserId>,
+    ) -> Result<directory::Page<directory::User>, AdministrationError> {
+        let read = |request: PageRequest| async move {
+            self.administration.users(&asked.prefix, &request).await
+        };
+        let is_offline = |user: &directory::User| !self.is_online(&user.id);
+        pick(asked.limit, after, read, is_offline, |user| &user.id).await
+    }
+
     async fn online_users(
         &self,
         asked: &WhichUsers,
