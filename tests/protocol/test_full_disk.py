@@ -1,74 +1,14 @@
 """A disk that is full when the server is started (docs/operations.md, "A full disk"): a small file system of its own."""
 
-import os
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
-from harness import Server, streams
 from harness.packets import PUBACK
-from harness.process import BINARY, environment
 from harness.raw import error
+from harness.small_disk import Small
 
 REFUSED = error("mailbox", "the server cannot keep messages at the moment", 1)
 SESSION = {"clean": False, "props": {"session_expiry": 600}}
-
-
-class Small(Server):
-    """Its data directory is a file system of 100 MiB, in a name space that outlives the server."""
-
-    def __init__(self, folder):
-        super().__init__(folder)
-        self.data = self.folder / "data"
-        self.data.mkdir()
-        own = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
-        mount = 'mount -t tmpfs -o size=100m none "$0" && echo && exec sleep 600'
-        self.holder = subprocess.Popen(
-            ["unshare", "--mount", *own, "bash", "-c", mount, self.data], stdout=subprocess.PIPE
-        )
-        assert self.holder.stdout.readline() == b"\n"
-
-    def within(self):
-        own = [] if os.getuid() == 0 else ["--user", "--preserve-credentials"]
-        return ["nsenter", "--target", str(self.holder.pid), "--mount", *own]
-
-    def inside(self, name):
-        return Path(f"/proc/{self.holder.pid}/root{self.data}") / name
-
-    def fill(self):
-        """Until there is no byte left."""
-        with open(self.inside("filler"), "wb", buffering=0) as filler:
-            size = 1 << 20
-            while size:
-                try:
-                    filler.write(bytes(size))
-                except OSError:
-                    size //= 2
-
-    def empty(self):
-        self.inside("filler").unlink()
-
-    def run(self, *command):
-        return subprocess.run(
-            [*self.within(), BINARY, *command, "--data", self.data, "--directory", f"sqlite:{self.directory.path}"],
-            env=environment(self.settings),
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-
-    status = 200
-
-    def _ready(self):
-        return self.answers() == self.status
-
-    def answers(self):
-        stream = streams.Tcp(("127.0.0.1", self.http))
-        stream.send(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-        answer = stream.receive(5)
-        stream.close()
-        return int(answer.split()[1])
 
 
 @pytest.fixture
@@ -77,9 +17,7 @@ def small(tmp_path):
     yield server
     if server.process and server.process.poll() is None:
         server.stop()
-    server.holder.kill()
-    server.holder.wait()
-    server.holder.stdout.close()
+    server.unmount()
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])

@@ -25,7 +25,7 @@ use jam_core::directory::{Answer, Directory, Generation, Question};
 use jam_core::ids::UserId;
 use secrecy::SecretString;
 
-use crate::metrics::ServerMetrics;
+use crate::metrics::{ServerMetrics, StoreFailure};
 use crate::settings::DirectorySettings;
 pub use administration::{
     Administration, AdministrationError, Friend, NewToken, Page, PageRequest, User, random_token,
@@ -175,11 +175,21 @@ pub fn require_named(settings: &DirectorySettings) -> Result<(), DirectoryError>
 
 /// The accounts database cannot be used; in words that say what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirectoryError(String);
+pub struct DirectoryError {
+    message: String,
+    /// As it is counted.
+    failure: StoreFailure,
+}
 
 impl DirectoryError {
+    /// What is counted as [`StoreFailure::Io`].
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
+        Self::of(StoreFailure::Io, message)
+    }
+
+    pub(crate) fn of(failure: StoreFailure, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { message, failure }
     }
 }
 
@@ -192,7 +202,7 @@ pub struct PushAddress {
 
 impl fmt::Display for DirectoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 

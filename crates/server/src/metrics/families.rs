@@ -4,6 +4,7 @@ use crate::chat_page;
 use jam_core::metrics::{Buckets, FAMILIES, Family, Kind, Series, first_cell};
 
 const LISTENERS: &[&str] = &["mqtt", "mqtts", "http"];
+pub(super) const STORE_FAILURES: &[&str] = &["full", "io", "busy", "corrupt"];
 pub(super) const REFUSED_REASONS: &[&str] = &["address", "tls", "timeout", "malformed", "origin"];
 
 /// Of the source, if who built it said so.
@@ -169,9 +170,9 @@ pub(super) static COUNTED: [Family; 13] = [
     Family {
         name: "jam_store_errors_total",
         kind: Kind::Counter,
-        help: "Failed writes of the mailbox, by what failed.",
+        help: "Writes of the mailbox that failed, and requests to the accounts database, by what was in the way.",
         labels: &["store", "kind"],
-        series: Series::Product(&[&["mailbox"], &["full", "io", "busy", "corrupt"]]),
+        series: Series::Product(&[&["mailbox", "directory"], STORE_FAILURES]),
     },
     Family {
         name: "jam_directory_loads_total",

@@ -123,6 +123,12 @@ impl ServerMetrics {
         self.add(Index::StoreErrors, failure as usize, 1);
     }
 
+    /// The accounts database could not be asked or changed.
+    pub(crate) fn directory_failed(&self, failure: StoreFailure) {
+        let series = families::STORE_FAILURES.len() + failure as usize;
+        self.add(Index::StoreErrors, series, 1);
+    }
+
     /// A try to push has ended, after this time if anything was sent.
     pub(crate) fn pushed(&self, result: PushCount, took: Option<Duration>) {
         self.add(Index::Pushes, result as usize, 1);

@@ -46,7 +46,7 @@ const TABLE: &[(&str, &str, &str, usize)] = &[
     ("jam_mailbox_grace_bytes", "gauge", "", 1),
     ("jam_mailbox_file_bytes", "gauge", "file", 2),
     ("jam_disk_available_bytes", "gauge", "store", 2),
-    ("jam_store_errors_total", "counter", "store,kind", 4),
+    ("jam_store_errors_total", "counter", "store,kind", 8),
     ("jam_directory_loads_total", "counter", "answered", 2),
     ("jam_directory_load_seconds", "histogram", "", 1),
     ("jam_pushes_total", "counter", "outcome", 6),

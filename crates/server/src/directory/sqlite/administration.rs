@@ -23,6 +23,7 @@ use super::{
     Administration, AdministrationError, DirectoryError, Friend, NewToken, Outcome, Page,
     PageRequest, User, changes, lists, schema,
 };
+use crate::metrics::{ServerMetrics, StoreFailure};
 use crate::settings::DirectorySettings;
 
 /// Requests that are worked on at once. Others wait for their turn.
@@ -46,6 +47,8 @@ pub struct SqliteAdministration {
     turns: Arc<Semaphore>,
     /// [`super::shared::Shared::passing`], or nothing that matters.
     passing: Arc<RwLock<()>>,
+    /// What a server counts in.
+    metrics: Option<Arc<ServerMetrics>>,
 }
 
 impl SqliteAdministration {
@@ -55,17 +58,22 @@ impl SqliteAdministration {
         let may_create = !settings.named;
         Self {
             may_create,
-            ..Self::beside(settings.path.clone(), Arc::default())
+            ..Self::beside(settings.path.clone(), Arc::default(), None)
         }
     }
 
     /// On a file that this process has open.
-    pub(super) fn beside(path: PathBuf, passing: Arc<RwLock<()>>) -> Self {
+    pub(super) fn beside(
+        path: PathBuf,
+        passing: Arc<RwLock<()>>,
+        metrics: Option<Arc<ServerMetrics>>,
+    ) -> Self {
         Self {
             path,
             may_create: false,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             passing,
+            metrics,
         }
     }
 
@@ -93,12 +101,17 @@ impl SqliteAdministration {
                     .await
                     .expect("work on the accounts database does not panic")
             };
-            timeout(PATIENCE + LAST_WORDS, done)
-                .await
-                .unwrap_or_else(|_| {
-                    let why = "the disk of the accounts database does not answer; what was asked for may still be done";
-                    Err(AdministrationError::Unavailable(DirectoryError::new(why)))
-                })
+            let done = timeout(PATIENCE + LAST_WORDS, done).await;
+            let done = done.unwrap_or_else(|_| {
+                let why = "the disk of the accounts database does not answer; what was asked for may still be done";
+                Err(AdministrationError::Unavailable(DirectoryError::new(why)))
+            });
+            if let (Err(AdministrationError::Unavailable(error)), Some(metrics)) =
+                (&done, &self.metrics)
+            {
+                metrics.directory_failed(error.failure);
+            }
+            done
         })
     }
 
@@ -158,7 +171,8 @@ impl Request {
     fn left(&self) -> Result<Duration, DirectoryError> {
         let left = self.ends.checked_duration_since(Instant::now());
         let left = left.filter(|left| !left.is_zero());
-        left.ok_or_else(|| DirectoryError::new("the accounts database is busy; try again"))
+        let why = "the accounts database is busy; try again";
+        left.ok_or_else(|| DirectoryError::of(StoreFailure::Busy, why))
     }
 }
 

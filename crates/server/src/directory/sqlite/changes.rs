@@ -9,7 +9,9 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::rows::{self, row_id};
-use super::{AdministrationError, DirectoryError, NewToken, is_busy, random_token, schema, tokens};
+use super::{
+    AdministrationError, DirectoryError, NewToken, failure, is_busy, random_token, schema, tokens,
+};
 
 /// Finds the row of a friendship, whatever type its ids have.
 const OF_PAIR: &str = "user_id IN (?1, ?2) AND friend_id IN (?3, ?4)";
@@ -240,6 +242,6 @@ pub(super) fn cannot_write(error: &rusqlite::Error) -> AdministrationError {
     if is_constraint(error) {
         AdministrationError::Refused(why)
     } else {
-        AdministrationError::Unavailable(DirectoryError::new(why))
+        AdministrationError::Unavailable(DirectoryError::of(failure(error), why))
     }
 }

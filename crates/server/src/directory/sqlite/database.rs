@@ -125,7 +125,7 @@ impl SqliteDirectory {
         what: impl FnOnce(oneshot::Sender<Result<T, DirectoryError>>) -> What,
     ) -> Result<T, DirectoryError> {
         if self.shared.silent.load(Ordering::Relaxed) {
-            return Err(silent());
+            return Err(self.shared.count(silent()));
         }
         self.ask_anyway(what).await
     }
@@ -144,8 +144,8 @@ impl SqliteDirectory {
         });
         loop {
             match timeout(SILENCE, &mut answered).await {
-                Ok(answer) => return answer,
-                Err(_) if self.shared.is_unheard() => return Err(silent()),
+                Ok(answer) => return answer.map_err(|error| self.shared.count(error)),
+                Err(_) if self.shared.is_unheard() => return Err(self.shared.count(silent())),
                 Err(_) => {}
             }
         }
@@ -315,16 +315,18 @@ impl AccountsDatabase for SqliteDirectory {
                 let connection = schema::open_for_writing(&shared.path)?;
                 Ok(rows::clear_notification_token(&connection, id, &token)?)
             });
-            clear
+            let cleared = clear
                 .await
-                .expect("writing to the accounts database does not panic")
+                .expect("writing to the accounts database does not panic");
+            cleared.map_err(|error| self.shared.count(error))
         })
     }
 
     fn administration(self: Arc<Self>) -> Arc<dyn Administration> {
         let path = self.shared.path.clone();
         let passing = Arc::clone(&self.shared.passing);
-        Arc::new(SqliteAdministration::beside(path, passing))
+        let metrics = self.shared.metrics.get().cloned();
+        Arc::new(SqliteAdministration::beside(path, passing, metrics))
     }
 }
 

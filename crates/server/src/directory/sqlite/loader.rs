@@ -18,6 +18,7 @@ use super::requests::{Request, What};
 use super::schema::LOCK_PATIENCE;
 use super::shared::{LookError, Opened, Shared};
 use super::{DirectoryError, PushAddress, friends, is_busy, rows};
+use crate::metrics::StoreFailure;
 
 /// Between two tries of what another process's lock is in the way of.
 const RETRY: Duration = Duration::from_millis(2);
@@ -325,7 +326,6 @@ fn is_suspicious(error: &rusqlite::Error) -> bool {
 
 fn locked() -> DirectoryError {
     let secs = LOCK_PATIENCE.as_secs();
-    DirectoryError::new(format!(
-        "another process has locked the accounts database for {secs} s"
-    ))
+    let message = format!("another process has locked the accounts database for {secs} s");
+    DirectoryError::of(StoreFailure::Busy, message)
 }

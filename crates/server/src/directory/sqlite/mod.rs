@@ -45,6 +45,7 @@ use super::{
     AccountsDatabase, Administration, AdministrationError, DirectoryError, Friend, FriendList,
     Inspection, NewToken, Page, PageRequest, PushAddress, Reply, User, Who, random_token,
 };
+use crate::metrics::StoreFailure;
 pub use administration::SqliteAdministration;
 pub use backup::{backup, check_backup, restore};
 pub use database::SqliteDirectory;
@@ -81,18 +82,34 @@ pub(super) fn inspect(path: &Path) -> Result<Inspection, DirectoryError> {
 
 impl From<rusqlite::Error> for DirectoryError {
     fn from(error: rusqlite::Error) -> Self {
-        if is_busy(&error) {
-            return Self::new("the accounts database is locked by another process; try again");
-        }
-        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) {
-            return Self::new(format!(
-                "the accounts database's own rules forbid this change: {error}"
-            ));
-        }
-        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) {
-            return Self::new(format!("the accounts database cannot be written: {error}"));
-        }
-        Self::new(format!("the accounts database cannot be read: {error}"))
+        use rusqlite::ErrorCode::{ConstraintViolation, ReadOnly};
+        let message = match error.sqlite_error_code() {
+            _ if is_busy(&error) => {
+                "the accounts database is locked by another process; try again".to_owned()
+            }
+            Some(ConstraintViolation) => {
+                format!("the accounts database's own rules forbid this change: {error}")
+            }
+            Some(ReadOnly) => format!("the accounts database cannot be written: {error}"),
+            _ => format!("the accounts database cannot be read: {error}"),
+        };
+        Self::of(failure(&error), message)
+    }
+}
+
+/// As it is counted. A table or column that is missing, and a value that is none, are damage: reading again helps nobody.
+fn failure(error: &rusqlite::Error) -> StoreFailure {
+    use rusqlite::ErrorCode::{
+        DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase,
+        OperationInterrupted, TypeMismatch, Unknown,
+    };
+    match error.sqlite_error_code() {
+        Some(DiskFull) => StoreFailure::Full,
+        Some(DatabaseBusy | DatabaseLocked | OperationInterrupted) => StoreFailure::Busy,
+        Some(DatabaseCorrupt | NotADatabase | TypeMismatch | Unknown) => StoreFailure::Corrupt,
+        None if !matches!(error, rusqlite::Error::InvalidQuery) => StoreFailure::Corrupt,
+        // `InvalidQuery` is what the loader says while no file is open.
+        Some(_) | None => StoreFailure::Io,
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::DirectoryError;
+use super::{DirectoryError, failure};
+use crate::metrics::StoreFailure;
 use crate::{file_uri, folders};
 
 /// How long another process may lock the file before what waits for it fails.
@@ -119,7 +120,7 @@ fn describe(path: &Path, error: &rusqlite::Error) -> DirectoryError {
         ));
     }
     let path = path.display();
-    DirectoryError::new(match error.sqlite_error_code() {
+    let message = match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => {
             format!("the accounts database {path} is not an SQLite database")
         }
@@ -130,7 +131,8 @@ fn describe(path: &Path, error: &rusqlite::Error) -> DirectoryError {
             "the accounts database {path} cannot be opened: {error}; look whether its disk is full, and whether \
              this user may write to it and its folder"
         ),
-    })
+    };
+    DirectoryError::of(failure(error), message)
 }
 
 /// Opens the file without a trace: nothing is created beside it, nothing in it changes.
@@ -151,17 +153,18 @@ pub(super) fn open_for_inspection(path: &Path) -> Result<Connection, DirectoryEr
 
 /// Fails if a table or column is missing that nothing works without.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), DirectoryError> {
+    let wrong = |message| DirectoryError::of(StoreFailure::Corrupt, message);
     for (table, columns) in NEEDED {
         let present = columns_of(connection, table).map_err(|error| describe(path, &error))?;
         let file = path.display();
         if present.is_empty() {
-            return Err(DirectoryError::new(format!(
+            return Err(wrong(format!(
                 "the accounts database {file} has no table {table}; is it a jam database?"
             )));
         }
         for column in *columns {
             if !present.iter().any(|name| name.eq_ignore_ascii_case(column)) {
-                return Err(DirectoryError::new(format!(
+                return Err(wrong(format!(
                     "the accounts database {file} has no column {column} in its table {table}"
                 )));
             }

@@ -284,6 +284,14 @@ impl Shared {
         Ok(())
     }
 
+    /// Counts what somebody who asked is told.
+    pub(super) fn count(&self, error: DirectoryError) -> DirectoryError {
+        if let Some(metrics) = self.metrics.get() {
+            metrics.directory_failed(error.failure);
+        }
+        error
+    }
+
     /// A sign of life of the loader.
     pub(super) fn hear(&self) {
         self.heard.store(self.clock(), Ordering::Relaxed);
