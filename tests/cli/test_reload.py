@@ -7,6 +7,7 @@ import time
 import pytest
 from harness import Server
 from harness.packets import PUBACK, PUBLISH
+from harness.push import PushService
 from harness.raw import Closed
 
 
@@ -125,6 +126,50 @@ def test_limits_and_the_log_are_taken_up(tmp_path):
         with server.connect(friend) as one, server.connect(me) as other:
             one.ping()
             other.ping()
+
+
+def test_the_push_key_is_read_again(tmp_path):
+    """A key file that is replaced in its place; one that cannot be used leaves the last one in force."""
+    with PushService() as service:
+        settings = service.firebase(tmp_path)
+        key = settings["push.fcm_key"]
+        with Configured(tmp_path / "server", **{name: str(it) for name, it in settings.items()}) as server:
+            me = server.user()
+
+            def account_of_next_push(client):
+                friend = server.user()  # pushes to one user collapse
+                server.directory.befriend(me, friend)
+                server.directory.set_notification_token(friend, "a-phone")
+                pushes, tokens = len(service.pushes()), len(service.tokens())
+                assert client.deliver(friend.inbox, me.message()) == 0
+                return service.pushes(pushes + 1)[-1].path.split("/")[3], len(service.tokens()) - tokens
+
+            with server.connect(me) as client:
+                assert account_of_next_push(client) == ("jam-test", 1)
+                assert account_of_next_push(client) == ("jam-test", 0)
+
+                account = json.loads(key.read_text())
+                key.write_text(json.dumps(account | {"project_id": "another", "client_email": "new@jam-test.example"}))
+                assert account_of_next_push(client) == ("jam-test", 0), "only SIGHUP has it read"
+                server.hang_up("settings reloaded")
+                # It is read after that line is written.
+                deadline = time.monotonic() + 10
+                while (found := account_of_next_push(client)) == ("jam-test", 0):
+                    assert time.monotonic() < deadline
+                assert found == ("another", 1), "an access token of the old account is not used"
+
+                for wrong in ("{", json.dumps(account | {"private_key": "none"}), None):
+                    key.write_text(wrong) if wrong else key.unlink()
+                    line = server.hang_up("push service not reloaded; the last one stays")
+                    assert "push.fcm_key" in line["error"]
+                    assert account_of_next_push(client) == ("another", 0)
+
+                service.key_file(tmp_path)
+                server.hang_up("settings reloaded")
+                while account_of_next_push(client)[0] != "jam-test":
+                    assert time.monotonic() < deadline + 20
+            secrets = [account["private_key"].splitlines()[1], "access-token"]
+            assert not [secret for secret in secrets if secret in server.log()]
 
 
 def test_what_needs_a_restart_is_named(tmp_path):
