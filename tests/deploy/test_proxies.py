@@ -4,6 +4,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -39,31 +40,45 @@ def nginx(folder, certificate):
     return "nginx.conf", text, lambda path: ["nginx", "-c", path, "-p", folder]
 
 
+def caddy(folder, certificate):
+    text = (ROOT / "deploy/proxies/Caddyfile").read_text()
+    # With a certificate of the test's own, and nothing on addresses that are the machine's.
+    text = text.replace("{$DOMAIN} {", f"https://localhost:443 {{\n\ttls {certificate}/server.pem {certificate}/server.key")
+    text = text.replace("jam-mqtt:8080", "127.0.0.1:8080")
+    text = f"{{\n\tadmin off\n\tauto_https disable_redirects\n\tstorage file_system {folder}\n}}\n" + text
+    return "Caddyfile", text, lambda path: ["caddy", "run", "--adapter", "caddyfile", "--config", path]
+
+
 def stream_module():
     found = list(Path("/usr/lib/nginx/modules").glob("ngx_stream_module.so"))
     assert found, "libnginx-mod-stream is missing"
     return found[0]
 
 
-@pytest.fixture(params=[haproxy, nginx], ids=["haproxy", "nginx"])
+# Debian's proxies, and Caddy as PyPI ships it.
+PATH = f"/usr/sbin:/usr/bin:{Path(sys.executable).parent}"
+
+
+@pytest.fixture
 def proxied(request, tmp_path, certificate):
     """A server, and the ports of a proxy in front of it."""
     name = request.param.__name__
-    assert shutil.which(name, path="/usr/sbin:/usr/bin"), f"{name} is missing: scripts/test installs it"
+    assert shutil.which(name, path=PATH), f"{name} is missing: scripts/test installs it"
     settings = {"listen.proxy_protocol": "mqtt=127.0.0.1/32,http=127.0.0.1/32"}
     with AcceptsWithoutReady(tmp_path / "server", settings=settings) as server:
         ports = {"8883": free_port(), "443": free_port()}
         file, text, command = request.param(tmp_path, certificate)
         for usual, port in ports.items():
-            text = re.sub(rf"(bind :|listen ){usual}\b", rf"\g<1>{port}", text)
+            text = re.sub(rf"(bind :|listen |localhost:){usual}\b", rf"\g<1>{port}", text)
         text = text.replace("127.0.0.1:1883", f"127.0.0.1:{server.mqtt}").replace(
             "127.0.0.1:8080", f"127.0.0.1:{server.http}"
         )
         path = tmp_path / file
         path.write_text(text)
         command = list(map(str, command(path)))
-        command[0] = shutil.which(command[0], path="/usr/sbin:/usr/bin")
-        proxy = subprocess.Popen(command, stderr=open(tmp_path / "proxy.log", "w"))
+        command[0] = shutil.which(command[0], path=PATH)
+        environment = {"PATH": PATH, "HOME": str(tmp_path)}
+        proxy = subprocess.Popen(command, stderr=open(tmp_path / "proxy.log", "w"), env=environment)
         try:
             wait_for(ports["443"], proxy, tmp_path / "proxy.log")
             yield server, ports
@@ -90,7 +105,12 @@ def wait_for(port, process, log):
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("transport", ["tls", "wss"])
+@pytest.mark.parametrize(
+    ("proxied", "transport"),
+    [(haproxy, "tls"), (haproxy, "wss"), (nginx, "tls"), (nginx, "wss"), (caddy, "wss")],
+    indirect=["proxied"],
+    ids=["haproxy-tls", "haproxy-wss", "nginx-tls", "nginx-wss", "caddy-wss"],
+)
 def test_a_client_comes_through_under_its_own_address(proxied, certificate, transport):
     server, ports = proxied
     one = server.directory.user()
