@@ -18,7 +18,9 @@ export const readToken = 'may-look-1234'
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms))
 
 export class Server {
-  constructor () {
+  /** `environment`: settings beyond the tokens. */
+  constructor (environment = {}) {
+    this.environment = environment
     this.folder = mkdtempSync(join(tmpdir(), 'jam-browser-'))
     this.logFile = join(this.folder, 'server.log')
     this.admin = anyPort
@@ -30,7 +32,7 @@ export class Server {
     const log = openSync(this.logFile, 'w')
     this.process = spawn(binary, ['serve', '--data', join(this.folder, 'data'), '--mqtt', this.mqtt, '--http', this.http, '--admin', this.admin], {
       stdio: ['ignore', log, log],
-      env: { PATH: process.env.PATH, HOME: process.env.HOME, JAM_MQTT_ADMIN__TOKEN: token, JAM_MQTT_ADMIN__READ_TOKEN: readToken, JAM_MQTT_LIMITS__PUBLISH_RATE: '0' }
+      env: { PATH: process.env.PATH, HOME: process.env.HOME, JAM_MQTT_ADMIN__TOKEN: token, JAM_MQTT_ADMIN__READ_TOKEN: readToken, JAM_MQTT_LIMITS__PUBLISH_RATE: '0', ...this.environment }
     })
     this.ended = new Promise((done) => this.process.once('exit', (code) => done(code)))
     for (const end = Date.now() + startMs; Date.now() < end && this.process.exitCode === null; await sleep(20)) {

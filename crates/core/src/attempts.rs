@@ -64,7 +64,7 @@ pub struct Lockout {
     pub failures: usize,
     /// Whether further attempts are refused.
     pub is_locked: bool,
-    /// When the oldest of them no longer counts, which lifts a lockout.
+    /// When so many of them no longer count that a lockout ends; without one, when the oldest does.
     pub until: Time,
 }
 
@@ -161,19 +161,10 @@ impl Attempts {
 
     /// What counts against a source by now; `None`: nothing.
     #[must_use]
-    pub fn lockout(&mut self, source: Source, now: Time) -> Option<Lockout> {
-        let is_locked = self.check(source, now).is_err();
-        let window = self.window;
-        let log = self
-            .bucket(source)
-            .iter()
-            .find(|log| log.source == source)?;
-        let first = log.failures.front()?;
-        Some(Lockout {
-            failures: log.failures.len(),
-            is_locked,
-            until: first.at + window,
-        })
+    pub fn lockout(&self, source: Source, now: Time) -> Option<Lockout> {
+        let bucket = &self.buckets[self.bucket_index(source)];
+        let log = bucket.iter().find(|log| log.source == source)?;
+        self.lockout_of(log, now)
     }
 
     /// Nothing counts against a source any more. Whether anything did.
@@ -183,20 +174,40 @@ impl Attempts {
         index.map(|index| bucket.swap_remove(index)).is_some()
     }
 
-    /// How many sources are refused. Looks at all of them.
-    pub(crate) fn lockouts(&self, now: Time) -> usize {
-        let counts = |log: &&Log| {
-            let failures = log.failures.iter();
-            let recent = failures.filter(|failure| now.since(failure.at) < self.window);
-            recent.count() > self.limit
+    /// The sources that are refused, in no order that means anything. Looks at all of them.
+    pub(crate) fn locked_out(&self, now: Time) -> impl Iterator<Item = (Source, Lockout)> {
+        let logs = self.buckets.iter().flatten();
+        let found = logs.filter_map(move |log| Some((log.source, self.lockout_of(log, now)?)));
+        found.filter(|(_, lockout)| lockout.is_locked)
+    }
+
+    fn lockout_of(&self, log: &Log, now: Time) -> Option<Lockout> {
+        // The oldest comes first, so that those which no longer count stand before those which do.
+        let old = log
+            .failures
+            .partition_point(|failure| now.since(failure.at) >= self.window);
+        let failures = log.failures.len() - old;
+        let is_locked = failures > self.limit;
+        let last_to_go = if is_locked {
+            log.failures.len() - 1 - self.limit
+        } else {
+            old
         };
-        self.buckets.iter().flatten().filter(counts).count()
+        Some(Lockout {
+            failures,
+            is_locked,
+            until: log.failures.get(last_to_go)?.at + self.window,
+        })
     }
 
     fn bucket(&mut self, source: Source) -> &mut Vec<Log> {
-        let hash = self.hasher.hash_one(source.network());
-        let index = usize::try_from(hash % BUCKETS as u64).expect("below BUCKETS");
+        let index = self.bucket_index(source);
         &mut self.buckets[index]
+    }
+
+    fn bucket_index(&self, source: Source) -> usize {
+        let hash = self.hasher.hash_one(source.network());
+        usize::try_from(hash % BUCKETS as u64).expect("below BUCKETS")
     }
 }
 

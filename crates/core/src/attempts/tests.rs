@@ -35,6 +35,36 @@ fn more_than_the_limit_is_refused_until_the_window_has_passed() {
 }
 
 #[test]
+fn a_lockout_ends_when_so_many_failures_are_old_that_the_others_are_allowed() {
+    let mut attempts = Attempts::new(10, WINDOW);
+    let at = |secs| START + Duration::from_secs(secs);
+    for secs in 0..11 {
+        fail(&mut attempts, 1, "1", source(1), at(secs));
+    }
+    fail(&mut attempts, 5, "1", source(2), at(3));
+    attempts.set_limits(3, WINDOW);
+    let of = |attempts: &Attempts, last, now| {
+        let lockout = attempts.lockout(source(last), now)?;
+        Some((lockout.failures, lockout.is_locked, lockout.until))
+    };
+    assert_eq!(of(&attempts, 1, at(11)), Some((11, true, at(7) + WINDOW)));
+    assert_eq!(of(&attempts, 2, at(11)), Some((5, true, at(3) + WINDOW)));
+    assert_eq!(of(&attempts, 3, at(11)), None);
+    let locked = |attempts: &Attempts, now| {
+        let mut sources: Vec<_> = attempts.locked_out(now).map(|(source, _)| source).collect();
+        sources.sort_unstable();
+        sources
+    };
+    assert_eq!(locked(&attempts, at(11)), [source(1), source(2)]);
+    let later = at(7) + WINDOW;
+    assert_eq!(of(&attempts, 1, later), Some((3, false, at(8) + WINDOW)));
+    assert_eq!(of(&attempts, 2, later), None);
+    assert_eq!(locked(&attempts, later), []);
+    assert!(!exhausted(&mut attempts, source(1), later));
+    assert_eq!(of(&attempts, 1, at(11) + WINDOW), None);
+}
+
+#[test]
 fn another_source_is_not_held_up() {
     let mut attempts = Attempts::new(10, WINDOW);
     fail(&mut attempts, 11, "1", source(1), START);

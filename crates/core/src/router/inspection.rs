@@ -97,6 +97,24 @@ impl Router {
         lock(&self.attempts).lockout(source, now)
     }
 
+    /// The first `count` sources after `after` whose attempts are refused because too many have failed, in their order.
+    #[must_use]
+    pub fn locked_out(
+        &self,
+        after: Option<Source>,
+        count: usize,
+        now: Time,
+    ) -> Vec<(Source, Lockout)> {
+        let mut found: Vec<_> = {
+            let attempts = lock(&self.attempts);
+            let all = attempts.locked_out(now);
+            all.filter(|(source, _)| Some(*source) > after).collect()
+        };
+        found.sort_unstable_by_key(|(source, _)| *source);
+        found.truncate(count);
+        found
+    }
+
     /// Forgets them. Whether there were any.
     pub fn lift_lockout(&self, source: Source) -> bool {
         lock(&self.attempts).forget(source)

@@ -413,7 +413,7 @@ impl Router {
     /// Sources whose attempts to log in are refused.
     #[must_use]
     pub fn lockouts(&self, now: Time) -> usize {
-        lock(&self.attempts).lockouts(now)
+        lock(&self.attempts).locked_out(now).count()
     }
 
     /// Bytes of content that is being read from the store, or was and waits to be sent: see [`crate::loads`].

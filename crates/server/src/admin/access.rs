@@ -115,6 +115,14 @@ pub(crate) fn token_file(settings: &Settings) -> PathBuf {
     settings.data.join(TOKEN_FILE)
 }
 
+/// What a server with these settings lets do everything. Makes nothing.
+pub(crate) fn token(settings: &Settings) -> Result<SecretString, AccessError> {
+    match &settings.admin.token {
+        Some(token) => Ok(token.clone()),
+        None => read(&token_file(settings)),
+    }
+}
+
 /// Whether [`Access::open`] would do, for `check`; makes nothing.
 pub(crate) fn check(settings: &Settings) -> Result<(), AccessError> {
     let path = token_file(settings);

@@ -12,7 +12,7 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use super::output::Output;
 use super::settings_args::SourceArgs;
 use super::{CliError, block_on};
-use crate::settings::Settings;
+use crate::settings::{Address, Settings};
 
 pub(super) const HELP: &str = "Example: jam-mqtt health --config /etc/jam-mqtt/jam-mqtt.toml\n\n\
     Exit status 0: ready; 1: not ready, or no answer within 5 s. The certificate of an https address is not verified.";
@@ -57,13 +57,18 @@ fn address(settings: &Settings) -> Result<String, CliError> {
         Some(_) => "https",
         None => "http",
     };
-    let address = http.as_str();
+    Ok(local_url(scheme, http))
+}
+
+/// Where this machine reaches what listens at an address.
+pub(super) fn local_url(scheme: &str, listens: &Address) -> String {
+    let address = listens.as_str();
     let port = address.rsplit_once(':').map_or("", |(_, port)| port);
-    Ok(match http.host() {
+    match listens.host() {
         "0.0.0.0" => format!("{scheme}://127.0.0.1:{port}"),
         "::" => format!("{scheme}://[::1]:{port}"),
         _ => format!("{scheme}://{address}"),
-    })
+    }
 }
 
 /// `/readyz` there, unless the URL names another path.
@@ -79,15 +84,7 @@ fn readyz(url: &str) -> Option<Url> {
 async fn ask(url: &Url) -> Result<(), CliError> {
     let shown = without_credentials(url);
     let failed = |why: &str| CliError::Failed(format!("{shown}: {why}"));
-    // For this command's process, which does nothing else by TLS.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::builder()
-        .tls_danger_accept_invalid_certs(true)
-        .redirect(redirect::Policy::none())
-        .no_proxy()
-        .timeout(TIMEOUT)
-        .build()
-        .map_err(|error| failed(&error.to_string()))?;
+    let client = client(TIMEOUT)?;
     let answer = client.get(url.clone()).send().await;
     let answer = answer.map_err(|error| match error.is_timeout() {
         true => failed("no answer within 5 s"),
@@ -101,6 +98,19 @@ async fn ask(url: &Url) -> Result<(), CliError> {
             reasons(answer).await
         ))),
     }
+}
+
+/// For requests to a server on this machine.
+pub(super) fn client(timeout: Duration) -> Result<Client, CliError> {
+    // For this command's process, which does nothing else by TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .tls_danger_accept_invalid_certs(true)
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .timeout(timeout)
+        .build()
+        .map_err(|error| CliError::failed(&error))
 }
 
 /// For what is written where others may read it.

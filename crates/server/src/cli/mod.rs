@@ -5,7 +5,8 @@
 //! - this file: what the command line looks like. [`program`]: from there to what the process exits with.
 //! - `settings_args`: the options that are settings.
 //! - `accounts`: `user`, `friend`, `block`, `unblock`. `messages`: `send`, `listen`.
-//! - `mailbox`: what waits for a user. `backup`, `check`, `demo`, `health`: the commands of those names.
+//! - `mailbox`: what waits for a user. `lockouts`: addresses that are refused. `backup`, `check`, `demo`, `health`: the
+//!   commands of those names.
 //! - `man`: the man pages.
 //! - [`output`]: what is printed where; [`error`]: why a command fails. `runtime`: the main thread's.
 
@@ -15,6 +16,7 @@ mod check;
 mod demo;
 pub mod error;
 mod health;
+mod lockouts;
 mod mailbox;
 mod man;
 mod messages;
@@ -90,6 +92,9 @@ enum Command {
     /// What waits for a user, never contents: show, purge; salvage what is damaged
     #[command(subcommand)]
     Mailbox(mailbox::MailboxCommand),
+    /// Addresses whose logins are refused: list, lift
+    #[command(subcommand)]
+    Lockout(lockouts::LockoutCommand),
     /// Copy accounts database and mailbox into a new data directory, while the server runs or not
     #[command(after_help = backup::HELP)]
     Backup(backup::Backup),
@@ -196,6 +201,7 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
         Command::Block(pair) => runtime::wait_for(pair.set_blocked(true, output)),
         Command::Unblock(pair) => runtime::wait_for(pair.set_blocked(false, output)),
         Command::Mailbox(command) => command.run(output),
+        Command::Lockout(command) => command.run(output),
         Command::Backup(backup) => backup.run(output),
         Command::Restore(restore) => restore.run(output),
         Command::Send(send) => send.run(output),

@@ -1,6 +1,6 @@
 // Mailboxes, pushes, lockouts: one list each.
 
-import { get, offers, remove } from './api.js'
+import { get, remove } from './api.js'
 import { bytes, empty, failed, h, load, moment, number, pages, replace, seconds, section, table, tag, userLink } from './dom.js'
 
 const tabs = (label, choices, chosen, choose) => h('fieldset', { class: 'tabs' }, h('legend', { class: 'hidden' }, label),
@@ -51,27 +51,26 @@ export function lockouts (place) {
       replace(answer, failed(error))
     }
   }
+  const all = () => {
+    replace(list)
+    pages(list, 'Addresses that are locked out', [['Address', 'wide'], ['Failed logins', 'number'], ['Ends in', 'number'], ['', 'acts']],
+      (after) => get(['lockouts'], { limit: 100, after }),
+      (it) => [h('span', { class: 'id' }, it.source), number(it.failures), seconds(it.ends_in_secs),
+        h('button', { type: 'button', 'aria-label': `Lift the lockout of ${it.source}`, onclick: () => lift(it.source, () => { replace(answer); all() }) }, 'Lift')],
+      'No address is locked out.')
+  }
   const one = (text) => {
     replace(answer)
     load(answer, () => get(['lockouts', text]), (found) => section(found.source,
       h('p', {}, found.locked
         ? `Locked out: clients of this address are refused, whatever their tokens are. It ends in ${seconds(found.ends_in_secs)}.`
         : found.failures ? `Not locked out. ${number(found.failures)} failed ${found.failures === 1 ? 'login counts' : 'logins count'} against it.` : 'Nothing counts against this address.'),
-      found.failures > 0 && h('p', { class: 'buttons start' }, h('button', { type: 'button', onclick: () => lift(text, () => one(text)) }, found.locked ? 'Lift the lockout' : 'Forget the failures'))))
+      found.failures > 0 && h('p', { class: 'buttons start' }, h('button', { type: 'button', onclick: () => lift(text, () => { one(text); all() }) }, found.locked ? 'Lift the lockout' : 'Forget the failures'))))
   }
   replace(place,
-    h('form', { class: 'bar', onsubmit: (event) => { event.preventDefault(); one(address.value.trim().split('/')[0]) } },
+    h('form', { class: 'bar', onsubmit: (event) => { event.preventDefault(); one(address.value.trim()) } },
       h('span', { class: 'field' }, h('label', { for: 'address' }, 'Address'), address), h('button', { type: 'submit' }, 'Look up')),
     h('p', { class: 'muted' }, 'Too many failed logins lock an address out for a while (limits.failed_auth). A proxy that does not pass on addresses makes this happen to everybody behind it.'),
-    answer, list)
-  if (!offers('/lockouts')) return
-  const all = () => {
-    replace(list)
-    pages(list, 'Addresses with failed logins', [['Address', ''], ['State', ''], ['Failures', 'number'], ['Ends in', 'number'], ['', '']],
-      (after) => get(['lockouts'], { limit: 100, after }),
-      (it) => [it.source, it.locked ? tag('locked out', 'bad') : tag('counting', 'warn'), number(it.failures), seconds(it.ends_in_secs),
-        h('button', { type: 'button', onclick: () => lift(it.source.split('/')[0], all) }, it.locked ? 'Lift' : 'Forget')],
-      'No address is locked out.')
-  }
+    answer, section('Locked out now', list))
   all()
 }

@@ -1,15 +1,18 @@
-//! `lockouts/{address}`: failed logins that count against an address, and forgetting them.
+//! `lockouts`: addresses that are refused; of one, the failed logins that count against it, and forgetting them.
 
 use std::net::IpAddr;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use jam_core::attempts;
 use jam_core::source::Source;
+use jam_core::time::Time;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{Asked, At, Nothing};
+use super::extract::{Asked, At, Nothing, wrong};
+use super::page::{Limit, Order, Page};
 use super::{Done, Shared};
 use crate::admin::problem::Problem;
 
@@ -17,19 +20,22 @@ use crate::admin::problem::Problem;
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct AddressPath {
-    /// An IPv4 or IPv6 address, percent-encoded.
-    #[param(example = "192.0.2.7", pattern = "^[0-9a-fA-F:.]+$")]
+    /// An IPv4 or IPv6 address, or a source as `GET lockouts` has it, percent-encoded.
+    #[param(example = "192.0.2.7", pattern = "^[0-9a-fA-F:.]+(/64)?$")]
     address: String,
 }
 
 impl AddressPath {
     fn source(&self) -> Result<Source, Problem> {
-        let address: IpAddr = self
-            .address
-            .parse()
-            .map_err(|_| Problem::new(StatusCode::NOT_FOUND, "this is no IP address"))?;
-        Ok(address.into())
+        let source = source(&self.address);
+        source.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "this is no IP address"))
     }
+}
+
+/// Of an address, or of a /64 as [`Source`] is written.
+fn source(text: &str) -> Option<Source> {
+    let address = text.strip_suffix("/64").unwrap_or(text);
+    address.parse::<IpAddr>().ok().map(Source::from)
 }
 
 /// What counts against an address.
@@ -42,8 +48,67 @@ pub(super) struct Lockout {
     failures: usize,
     /// Whether further attempts are refused.
     locked: bool,
-    /// When the first failure no longer counts; of a lockout, when it ends.
+    /// When a lockout ends; without one, when the first failure no longer counts.
     ends_in_secs: Option<u64>,
+}
+
+impl Lockout {
+    fn of(source: Source, found: Option<attempts::Lockout>, now: Time) -> Self {
+        Self {
+            source: source.to_string(),
+            failures: found.map_or(0, |it| it.failures),
+            locked: found.is_some_and(|it| it.is_locked),
+            ends_in_secs: found.map(|it| it.until.since(now).as_secs()),
+        }
+    }
+}
+
+/// Which part of the list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    /// Addresses of a page.
+    #[serde(default)]
+    #[param(value_type = u16, required = false, minimum = 1, maximum = 1000, default = 100)]
+    limit: Limit,
+    /// The `next` of the page before.
+    after: Option<String>,
+}
+
+/// Addresses that are refused now
+///
+/// Each for too many failed logins, in the order of addresses, IPv4 before IPv6.
+#[utoipa::path(
+    get,
+    path = "/lockouts",
+    tag = "lockouts",
+    params(Which),
+    responses((status = 200, description = "Some of the addresses", body = Page<Lockout>)),
+)]
+pub(super) async fn list(
+    State(api): Shared,
+    Asked(asked): Asked<Which>,
+) -> Result<Json<Page<Lockout>>, Problem> {
+    let order = Order::Addresses;
+    let place = |cursor: String| {
+        source(&order.key(&cursor)?)
+            .ok_or_else(|| wrong("after is no cursor: send what was in `next`"))
+    };
+    let after = asked.after.map(place).transpose()?;
+    let limit = usize::from(asked.limit.count());
+    let now = api.of.clock.now();
+    let mut found = api.of.router.locked_out(after, limit + 1, now);
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let last = found.last().filter(|_| has_more);
+    let next = last.map(|(last, _)| order.cursor(&last.to_string()));
+    let items = found.into_iter();
+    let items = items.map(|(source, found)| Lockout::of(source, Some(found), now));
+    Ok(Json(Page {
+        items: items.collect(),
+        next,
+    }))
 }
 
 /// Failed logins of an address
@@ -67,13 +132,8 @@ pub(super) async fn show(
 ) -> Result<Json<Lockout>, Problem> {
     let source = path.source()?;
     let now = api.of.clock.now();
-    let lockout = api.of.router.lockout(source, now);
-    Ok(Json(Lockout {
-        source: source.to_string(),
-        failures: lockout.map_or(0, |it| it.failures),
-        locked: lockout.is_some_and(|it| it.is_locked),
-        ends_in_secs: lockout.map(|it| it.until.since(now).as_secs()),
-    }))
+    let found = api.of.router.lockout(source, now);
+    Ok(Json(Lockout::of(source, found, now)))
 }
 
 /// Lift a lockout

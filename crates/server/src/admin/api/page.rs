@@ -68,6 +68,8 @@ pub(super) enum Order {
     Directory,
     /// The order of a walk through the memory of this process.
     Memory(u32),
+    /// The order of addresses.
+    Addresses,
 }
 
 impl Order {
@@ -75,6 +77,7 @@ impl Order {
         match self {
             Self::Directory => "d:".to_owned(),
             Self::Memory(epoch) => format!("m{epoch:08x}:"),
+            Self::Addresses => "a:".to_owned(),
         }
     }
 

@@ -379,10 +379,14 @@ async fn a_lockout_is_shown_and_lifted() {
         (&11.into(), &true.into())
     );
     assert!(locked["ends_in_secs"].as_u64().unwrap() > 0);
+    let list = office.done("GET lockouts").await;
+    assert_eq!((items(&list).len(), &list["next"]), (1, &Value::Null));
+    assert_eq!(list["items"][0]["source"], "127.0.0.1");
     assert_eq!(
         office.done("DELETE lockouts/127.0.0.1").await["changed"],
         true
     );
+    assert_eq!(items(&office.done("GET lockouts").await).len(), 0);
     assert_eq!(
         office.done("DELETE lockouts/127.0.0.1").await["changed"],
         false
