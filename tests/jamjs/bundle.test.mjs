@@ -7,7 +7,6 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { gzipSync } from 'node:zlib'
 import { bundle, web } from './bundle.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -21,7 +20,7 @@ test('jam.js and jam.d.ts are what their sources make', async () => {
 
 test('jam.js has at most 12 KB after gzip -9, and imports nothing', () => {
   const script = readFileSync(join(web, 'jam.js'))
-  const { length } = gzipSync(script, { level: 9 })
+  const { length } = execFileSync('gzip', ['-9', '-c'], { input: script }) // of Node.js's own there are several, which differ
   assert.ok(length <= MAX_BYTES, `${length} bytes`)
   assert.doesNotMatch(script.toString(), /\bimport\b|\beval\b|innerHTML|new Function/)
 })

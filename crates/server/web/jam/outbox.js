@@ -163,7 +163,7 @@ export class Outbox {
       flight.id = row.id
       const bytes = publish({ topic: `/${flight.friend}/inbox`, id: flight.packetId, dup: flight.published && link.sessionPresent, payload: new TextEncoder().encode(row.payload) })
       if (bytes.length > link.maximumPacketSize) {
-        return await this.#refuse(flight, ownReason('size', `the message has ${bytes.length} bytes, and the server takes ${link.maximumPacketSize}`, 0x95))
+        return await this.#refuse(flight, ownReason('size', `${bytes.length} bytes are more than the server takes`, 0x95))
       }
       flight.published = true
       link.send(bytes)

@@ -50,7 +50,7 @@ export class Session {
   #triedAt = -Infinity
   #openedAt = Infinity
   #asked = false
-  #loggedOut = false
+  /** @type {import('./jam.js').Reason | null} */ #loggedOut = null
   /** Of the last wait. @type {import('./jam.js').Reason | null} */ #reason = null
   /** Whether it waits for something that `online` and a visible page do not cut short. */
   #patient = true
@@ -110,7 +110,7 @@ export class Session {
     this.#triedAt = this.#world.uptime()
     this.#openedAt = Infinity
     this.#patient = true
-    this.#loggedOut = false
+    this.#loggedOut = null
     this.#state('connecting', null)
     let category = 'token'
     try {
@@ -200,7 +200,7 @@ export class Session {
   #refusal (error) {
     if (error.type !== 'error') return
     const reason = refusal(error)
-    if (reason.category === 'logout') this.#loggedOut = true
+    if (reason.category === 'logout') this.#loggedOut = reason
     else if (!this.#outbox.refused(error.messageId, reason)) this.#tell({ event: 'error', detail: reason })
   }
 
@@ -248,9 +248,7 @@ export class Session {
 
   /** @param {import('./jam.js').Reason} reason */
   #elsewhere (reason) {
-    const detail = this.#loggedOut
-      ? { ...reason, handler: 'authenticate', category: 'logout', message: 'a new device has connected' }
-      : ownReason('takeover', 'this device has connected elsewhere', reason.code)
+    const detail = this.#loggedOut ?? ownReason('takeover', 'this device has connected elsewhere', reason.code)
     this.#state('logout', detail)
     this.#tell({ event: 'logout', detail })
   }
