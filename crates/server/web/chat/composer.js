@@ -75,11 +75,13 @@ export function Composer ({ chat, friend, name, children }) {
     attach(null)
     choose(false)
     fail(null)
+    area.current.focus() // the button has nothing to send any more
     try {
       if (picture) await chat.send(picture)
       if (text.trim()) await chat.send(text.trimEnd())
     } catch (error) {
       change(text)
+      attach(picture)
       fail(`This browser cannot keep the message: ${error.message}`)
     }
   }
@@ -107,18 +109,18 @@ export function Composer ({ chat, friend, name, children }) {
     take(chosen)
   }
 
-  if (friend.blocked) return html`<div class="composer">${children}<p class="note">You have blocked ${name}. In the app that you have your account from you can change that.</p></div>`
+  if (friend.blocked) return html`<div class="composer">${children}<p class="note">You have blocked ${name}. You can change that in the app that your account is from.</p></div>`
   return html`
     <div class="composer" onPaste=${paste} onDragOver=${(event) => event.preventDefault()} onDrop=${(event) => { event.preventDefault(); take(pictureIn(event.dataTransfer)) }}>
       ${children}
       ${wrong && html`<p class="wrong" role="alert">${wrong}</p>`}
-      ${picture && html`<${Attached} picture=${picture} remove=${() => attach(null)} />`}
+      ${picture && html`<${Attached} picture=${picture} remove=${() => { attach(null); area.current.focus() }} />`}
       ${isChoosing && html`<${Emoji} choose=${insert} close=${() => { choose(false); area.current.focus() }} />`}
       <form onSubmit=${(event) => { event.preventDefault(); send() }}>
         <button type="button" class="icon" aria-label="Emoji" title="Emoji" aria-expanded=${isChoosing} onClick=${() => choose(!isChoosing)}>${icons.smile()}</button>
         <button type="button" class="icon" aria-label="Attach a picture" title="Attach a picture" onClick=${() => file.current.click()}>${icons.picture()}</button>
         <input ref=${file} type="file" accept="image/*" hidden aria-label="Picture" onChange=${({ target }) => { take(target.files[0]); target.value = '' }} />
-        <textarea ref=${area} rows="1" dir="auto" enterkeyhint="enter" autocomplete="off" aria-label=${`Message to ${name}`} placeholder="Message" value=${text}
+        <textarea ref=${area} rows="1" dir="auto" enterkeyhint="send" autocomplete="off" aria-label=${`Message to ${name}`} placeholder="Message" value=${text}
           onInput=${({ target }) => change(target.value)} onKeyDown=${key}></textarea>
         <button class="icon send" aria-label="Send" title="Send" disabled=${!text.trim() && !picture}><span class="directed">${icons.send()}</span></button>
       </form>

@@ -6,6 +6,10 @@ import { sizeOf } from './pictures.js'
 import { isJumbo, linked } from './text.js'
 import { fullTime, refusal, shortened, shownTime, STATUS, timeOfDay } from './words.js'
 
+/** In a conversation a picture is at most so large, in pixels of the style sheet. */
+const WIDEST = 400
+const HIGHEST = 360
+
 /** What is longer is shown whole when it is asked for. */
 const LONG = 3000
 
@@ -51,8 +55,9 @@ function Picture ({ blob, alt, view }) {
     event.preventDefault()
     view({ ...shown, alt })
   }
+  const scale = Math.min(1, WIDEST / shown.width, HIGHEST / shown.height)
   return html`<a class="picture" href=${shown.address} target="_blank" rel="noopener noreferrer" onClick=${open}>
-    <img src=${shown.address} alt=${alt} width=${shown.width} height=${shown.height} onError=${() => fail(true)} />
+    <img src=${shown.address} alt=${alt} width=${Math.ceil(shown.width * scale)} height=${Math.ceil(shown.height * scale)} onError=${() => fail(true)} />
   </a>`
 }
 
@@ -69,10 +74,14 @@ function Refusal ({ message, name, chat }) {
   if (!reason || !['failed', 'queued'].includes(state)) return null
   if (state === 'queued' && ['network', 'server', 'stopped'].includes(reason.category)) return null
   const isFinal = state === 'failed'
+  const act = (done) => {
+    done.call(chat.jam, id)
+    document.querySelector('.composer textarea')?.focus() // these buttons go
+  }
   return html`<div class="refusal">
     <p role=${isFinal && isFresh ? 'alert' : undefined}>${isFinal ? 'Not sent.' : 'Not sent yet.'} ${refusal(reason, name)}${isFinal ? '' : ' It is tried again by itself.'}</p>
-    <button class="button quiet" onClick=${() => chat.jam.retry(id)}>${isFinal ? 'Retry' : 'Try now'}</button>
-    <button class="button quiet" onClick=${() => chat.jam.cancel(id)}>Delete</button>
+    <button class="button quiet" onClick=${() => act(chat.jam.retry)}>${isFinal ? 'Retry' : 'Try now'}</button>
+    <button class="button quiet" onClick=${() => act(chat.jam.cancel)}>Delete</button>
   </div>`
 }
 

@@ -47,8 +47,11 @@ export class Page {
     this.left = this.wrong = null
     const chat = this.chat = this.#chatOf(login)
     this.draw()
-    await chat.start()
+    try {
+      await chat.start()
+    } catch ({ message }) { chat.trouble = { category: 'page', message } }
     this.#settle(chat)
+    this.draw()
   }
 
   /** Logs in, and stays at the door until the server has agreed. */

@@ -62,6 +62,6 @@ export function People ({ page, chat }) {
       ${found.length > 0 && html`<ul aria-label="Friends" role="list">
         ${found.map((friend) => html`<${Friend} key=${friend.user} friend=${friend} isOpen=${open?.friend === friend.user} choose=${(user) => page.choose(user)} />`)}
       </ul>`}
-      ${found.length === 0 && html`<p class="nobody">${people.length > 0 ? 'Nobody is called so.' : chat.isTold ? 'You have no friends here yet. The app that you have your account from can add some.' : 'Looking for your friends …'}</p>`}
+      ${found.length === 0 && html`<p class="nobody">${people.length > 0 ? 'Nobody is called so.' : chat.isTold ? 'You have no friends here yet. You can add some in the app that your account is from.' : 'Looking for your friends …'}</p>`}
     </nav>`
 }

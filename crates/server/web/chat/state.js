@@ -5,11 +5,13 @@
 import { Jam } from '../jam.js'
 import { readDraft, writeDraft } from './session.js'
 
-const FIRST = 50
+const FIRST = 200
 const NEXT = 200
 
 /** So many are loaded by themselves, for searching in the page and for scrolling without a halt; what is older is asked for. */
 const AT_EASE = 1200
+
+const names = new Intl.Collator()
 
 /** Lines that a screen reader may still be reading. */
 const LINES = 100
@@ -18,7 +20,8 @@ export class Chat {
   state = { state: 'stopped', retryAt: null, reason: null }
   /** There was no connection lately, and there is none yet. */
   isLost = false
-  friends = []
+  /** By user id, in the order of their names. There may be thousands. */
+  friends = new Map()
   isTold = false
   conversations = new Map()
   open = null
@@ -40,8 +43,8 @@ export class Chat {
 
   async start () {
     await this.jam.start()
-    this.friends = this.jam.friends
-    this.isTold = this.friends.length > 0
+    this.#tell(this.jam.friends)
+    this.isTold = this.friends.size > 0
     for (const conversation of await this.jam.conversations()) this.conversations.set(conversation.friend, conversation)
     this.changed()
   }
@@ -55,30 +58,37 @@ export class Chat {
       if (state.state === 'waiting') this.isLost = true
     })
     on('friends', ({ friends }) => {
-      this.friends = friends
+      this.#tell(friends)
       this.isTold = true
     })
-    on('presence', () => { this.friends = jam.friends })
-    on('unread', ({ friend, unread }) => this.#change(friend, { unread }))
+    on('presence', ({ user, online }) => {
+      const friend = this.friends.get(user)
+      if (friend) this.friends.set(user, { ...friend, online })
+    })
+    on('unread', ({ friend, unread }) => {
+      this.#change(friend, { unread })
+      this.see()
+    })
     on('message', (message) => this.#arrives(message))
     on('update', (message) => this.#updates(message))
     on('error', (reason) => { this.trouble = reason })
-    on('logout', () => {})
   }
 
-  /** The friends and those who once were, the last conversation first. */
+  #tell (friends) {
+    const sorted = friends.toSorted((one, other) => names.compare(one.name, other.name))
+    this.friends = new Map(sorted.map((friend) => [friend.user, friend]))
+  }
+
+  /** The friends and those who once were: the last conversation first, then by name. */
   get people () {
-    const known = new Map(this.friends.map((friend) => [friend.user, friend]))
-    for (const user of this.conversations.keys()) {
-      if (!known.has(user)) known.set(user, { user, name: user, blocked: false, online: false, isFormer: true })
-    }
-    const people = Array.from(known.values(), (friend) => ({ ...friend, conversation: this.conversations.get(friend.user), draft: this.draft(friend.user) }))
+    const users = new Set([...this.friends.keys(), ...this.conversations.keys()])
+    const people = Array.from(users, (user) => ({ ...this.person(user), conversation: this.conversations.get(user), draft: this.draft(user) }))
     const last = ({ conversation }) => conversation?.last?.order ?? -1
-    return people.sort((one, other) => last(other) - last(one) || one.name.localeCompare(other.name))
+    return people.sort((one, other) => last(other) - last(one))
   }
 
   person (user) {
-    return this.friends.find((friend) => friend.user === user) ?? { user, name: user, blocked: false, online: false, isFormer: true }
+    return this.friends.get(user) ?? { user, name: user, blocked: false, online: false, isFormer: true }
   }
 
   draft (friend) {
