@@ -27,5 +27,5 @@ test('jam.js has at most 12 KB after gzip -9, and imports nothing', () => {
 
 test('Biome finds nothing', () => {
   const biome = createRequire(import.meta.url).resolve('@biomejs/biome/bin/biome')
-  execFileSync(process.execPath, [biome, 'lint', `--config-path=${here}`, '--error-on-warnings', join(web, 'jam'), here], { cwd: here, stdio: 'pipe', encoding: 'utf8' })
+  execFileSync(process.execPath, [biome, 'lint', `--config-path=${here}`, '--error-on-warnings', join(web, 'jam'), here, join(here, '../browser/jam-page.mjs'), join(here, '../browser/jam-tabs.test.mjs')], { cwd: here, stdio: 'pipe', encoding: 'utf8' })
 })
