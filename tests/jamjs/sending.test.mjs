@@ -355,6 +355,20 @@ test('a picture goes as an array of byte values, and is a Blob here', async () =
   }
 })
 
+test('messages are queued in the order of the calls, also when an earlier one takes longer to be encoded', async () => {
+  const encode = async (payload) => {
+    for (let turns = payload.content === 'slow' ? 50 : 0; turns; turns--) await new Promise(setImmediate)
+    if (payload.content === 'bad') throw new Error('no key')
+    return payload
+  }
+  const one = await connected(new Browser(), { encode })
+  const calls = [one.jam.send('2', new Blob([Uint8Array.of(0xFF, 0xD8, 0xFF)])), one.jam.send('2', 'slow'), one.jam.send('2', 'bad'), one.jam.send('2', 'fast'), one.jam.send('3', 'other')]
+  const results = await Promise.allSettled(calls)
+  assert.deepEqual(results.map(({ status }) => status), ['fulfilled', 'fulfilled', 'rejected', 'fulfilled', 'fulfilled'])
+  assert.deepEqual((await one.jam.history('2')).map(({ kind, content }) => kind === 'picture' ? kind : content), ['picture', 'slow', 'fast'])
+  assert.ok(results[4].value.order < results[1].value.order, 'another friend does not wait')
+})
+
 test('encode is called once for a message, and cannot change from and id', async () => {
   let calls = 0
   const encode = async ({ content, ...payload }, friend) => ({ ...payload, from: 'x', id: 'y', content: { sealed: content, for: friend, call: ++calls } })

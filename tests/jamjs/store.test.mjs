@@ -6,7 +6,7 @@ import { IDBFactory } from 'fake-indexeddb'
 import { MAX_BYTES, MAX_MESSAGES, openStore } from '../../crates/server/web/jam/store.js'
 import { Browser, settle } from './browser.mjs'
 
-const arrival = (id, more) => ({ id, friend: '2', from: '2', kind: 'text', content: `content of ${id}`, type: 0, timestamp: 0, bytes: 100, dup: false, ...more })
+const arrival = (id, more) => ({ id, friend: '2', from: '2', kind: 'text', content: `content of ${id}`, type: 0, timestamp: 0, dup: false, ...more })
 const open = (browser, options = {}) => openStore({ user: '1', ...options }, browser.tab())
 
 for (const [where, options] of [['IndexedDB', {}], ['memory', { store: null }]]) {
@@ -56,7 +56,7 @@ for (const [where, options] of [['IndexedDB', {}], ['memory', { store: null }]])
     await store.receive([arrival('old', { friend: '3', from: '3' })])
     const own = await store.queue({ friend: '2', id: 'own', payload: 'x', kind: 'text', content: 'x', type: 0, timestamp: 0 })
     const huge = 4 * 1024 * 1024
-    for (let sent = 0; sent < 40; sent++) await store.receive([arrival(`${sent}`, { bytes: huge })])
+    for (let sent = 0; sent < 40; sent++) await store.receive([arrival(`${sent}`, { kind: 'picture', content: new Uint8Array(huge) })])
     const left = await store.history('2', undefined, 1000)
     assert.ok(left.reduce((sum, { bytes }) => sum + bytes, 0) <= MAX_BYTES)
     assert.ok(left.length >= 10)

@@ -100,7 +100,6 @@ export class Inbox {
       ...contentOf(payload, text),
       type: typeOf(payload?.type),
       timestamp: timeOf(payload?.timestamp, this.#world.now()),
-      bytes: bytes.length,
       mark: id === null ? fingerprint(bytes) : undefined,
       dup
     }

@@ -114,6 +114,7 @@ export class Jam extends EventTarget {
   /** @type {import('./friends.js').Entry[]} */ #friends = []
   /** @type {Set<string>} */ #online = new Set()
   /** @type {Map<string, number>} */ #unread = new Map()
+  /** The last call for each friend. @type {Map<string, Promise<void>>} */ #sending = new Map()
 
   /**
    * @param {Options} options
@@ -170,11 +171,20 @@ export class Jam extends EventTarget {
    * @param {{ type?: string | number }} [more]  The message's `type`, 0 by default.
    * @returns {Promise<Message>}
    */
-  async send (friend, content, { type = 0 } = {}) {
+  send (friend, content, { type = 0 } = {}) {
+    // In the order of the calls, though an earlier one may take longer to be encoded.
+    const now = this.#world.now()
+    const sent = (this.#sending.get(friend) ?? Promise.resolve()).then(() => this.#send(friend, content, type, now))
+    const settled = sent.catch(() => {}).then(() => { if (this.#sending.get(friend) === settled) this.#sending.delete(friend) })
+    this.#sending.set(friend, settled)
+    return sent
+  }
+
+  /** @param {string} friend @param {unknown} content @param {string | number} type @param {number} now @returns {Promise<Message>} */
+  async #send (friend, content, type, now) {
     const store = this.#opened()
     if (!isUserId(friend)) throw new TypeError('this is no user id')
     const { user } = this.#options
-    const now = this.#world.now()
     const id = uuid(this.#world)
     const plain = { from: user, id, timestamp: new Date(now).toISOString(), content: await wireContent(content), type }
     if (JSON.stringify(plain.content) === undefined) throw new TypeError('this content is no JSON')
@@ -354,6 +364,6 @@ const isUserId = (id) => typeof id === 'string' && /^[^/+#$:\0]+$/.test(id) && n
  * @param {import('./store.js').Row} row
  * @returns {Message}
  */
-function present ({ order, id, friend, from, own, kind, content, type, timestamp, arrived, state, reason, mime }) {
-  return { order, id, friend, from, own, kind, content: typeof content === 'string' ? content : new Blob([content], { type: mime }), type, timestamp, arrived, state, reason }
+function present ({ content, mime, payload, published, mark, bytes, ...message }) {
+  return { ...message, content: typeof content === 'string' ? content : new Blob([content], { type: mime }) }
 }

@@ -96,11 +96,6 @@ export class Outbox {
   /** @param {Flight} flight @param {import('./jam.js').Reason} reason */
   async #refuse (flight, reason) {
     const passes = PASSING.includes(reason.category) || reason.message === 'fatal database error' || (reason.category === 'server' && PASSING_CODES.includes(reason.code ?? 0))
-    const queue = this.#queue(flight.friend)
-    if (passes) {
-      queue.orders.unshift(flight.order)
-      this.#hold(queue)
-    }
     await this.#settle(flight, (row) => row.state === 'queued' ? { ...row, state: passes ? 'queued' : 'failed', reason, published: false } : null, passes)
   }
 
@@ -109,21 +104,23 @@ export class Outbox {
    *
    * @param {Flight} flight
    * @param {(row: import('./store.js').Row) => import('./store.js').Row | null} change
+   * @param {boolean} [again]  It goes out later, under the same id. So it does if the store cannot keep what came of it.
    */
-  async #settle (flight, change, held = false) {
-    const queue = this.#queue(flight.friend)
+  async #settle (flight, change, again = false) {
     this.#flights.delete(flight.packetId)
-    if (!held) queue.failures = 0
     try {
       const row = flight.id && await this.#store.change(flight.id, change)
       if (row) this.#changed(row)
     } catch (error) {
-      // The store says that it waits still: it goes out again, under the same id.
-      if (!held) queue.orders.unshift(flight.order)
-      this.#hold(queue)
+      again = true
       this.#failed(error)
     }
+    const queue = this.#queue(flight.friend)
     queue.flight = null
+    if (again) {
+      queue.orders.unshift(flight.order)
+      this.#hold(queue)
+    } else queue.failures = 0
     this.#pump()
   }
 
@@ -169,12 +166,8 @@ export class Outbox {
       link.send(bytes)
     } catch (error) {
       if (flight.link !== link) return
-      const queue = this.#queue(flight.friend)
-      this.#flights.delete(flight.packetId)
-      queue.flight = null
-      queue.orders.unshift(flight.order)
-      this.#hold(queue)
       this.#failed(error)
+      await this.#settle(flight, () => null, true)
     }
   }
 

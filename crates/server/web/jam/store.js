@@ -19,7 +19,7 @@ import { openEntries } from './entries.js'
 
 /** @typedef {{ friend: string, count: number, bytes: number, unread: number, mark: number, last: number }} Summary  Of a conversation. */
 
-/** @typedef {Pick<Row, 'id' | 'friend' | 'from' | 'kind' | 'content' | 'mime' | 'type' | 'timestamp' | 'bytes'> & { mark?: string, dup: boolean }} Arrival */
+/** @typedef {Pick<Row, 'id' | 'friend' | 'from' | 'kind' | 'content' | 'mime' | 'type' | 'timestamp'> & { mark?: string, dup: boolean }} Arrival */
 
 /** @typedef {{ to: string, id: string }} Receipt */
 
@@ -29,7 +29,7 @@ import { openEntries } from './entries.js'
 export const MAX_MESSAGES = 10_000
 export const MAX_BYTES = 64 * 1024 * 1024
 export const MAX_OUTBOX = 1000
-/** What a message takes beside its content. */
+/** What a message takes beside its content; of that, a character takes 2. */
 const ROW_BYTES = 512
 
 /** @param {{ user: string, store?: string | null }} options @param {import('./world.js').World} world */
@@ -77,7 +77,7 @@ export class Store {
   queue (message) {
     return this.#entries.transact('write', async (t) => {
       if (await t.count([this.#user, 'outbox']) >= MAX_OUTBOX) throw new Error('the outbox is full')
-      const { row } = await this.#add(t, { ...message, from: this.#user, own: true, state: 'queued', reason: null, arrived: message.timestamp, bytes: message.payload.length })
+      const { row } = await this.#add(t, { ...message, from: this.#user, own: true, state: 'queued', reason: null, arrived: message.timestamp })
       t.put([this.#user, 'outbox', row.order], row.friend)
       return row
     })
@@ -189,11 +189,12 @@ export class Store {
     return at && t.get([this.#user, 'message', ...at])
   }
 
-  /** @param {import('./entries.js').Transaction} t @param {Omit<Row, 'order'>} message @returns {Promise<Kept>} */
+  /** @param {import('./entries.js').Transaction} t @param {Omit<Row, 'order' | 'bytes'>} message @returns {Promise<Kept>} */
   async #add (t, message) {
     // Tabs that share no store number by themselves, and must not meet.
     const order = Math.floor(await t.get([this.#user, 'order']) ?? 0) + 1 + (this.persistent ? 0 : this.#world.random())
-    const row = { ...message, order, bytes: message.bytes + ROW_BYTES }
+    const { content } = message
+    const row = { ...message, order, bytes: ROW_BYTES + (typeof content === 'string' ? 2 : 1) * content.length }
     t.put([this.#user, 'order'], order)
     const summary = this.#keep(t, row, await this.#summary(t, row.friend))
     if (!row.own) {
