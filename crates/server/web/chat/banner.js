@@ -29,11 +29,13 @@ export function Banner ({ chat }) {
       <button class="button quiet" onClick=${start}>Try again</button>
     </div>`
   }
-  if (chat.isLost) {
+  // A connection over a network that is gone is noticed late; the browser knows at once.
+  const hasNetwork = navigator.onLine
+  if (chat.isLost || !hasNetwork) {
     return html`<div class="banner">
       <p role="status">You are offline. What you write is kept, and sent later.</p>
-      ${state === 'waiting' && retryAt ? html`<${Countdown} until=${retryAt} />` : html`<span>Connecting …</span>`}
-      <button class="button quiet" disabled=${state !== 'waiting'} onClick=${start}>Try now</button>
+      ${state === 'waiting' && retryAt ? html`<${Countdown} until=${retryAt} />` : html`<span>${hasNetwork ? 'Connecting …' : 'There is no network.'}</span>`}
+      <button class="button quiet" disabled=${hasNetwork && state !== 'waiting'} onClick=${start}>Try now</button>
     </div>`
   }
   if (trouble) {

@@ -34,6 +34,7 @@ export class Page {
   begin () {
     addEventListener('popstate', () => this.#addressed())
     addEventListener('focus', () => this.#looks())
+    for (const type of ['online', 'offline']) addEventListener(type, () => this.draw())
     document.addEventListener('visibilitychange', () => this.#looks())
     wide.addEventListener('change', () => this.draw())
     const login = current()
@@ -45,7 +46,8 @@ export class Page {
   async enter (login) {
     await this.#leave()
     this.left = this.wrong = null
-    const chat = this.chat = this.#chatOf(login)
+    const chat = this.#chatOf(login)
+    this.chat = chat
     this.draw()
     try {
       await chat.start()
@@ -58,7 +60,8 @@ export class Page {
   async knock (login, stays) {
     this.wrong = this.left = null
     this.user = login.user
-    const chat = this.knocks = this.#chatOf(login)
+    const chat = this.#chatOf(login)
+    this.knocks = chat
     this.draw()
     const state = await new Promise((resolve) => {
       chat.jam.on('state', ({ detail }) => {
@@ -88,6 +91,7 @@ export class Page {
     const { state } = chat.state
     const isOut = (state === 'refused' && chat === this.chat) || (['refused', 'failed'].includes(state) && chat === this.knocks)
     if (isOut) this.#refused(chat)
+    else if (chat.isEnded && chat === this.chat) this.chat = null
     else if (chat === this.chat) this.#settle(chat)
     this.draw()
   }
@@ -102,7 +106,7 @@ export class Page {
 
   /** On a wide window there is always something to write to. */
   #settle (chat) {
-    if (chat !== this.chat || chat.open) return
+    if (chat !== this.chat || chat.open || !chat.isReady) return
     const asked = this.#asked()
     const people = chat.people
     const first = people.find(({ user }) => user === asked) ?? (wide.matches ? people[0] : undefined)
@@ -131,6 +135,7 @@ export class Page {
     const { left } = this
     this.left = null
     this.draw()
+    await left.jam.start() // or the other tabs would not hear of it
     await left.jam.forget()
   }
 

@@ -23,6 +23,10 @@ export class Chat {
   /** By user id, in the order of their names. There may be thousands. */
   friends = new Map()
   isTold = false
+  /** Another tab has removed everything of this user. */
+  isEnded = false
+  /** What the browser has kept is here. */
+  isReady = false
   conversations = new Map()
   open = null
   lines = []
@@ -46,6 +50,7 @@ export class Chat {
     this.#tell(this.jam.friends)
     this.isTold = this.friends.size > 0
     for (const conversation of await this.jam.conversations()) this.conversations.set(conversation.friend, conversation)
+    this.isReady = true
     this.changed()
   }
 
@@ -54,6 +59,7 @@ export class Chat {
     const on = (type, heard) => jam.on(type, ({ detail }) => { heard(detail); this.changed() })
     on('state', (state) => {
       this.state = state
+      this.isEnded = state.state === 'stopped'
       if (state.state === 'connected') this.isLost = false
       if (state.state === 'waiting') this.isLost = true
     })
@@ -88,7 +94,8 @@ export class Chat {
   }
 
   person (user) {
-    return this.friends.get(user) ?? { user, name: user, blocked: false, online: false, isFormer: true }
+    const friend = this.friends.get(user)
+    return friend ? { ...friend, online: friend.online && !friend.blocked } : { user, name: user, blocked: false, online: false, isFormer: true }
   }
 
   draft (friend) {
@@ -109,7 +116,8 @@ export class Chat {
       this.changed()
       return
     }
-    const open = this.open = { friend, messages: [], isLoaded: false, hasEarlier: false, mark: null, missed: 0 }
+    const open = { friend, messages: [], isLoaded: false, hasEarlier: false, mark: null, missed: 0 }
+    this.open = open
     this.changed()
     const { mark, unread } = this.conversations.get(friend) ?? { mark: -1, unread: 0 }
     if (unread > 0) open.mark = mark

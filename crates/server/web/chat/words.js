@@ -69,11 +69,14 @@ export function refusal ({ category, message }, name) {
   }
 }
 
+/** MQTT's code; also what ends a connection when the token is changed. */
+const NOT_AUTHORIZED = 0x87
+
 /** Why nobody was let in. */
-export function refusedLogin ({ category, message } = {}) {
+export function refusedLogin ({ category, message, code } = {}) {
   if (category === 'spam') return 'Too many failed logins from here. Wait ten minutes, then try again.'
   if (message === 'unknown user id') return 'The server knows no user with this id.'
-  if (category === 'api_token') return 'The token is not the one of this user, or is no longer valid.'
+  if (category === 'api_token' || code === NOT_AUTHORIZED) return 'The token is not the one of this user, or is no longer valid.'
   if (category === 'id') return 'This is not a user id.'
   return message ? `The server did not let you in: ${message}.` : 'The server did not let you in with this user id and token.'
 }
