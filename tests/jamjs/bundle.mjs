@@ -26,7 +26,8 @@ function types () {
   try {
     const typescript = createRequire(import.meta.url).resolve('typescript/package.json')
     execFileSync(process.execPath, [join(dirname(typescript), 'bin/tsc'), '-p', here, '--outDir', folder], { encoding: 'utf8' })
-    return readFileSync(join(folder, 'jam.d.ts'), 'utf8')
+    // TypeScript repeats the comments of the types that it has made of them.
+    return readFileSync(join(folder, 'jam.d.ts'), 'utf8').replace(/^\/\*\*(?:(?!\*\/).)*@typedef.*?\*\/\n/gms, '')
   } catch (error) {
     throw new Error(error.stdout || error.message)
   } finally {

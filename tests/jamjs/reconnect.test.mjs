@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Browser, settle } from './browser.mjs'
+import { Faults } from './faults.mjs'
 import { clientId, connected, page, reconnected, started, state } from './page.mjs'
 
 const DAY = 24 * 3600 * 1000
@@ -62,6 +63,20 @@ test('the device id is made once for each user and browser', async () => {
   for (const id of seen) assert.match(id, /^[12]:web-[0-9a-f]{16}$/)
   assert.equal(seen[0], seen[1])
   assert.notEqual(seen[0].slice(2), seen[2].slice(2))
+})
+
+test('a disk that is full keeps nobody out', async () => {
+  const faults = new Faults()
+  const browser = new Browser({ indexedDB: faults.factory() })
+  faults.full = () => true
+  const first = await connected(browser, { device: undefined })
+  assert.equal(state(first).state, 'connected')
+  await first.jam.stop()
+  faults.full = () => false
+  await (await connected(browser, { device: undefined })).jam.stop()
+  faults.full = () => true
+  const again = await connected(browser, { device: undefined })
+  assert.equal(state(again).state, 'connected')
 })
 
 test('a wait is random from 0 to twice the last one\'s most, and a minute at most', async () => {

@@ -40,8 +40,8 @@ export const typeOf = (type) => typeof type === 'number' || (typeof type === 'st
 
 /** @param {unknown} timestamp @param {number} otherwise  Milliseconds since 1970. */
 export function timeOf (timestamp, otherwise) {
-  const time = typeof timestamp === 'string' ? Date.parse(timestamp) : Number(typeof timestamp === 'number' ? timestamp : NaN)
-  return Number.isNaN(new Date(time).getTime()) ? otherwise : time
+  const time = new Date(typeof timestamp === 'string' || typeof timestamp === 'number' ? timestamp : NaN).getTime()
+  return Number.isNaN(time) ? otherwise : time
 }
 
 /**

@@ -9,7 +9,7 @@ import { pictureOf, wireContent } from './content.js'
 import { Session } from './session.js'
 import { openStore } from './store.js'
 import { Tabs } from './tabs.js'
-import { browser, uuid } from './world.js'
+import { browser, hex, uuid } from './world.js'
 
 /**
  * A message, sent or received. Times are milliseconds since 1970.
@@ -247,12 +247,13 @@ export class Jam extends EventTarget {
   async #open () {
     const store = await openStore(this.#options, this.#world)
     this.#store = store
-    const [device, friends, unread] = await store.begin(() => `web-${uuid(this.#world).replace(/-/g, '').slice(16)}`)
+    const device = this.#options.device ?? await store.device(`web-${hex(this.#world.randomBytes(8))}`)
+    const [friends, unread] = await store.begin()
     this.#friends = friends
     this.#unread = unread
     this.#attention.show(unread)
     this.#tabs = new Tabs(`jam:${this.#options.user}`, this.#world, {
-      lead: (alone) => this.#lead(this.#options.device ?? device, alone),
+      lead: (alone) => this.#lead(device, alone),
       follow: () => this.#follow(),
       hear: (told) => this.#hear(told)
     })

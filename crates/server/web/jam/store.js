@@ -49,20 +49,23 @@ export class Store {
 
   get persistent () { return this.#entries.persistent }
 
-  /**
-   * Device id, friends, and unread messages by friend.
-   *
-   * @param {() => string} makeDevice
-   * @returns {Promise<[string, import('./friends.js').Entry[], Map<string, number>]>}
-   */
-  begin (makeDevice) {
-    return this.#entries.transact('write', async (t) => {
-      const device = await t.get([this.#user, 'device']) ?? makeDevice()
-      t.put([this.#user, 'device'], device)
-      const friends = await t.get([this.#user, 'friends']) ?? []
+  /** Friends, and unread messages by friend. @returns {Promise<[import('./friends.js').Entry[], Map<string, number>]>} */
+  begin () {
+    return this.#entries.transact('read', async (t) => {
       const summaries = await t.list([this.#user, 'conversation'])
-      return [device, friends, new Map(summaries.filter(([, { unread }]) => unread).map(([, { friend, unread }]) => [friend, unread]))]
+      return [await t.get([this.#user, 'friends']) ?? [], new Map(summaries.flatMap(([, { friend, unread }]) => unread ? [[friend, unread]] : []))]
     })
+  }
+
+  /** The device id, the same in all tabs. @param {string} made  If there is none. @returns {Promise<string>} */
+  async device (made) {
+    const key = [this.#user, 'device']
+    const read = (/** @type {import('./entries.js').Transaction} */ t) => t.get(key)
+    return await this.#entries.transact('read', read) ?? this.#entries.transact('write', async (t) => {
+      const device = await read(t) ?? made
+      t.put(key, device)
+      return device
+    }).catch(() => made) // the disk is full: it works, until the next start
   }
 
   /** @param {import('./friends.js').Entry[]} friends */
