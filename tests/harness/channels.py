@@ -1,5 +1,6 @@
 """What the server writes to a user's own channels (PROTOCOL.md, section 10), byte for byte."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -41,3 +42,32 @@ def told(client, friend, online, timeout=20):
         f'{{"type":"presence","user":"{friend.id}","online":{str(online).lower()},'
     )
     return got
+
+
+def friends(user):
+    return f"/{user.id}/friends"
+
+
+def shown(friend, name=None, blocked=False, key=None):
+    """A friend in a list. Names are as `Directory.user` gives them."""
+    return {"user": friend.id, "name": name or f"user{friend.id}", "blocked": blocked, "publicKey": key}
+
+
+def listed(client, timeout=20):
+    """The friends in the next packets of `client`, which must be all parts of one list, byte for byte as JSON without spaces."""
+    found, stamps = [], set()
+    part = parts = 0
+    while part < max(parts, 1):
+        got = client.message(timeout, topic=friends(client.user), qos=0, retain=False, dup=False)
+        assert client.version != 5 or got.get("user") == ("from", client.user.id)
+        body = json.loads(got.payload)
+        part += 1
+        parts = parts or body["parts"]
+        some = json.dumps(body["friends"], separators=(",", ":"), ensure_ascii=False)
+        expected = f'{{"type":"friends","friends":{some},"part":{part},"parts":{parts},'
+        assert _without_timestamp(got.payload).decode() == expected
+        assert len(body["friends"]) <= 500
+        stamps.add(body["timestamp"])
+        found += body["friends"]
+    assert len(stamps) == 1
+    return found

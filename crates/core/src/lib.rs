@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`time`], [`ids`], [`source`], [`message`]: the nouns; [`timekeeping`] makes one time of several clocks.
-//! - [`directory`]: accounts and friendships as the rules see them.
+//! - [`directory`]: accounts and friendships as the rules see them; [`friends`]: as users are shown theirs.
 //! - [`policy`]: the four handlers, one table; [`payload`] and [`attempts`] are what two of its rows ask.
 //! - [`connection`]: one network connection, from packets to bytes; [`output`] holds the bytes.
 //! - [`router`]: every user's state (`user`, `session`, `mailbox`), and the wakes; [`link`] is what
@@ -18,6 +18,7 @@
 pub mod attempts;
 pub mod connection;
 pub mod directory;
+pub mod friends;
 pub mod ids;
 pub mod link;
 pub mod loads;

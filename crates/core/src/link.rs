@@ -7,6 +7,7 @@
 mod responder;
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -145,6 +146,8 @@ pub struct Peer {
     pub version: Version,
     /// When it was let in.
     pub since: Time,
+    /// Bytes of a packet that it takes, if it said so.
+    pub max_packet: Option<NonZeroU32>,
 }
 
 /// The handle of a live connection.

@@ -149,6 +149,7 @@ async fn check_directory(
     let generation = household.directory.look().await?;
     sweep.look(household.directory.replacements());
     if *checked != Some(generation) {
+        household.router.friends_may_have_changed();
         household.router.begin_check(generation);
         recheck(household, sweep.may_come_back()).await?;
         // The generation is of before the check: what changes meanwhile is seen the next time.

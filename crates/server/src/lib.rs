@@ -8,7 +8,7 @@
 //! - `connection`: the loop that owns a socket and its bytes. `websocket`: a WebSocket as such a stream.
 //! - `deferred_acks`: acknowledgements are reaped with the next message, without a wake-up of their own.
 //! - `admin`: what operators are served. `http`, `health`: what clients are served besides MQTT.
-//! - `housekeeping`: what is done without a packet asking for it. `presence`: telling friends who is there.
+//! - `housekeeping`: what is done without a packet asking for it. `presence`: telling friends who is there; `friends`: telling users who their friends are.
 //!   `clock`: the time. `ticks`: what is done again and again.
 //! - [`cli`]: the commands. [`client`]: a small MQTT client for two of them. [`logging`]: the logs.
 //!   `client_log`: what they say of single clients. `events`: what the admin API does.
@@ -33,6 +33,7 @@ mod documents;
 mod events;
 mod file_uri;
 mod folders;
+mod friends;
 mod handshakes;
 mod health;
 mod heard;

@@ -6,6 +6,7 @@
 //! (`tests/protocol/test_memory.py`).
 
 use jam_core::connection::{MAX_CONNECT, OUTPUT_ENOUGH, TURN_WORK};
+use jam_core::friends::{MAX_LIST_BYTES, MAX_PARTS, MAX_ROWS, PART_BYTES, PART_FRIENDS};
 use jam_core::ids::{ClientId, UserId};
 use jam_core::loads::LOADED_BYTES;
 use jam_core::message::ENTRY_BYTES;
@@ -228,6 +229,31 @@ fn of_user(settings: &Settings) -> Vec<Bound> {
             "`MAX_EPHEMERAL_BYTES`",
             MAX_EPHEMERAL_BYTES,
         ),
+        bytes(
+            OF,
+            "a list of friends; while it waits it is part of that",
+            "`MAX_LIST_BYTES`",
+            MAX_LIST_BYTES as u64,
+        ),
+        count(
+            OF,
+            "parts of a list of friends",
+            "`MAX_PARTS`",
+            MAX_PARTS as u64,
+        ),
+        bytes(OF, "one part", "`PART_BYTES`", PART_BYTES as u64),
+        count(
+            OF,
+            "friends in one part",
+            "`PART_FRIENDS`",
+            PART_FRIENDS as u64,
+        ),
+        count(
+            OF,
+            "rows of friends that are read for a list",
+            "`MAX_ROWS`",
+            MAX_ROWS as u64,
+        ),
         bytes(OF, "what waits in the mailbox", "`mailbox.max_bytes`", kept),
         count(
             OF,
@@ -350,6 +376,12 @@ fn of_server(settings: &Settings) -> Vec<Bound> {
             "memory that all users share",
             "the sum of the four above",
             shared_bytes(),
+        ),
+        bytes(
+            OF,
+            "memory of the list of friends that is being read and written",
+            "2 × `MAX_LIST_BYTES`",
+            2 * MAX_LIST_BYTES as u64,
         ),
         bytes(
             OF,

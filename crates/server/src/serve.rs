@@ -39,6 +39,7 @@ use crate::deferred_acks::DeferredAcks;
 use crate::descriptors;
 use crate::directory;
 use crate::events::{self, Events};
+use crate::friends;
 use crate::handshakes::Handshakes;
 use crate::health::Health;
 use crate::housekeeping::{self, Household};
@@ -393,6 +394,7 @@ fn housekeepers(
     });
     crew.spawn(|stop| client_log::sum_up(shared.client_log.clone(), stop));
     crew.spawn(|stop| presence::tell_presence(household.clone(), stop));
+    crew.spawn(|stop| friends::tell_friends(household.clone(), stop));
     crew.spawn(|stop| housekeeping::watch_directory(household.clone(), health.clone(), stop));
     if let Some(tls) = tls {
         crew.spawn(|stop| housekeeping::watch_tls(tls.clone(), stop));

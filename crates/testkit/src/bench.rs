@@ -53,7 +53,7 @@ pub(crate) struct World {
     clocks: Clocks,
     /// Whether messages wait for their grace; otherwise they go to the store as soon as all is quiet.
     graceful: bool,
-    /// Whether presence is told as soon as there is something to tell.
+    /// Whether presence and friends are told as soon as there is something to tell.
     pub(crate) telling: bool,
     ends: Vec<End>,
 }
@@ -436,7 +436,7 @@ impl Bench {
             }
             drop(world);
             busy |= self.publish_wills(now);
-            while self.world().telling && self.tell_presence() {
+            while self.world().telling && (self.tell_presence() || self.tell_friends()) {
                 busy = true;
             }
             if !busy && (self.world().graceful || !self.hand_over()) {

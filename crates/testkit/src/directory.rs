@@ -11,6 +11,7 @@ use jam_core::directory::{
     Account, Answer, Directory, Fact, Friendship, Generation, Life, Lookup, Mark,
     NotificationToken, Question, Token, Unavailable,
 };
+use jam_core::friends::{Friend, List};
 use jam_core::ids::UserId;
 
 /// Accounts, friendships and notification tokens in memory.
@@ -55,6 +56,8 @@ struct Facts {
     /// (who blocks, who is blocked), besides what [`FakeDirectory::forbid`] says
     blocks: HashSet<(String, String)>,
     notification: HashMap<String, NotificationToken>,
+    /// Names and keys.
+    profiles: HashMap<String, (Option<String>, Option<String>)>,
     /// Nothing is in memory.
     forgetful: bool,
     failing: bool,
@@ -156,6 +159,46 @@ impl FakeDirectory {
         friends.sort();
         let parse = |id: String| UserId::parse(id).expect("a user id");
         Ok(friends.into_iter().map(parse).collect())
+    }
+
+    /// The name and the key of an account; it has none if nothing was said.
+    pub fn set_profile(&self, user: &str, name: Option<&str>, public_key: Option<&str>) {
+        let profile = (name.map(str::to_owned), public_key.map(str::to_owned));
+        self.change().profiles.insert(user.into(), profile);
+    }
+
+    /// The friends of a user as they are shown to that user.
+    ///
+    /// # Errors
+    /// If the directory is failing.
+    pub fn list_friends(&self, user: &UserId) -> Result<List, Unavailable> {
+        let facts = self.facts();
+        if facts.failing || facts.hanging {
+            return Err(Unavailable);
+        }
+        let user = user.to_string();
+        let has = |a: &str, b: &str| facts.friends.contains(&(a.to_owned(), b.to_owned()));
+        let mut friends: Vec<&String> = facts
+            .accounts
+            .keys()
+            .filter(|friend| has(&user, friend) && has(friend, &user))
+            .filter(|friend| !facts.hidden.contains(*friend))
+            .collect();
+        friends.sort_by_key(|friend| (friend.len(), *friend));
+        let mut list = List::default();
+        for friend in friends {
+            let profile = facts.profiles.get(friend);
+            let has_room = list.add(&Friend {
+                user: friend,
+                name: profile.and_then(|it| it.0.as_deref()),
+                blocked: facts.blocks.contains(&(user.clone(), friend.clone())),
+                public_key: profile.and_then(|it| it.1.as_deref()),
+            });
+            if !has_room {
+                break;
+            }
+        }
+        Ok(list)
     }
 
     /// Those that there are, in no order.

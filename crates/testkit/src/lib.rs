@@ -19,6 +19,7 @@ mod clocks;
 pub mod directory;
 pub mod disk;
 mod end;
+mod friends;
 pub mod hostile;
 pub mod packets;
 mod presence;

@@ -3,7 +3,7 @@
 use crate::bench::Bench;
 
 impl Bench {
-    /// Whether presence is told at once from now on, as it is at first, or waits.
+    /// Whether presence and friends are told at once from now on, as it is at first, or waits.
     pub fn tell(&self, telling: bool) {
         self.world().telling = telling;
         self.run();

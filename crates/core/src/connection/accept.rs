@@ -1,6 +1,6 @@
 //! From a CONNECT to its CONNACK (PROTOCOL.md, section 3).
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -111,6 +111,10 @@ impl Connection {
             address: newcomer.address,
             version: connect.version,
             since: now,
+            max_packet: connect
+                .properties
+                .maximum_packet_size
+                .and_then(NonZeroU32::new),
         };
         let waker = newcomer.waker.clone();
         if self.accept(identity, life, &connect, peer, waker, success) {

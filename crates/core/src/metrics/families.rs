@@ -57,6 +57,7 @@ pub(super) enum Index {
     MailboxBytes,
     Receipts,
     Presence,
+    Friends,
 }
 
 const FIRST: [usize; FAMILIES.len()] = {
@@ -102,7 +103,7 @@ const fn gauge(
 }
 
 /// What the rules count, in the order of `Index`.
-pub static FAMILIES: [Family; 17] = [
+pub static FAMILIES: [Family; 18] = [
     counter(
         "jam_connects_total",
         "CONNECT packets, by what became of them and by the version of MQTT.",
@@ -211,6 +212,12 @@ pub static FAMILIES: [Family; 17] = [
         &[],
         Series::One,
     ),
+    counter(
+        "jam_friends_lists_total",
+        "Lists of friends written to users who subscribe to them.",
+        &[],
+        Series::One,
+    ),
 ];
 
 #[cfg(test)]
@@ -226,10 +233,10 @@ mod tests {
             (Index::Acknowledged, "jam_acknowledged_total"),
             (Index::Dropped, "jam_dropped_total"),
             (Index::PublishAckSeconds, "jam_publish_ack_seconds"),
-            (Index::Presence, "jam_presence_total"),
+            (Index::Friends, "jam_friends_lists_total"),
         ] {
             assert_eq!(FAMILIES[index as usize].name, name);
         }
-        assert_eq!(Index::Presence as usize + 1, FAMILIES.len());
+        assert_eq!(Index::Friends as usize + 1, FAMILIES.len());
     }
 }

@@ -226,6 +226,10 @@ impl Metrics {
         self.inc(Index::Presence, 0);
     }
 
+    pub(crate) fn told_friends(&self) {
+        self.inc(Index::Friends, 0);
+    }
+
     /// So many more sessions have a connection, so many more have none, so many more users have a connection.
     pub(crate) fn sessions(&self, connected: i32, away: i32, online: i32) {
         let add = |index, series, by: i32| {

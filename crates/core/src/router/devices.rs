@@ -68,6 +68,7 @@ impl Router {
             }
             attached.waits |= is_new && self.store.is_ending_sessions();
             user.note_arrival(self.listening.presence(), effects);
+            user.note_return(id, effects);
             Ok((link, attached))
         })?;
         if attached.unrecorded {

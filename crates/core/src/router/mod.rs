@@ -11,6 +11,7 @@
 //! their devices.
 
 mod devices;
+mod friends;
 mod inspection;
 mod listening;
 mod lives;
@@ -51,6 +52,8 @@ use crate::user::{Alarm, Appended, Awaits, Ended, New, Origin, Outdated, User, U
 pub use crate::link::Peer;
 pub use crate::user::{DevicePresence, DeviceView, Kicked, MailboxView, Outlook, UserView};
 pub(crate) use devices::AttachOptions;
+use friends::Friends;
+pub use friends::{DueFriends, REST};
 pub use inspection::Which;
 use listening::Listening;
 pub use on_commit::OnCommit;
@@ -122,6 +125,7 @@ pub struct Router {
     push_pairs: AtomicUsize,
     listening: Listening,
     presence: Presence,
+    friends: Friends,
     loads: Loads,
     /// Connections whose sessions are new, and when the store is to be told of those at the latest.
     new_sessions: Mutex<VecDeque<(Time, UserId, LinkId)>>,
@@ -178,6 +182,7 @@ impl Router {
             push_pairs: AtomicUsize::new(0),
             listening: Listening::default(),
             presence: Presence::default(),
+            friends: Friends::default(),
             loads: Loads::default(),
             new_sessions: Mutex::default(),
             adjustments: Arc::default(),

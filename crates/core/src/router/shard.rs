@@ -302,6 +302,9 @@ impl Router {
         if effects.look {
             self.look_at_presence(id);
         }
+        if effects.look_at_friends {
+            self.look_at_friends(id);
+        }
         if !effects.wills.is_empty() {
             self.wills_due(effects.wills);
         }

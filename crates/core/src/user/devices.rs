@@ -222,6 +222,7 @@ impl User {
             token: Some(token),
             listening: Listening::default(),
             awaits_presence: false,
+            awaits_friends: false,
             session: Session::default(),
             number: None,
             recorded: false,
@@ -342,7 +343,11 @@ impl User {
         else {
             return;
         };
+        let watched = self.devices[index].watches_friends();
         self.change_devices(effects, |user| user.devices[index].link = None);
+        if watched {
+            effects.rare().look_at_friends = true;
+        }
         let device = &mut self.devices[index];
         device.maybe_sent_now = 0;
         if let Some(session_expiry) = session_expiry {

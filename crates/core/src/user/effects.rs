@@ -42,6 +42,8 @@ pub(crate) struct RareEffects {
     pub(crate) pushes: Vec<DuePush>,
     /// Whether there is something to tell about the user's presence, or to them.
     pub(crate) look: bool,
+    /// Whether a device has begun or ceased to watch the user's friends, or asks for them again.
+    pub(crate) look_at_friends: bool,
     /// What has ended with an account.
     pub(crate) ended: Option<Ended>,
     /// Devices that subscribe to what the server writes, more than before.

@@ -13,12 +13,12 @@ pub(crate) const RECEIPTS: &str = "receipts";
 /// `/<user id>/presence`.
 pub(crate) const PRESENCE: &str = "presence";
 
-/// What a device subscribes to.
+/// `/<user id>/friends`.
+pub(crate) const FRIENDS: &str = "friends";
+
+/// What a device subscribes to, a bit for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Listening {
-    pub(crate) receipts: bool,
-    pub(crate) presence: bool,
-}
+pub(crate) struct Listening(u8);
 
 /// How many more devices than before subscribe to each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,22 +28,34 @@ pub(crate) struct Listeners {
 }
 
 impl Listening {
+    const CHANNELS: [&'static str; 3] = [RECEIPTS, PRESENCE, FRIENDS];
+
     pub(super) fn of(user: &UserId, session: &Session) -> Self {
         let has = |channel| {
             let topic = format!("/{user}/{channel}");
             session.subscription(&topic).is_some()
         };
-        Self {
-            receipts: has(RECEIPTS),
-            presence: has(PRESENCE),
-        }
+        let bits = Self::CHANNELS.map(|channel| u8::from(has(channel)));
+        Self(bits[0] | bits[1] << 1 | bits[2] << 2)
+    }
+
+    pub(super) fn receipts(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    pub(super) fn presence(self) -> bool {
+        self.0 & 1 << 1 != 0
+    }
+
+    pub(super) fn friends(self) -> bool {
+        self.0 & 1 << 2 != 0
     }
 }
 
 impl Listeners {
     fn change(&mut self, from: Listening, to: Listening) {
-        self.receipts += i32::from(to.receipts) - i32::from(from.receipts);
-        self.presence += i32::from(to.presence) - i32::from(from.presence);
+        self.receipts += i32::from(to.receipts()) - i32::from(from.receipts());
+        self.presence += i32::from(to.presence()) - i32::from(from.presence());
     }
 }
 
@@ -52,6 +64,8 @@ impl Device {
     pub(super) fn listen(&mut self, user: &UserId, effects: &mut Effects) {
         let now = Listening::of(user, &self.session);
         effects.rare().listeners.change(self.listening, now);
+        effects.rare().look_at_friends |=
+            self.link.is_some() && now.friends() != self.listening.friends();
         self.listening = now;
     }
 
@@ -59,6 +73,7 @@ impl Device {
     pub(super) fn stop_listening(&self, effects: &mut Effects) {
         let nothing = Listening::default();
         effects.rare().listeners.change(self.listening, nothing);
+        effects.rare().look_at_friends |= self.watches_friends();
     }
 }
 

@@ -13,6 +13,7 @@ mod devices;
 mod effects;
 mod expiring;
 mod fetching;
+mod friends;
 mod inspection;
 mod listening;
 mod lives;
@@ -47,9 +48,10 @@ pub(crate) use appending::{Appended, New};
 pub(crate) use devices::{Attach, Attached, NotAttached};
 pub(crate) use effects::{Alarm, Awaits, Effects, Origin, RareEffects, Which};
 pub(crate) use fetching::{Delivery, Fetched, Room};
+pub(crate) use friends::Watching;
 pub use inspection::{DevicePresence, DeviceView, Kicked, MailboxView, UserView};
 use listening::Listening;
-pub(crate) use listening::{Listeners, PRESENCE, RECEIPTS};
+pub(crate) use listening::{FRIENDS, Listeners, PRESENCE, RECEIPTS};
 pub(crate) use lives::Outdated;
 use lives::Owner;
 pub use lives::{Ended, VANISHED_KEPT};
@@ -136,6 +138,8 @@ struct Device {
     listening: Listening,
     /// Whether it has subscribed to presence and has not been told who is online.
     awaits_presence: bool,
+    /// Whether it watches the user's friends and is to be told of all of them, whatever it has been told.
+    awaits_friends: bool,
     session: Session,
     /// The number of a session that outlives its connection.
     number: Option<NonZeroU64>,

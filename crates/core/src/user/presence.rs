@@ -163,7 +163,7 @@ impl User {
     /// Whether a connected device is to be told of friends who come and go.
     pub(crate) fn watches_presence(&self) -> bool {
         let mut devices = self.devices.iter();
-        devices.any(|device| device.link.is_some() && device.listening.presence)
+        devices.any(|device| device.link.is_some() && device.listening.presence())
     }
 
     /// Tells one connection of this user, or all but those that will be told of everybody at once, that a
@@ -177,7 +177,7 @@ impl User {
         effects: &mut Effects,
     ) -> bool {
         let mut readers = DeviceSet::default();
-        for device in self.devices.iter().filter(|it| it.listening.presence) {
+        for device in self.devices.iter().filter(|it| it.listening.presence()) {
             let Some(link) = &device.link else { continue };
             if to.map_or(!device.awaits_presence, |to| to == link.id()) {
                 readers.insert(device.slot);

@@ -10,7 +10,9 @@ use crate::store::{OutboundState, Seq};
 impl User {
     /// Whether a device subscribes to this user's receipts.
     pub(crate) fn wants_receipts(&self) -> bool {
-        self.devices.iter().any(|device| device.listening.receipts)
+        self.devices
+            .iter()
+            .any(|device| device.listening.receipts())
     }
 
     /// Whether a receipt goes out at once on a connection, and to nobody else: its own device is the only one that wants
@@ -19,7 +21,7 @@ impl User {
         let mut devices = self
             .devices
             .iter()
-            .filter(|device| device.listening.receipts);
+            .filter(|device| device.listening.receipts());
         let Some(device) = devices.next().filter(|device| device.is_linked(link)) else {
             return false;
         };

@@ -44,6 +44,7 @@ impl User {
             token: record.token,
             listening: Listening::default(),
             awaits_presence: false,
+            awaits_friends: false,
             session,
             number: NonZeroU64::new(record.id),
             recorded: true,

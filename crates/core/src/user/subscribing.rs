@@ -2,7 +2,7 @@
 
 use jam_wire::packet::RetainHandling;
 
-use super::{Effects, PRESENCE, User};
+use super::{Effects, FRIENDS, PRESENCE, User};
 use crate::link::LinkId;
 use crate::store::{Subscription, Write, Writes};
 use crate::time::Time;
@@ -44,7 +44,9 @@ impl User {
             changes.push(Write::Subscribe(id, Box::new(change)));
         }
         let slot = device.slot;
-        device.awaits_presence |= self.id.own_channel(&topic) == Some(PRESENCE);
+        let channel = self.id.own_channel(&topic);
+        device.awaits_presence |= channel == Some(PRESENCE);
+        device.awaits_friends |= channel == Some(FRIENDS);
         if self.id.is_inbox(&topic) {
             self.mailbox.claim(slot);
             device.session.cursor = 0;
@@ -98,6 +100,7 @@ impl User {
     ) -> Option<Writes> {
         self.update_listening(link, effects);
         self.ask_for_presence(effects);
+        self.ask_for_friends(effects);
         let mut devices = self.devices.iter_mut();
         let device = devices.find(|device| device.is_linked(link));
         let device = device.filter(|device| device.id().is_some())?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jam_core::directory::{Answer, Fact, Friendship, Generation, NotificationToken, Question};
+use jam_core::friends::List;
 use jam_core::ids::UserId;
 use jam_testkit::FakeDirectory;
 use secrecy::{ExposeSecret, SecretString};
@@ -65,6 +66,10 @@ impl AccountsDatabase for FakeDirectory {
             who,
             said: 0,
         })
+    }
+
+    fn list_friends<'a>(&'a self, user: &'a UserId) -> Reply<'a, List> {
+        say(self, || self.list_friends(user).ok())
     }
 
     fn push_address<'a>(

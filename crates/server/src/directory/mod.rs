@@ -22,6 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use jam_core::directory::{Answer, Directory, Generation, Question};
+use jam_core::friends;
 use jam_core::ids::UserId;
 use secrecy::SecretString;
 
@@ -58,6 +59,10 @@ pub trait AccountsDatabase: Directory + Any {
 
     /// The friends of a user, some at a time.
     fn friends(&self, user: &UserId, who: Who) -> Box<dyn FriendList + '_>;
+
+    /// All friends of a user as they are shown to that user: each has the other as a friend and an account. Nothing of what the
+    /// other side has done is in it. After [`MAX_ROWS`](friends::MAX_ROWS) rows it is cut.
+    fn list_friends<'a>(&'a self, user: &'a UserId) -> Reply<'a, friends::List>;
 
     /// Where a push from `sender` to `receiver` goes. `None`: the sender may not write to the receiver, or may not any more.
     fn push_address<'a>(

@@ -24,10 +24,10 @@ use crate::connection::{Shared, serve};
 use crate::health::Health;
 use crate::housekeeping::{self, Household};
 use crate::permits::ConnectionPermits;
-use crate::presence;
 use crate::push::dispatcher::send_pushes;
 use crate::push::{Delivering, Delivery, Notifier, Push};
 use crate::threads::Threads;
+use crate::{friends, presence};
 
 /// Far longer than anything here takes.
 const SOON: Duration = Duration::from_secs(20);
@@ -212,6 +212,38 @@ async fn presence_is_told_to_friends() {
     };
     let told = String::from_utf8(payload.to_vec()).unwrap();
     assert!(told.contains(r#""user":"2","online":true"#), "{told}");
+}
+
+#[tokio::test]
+async fn users_are_told_who_their_friends_are_and_what_changes() {
+    let mut house = House::new(PushAudience::Off);
+    let (household, stop) = (house.household(), house.stop.subscribe());
+    house.tasks.spawn(friends::tell_friends(household, stop));
+    house.watch_directory();
+    let mut client = house.client("1").await;
+    let filter = packets::filter("/1/friends", QoS::AtMostOnce);
+    let subscribe = packets::subscribe(packets::id(1), vec![filter]);
+    client.send(Packet::Subscribe(Box::new(subscribe))).await;
+    let answer = client.next(&house.shared).await;
+    assert!(matches!(answer, Some(Packet::SubAck(_))), "{answer:?}");
+    for (name, hangs) in [(None, false), (Some("ben"), false), (Some("eve"), true)] {
+        house.directory.hang(hangs);
+        house.directory.set_profile("2", name, None);
+        if hangs {
+            let told = client.next(&house.shared);
+            let told = tokio::time::timeout(Duration::from_millis(700), told).await;
+            assert!(told.is_err(), "{told:?}");
+            house.directory.hang(false);
+        }
+        let Some(Packet::Publish(Publish { payload, .. })) = client.next(&house.shared).await
+        else {
+            panic!("friends are told");
+        };
+        let told = String::from_utf8(payload.to_vec()).unwrap();
+        let name = name.map_or("null".to_owned(), |name| format!("\"{name}\""));
+        let expected = format!(r#""user":"2","name":{name},"blocked":false,"publicKey":null"#);
+        assert!(told.contains(&expected), "{told}");
+    }
 }
 
 /// A service for which every token is dead.

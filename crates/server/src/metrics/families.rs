@@ -401,7 +401,7 @@ impl Place {
 }
 
 /// All metrics, in the order in which they are shown.
-pub(crate) static ALL: [Place; 48] = [
+pub(crate) static ALL: [Place; 49] = [
     Place::Gathered(Gauge::BuildInfo),
     Place::Gathered(Gauge::Ready),
     Place::Counted(Index::Connections),
@@ -440,6 +440,7 @@ pub(crate) static ALL: [Place; 48] = [
     Place::Counted(Index::PushSeconds),
     Place::Rules(15),
     Place::Rules(16),
+    Place::Rules(17),
     Place::Gathered(Gauge::Lockouts),
     Place::Gathered(Gauge::CertificateExpiry),
     Place::Counted(Index::HttpRequests),

@@ -54,6 +54,7 @@ const TABLE: &[(&str, &str, &str, usize)] = &[
     ("jam_push_seconds", "histogram", "", 1),
     ("jam_receipts_total", "counter", "", 1),
     ("jam_presence_total", "counter", "", 1),
+    ("jam_friends_lists_total", "counter", "", 1),
     ("jam_lockouts", "gauge", "", 1),
     (
         "jam_tls_certificate_expiry_timestamp_seconds",

@@ -13,6 +13,7 @@ use std::time::Instant;
 use jam_core::directory::{
     Account, Answer, Directory, Fact, Friendship, Generation, Lookup, NotificationToken, Question,
 };
+use jam_core::friends::{Friend, List, MAX_ROWS};
 use jam_core::ids::UserId;
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
@@ -29,7 +30,7 @@ use super::shared::{NO_PANIC, SILENCE, Shared};
 use super::wal_index::WalIndex;
 use super::{
     AccountsDatabase, Administration, DirectoryError, FriendList, Friends, Place, PushAddress,
-    Reply, SqliteAdministration, Who, schema,
+    Reply, ShownPlace, SqliteAdministration, Who, schema,
 };
 use crate::metrics::ServerMetrics;
 
@@ -280,6 +281,35 @@ impl AccountsDatabase for SqliteDirectory {
             user: row_id(user.as_str()),
             who,
             next: Some(Place::START),
+        })
+    }
+
+    fn list_friends<'a>(&'a self, user: &'a UserId) -> Reply<'a, List> {
+        Box::pin(async move {
+            let mut list = List::default();
+            let mut rows = 0;
+            let mut next = row_id(user.as_str()).map(|user| (user, ShownPlace::START));
+            while let Some((user, place)) = next {
+                if rows >= MAX_ROWS {
+                    list.cut();
+                    break;
+                }
+                let shown = self.ask(|reply| What::Shown(user, place, reply)).await?;
+                rows += shown.rows;
+                for friend in &shown.friends {
+                    let has_room = list.add(&Friend {
+                        user: &friend.id.to_string(),
+                        name: friend.name.as_deref(),
+                        blocked: friend.blocked,
+                        public_key: friend.public_key.as_deref(),
+                    });
+                    if !has_room {
+                        return Ok(list);
+                    }
+                }
+                next = shown.next.map(|place| (user, place));
+            }
+            Ok(list)
         })
     }
 

@@ -120,7 +120,7 @@ fn may_see(connection: &Connection, watcher: i64, friend: i64) -> rusqlite::Resu
 }
 
 /// Whether no other row says the same, with an id as a number that is a text here.
-fn is_first(
+pub(super) fn is_first(
     connection: &Connection,
     user: i64,
     friend: i64,

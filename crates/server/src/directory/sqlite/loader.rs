@@ -17,7 +17,7 @@ use super::files::{Files, Names};
 use super::requests::{Request, What};
 use super::schema::LOCK_PATIENCE;
 use super::shared::{LookError, Opened, Shared};
-use super::{DirectoryError, PushAddress, friends, is_busy, rows};
+use super::{DirectoryError, PushAddress, friends, is_busy, rows, shown};
 use crate::metrics::StoreFailure;
 
 /// Between two tries of what another process's lock is in the way of.
@@ -104,6 +104,10 @@ impl Loader {
                 }
                 What::Friends(user, who, place, reply) => {
                     let read = self.read(deadline, |it| friends::read(it, user, who, &place));
+                    reply.send(read.map_err(Into::into)).is_ok()
+                }
+                What::Shown(user, place, reply) => {
+                    let read = self.read(deadline, |it| shown::read(it, user, &place));
                     reply.send(read.map_err(Into::into)).is_ok()
                 }
                 What::Look(reply) => reply.send(Ok(generation)).is_ok(),

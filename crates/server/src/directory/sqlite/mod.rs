@@ -5,7 +5,7 @@
 //! - [`database`]: [`SqliteDirectory`], what the rules ask. Answers from memory, never waits for a lock on the file.
 //! - `shared`: the open file, what is in memory of it, and whether that may be believed now. `cache`: that memory.
 //! - `loader`: the thread that reads the file for it; `requests`: what it is asked.
-//! - `friends`: who is told of whose presence.
+//! - `friends`: who is told of whose presence; `shown`: which friends a user is shown.
 //! - `direct`: a fact read by the thread that asks, where that takes no time.
 //! - `files`: which files the database consists of, and whether they are those that are open.
 //! - `wal_index`: whether another process has committed anything, for nothing.
@@ -32,6 +32,7 @@ mod requests;
 mod rows;
 mod schema;
 mod shared;
+mod shown;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tokens;
@@ -51,6 +52,7 @@ pub use backup::{backup, check_backup, restore};
 pub use database::SqliteDirectory;
 pub(crate) use direct::leave_reading_to_the_loader;
 use friends::{Friends, Place};
+use shown::{Shown, ShownPlace};
 
 /// Makes an empty accounts database, unless something is there.
 ///

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::cache::Key;
 use super::schema::LOCK_PATIENCE;
-use super::{DirectoryError, Friends, Place, PushAddress, Who};
+use super::{DirectoryError, Friends, Place, PushAddress, Shown, ShownPlace, Who};
 
 /// What the thread is asked for, and since when. Each waits for locks for [`LOCK_PATIENCE`] in all, the
 /// time in the queue included. Whoever no longer waits for the reply doesn't get it.
@@ -31,6 +31,12 @@ pub(super) enum What {
         Who,
         Place,
         oneshot::Sender<Result<Friends, DirectoryError>>,
+    ),
+    /// The same of those who are shown.
+    Shown(
+        i64,
+        ShownPlace,
+        oneshot::Sender<Result<Shown, DirectoryError>>,
     ),
     Look(oneshot::Sender<Result<Generation, DirectoryError>>),
     /// The thread hangs until the sender is gone.
@@ -61,6 +67,7 @@ impl Request {
             What::Answer(_, reply) => reply.send(Err(error)).is_ok(),
             What::Accounts(_, reply) => reply.send(Err(error)).is_ok(),
             What::Friends(.., reply) => reply.send(Err(error)).is_ok(),
+            What::Shown(.., reply) => reply.send(Err(error)).is_ok(),
             What::Look(reply) => reply.send(Err(error)).is_ok(),
             #[cfg(test)]
             What::Hang(_) => true,

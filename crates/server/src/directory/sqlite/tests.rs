@@ -6,6 +6,7 @@ mod lives;
 mod looking;
 mod presence;
 mod pushing;
+mod shown;
 mod tokens;
 mod values;
 mod waiting;
