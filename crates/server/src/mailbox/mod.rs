@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - this file: [`open`], which decides what kind of store a server runs on. All that it knows of it is
+//! - this file: `open`, which decides what kind of store a server runs on. All that it knows of it is
 //!   [`MailboxStore`].
 //! - [`administration`](mod@administration): [`MailboxAdministration`], all that the commands know of it.
 //! - `pending`: what waits for the next commit, less what no longer matters; `kept`: what is known by heart of what was

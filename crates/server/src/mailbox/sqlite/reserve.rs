@@ -9,7 +9,7 @@
 //! Invariant: it has room for the whole log to be moved into the database ([`Reserve::log_pages`]).
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -158,8 +158,8 @@ pub(super) fn room_beside(path: &Path) -> Option<u64> {
 pub(super) fn has_no_room(path: &Path) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
     let probe = path.with_extension("room");
-    let bytes = vec![0; LEAST_BYTES as usize];
-    let written = File::create(&probe).and_then(|mut file| file.write_all(&bytes));
+    let mut bytes = io::repeat(0).take(LEAST_BYTES);
+    let written = File::create(&probe).and_then(|mut file| io::copy(&mut bytes, &mut file));
     drop(fs::remove_file(&probe));
     written.is_err_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded))
 }
