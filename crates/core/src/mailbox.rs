@@ -274,13 +274,18 @@ impl Mailbox {
     }
 
     fn give_up(&mut self, slot: Slot, gone: &mut Vec<Gone>, which: impl Fn(&Entry) -> bool) {
+        let mut some_leave = false;
         for entry in &mut self.entries {
             if entry.waits_for().contains(slot) && which(entry) {
                 entry.give_up(slot);
                 self.next.note(entry);
+                some_leave |= entry.may_leave();
             }
         }
-        self.retain(gone, |entry| !entry.may_leave());
+        // What leaves does so when the last device gives it up, so there is none besides.
+        if some_leave {
+            self.retain(gone, |entry| !entry.may_leave());
+        }
     }
 
     /// What waits in the inbox leaves, up to and with a number; of one sender only, if there is `from`.

@@ -483,11 +483,11 @@ fn a_full_inbox_makes_a_subscription_to_it_more_work() {
     for _ in 0..3 {
         let _ = one.take_work();
         one.send_subscribe(vec![packets::filter("/1/inbox", AtLeastOnce)]);
-        assert!(one.take_work() > 5_000 / 128);
+        assert!(one.take_work() > 5_000 / 256);
         while one.next().is_some() {}
         let _ = one.take_work();
         one.unsubscribe("/1/inbox");
-        assert!(one.take_work() > 4_000 / 128);
+        assert!(one.take_work() > 4_000 / 256);
         while one.next().is_some() {}
     }
 }

@@ -19,7 +19,7 @@ pub(super) const WORK_BYTES: usize = 1024;
 
 impl Connection {
     /// Work done for the client's packets since this was last called, in units of about a microsecond: one for each
-    /// packet, each of its filters, each device that it wakes, each KiB of payload and of output, and 128 messages that
+    /// packet, each of its filters, each device that it wakes, each KiB of payload and of output, and 256 messages that
     /// wait in an inbox that it subscribes to or leaves. From
     /// [`TURN_WORK`] on, other connections come first.
     pub fn take_work(&mut self) -> u32 {

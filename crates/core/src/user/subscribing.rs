@@ -9,7 +9,7 @@ use crate::time::Time;
 
 /// Entries of a log that are looked at, and perhaps changed, in one unit of work
 /// ([`Connection::take_work`](crate::connection::Connection::take_work)).
-const ENTRIES_A_UNIT: usize = 128;
+const ENTRIES_A_UNIT: usize = 256;
 
 impl User {
     /// How much work it is to begin or end a subscription to a topic: with one to the inbox, all that waits is looked at.
