@@ -136,13 +136,15 @@ impl Metrics {
         self.0.add(first_of(index) + series, 1);
     }
 
-    /// Of a histogram with [`OF_A_MESSAGE`].
+    /// What a value adds to a histogram with [`OF_A_MESSAGE`].
     #[inline]
-    fn observe(&self, index: Index, series: usize, micros: u64) {
+    fn observed(index: Index, series: usize, micros: u64) -> [(usize, u64); 2] {
         const COUNT: usize = OF_A_MESSAGE.count();
         let first = first_of(index) + series * (COUNT + 1);
-        self.0.add(first + OF_A_MESSAGE.index(micros), 1);
-        self.0.add(first + COUNT, micros);
+        [
+            (first + OF_A_MESSAGE.index(micros), 1),
+            (first + COUNT, micros),
+        ]
     }
 
     fn connect(&self, outcome: usize, version: Option<Version>) {
@@ -181,28 +183,34 @@ impl Metrics {
     }
 
     /// A PUBLISH was judged.
+    #[inline]
     pub(crate) fn published(&self, channel: Channel, qos: QoS, is_accepted: bool) {
         let series = (channel as usize * 3 + qos as usize) * 2 + usize::from(!is_accepted);
         self.inc(Index::Publishes, series);
     }
 
     /// A message goes to a device.
+    #[inline]
     pub(crate) fn delivered(&self, channel: Channel, qos: QoS, is_again: bool) {
         let series = (channel as usize * 3 + qos as usize) * 2 + usize::from(is_again);
         self.inc(Index::Deliveries, series);
     }
 
     /// A device has acknowledged a message, for the first time so many microseconds after it was published, if that is known.
+    #[inline]
     pub(crate) fn acknowledged(&self, channel: Channel, after: Option<u64>) {
-        self.inc(Index::Acknowledged, channel as usize);
-        if let Some(after) = after {
-            self.observe(Index::DeliverySeconds, 0, after);
+        let acknowledged = (first_of(Index::Acknowledged) + channel as usize, 1);
+        match after.map(|after| Self::observed(Index::DeliverySeconds, 0, after)) {
+            Some([bucket, sum]) => self.0.add_to([acknowledged, bucket, sum]),
+            None => self.0.add_to([acknowledged]),
         }
     }
 
     /// A publisher is answered, so many microseconds after its message came.
+    #[inline]
     pub(crate) fn answered(&self, path: Path, after: u64) {
-        self.observe(Index::PublishAckSeconds, path as usize, after);
+        let observed = Self::observed(Index::PublishAckSeconds, path as usize, after);
+        self.0.add_to(observed);
     }
 
     pub(crate) fn expired(&self, messages: u32) {
@@ -244,8 +252,10 @@ impl Metrics {
     /// There is so much more in the mailboxes; less comes round.
     #[inline]
     pub(crate) fn kept(&self, messages: u64, bytes: u64) {
-        self.0.add(first_of(Index::MailboxMessages), messages);
-        self.0.add(first_of(Index::MailboxBytes), bytes);
+        self.0.add_to([
+            (first_of(Index::MailboxMessages), messages),
+            (first_of(Index::MailboxBytes), bytes),
+        ]);
     }
 
     /// Users with a device connected.
