@@ -64,9 +64,12 @@ fn parts(one: &Client) -> Vec<(Publish, serde_json::Value)> {
     loop {
         let publish = one.expect_publish();
         assert_eq!(publish.topic, format!("/{}/friends", one.user()));
-        let part: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
-        let parts = part["parts"].as_u64().unwrap();
-        assert_eq!(part["part"].as_u64().unwrap(), found.len() as u64 + 1);
+        let part: serde_json::Value = serde_json::from_slice(&publish.payload).expect("JSON");
+        let parts = part["parts"].as_u64().expect("a number");
+        assert_eq!(
+            part["part"].as_u64().expect("a number"),
+            found.len() as u64 + 1
+        );
         if let Some((_, first)) = found.first() {
             assert_eq!(
                 (&part["parts"], &part["timestamp"]),
@@ -86,9 +89,9 @@ fn list(one: &Client) -> Vec<String> {
     let parts = parts(one);
     let friends = parts
         .iter()
-        .flat_map(|(_, part)| part["friends"].as_array().unwrap());
+        .flat_map(|(_, part)| part["friends"].as_array().expect("friends"));
     friends
-        .map(|it| it["user"].as_str().unwrap().to_owned())
+        .map(|it| it["user"].as_str().expect("a user id").to_owned())
         .collect()
 }
 

@@ -17,6 +17,7 @@ use jam_wire::decode::MAX_FILTERS;
 
 use crate::connection::READ_BYTES;
 use crate::events::{self, RINGS_BYTES, USER_EVENTS};
+use crate::friends::LISTS_AT_ONCE;
 use crate::mailbox::{MAX_PENDING_BYTES, RESERVE_BYTES};
 use crate::permits::MAX_HALF_OPEN;
 use crate::settings::{Devices, Settings};
@@ -379,9 +380,9 @@ fn of_server(settings: &Settings) -> Vec<Bound> {
         ),
         bytes(
             OF,
-            "memory of the list of friends that is being read and written",
-            "2 × `MAX_LIST_BYTES`",
-            2 * MAX_LIST_BYTES as u64,
+            "memory of the lists of friends that are being read and written",
+            "(`LISTS_AT_ONCE` + 1) × `MAX_LIST_BYTES`",
+            (LISTS_AT_ONCE as u64 + 1) * MAX_LIST_BYTES as u64,
         ),
         bytes(
             OF,

@@ -149,8 +149,8 @@ impl Router {
         lock(&self.friends.0).changes += 1;
     }
 
-    /// The next user whose list is to be read now: for [`Self::tell_friends`], or [`Self::put_back_friends`]. To be
-    /// settled before this is asked again.
+    /// The next user whose list is to be read now: for [`Self::tell_friends`], or [`Self::put_back_friends`]. It is
+    /// not the same user's turn again for [`REST`].
     #[must_use]
     pub fn next_friends(&self, now: Time) -> Option<DueFriends> {
         loop {
