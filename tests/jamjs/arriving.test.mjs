@@ -172,6 +172,15 @@ test('an IndexedDB that breaks, or is closed under its feet, is opened again', a
   assert.deepEqual(acknowledged(one), [1])
 })
 
+test('an IndexedDB that is closed without a word is opened again', async () => {
+  const faults = new Faults()
+  const one = await connected(new Browser({ indexedDB: faults.factory() }))
+  faults.databases.at(-1).close()
+  arrive(one, message('a'), { id: 1 })
+  await one.tab.browser.advance(2000)
+  assert.deepEqual(acknowledged(one), [1])
+})
+
 test('a transaction that never ends is given up after 30 s, and tried again', async () => {
   const faults = new Faults()
   const one = await connected(new Browser({ indexedDB: faults.factory() }))

@@ -2,9 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { Outbox } from '../../crates/server/web/jam/outbox.js'
 import { Browser, settle } from './browser.mjs'
 import { Faults } from './faults.mjs'
-import { clientId, connected, reconnected, started } from './page.mjs'
+import { clientId, connected, page, reconnected, started } from './page.mjs'
 
 const published = (one) => one.socket.take('publish')
 const contents = (packets) => packets.map(({ payload: { content } }) => content)
@@ -229,6 +230,39 @@ test('packet ids are used again, and a refusal is never that of the message befo
   }
   assert.ok((await states(one)).every(([, state]) => state === 'sent'))
   assert.equal(one.heard.error.length, 40)
+})
+
+test('a message of a tab that died before it could tell of it goes out within half a minute', async () => {
+  const browser = new Browser()
+  const one = await connected(browser)
+  one.socket.answersPings = true
+  const other = page(browser)
+  await other.jam.start()
+  for (const channel of browser.channels) if (channel.tab === other.tab) channel.postMessage = () => {}
+  await other.jam.send('2', 'last words')
+  other.tab.kill()
+  await browser.advance(31_000)
+  assert.deepEqual(contents(published(one)), ['last words'])
+})
+
+test('packet ids begin anew after 65,535, and pass over one that is still on its way', async () => {
+  let order = 0
+  const store = { claim: async (order, friend) => ({ id: `${order}`, payload: '{}', friend, order, state: 'queued' }), change: async () => null, outbox: async () => [] }
+  const outbox = new Outbox(store, new Browser().tab(), () => {}, assert.fail)
+  let last
+  outbox.connected({ send: (bytes) => { last = bytes[12] << 8 | bytes[13] }, window: 16, maximumPacketSize: 1000, sessionPresent: false })
+  const next = async (friend) => {
+    outbox.add(friend, ++order)
+    await Promise.resolve()
+    await Promise.resolve()
+    return last
+  }
+  assert.equal(await next('2'), 1)
+  for (let id = 2; id <= 65_535; id++) {
+    assert.equal(await next('3'), id)
+    await outbox.acknowledged({ id, code: 0, properties: {} })
+  }
+  assert.equal(await next('3'), 2)
 })
 
 test('acknowledgements of what is not on its way change nothing', async () => {

@@ -114,6 +114,18 @@ test('a wrong token, and one that changes while connected', async () => {
   await reaches(one, 'connected')
 })
 
+test('the list of friends comes with the connection and with each change', async () => {
+  const [ann, ben] = server.friends()
+  const one = await join(ann)
+  await until('the list', () => one.jam.friends.some(({ user, blocked }) => user === ben.id && !blocked))
+  server.block(ann, ben)
+  await until('the block', () => one.jam.friends.some(({ user, blocked }) => user === ben.id && blocked))
+  const carla = server.user()
+  server.befriend(ann, carla)
+  await until('the new friend', () => one.jam.friends.length === 2)
+  assert.deepEqual(one.heard.error, [])
+})
+
 test('the outbox goes out after a reload', async () => {
   const [ann, ben] = server.friends()
   const one = await join(ann, { url: 'ws://127.0.0.1:1/mqtt' })

@@ -8,6 +8,7 @@ import { Faults } from './faults.mjs'
 import { clientId, message, page } from './page.mjs'
 
 const SEEDS = Number(process.env.JAM_SEEDS ?? 12)
+const FIRST = Number(process.env.JAM_FIRST_SEED ?? 1)
 const STEPS = 120
 const FRIENDS = ['2', '3']
 const PASSING = [['quota', 'full', 0x97], ['mailbox', 'disk', 0x83], ['rate', 'fast', 0x97]]
@@ -166,7 +167,8 @@ async function tell (seed, locks) {
   Object.assign(faults, { full: () => false, broken: false })
   server.healed = true
   for (const { jam } of living()) await jam.start() // again, if the store was broken when it began
-  for (let round = 0; round < 400 && (server.mailbox.length || server.receipts.length || round < 30); round++) {
+  const waits = () => server.mailbox.length || server.receipts.length || sent.some(({ id, friend }) => !server.taken.get(friend).includes(id) && !server.refused.has(id))
+  for (let round = 0; round < 400 && (waits() || round < 30); round++) {
     await browser.advance(random(5000))
     for (let turn = 0; turn < 3; turn++) await serve()
   }
@@ -201,7 +203,7 @@ async function tell (seed, locks) {
 for (const [how, locks] of [['Web Locks', true], ['heartbeats', false]]) {
   test(`${SEEDS} stories with ${how}`, async () => {
     let told = 0
-    for (let seed = 1; seed <= SEEDS; seed++) {
+    for (let seed = FIRST; seed < FIRST + SEEDS; seed++) {
       try {
         told += await tell(seed, locks)
       } catch (error) {

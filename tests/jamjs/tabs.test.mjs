@@ -147,6 +147,26 @@ test('heartbeats: tabs that start together agree on one', async () => {
   assert.equal(connectedTabs(...tabs).length, 1)
 })
 
+test('heartbeats: of two that lead, because one could not hear the other, one steps back when they do', async () => {
+  const browser = new Browser({ locks: false })
+  const first = page(browser)
+  first.tab.chance = 0.7
+  await first.jam.start()
+  await browser.advance(1000)
+  first.socket.accept()
+  const second = await following(browser)
+  first.tab.alive = false // deaf, as a tab that the browser has frozen
+  await browser.advance(5000)
+  first.tab.alive = true
+  second.socket.accept()
+  await settle()
+  assert.deepEqual([first.jam.leader, second.jam.leader], [true, true])
+  await following(browser)
+  assert.equal(connectedTabs(first, second).length, 1)
+  const [out] = [first, second].filter(({ jam }) => !jam.leader)
+  assert.equal(out.socket.readyState, 3)
+})
+
 test('heartbeats: a connection that another tab has taken comes back when this one leads after all', async () => {
   const browser = new Browser({ locks: false })
   const one = page(browser)

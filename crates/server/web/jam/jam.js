@@ -198,7 +198,7 @@ export class Jam extends EventTarget {
   /** Queues a message again that has `failed`; of one that waits for its next try, makes it now. @param {string} id */
   async retry (id) {
     const row = await this.#opened().change(id, (own) => own.state === 'failed' || own.state === 'queued' ? { ...own, state: 'queued', reason: null } : null)
-    if (row) this.#tell({ row, fresh: false, retry: true })
+    if (row) this.#tell({ row, fresh: false })
     return row !== null
   }
 
@@ -317,9 +317,9 @@ export class Jam extends EventTarget {
   /** @param {import('./tabs.js').Told} told */
   #happen (told) {
     if ('row' in told) {
-      const { row, fresh, retry } = told
+      const { row, fresh } = told
       const message = present(row)
-      if (row.state === 'queued' && (fresh || retry)) this.#session?.queued(row)
+      if (row.state === 'queued') this.#session?.queued(row)
       this.#dispatch(fresh ? 'message' : 'update', message)
       if (fresh && !row.own && this.#session) this.#attention.notify(message)
       return

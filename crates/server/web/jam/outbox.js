@@ -117,7 +117,7 @@ export class Outbox {
     }
     const queue = this.#queue(flight.friend)
     queue.flight = null
-    if (again) {
+    if (again) { // after it was told that it waits, which by itself is a wish to try it now
       queue.orders.unshift(flight.order)
       this.#hold(queue)
     } else queue.failures = 0
@@ -160,7 +160,7 @@ export class Outbox {
       flight.id = row.id
       const bytes = publish({ topic: `/${flight.friend}/inbox`, id: flight.packetId, dup: flight.published && link.sessionPresent, payload: new TextEncoder().encode(row.payload) })
       if (bytes.length > link.maximumPacketSize) {
-        return await this.#refuse(flight, ownReason('size', `${bytes.length} bytes are more than the server takes`, 0x95))
+        return await this.#refuse(flight, ownReason('size', 'too large for the server', 0x95))
       }
       flight.published = true
       link.send(bytes)

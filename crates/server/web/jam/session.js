@@ -21,6 +21,7 @@ const STABLE_MS = 30_000
 /** What the server's trouble counts for: many come back at once. */
 const TROUBLE = 4
 const NUDGE_MS = 1000
+const LOAD_MS = 30_000
 const TOKEN_MS = 30_000
 const SUBSCRIBE_ID = 65_535
 
@@ -45,6 +46,7 @@ export class Session {
   /** @type {Set<string>} */ #online = new Set()
   /** @type {Connection | null} */ #connection = null
   /** @type {any} */ #timer
+  /** @type {any} */ #loading
   #attempt = 0
   #failures = 0
   #triedAt = -Infinity
@@ -56,7 +58,7 @@ export class Session {
   #patient = true
   /** @type {[EventTarget | undefined, string][]} */ #occasions
   /** @param {any} error */
-  #unstored = (error) => this.#error('store', `this browser cannot store it: ${error?.message || error?.name || error}`)
+  #unstored = (error) => this.#error('store', `not stored: ${error?.message || error?.name}`)
   #nudge = () => { if (this.#world.document?.visibilityState !== 'hidden') this.#again() }
 
   /** @param {import('./jam.js').Options} options @param {import('./world.js').World} world @param {Place} place */
@@ -156,14 +158,20 @@ export class Session {
     connection.send(subscribe({ id: SUBSCRIBE_ID, filters: [[`/${user}/inbox`, 1], [`/${user}/receipts`, 1], [`/${user}/presence`, 0], [`/${user}/friends`, 0]] }))
     this.#state('connected', null)
     const link = { send: (/** @type {Uint8Array} */ bytes) => connection.send(bytes), window: Math.min(WINDOW, receiveMaximum), maximumPacketSize, sessionPresent }
-    this.#outbox.load().catch(this.#unstored).then(() => { if (connection.open) this.#outbox.connected(link) })
+    this.#send(connection, link)
+  }
+
+  /** What waits in the store, now and again: a tab may have died before it could tell of a message. @param {Connection} connection @param {import('./outbox.js').Link} link */
+  async #send (connection, link) {
+    await this.#outbox.load().then(() => { if (connection.open) this.#outbox.connected(link) }, this.#unstored)
+    if (connection.open) this.#loading = this.#world.setTimeout(() => this.#send(connection, link), LOAD_MS)
   }
 
   /** @param {import('./codec.js').Publish | import('./codec.js').PubAck | import('./codec.js').SubAck} packet */
   #received (packet) {
     if (packet.type === 'puback') this.#outbox.acknowledged(packet)
     else if (packet.type === 'publish') this.#published(packet)
-    else if (packet.codes[0] >= 0x80) this.#error('server', 'the server does not give the inbox', packet.codes[0])
+    else if (packet.codes[0] >= 0x80) this.#error('server', 'no inbox', packet.codes[0])
   }
 
   /** @param {import('./codec.js').Publish} packet */
@@ -234,6 +242,7 @@ export class Session {
 
   #closed () {
     this.#connection = null
+    this.#world.clearTimeout(this.#loading)
     this.#inbox.disconnected()
     this.#outbox.disconnected()
     for (const friend of this.#online) this.#presence(friend, false)

@@ -9,7 +9,7 @@
  *
  * @typedef {{ [T in keyof import('./jam.js').Events]: { event: T, detail: import('./jam.js').Events[T] } }[Exclude<keyof import('./jam.js').Events, 'message' | 'update' | 'leader' | 'friends'>]
  *   | { event: 'friends', detail: { friends: import('./friends.js').Entry[] } }
- *   | { row: import('./store.js').Row, fresh: boolean, retry?: boolean } | { start: true } | { forget: true } | { hello: true } } Told
+ *   | { row: import('./store.js').Row, fresh: boolean } | { start: true } | { forget: true } | { hello: true } } Told
  */
 
 /** @typedef {{ tab: string, is: 'there?' | 'here' | 'gone' }} Election */
@@ -107,7 +107,7 @@ export class Tabs {
   }
 
   /** @param {Election['is']} is */
-  #elect (is) { if (this.#asks) this.post({ tab: this.#tab, is }) }
+  #elect (is) { this.post({ tab: this.#tab, is }) }
 
   /** @param {Election} election */
   #hear ({ tab, is }) {
