@@ -146,3 +146,23 @@ fn a_refusal_is_counted_by_its_row() {
         "a refusal took nothing"
     );
 }
+
+/// In one step, so that their number stays what it was.
+#[test]
+fn what_takes_the_place_of_what_has_expired_counts_with_its_own_bytes() {
+    let bench = Bench::with(|rules| rules.user.max_messages = 1);
+    let one = bench.client("1:phone", V5);
+    one.connect();
+    for content in ["short", "longer than that"] {
+        let payload = packets::message("1", content);
+        let id = one.publish_with("/2/inbox", payload, AtLeastOnce, |publish| {
+            let properties = publish.properties.get_or_insert_default();
+            properties.message_expiry_secs = Some(2);
+        });
+        one.expect_accepted(AtLeastOnce, id);
+        let router = bench.router();
+        assert_eq!(router.counted_stock(), router.stocktake());
+        // Nobody has told the router.
+        bench.let_time_pass(Duration::from_secs(3));
+    }
+}

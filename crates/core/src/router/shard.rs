@@ -254,7 +254,7 @@ impl Router {
     #[inline]
     fn count_kept(&self, before: &Before, user: &User) {
         let now = user.kept();
-        if now.messages != before.kept.messages {
+        if now != before.kept {
             let messages = (now.messages as u64).wrapping_sub(before.kept.messages as u64);
             let bytes = now.bytes.wrapping_sub(before.kept.bytes);
             self.metrics.kept(messages, bytes);
