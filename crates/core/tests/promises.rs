@@ -240,6 +240,28 @@ fn a_push_is_about_the_oldest_message_also_if_that_was_looked_at_last() {
     assert_eq!(bench.send_pushes(), [("2".into(), "1".into())]);
 }
 
+/// The same while the receiver is connected and acknowledges the newer one only.
+#[test]
+fn a_deadline_is_about_the_oldest_message_also_if_that_was_looked_at_last() {
+    let bench = Bench::on_disk(|rules| rules.user.push.audience = PushAudience::Everybody);
+    disk(&bench).at_once(true);
+    let reader = bench.client("2:phone", V5);
+    reader.connect_with(lasting);
+    reader.subscribe("/2/inbox", ExactlyOnce);
+    let writer = writer(&bench);
+    bench.be_graceful();
+    // The one has its grace first, the other goes to the store at once.
+    writer.publish("/2/inbox", packets::message("1", "first"), AtLeastOnce);
+    writer.publish("/2/inbox", packets::message("1", "second"), ExactlyOnce);
+    bench.run();
+    bench.advance(SECOND / 10);
+    let _first = reader.expect_message("1", "first");
+    let second = reader.expect_message("1", "second");
+    reader.acknowledge(&second);
+    bench.advance(SECOND * 11);
+    assert_eq!(bench.send_pushes(), [("2".into(), "1".into())]);
+}
+
 /// While the store can keep nothing, what may not come twice waits, for a session that outlives its connection.
 #[test]
 fn a_qos_2_message_to_a_lasting_session_waits_for_a_store_that_cannot_write() {

@@ -471,6 +471,21 @@ fn what_is_retained_is_bounded_in_bytes_what_is_on_its_way_included() {
 }
 
 #[test]
+fn the_last_place_for_a_retained_message_can_be_filled_anew() {
+    let bench = Bench::new();
+    let client = bench.client("1:phone", V5);
+    client.connect();
+    bench.pass(Duration::from_millis(300));
+    for n in 0..MAX_RETAINED {
+        retain(&client, &format!("/1/{n}"), "x", AtMostOnce, None);
+    }
+    let id = try_retain(&client, "/1/more", "x", AtLeastOnce, None);
+    client.expect_refusal("quota", "the receiver's inbox is full", id);
+    client.expect_answered(AtLeastOnce, id, ReasonCode::QuotaExceeded);
+    retain(&client, "/1/0", "y", AtLeastOnce, None);
+}
+
+#[test]
 fn a_store_in_trouble_retains_nothing_more() {
     let bench = Bench::new();
     let client = bench.client("1:phone", V5);

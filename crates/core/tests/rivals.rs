@@ -58,7 +58,12 @@ fn each_wait_is_longer_than_the_last() {
         assert!(other.is_open());
         let calm = Duration::from_secs(60);
         bench.pass(calm);
-        assert_eq!(secs_until_in(&bench, &phones[0]), 0);
+        // From then on as many are free as in the beginning.
+        let again: Vec<_> = (1..=FREE + 1)
+            .map(|n| secs_until_in(&bench, &phones[n % 2]))
+            .collect();
+        assert_eq!(again[..FREE], [0; FREE]);
+        assert_eq!(again[FREE], 1);
     }
 }
 
@@ -138,6 +143,19 @@ fn the_same_client_id_and_a_user_without_another_device_wait_for_nothing() {
     b.disconnect();
     b.drop_connection();
     a.connect();
+}
+
+#[test]
+fn a_device_that_takes_its_own_session_over_waits_for_nothing() {
+    let bench = Bench::new();
+    let (a, b) = (bench.client("1:a", V4), bench.client("1:b", V4));
+    for n in 0..FREE + 5 {
+        secs_until_in(&bench, [&b, &a][n % 2]);
+    }
+    let again = bench.client("1:b", V4);
+    assert!(b.is_open());
+    begin(&again);
+    assert!(is_in(&again));
 }
 
 #[test]

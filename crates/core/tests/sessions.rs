@@ -706,3 +706,21 @@ fn who_takes_very_many_gets_no_more_than_the_server_allows() {
     (0..10).for_each(|n| drop(two.expect_message("1", &n.to_string())));
     two.expect_nothing();
 }
+
+/// A purge leaves no packet id without its message.
+#[test]
+fn what_is_purged_on_its_way_does_not_come_again() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        let bench = Bench::new();
+        let (one, two) = pair(&bench, V5, qos);
+        one.write("2", "gone", qos);
+        two.expect_message("1", "gone");
+        let user = jam_core::ids::UserId::parse("2").expect("an id");
+        assert_eq!(bench.router().purge(&user, u64::MAX, None), 1);
+        two.drop_connection();
+        two.connect_with(lasting);
+        two.expect_nothing();
+        one.write("2", "next", qos);
+        two.read("1", "next");
+    }
+}

@@ -130,6 +130,7 @@ pub(crate) async fn watch(
             mailbox.keep_clock(clock.record());
         }
     }
+    clock.look(); // or what is kept is as old as the last look
     mailbox.keep_clock(clock.record());
 }
 
@@ -191,7 +192,9 @@ mod tests {
                 .set(Duration::from_millis(skipped), offset);
             let due = clock.now() + Duration::from_millis(30);
             let instant = clock.instant(due);
-            std::thread::sleep(instant.saturating_duration_since(Instant::now()));
+            let wait = instant.saturating_duration_since(Instant::now());
+            assert!(wait <= Duration::from_millis(30), "{wait:?}");
+            std::thread::sleep(wait);
             assert!(clock.now() >= due);
             assert_eq!(clock.time(instant), due);
         }
@@ -226,6 +229,18 @@ mod tests {
         let stamp = second.stamp(second.now()).as_millis();
         let wall = first.stamp(first.now()).as_millis();
         assert!(stamp.abs_diff(wall) < 60_000);
+    }
+
+    #[test]
+    fn everybody_goes_by_what_a_look_has_found() {
+        let clock = clock();
+        let (an_hour, offset) = (Duration::from_secs(3600), 7_200_000_000);
+        clock.adjustments.set(an_hour, offset);
+        let wrong = clock.stamp(clock.now()).as_millis();
+        clock.look();
+        assert!(clock.adjustments.skipped() < an_hour);
+        let stamp = clock.stamp(clock.now()).as_millis();
+        assert!(wrong.abs_diff(stamp) > 3_600_000);
     }
 
     #[test]

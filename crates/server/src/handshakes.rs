@@ -203,6 +203,15 @@ mod tests {
         assert!(handshakes.lock().is_empty());
     }
 
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_handshake_is_less_urgent_than_a_message() {
+        let niceness = || rustix::process::nice(0).unwrap();
+        let handshakes = Handshakes::start().unwrap();
+        let theirs = handshakes.run(ONE, Box::pin(async move { niceness() }));
+        assert_eq!(theirs.await, (niceness() + NICE).min(19));
+    }
+
     #[tokio::test]
     async fn what_nobody_waits_for_ends() {
         struct Count(Arc<AtomicUsize>);

@@ -212,6 +212,20 @@ fn what_expires_leaves_unless_it_is_on_its_way() {
 }
 
 #[test]
+fn a_purge_of_one_sender_leaves_what_another_sent_at_qos_0() {
+    let mut mailbox = Mailbox::default();
+    let mut kept = Arc::try_unwrap(message(QoS::AtLeastOnce, 1, NOW, None)).unwrap();
+    kept.sender = UserId::parse("3").unwrap();
+    let not_kept = message(QoS::AtMostOnce, 1, NOW, None);
+    append(&mut mailbox, 1, Arc::new(kept), Kind::Inbox, slots(&[0]));
+    append(&mut mailbox, 2, not_kept, Kind::Inbox, slots(&[0]));
+    let mut left = Vec::new();
+    let sender = UserId::parse("3").unwrap();
+    mailbox.purge(9, Some(&sender), &mut left);
+    assert_eq!(seqs(&left), [1]);
+}
+
+#[test]
 fn a_load_has_room_up_to_both_limits() {
     let mut load = Load::default();
     load.add(10);

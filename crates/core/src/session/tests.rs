@@ -56,6 +56,20 @@ fn an_acknowledgement_of_the_wrong_kind_is_an_error_and_changes_nothing() {
     assert_eq!(session.on_the_way(), 0);
 }
 
+/// After a crash it would be sent again, to a client that has been told to forget it.
+#[test]
+fn a_repeated_pubrec_hurries_no_pubrel_that_waits_for_the_store() {
+    let mut session = Session::default();
+    let id = session.send(1, QoS::ExactlyOnce, SendState::Sent, None);
+    let first = Ok(PubRecOutcome::Acked(1));
+    assert_eq!(session.pub_rec(id, false, SendState::AwaitingStore), first);
+    let again = Ok(PubRecOutcome::Repeated);
+    assert_eq!(session.pub_rec(id, false, SendState::AwaitingStore), again);
+    assert_eq!(session.due().count(), 0);
+    session.stored(id);
+    assert_eq!(session.due().count(), 1);
+}
+
 #[test]
 fn a_refused_qos_2_message_is_done_with() {
     let mut session = Session::default();
@@ -65,6 +79,22 @@ fn a_refused_qos_2_message_is_done_with() {
     let unknown = Ok(PubRecOutcome::Unknown);
     assert_eq!(session.pub_rec(id, true, SendState::Sent), unknown);
     assert_eq!(session.on_the_way(), 0);
+}
+
+/// What is parked takes a packet id and no place in the window: without this there would be no end to looking for one.
+#[test]
+fn when_all_packet_ids_are_on_their_way_there_is_none_for_something_new() {
+    let all = (1..=u16::MAX).filter_map(PacketId::new);
+    let flights = all.map(|id| (id, OutboundState::AwaitsPubAck(1))).collect();
+    let mut session = Session::restore(Vec::new(), Vec::new(), flights);
+    assert!(!session.has_free_packet_id());
+    let one = PacketId::new(4711).unwrap();
+    session.complete(one);
+    assert!(session.has_free_packet_id());
+    assert_eq!(
+        session.send(2, QoS::AtLeastOnce, SendState::Sent, None),
+        one
+    );
 }
 
 #[test]

@@ -282,6 +282,27 @@ fn a_synchronised_clock_says_how_long_the_machine_was_off_but_not_at_once() {
     machine.run(20 * SECOND);
     machine.assert_exact();
     assert!(machine.changes.contains(&ClockChange::Proved(3 * DAY)));
+    // From where it has proved to be, what it says of the time for which the machine is off counts at once.
+    let change = machine.reboot(HOUR, true);
+    assert!(
+        matches!(change, Some(ClockChange::Followed(_))),
+        "{change:?}"
+    );
+    machine.assert_exact();
+}
+
+#[test]
+fn a_clock_that_has_proved_itself_and_steps_has_to_prove_itself_again() {
+    let mut machine = Machine::new(0);
+    machine.reading.is_synchronised = true;
+    machine.run(STEADY_FOR + 10 * SECOND);
+    let month_millis = 30 * 24 * 3_600_000;
+    let change = machine.step(month_millis);
+    assert_eq!(change, Some(ClockChange::Ahead(30 * DAY)));
+    machine.run(STEADY_FOR - 10 * SECOND);
+    assert!(machine.counted() < DAY);
+    machine.run(20 * SECOND);
+    assert_eq!(machine.changes.last(), Some(&ClockChange::Proved(30 * DAY)));
 }
 
 #[test]

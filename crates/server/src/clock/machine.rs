@@ -33,8 +33,7 @@ impl Machine {
     /// All clocks, the monotonic one, which counts from `anchor`, last.
     pub(super) fn read(&self, anchor: Instant) -> Reading {
         let wall = since_epoch();
-        let is_synchronised = self.may_ask
-            && kernel::synchronised().is_some_and(|kernel| kernel.abs_diff(wall) < STEP_MIN);
+        let is_synchronised = self.may_ask && is_meant(kernel::synchronised(), wall);
         // Without a boot clock, the machine's sleep is the wall clock's affair.
         let since_boot = kernel::since_boot();
         let awake = anchor.elapsed();
@@ -46,6 +45,11 @@ impl Machine {
             is_synchronised,
         }
     }
+}
+
+/// Whether what the kernel vouches for is the wall clock that this process sees.
+fn is_meant(synchronised: Option<Duration>, wall: Duration) -> bool {
+    synchronised.is_some_and(|kernel| kernel.abs_diff(wall) < STEP_MIN)
 }
 
 /// Before 1970 is 1970.
@@ -140,6 +144,16 @@ mod tests {
             "Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n"
         ));
         assert!(is_unfiltered("Name:\tx\n"));
+    }
+
+    #[test]
+    fn the_kernel_vouches_for_no_clock_but_its_own() {
+        let wall = Duration::from_millis(100_900);
+        assert!(is_meant(Some(Duration::from_secs(100)), wall));
+        assert!(is_meant(Some(Duration::from_secs(101)), wall));
+        assert!(!is_meant(Some(Duration::from_secs(99)), wall));
+        assert!(!is_meant(Some(Duration::from_secs(102)), wall));
+        assert!(!is_meant(None, wall));
     }
 
     #[test]

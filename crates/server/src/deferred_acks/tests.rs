@@ -98,6 +98,16 @@ async fn an_answer_waits_for_the_next_wake_up() {
     assert!(wakes(&server, SURELY).await, "the next answer waits too");
 }
 
+/// The longest there is: in MQTT 5.0, with a reason and no properties.
+#[tokio::test]
+async fn an_answer_with_a_reason_waits_too() {
+    let deferred_acks = after_messages(32);
+    let (mut client, server) = pair().await;
+    assert!(deferred_acks.defer(&server, Instant::now(), NOW));
+    client.write_all(&[0x40, 4, 0, 1, 0x10, 0]).await.unwrap();
+    assert!(!wakes(&server, NEVER).await);
+}
+
 #[tokio::test]
 async fn an_answer_that_comes_after_the_next_wake_up_wakes() {
     let deferred_acks = after_messages(32);

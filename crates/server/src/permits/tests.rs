@@ -184,6 +184,15 @@ async fn stopping_reaches_who_waits() {
     permits.all_free().await;
 }
 
+/// It may have come when those who were there had been told.
+#[tokio::test]
+async fn who_comes_while_the_server_stops_is_told_too() {
+    let permits = ConnectionPermits::new(2, 2);
+    permits.stop();
+    let late = take(&permits, HOME).await.unwrap();
+    assert!(late.wake_flag().take());
+}
+
 #[test]
 fn a_bell_is_answered_once() {
     let wake_flag = Arc::new(WakeFlag::default());
@@ -211,6 +220,7 @@ async fn limits_that_change_hold_from_then_on() {
     // Lower, and higher again, with one too many there.
     permits.set_limits(1, 1);
     permits.set_limits(3, 1);
+    assert_eq!(permits.free.available_permits(), 1);
     assert_eq!(take(&permits, HOME).await.unwrap_err(), TooMany);
     drop(settled(&permits, AWAY).await);
     // A newcomer that was refused gives back a place that is one too many by then.

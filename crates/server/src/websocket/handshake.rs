@@ -119,7 +119,12 @@ mod tests {
         let version = "sec-websocket-version";
         assert_eq!(refused(version, Some("8")), StatusCode::UPGRADE_REQUIRED);
         assert_eq!(refused(version, None), StatusCode::UPGRADE_REQUIRED);
-        for key in [None, Some("short"), Some("dGhlIHNhbXBsZSBub25jZQ=")] {
+        for key in [
+            None,
+            Some("short"),
+            Some("dGhlIHNhbXBsZSBub25jZQ="),
+            Some("dGhlIHNhbXBsZQ=="),
+        ] {
             assert_eq!(refused("sec-websocket-key", key), StatusCode::BAD_REQUEST);
         }
         // Nothing is wrong with it, but there is no connection under it.

@@ -1,13 +1,17 @@
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, DuplexStream, duplex};
 
 use super::*;
 
 #[path = "../../../../fuzz/bodies/frames.rs"]
 mod body;
+
+/// Nothing takes longer, unless it never ends.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A masked frame, as clients send them.
 fn frame(opcode: u8, is_final: bool, payload: &[u8]) -> Vec<u8> {
@@ -63,7 +67,8 @@ async fn receive(client: &mut DuplexStream) -> (u8, Vec<u8>) {
 /// What the server reads to its end, and the framing error that it ends with.
 async fn read_all(socket: &mut WebSocketStream<DuplexStream>) -> (Vec<u8>, Option<CloseCode>) {
     let mut all = Vec::new();
-    match socket.read_to_end(&mut all).await {
+    let reading = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut all));
+    match reading.await.expect("it ends by itself") {
         Ok(_) => (all, None),
         Err(error) => {
             assert!(FramingError::is_in(&error), "{error}");
@@ -170,10 +175,7 @@ async fn a_ping_is_answered_between_frames_and_only_the_last_of_many() {
     let (mut socket, mut client) = open(100);
     client.write_all(&ping(b"there?")).await.unwrap();
     let mut buffer = [0; 10];
-    let read = tokio::time::timeout(
-        std::time::Duration::from_millis(20),
-        socket.read(&mut buffer),
-    );
+    let read = tokio::time::timeout(Duration::from_millis(20), socket.read(&mut buffer));
     assert!(read.await.is_err(), "a ping is no payload");
     assert_eq!(receive(&mut client).await, (10, b"there?".to_vec()));
 
@@ -183,10 +185,7 @@ async fn a_ping_is_answered_between_frames_and_only_the_last_of_many() {
     payload = &payload[start..];
     for n in 0..50 {
         client.write_all(&ping(&[n; 20])).await.unwrap();
-        let read = tokio::time::timeout(
-            std::time::Duration::from_millis(1),
-            socket.read(&mut buffer),
-        );
+        let read = tokio::time::timeout(Duration::from_millis(1), socket.read(&mut buffer));
         assert!(read.await.is_err());
     }
     let reading = tokio::spawn(async move {
@@ -198,6 +197,20 @@ async fn a_ping_is_answered_between_frames_and_only_the_last_of_many() {
     let ([data, pong], _client) = reading.await.unwrap();
     assert_eq!(data, (2, vec![1; 500]));
     assert_eq!(pong, (10, vec![49; 20]));
+}
+
+/// Until the next write there may be nothing that flushes it.
+#[tokio::test]
+async fn a_pong_stays_in_no_buffer() {
+    let (server, mut client) = duplex(1000);
+    let mut socket = WebSocketStream::after(Bytes::new(), BufWriter::new(server));
+    client.write_all(&ping(b"there?")).await.unwrap();
+    let mut buffer = [0; 10];
+    let moment = Duration::from_millis(20);
+    let read = tokio::time::timeout(moment, socket.read(&mut buffer));
+    assert!(read.await.is_err(), "a ping is no payload");
+    let pong = tokio::time::timeout(PATIENCE, receive(&mut client)).await;
+    assert_eq!(pong.unwrap(), (10, b"there?".to_vec()));
 }
 
 #[tokio::test]
@@ -229,7 +242,21 @@ async fn what_came_before_an_error_is_read_first_and_the_close_says_why() {
             receive(&mut client).await,
             (8, code.0.to_be_bytes().to_vec())
         );
+        // It is said once; what follows is read away.
+        client.write_all(&binary(b"ignored")).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        socket.read_to_end(&mut rest).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn who_is_left_is_told_why() {
+    let (mut socket, mut client) = open(1000);
+    socket.set_close_code(CloseCode::GOING_AWAY);
+    socket.shutdown().await.unwrap();
+    let code = CloseCode::GOING_AWAY.0.to_be_bytes().to_vec();
+    assert_eq!(receive(&mut client).await, (8, code));
 }
 
 #[tokio::test]
@@ -255,4 +282,48 @@ async fn what_came_before_the_peer_was_gone_is_read_though_its_ping_cannot_be_an
     drop(client);
     assert_eq!(read_all(&mut socket).await, (vec![7; 1000], None));
     socket.write_all(b"too late").await.unwrap_err();
+}
+
+/// What is under a WebSocket and takes no byte, though it says that it did not fail.
+struct TakesNothing {
+    asked: u32,
+}
+
+impl AsyncRead for TakesNothing {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for TakesNothing {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.asked += 1;
+        assert!(self.asked < 10, "it is asked again and again");
+        Poll::Ready(Ok(0))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn who_takes_nothing_is_not_asked_for_ever() {
+    let socket = || WebSocketStream::after(Bytes::new(), TakesNothing { asked: 0 });
+    let error = socket().write_all(b"x").await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WriteZero);
+    let error = socket().shutdown().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WriteZero);
 }

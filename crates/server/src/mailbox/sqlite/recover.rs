@@ -464,3 +464,63 @@ pub(super) fn contents(connection: &Connection) -> Result<u64, Error> {
     }
     Ok(messages.max(retained) - retained)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Reads what there is from `first` on, up to 100.
+    fn read(sql: &str) -> Result<Part<()>, Error> {
+        let connection = Connection::open_in_memory()?;
+        rows(&mut connection.prepare(sql)?, 0, 100, |_| Ok(()))
+    }
+
+    #[test]
+    fn numbers_ascend_or_are_damage() {
+        let part = read("VALUES (?1 + 1), (2), (100), (101)").unwrap();
+        assert_eq!((part.first, part.next), (Some(1), Some(101)));
+        assert!(read("VALUES (?1 + 2), (1)").is_err());
+        assert!(read("VALUES (?1 + 2), (2)").is_err());
+    }
+
+    /// A number that was altered would end a part too early, or hide what follows.
+    #[test]
+    fn parts_that_do_not_fit_together_are_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mailbox.db");
+        schema::create(&path).unwrap();
+        let connection = schema::open_to_write(&path).unwrap();
+        let sql = "INSERT INTO will (id, user, body) VALUES (?1, '1', x'00')";
+        let last = i64::try_from(ALONE).unwrap() * 10;
+        for id in [1, last] {
+            connection.execute(sql, [id]).unwrap();
+        }
+        let parts = |next: Option<i64>| {
+            let read = Mutex::new(0);
+            let outcome = in_parts(&path, "will", |_, from, to| {
+                *read.lock().unwrap() += 1;
+                let (is_first, is_last) = (from == i64::MIN, to == i64::MAX);
+                let first = match (is_first, is_last) {
+                    (true, _) => Some(1),
+                    (_, true) => Some(last),
+                    _ => None, // there is nothing in the middle
+                };
+                let next = if is_last { None } else { next };
+                Ok(Part {
+                    found: (),
+                    first,
+                    next,
+                })
+            });
+            (read.into_inner().unwrap(), outcome.is_ok())
+        };
+        let (read, fits) = parts(Some(last));
+        assert!(fits);
+        // A machine with one core has no parts.
+        for wrong in [None, Some(last - 1)] {
+            assert_eq!(parts(wrong), (read, read == 1));
+        }
+    }
+}

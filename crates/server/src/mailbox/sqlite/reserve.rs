@@ -168,3 +168,41 @@ pub(super) fn has_no_room(path: &Path) -> bool {
 pub(super) fn is_full(path: &Path) -> bool {
     room_beside(path).is_some_and(|room| room < FULL_BYTES)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However often it was given up meanwhile.
+    #[test]
+    fn it_is_taken_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mailbox.reserve");
+        let mut reserve = Reserve::at(path.clone());
+        assert!(reserve.give_up() && !path.exists());
+        assert!(!reserve.give_up());
+        assert!(reserve.take_back());
+        assert_eq!(fs::metadata(&path).unwrap().len(), RESERVE_BYTES);
+    }
+
+    /// What is left of it is for small changes, but where it is smaller than that.
+    #[test]
+    fn the_log_has_room_in_the_reserve() {
+        let pages = |mebibytes: u64, is_possible| {
+            let (path, held) = (PathBuf::new(), mebibytes << 20);
+            let reserve = Reserve {
+                path,
+                held,
+                had: 0,
+                is_possible,
+            };
+            reserve.log_pages()
+        };
+        assert_eq!(pages(40, true), CHECKPOINT_PAGES);
+        assert_eq!(pages(20, true), 12 * 256);
+        assert_eq!(pages(9, true), 256);
+        assert_eq!(pages(5, true), 256);
+        assert_eq!(pages(0, true), 256);
+        assert_eq!(pages(0, false), CHECKPOINT_PAGES);
+    }
+}

@@ -1,5 +1,6 @@
 //! What becomes of clients, messages and permits when the server stops.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jam_wire::packet::Packet;
@@ -9,6 +10,8 @@ use tokio::net::TcpStream;
 
 use super::house::{HELLO, House, publish, soon, subscribe};
 use super::{V4, V5, is_pub_ack};
+use crate::mailbox;
+use crate::settings::Settings;
 
 #[tokio::test]
 async fn stopping_leaves_nothing() {
@@ -73,4 +76,18 @@ async fn what_was_taken_is_acknowledged_before_the_stop() {
     assert!(is_pub_ack(sender.next().await, 7));
     assert!(matches!(sender.next().await, Some(Packet::Disconnect(_))));
     stop.await.unwrap();
+}
+
+/// It is all that the next start knows of the time until then, if the machine's clocks are lost.
+#[tokio::test]
+async fn the_time_of_the_stop_is_kept() {
+    let House { running, dir, .. } = House::open(|_, _| ()).await;
+    let clock = running.parts.shared.clock.clone();
+    tokio::time::sleep(Duration::from_millis(600)).await; // it has been kept once by now
+    let at_stop = clock.now();
+    running.stop().await;
+    let mut settings = Settings::default();
+    settings.data = dir.path().to_owned();
+    let (_mailbox, recovered) = mailbox::open(&settings, Arc::default()).unwrap();
+    assert!(recovered.clock.unwrap().time >= at_stop);
 }

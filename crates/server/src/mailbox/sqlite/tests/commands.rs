@@ -7,6 +7,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use jam_core::directory::Life;
+use jam_core::message::Message;
 use jam_core::store::{MailboxStore, OutboundState, OwnerRecord, Write};
 use jam_core::time::Time;
 use rusqlite::Connection;
@@ -128,6 +129,33 @@ fn one_sender_s_messages_are_purged() {
     };
     assert_eq!(stopped(&other), Purged::Removed(0));
     assert_eq!(stopped(&sender), Purged::Removed(1));
+}
+
+#[test]
+fn a_purge_at_the_start_takes_one_sender_s_messages_up_to_the_request() {
+    let mut setting = Setting::new();
+    let of_another = |seq| match append(seq) {
+        Write::Append(mut append) => {
+            let message = &append.message;
+            let (publish, at) = (message.to_stored(), message.received_at());
+            let message = Message::from_stored(publish, user("8"), None, at, Time::NEVER);
+            append.message = Arc::new(message);
+            Write::Append(append)
+        }
+        other => other,
+    };
+    setting.write([append(1), of_another(2)]);
+    setting.flush();
+    let admin = admin(setting.path());
+    let seven = user("7");
+    let asked = admin.purge(&user("1"), InboxFrom(&seven));
+    assert_eq!(asked.unwrap(), Purged::Asked);
+    setting.write([append(3), of_another(4)]);
+    assert_eq!(seqs(&setting.reopen()), [2, 3, 4]);
+    let asked = admin.purge(&user("1"), Inbox);
+    assert_eq!(asked.unwrap(), Purged::Asked);
+    setting.write([append(5)]);
+    assert_eq!(seqs(&setting.reopen()), [5]);
 }
 
 /// Rows of `purge` that are put back as they were: a request that is there again.
@@ -387,6 +415,8 @@ fn an_unreadable_message_is_left_in_the_file() {
         .execute("UPDATE message SET body = x'00' WHERE id = 2", [])
         .unwrap();
     drop(connection);
+    let checked = admin(setting.path()).check();
+    assert!(matches!(checked, Err(OpenError::Damaged { .. })));
     setting.reopen();
     let began = Instant::now();
     let loaded: Vec<_> = setting

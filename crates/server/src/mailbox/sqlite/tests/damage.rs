@@ -3,10 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jam_core::store::Write;
+use jam_core::directory::Life;
+use jam_core::store::{OutboundState, OwnerRecord, PushRecord, Write};
+use jam_core::time::Time;
 use rusqlite::Connection;
 
-use super::setting::{self, Mailbox, Setting, admin, append_of, record};
+use super::setting::{
+    self, Mailbox, Setting, admin, append_of, id, record, retain_of, subscription, user, will,
+};
 use crate::mailbox::MailboxAdministration as _;
 use crate::mailbox::sqlite::{OpenError, salvage};
 
@@ -77,6 +81,95 @@ fn flipped_bits_never_make_an_empty_mailbox() {
         }
     }
     assert!(damaged > 20);
+}
+
+/// By whatever was in the way: half a mailbox would be taken for a whole one.
+#[test]
+fn a_value_that_cannot_be_right_is_damage_and_never_a_default() {
+    for wrong in [
+        "meta SET value = -1 WHERE name = 'last_seq'",
+        "message SET user = ''",
+        "message SET sender = 'a/b'",
+        "message SET flags = 64 | flags",
+        "message SET flags = 3",
+        "message SET waits_for = -1",
+        "message SET waits_for = 1 << 33 | waits_for",
+        "message SET received_at = -1",
+        "message SET expires_at = -1",
+        "message SET size = -1",
+        "session SET user = 'a/b'",
+        "session SET expiry = -1",
+        "session SET ends_at = -1",
+        "session SET will = x'00'",
+        "session SET maybe_sent = -1",
+        "session SET token = x'00'",
+        "subscription SET options = 3",
+        "subscription SET options = 16 | options",
+        "received SET packet_id = 0",
+        "in_flight SET packet_id = 70000",
+        "in_flight SET state = 4",
+        "in_flight SET message = -1",
+        "retained SET user = ''",
+        "will SET body = CAST(body || x'00' AS BLOB)",
+        "will SET token = x'00'",
+        "push SET at = -1",
+        "owner SET email = x'00'",
+        "owner SET gone_since = -1",
+    ] {
+        let mut setting = Setting::new();
+        setting.write([append_of(1, "1", "x"), retain_of(2, "/1/a", "a")]);
+        setting.write([
+            Write::Session(record(3)),
+            Write::Subscribe(3, Box::new(subscription("/1/a"))),
+            Write::Received(user("1"), 3, id(1)),
+            Write::InFlight(3, id(1), OutboundState::AwaitsPubAck(1)),
+        ]);
+        let mut due = will("/1/x");
+        due.id = 4;
+        let push = PushRecord {
+            receiver: user("1"),
+            sender: user("7"),
+            seq: 1,
+            sent: false,
+            at: Time::from_millis(1),
+            expires_at: Time::NEVER,
+        };
+        let owner = OwnerRecord {
+            user: user("1"),
+            life: Life::default(),
+            gone_since: None,
+        };
+        setting.write([
+            Write::Will(Box::new(due)),
+            Write::Push(Box::new(push)),
+            Write::Owner(Box::new(owner)),
+        ]);
+        assert_eq!(setting.reopen().entries.len(), 2);
+        setting.close();
+        setting.sql(&format!("UPDATE {wrong}"));
+        match setting.open_closed() {
+            Err(OpenError::Damaged { .. }) => {}
+            other => panic!("{wrong}: {:?}", other.map(drop)),
+        }
+    }
+}
+
+/// Not if it was: then nothing was being written, and its pages are read when they are needed.
+#[test]
+fn what_was_not_closed_properly_is_looked_at_page_by_page() {
+    let (setting, mut bytes) = filled();
+    let page = 4096;
+    let is_full_of_x = |page: &[u8]| page.iter().filter(|byte| **byte == b'x').count() > 3900;
+    let overflow = bytes.chunks(page).position(is_full_of_x).unwrap();
+    bytes[overflow * page..][..4].fill(0xFF); // the number of the next page
+    assert_eq!(open(&bytes).unwrap() as u64, MESSAGES);
+    fs::write(db(setting.path()), &bytes).unwrap();
+    fs::write(setting.path().join("mailbox.db-wal"), [0; 32]).unwrap();
+    let opened = setting.open_closed().map(drop);
+    assert!(
+        matches!(opened, Err(OpenError::Damaged { .. })),
+        "{opened:?}"
+    );
 }
 
 #[test]

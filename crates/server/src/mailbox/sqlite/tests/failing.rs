@@ -13,10 +13,12 @@ use jam_core::timekeeping::ClockRecord;
 use rusqlite::Connection;
 
 use super::setting::{
-    Hooks, PATIENCE, Setting, Told, admin, append, append_of, record, user, wait_until,
+    Hooks, PATIENCE, Rejected, Setting, Told, admin, append, append_of, record, user, wait_until,
 };
 use crate::mailbox::PurgeScope::Inbox;
-use crate::mailbox::sqlite::{PROBE_INTERVAL, PURGE_INTERVAL};
+use crate::mailbox::kept::Kept;
+use crate::mailbox::shared::{Load, Shared};
+use crate::mailbox::sqlite::{PROBE_INTERVAL, PURGE_INTERVAL, schema};
 use crate::mailbox::{MailboxAdministration as _, Purged};
 
 /// While this is there, no commit gets on.
@@ -73,6 +75,39 @@ fn nothing_is_taken_before_something_has_been_written() {
     assert_eq!(setting.answer(), (1, Ok(())));
     wait_until(|| setting.mailbox().accepts());
     setting.flush();
+}
+
+#[test]
+fn it_is_tried_whether_something_can_be_written_also_when_nothing_waits() {
+    let setting = Setting::new();
+    setting.ask(1, [append(1)]);
+    assert_eq!(setting.answer(), (1, Ok(())));
+    setting.sql(
+        "ALTER TABLE message RENAME TO away;
+         CREATE TRIGGER held BEFORE INSERT ON meta BEGIN SELECT RAISE(ABORT, 'held'); END",
+    );
+    setting.ask(2, [append(2)]);
+    assert_eq!(setting.answer(), (2, Err(Rejected)));
+    setting.sql("ALTER TABLE away RENAME TO message");
+    let began = Instant::now();
+    while began.elapsed() < PROBE_INTERVAL * 5 / 2 {
+        assert!(!setting.mailbox().accepts() && !setting.mailbox().is_writable());
+        thread::sleep(Duration::from_millis(5));
+    }
+    setting.sql("DROP TRIGGER held");
+    wait_until(|| setting.mailbox().accepts());
+}
+
+/// Longer than a statement waits, as a backup by another program may.
+#[test]
+fn a_file_that_is_locked_for_some_seconds_is_waited_for() {
+    let setting = Setting::new();
+    let held = setting.hold(append(1));
+    setting.ask(2, [append(2)]);
+    thread::sleep(schema::BUSY_TIMEOUT + Duration::from_secs(1));
+    assert!(setting.mailbox().accepts());
+    held.let_go();
+    assert_eq!(setting.answer(), (2, Ok(())));
 }
 
 #[test]
@@ -202,4 +237,28 @@ fn a_request_that_cannot_be_right_purges_nothing() {
     );
     wait_until(|| setting.count("purge") == 0);
     assert_eq!(*asked.lock().unwrap(), [(8, Some(user("3")))]);
+}
+
+#[test]
+fn what_could_not_be_read_is_read_again_when_its_time_has_come() {
+    let shared = Shared::<Told>::new(Kept::default());
+    let ask = |seq, not_before| {
+        shared.push_load(Load {
+            seqs: vec![seq],
+            then: Box::new(|_| ()),
+            tries: 1,
+            not_before,
+        });
+    };
+    let due = || -> Vec<_> {
+        let loads = shared.take_loads().unwrap();
+        loads.into_iter().flat_map(|load| load.seqs).collect()
+    };
+    let soon = Instant::now() + Duration::from_millis(100);
+    ask(1, Some(soon + PATIENCE));
+    ask(2, Some(soon));
+    ask(3, None);
+    assert_eq!(due(), [3]);
+    assert_eq!(due(), [2]);
+    assert!(Instant::now() >= soon);
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use jam_core::directory::{Life, Mark};
-use jam_core::store::{Append, OutboundState, Subscription, Write};
+use jam_core::message::Message;
+use jam_core::store::{Append, OutboundState, OwnerRecord, Subscription, Write};
 use jam_core::time::Time;
 use jam_wire::packet::{PublishProperties, QoS, Will};
 use rusqlite::Connection;
@@ -44,6 +45,7 @@ fn messages_come_back_with_what_is_known_of_them() {
     assert!(recovered.last_seq >= 10);
     let entry = &recovered.entries[0];
     assert_eq!((entry.inbox, entry.qos), (true, QoS::AtLeastOnce));
+    assert_eq!(entry.sender, user("7"));
     assert_eq!(entry.expires_at, Time::NEVER);
     assert_eq!(entry.received_at, Time::from_millis(1_700_000_000_000));
     let loaded = setting.load(&[9, 10, 6, 4]);
@@ -107,6 +109,24 @@ fn which_account_wrote_a_message_comes_back_and_is_salvaged() {
     let loaded = setting.load(&[1, 2]);
     assert_eq!(loaded.len(), 1);
     assert_eq!((loaded[0].0, loaded[0].1.sender_life()), (1, None));
+}
+
+/// Rounded up: nothing is gone early because of a restart.
+#[test]
+fn when_a_message_expires_comes_back() {
+    let mut setting = Setting::new();
+    let Write::Append(mut append) = append(1) else {
+        panic!("it is an append")
+    };
+    let publish = append.message.to_stored();
+    let at = append.message.received_at();
+    let expires = at + Duration::from_micros(5_001);
+    append.message = Message::from_stored(publish, user("7"), None, at, expires).into();
+    setting.write([Write::Append(append)]);
+    let found = setting.reopen();
+    let expires = Time::from_millis(expires.as_millis_up());
+    assert_eq!(found.entries[0].expires_at, expires);
+    assert_eq!(setting.load(&[1])[0].1.expires_at(), expires);
 }
 
 /// What a sender is told of a message by; a will has none, and rows of before this was kept say so.
@@ -200,6 +220,7 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
     assert_eq!(recovered.sessions.len(), 2);
     first.subscriptions = vec![subscriptions[0].clone(), subscriptions[2].clone()];
     assert_eq!(recovered.sessions[1].0.subscriptions.len(), 3);
+    assert_eq!(recovered.sessions[1].0.expiry, record(4).expiry);
     let (found, received, flights) = &recovered.sessions[0];
     first.will_at = Some(Time::from_millis(12)); // rounded up: no will is early
     assert_eq!(format!("{found:?}"), format!("{first:?}"));
@@ -223,6 +244,29 @@ fn sessions_come_back_with_their_packet_ids_in_order() {
         .map(|(id, _)| id.get())
         .collect();
     assert_eq!(ids, [6, 7, 1]);
+}
+
+#[test]
+fn what_a_session_is_by_now_comes_back() {
+    let mut setting = Setting::new();
+    setting.write([Write::Session(record(3))]);
+    setting.flush();
+    let mut changed = record(3);
+    changed.slot = 5;
+    changed.expiry = Duration::from_secs(7);
+    changed.ends_at = Some(Time::from_millis(9));
+    changed.will = Some(will("/1/x").will);
+    changed.will.as_mut().unwrap().delay_secs = Some(2);
+    changed.will_at = Some(Time::from_millis(8));
+    changed.maybe_sent_before_crash = 2;
+    changed.token = Some(Mark::new([9; Mark::LEN]));
+    for now in [changed, record(3)] {
+        setting.write([Write::Session(now.clone())]);
+        let recovered = setting.reopen();
+        let (found, ..) = &recovered.sessions[0];
+        assert_eq!(format!("{found:?}"), format!("{now:?}"));
+        assert_eq!((&found.will, &found.token), (&now.will, &now.token));
+    }
 }
 
 #[test]
@@ -364,6 +408,99 @@ fn what_was_found_at_the_start_is_removed_when_it_ends() {
     setting.write([Write::EndClaim(4, 5), Write::Released(4, id(6))]);
     setting.flush();
     assert_eq!(rows(&setting), (0, 0));
+}
+
+/// Also one with nothing on its way, of which nothing else in the file speaks.
+#[test]
+fn a_session_that_was_found_at_the_start_goes_on_and_ends() {
+    let mut setting = Setting::new();
+    setting.write([3, 4].map(|session| Write::Session(record(session))));
+    setting.reopen();
+    setting.write([Write::Received(user("1"), 3, id(7)), Write::EndSession(4)]);
+    let recovered = setting.reopen();
+    let sessions = recovered.sessions.iter();
+    let sessions: Vec<_> = sessions
+        .map(|(it, received, _)| (it.id, received))
+        .collect();
+    assert_eq!(sessions, [(3, &vec![id(7)])]);
+}
+
+/// The token too: what was left with one that has been changed since does not go out.
+#[test]
+fn a_will_that_is_due_comes_back_as_it_was() {
+    let mut setting = Setting::new();
+    let left = [true, false].map(|retain| {
+        let mut due = will("/1/x");
+        due.id = 5 + u64::from(retain);
+        due.token = due.token.filter(|_| retain);
+        due.will.retain = retain;
+        due.will.qos = QoS::ExactlyOnce;
+        due.will.properties.message_expiry_secs = Some(77);
+        due
+    });
+    setting.write(left.clone().map(|due| Write::Will(Box::new(due))));
+    let recovered = setting.reopen();
+    for due in &recovered.wills {
+        let was = left.iter().find(|it| it.id == due.id).unwrap();
+        assert_eq!((&due.user, &due.will), (&was.user, &was.will));
+        assert_eq!(due.token, was.token);
+    }
+    assert_eq!(recovered.wills.len(), 2);
+}
+
+#[test]
+fn whose_everything_is_comes_back_as_it_was() {
+    let mut setting = Setting::new();
+    let mark = |n: u8| Some(Mark::new([n; Mark::LEN]));
+    let owners = [true, false].map(|made_up| OwnerRecord {
+        user: user(if made_up { "1" } else { "2" }),
+        life: Life {
+            email: mark(1),
+            name: mark(3),
+            password: mark(5).filter(|_| made_up),
+            made_up,
+        },
+        gone_since: made_up.then(|| Time::from_millis(7)),
+    });
+    setting.write(owners.clone().map(|owner| Write::Owner(Box::new(owner))));
+    assert_eq!(setting.reopen().owners, owners);
+}
+
+/// Parts of a long table are read at once.
+#[test]
+fn sessions_with_numbers_far_apart_come_back_with_what_is_theirs() {
+    let mut setting = Setting::new();
+    let numbers = [1, 2, 60_000, 120_000];
+    for session in numbers {
+        setting.write([
+            Write::Session(record(session)),
+            Write::Subscribe(session, Box::new(subscription("/1/inbox"))),
+        ]);
+    }
+    let recovered = setting.reopen();
+    let sessions = recovered.sessions.iter();
+    let found: Vec<_> = sessions
+        .map(|(it, ..)| (it.id, it.subscriptions.len()))
+        .collect();
+    assert_eq!(found, numbers.map(|session| (session, 1)));
+}
+
+/// As where the row was on a page that was lost: a number that is used twice is taken for what had it before.
+#[test]
+fn numbers_in_use_are_not_used_again_although_the_file_does_not_say_which_were() {
+    let mut due = will("/1/x");
+    due.id = 5;
+    for used in [
+        append(5),
+        Write::Session(record(5)),
+        Write::Will(Box::new(due)),
+    ] {
+        let mut setting = Setting::new();
+        setting.write([used]);
+        setting.close();
+        setting.sql("DELETE FROM meta");
+        assert_eq!(setting.reopen().last_seq, 5);
+    }
 }
 
 #[test]

@@ -182,16 +182,19 @@ impl Setting {
         if self.mailbox.is_some() {
             self.close();
         }
+        let (mailbox, recovered) = self.open_closed().unwrap();
+        self.mailbox = Some(mailbox);
+        recovered
+    }
+
+    /// Opens what has been closed.
+    pub(super) fn open_closed(&self) -> Result<(Arc<Mailbox>, Found), OpenError> {
         let started = Instant::now();
         loop {
             match open(self.dir.path()) {
-                Ok((mailbox, recovered)) => {
-                    self.mailbox = Some(mailbox);
-                    return recovered;
-                }
                 // A process that another test starts has the lock too, until it is that process.
                 Err(OpenError::InUse(_)) if started.elapsed() < PATIENCE => thread::yield_now(),
-                Err(error) => panic!("{error}"),
+                opened => return opened,
             }
         }
     }
