@@ -52,6 +52,7 @@ mod proxy_protocol;
 pub mod push;
 pub mod serve;
 pub mod settings;
+mod spans;
 mod static_files;
 mod systemd;
 mod threads;

@@ -108,9 +108,15 @@ pub enum Path {
     Disk,
 }
 
+/// Is told whenever a publisher is answered: where its message was, and after how many microseconds.
+pub type OnAnswered = fn(Path, u64);
+
 /// Everything that the rules have counted.
 #[derive(Debug)]
-pub struct Metrics(Cells);
+pub struct Metrics {
+    cells: Cells,
+    on_answered: Option<OnAnswered>,
+}
 
 impl Default for Metrics {
     /// No thread has cells of its own.
@@ -123,17 +129,30 @@ impl Metrics {
     /// So many threads have cells of their own: see [`own_slot`].
     #[must_use]
     pub fn with_slots(slots: usize) -> Self {
-        Self(Cells::new(first_cell(&FAMILIES, FAMILIES.len()), slots))
+        Self {
+            cells: Cells::new(first_cell(&FAMILIES, FAMILIES.len()), slots),
+            on_answered: None,
+        }
+    }
+
+    /// From now on this is told of every publisher who is answered.
+    #[must_use]
+    pub fn on_answered(self, tell: OnAnswered) -> Self {
+        let on_answered = Some(tell);
+        Self {
+            on_answered,
+            ..self
+        }
     }
 
     /// The numbers.
     #[must_use]
     pub fn cells(&self) -> &Cells {
-        &self.0
+        &self.cells
     }
 
     fn inc(&self, index: Index, series: usize) {
-        self.0.add(first_of(index) + series, 1);
+        self.cells.add(first_of(index) + series, 1);
     }
 
     /// What a value adds to a histogram with [`OF_A_MESSAGE`].
@@ -201,8 +220,8 @@ impl Metrics {
     pub(crate) fn acknowledged(&self, channel: Channel, after: Option<u64>) {
         let acknowledged = (first_of(Index::Acknowledged) + channel as usize, 1);
         match after.map(|after| Self::observed(Index::DeliverySeconds, 0, after)) {
-            Some([bucket, sum]) => self.0.add_to([acknowledged, bucket, sum]),
-            None => self.0.add_to([acknowledged]),
+            Some([bucket, sum]) => self.cells.add_to([acknowledged, bucket, sum]),
+            None => self.cells.add_to([acknowledged]),
         }
     }
 
@@ -210,19 +229,22 @@ impl Metrics {
     #[inline]
     pub(crate) fn answered(&self, path: Path, after: u64) {
         let observed = Self::observed(Index::PublishAckSeconds, path as usize, after);
-        self.0.add_to(observed);
+        self.cells.add_to(observed);
+        if let Some(tell) = self.on_answered {
+            tell(path, after);
+        }
     }
 
     pub(crate) fn expired(&self, messages: u32) {
-        self.0.add(first_of(Index::Expired), messages.into());
+        self.cells.add(first_of(Index::Expired), messages.into());
     }
 
     pub(crate) fn purged(&self, messages: u32) {
-        self.0.add(first_of(Index::Purged), messages.into());
+        self.cells.add(first_of(Index::Purged), messages.into());
     }
 
     pub(crate) fn dropped(&self, what: Dropped, count: u32) {
-        self.0
+        self.cells
             .add(first_of(Index::Dropped) + what as usize, count.into());
     }
 
@@ -242,7 +264,7 @@ impl Metrics {
     pub(crate) fn sessions(&self, connected: i32, away: i32, online: i32) {
         let add = |index, series, by: i32| {
             let by = i64::from(by).cast_unsigned();
-            self.0.add(first_of(index) + series, by);
+            self.cells.add(first_of(index) + series, by);
         };
         add(Index::Sessions, 0, connected);
         add(Index::Sessions, 1, away);
@@ -252,7 +274,7 @@ impl Metrics {
     /// There is so much more in the mailboxes; less comes round.
     #[inline]
     pub(crate) fn kept(&self, messages: u64, bytes: u64) {
-        self.0.add_to([
+        self.cells.add_to([
             (first_of(Index::MailboxMessages), messages),
             (first_of(Index::MailboxBytes), bytes),
         ]);
@@ -261,7 +283,7 @@ impl Metrics {
     /// Users with a device connected.
     #[must_use]
     pub fn users_online(&self) -> u64 {
-        self.0.sum(first_of(Index::UsersOnline))
+        self.cells.sum(first_of(Index::UsersOnline))
     }
 
     /// A series of a family, by name and label values: for tests. Of a histogram, how many values there were.
@@ -277,9 +299,9 @@ impl Metrics {
         let series = series.expect("a series with these values");
         let first = first_cell(&FAMILIES, index) + series * family.cells_of_series();
         match family.kind {
-            Kind::Counter | Kind::Gauge => self.0.sum(first),
+            Kind::Counter | Kind::Gauge => self.cells.sum(first),
             Kind::Histogram(buckets) => (first..first + buckets.count())
-                .map(|cell| self.0.sum(cell))
+                .map(|cell| self.cells.sum(cell))
                 .sum(),
         }
     }

@@ -38,6 +38,7 @@ use crate::mailbox::OpenError;
 use crate::permissions;
 use crate::serve::{GivenSockets, ServeError};
 use crate::settings::{Settings, SettingsError, Sources};
+use crate::spans;
 use error::CliError;
 use output::Output;
 use settings_args::{ServeArgs, StoreArgs};
@@ -234,10 +235,12 @@ fn serve(sources: Sources) -> Result<(), CliError> {
     // Before anything else has a thread.
     let given = GivenSockets::from_environment().map_err(|error| not_served(&error))?;
     init_logging(settings.log.as_deref(), Usual::Info)?;
+    let spans = spans::start().map_err(CliError::Usage)?;
     let runtime = runtime::on_this_thread()?;
     make_data(&settings)?;
     let served = runtime.block_on(crate::serve::run(sources, settings, given));
     runtime::end(runtime);
+    spans.end();
     served.map_err(|error| not_served(&error))
 }
 

@@ -170,6 +170,9 @@ struct Driver<S> {
     answering: Answering,
     shared: Arc<Shared>,
     permit: ConnectionPermit,
+    /// For its span.
+    #[cfg(feature = "otel")]
+    accepted: Time,
 }
 
 impl<S: Transport> Driver<S> {
@@ -196,6 +199,8 @@ impl<S: Transport> Driver<S> {
             answering: Answering::default(),
             shared,
             permit,
+            #[cfg(feature = "otel")]
+            accepted,
         }
     }
 
@@ -402,6 +407,8 @@ impl<S: Transport> Driver<S> {
             if self.connection.has_authenticated() {
                 self.permit.settle();
                 self.log_connected(now);
+                #[cfg(feature = "otel")]
+                crate::spans::connected(now.since(self.accepted));
             } else if let Some(client) = self.connection.held_back()
                 && let Some(address) = self.permit.wake_flag().address()
             {

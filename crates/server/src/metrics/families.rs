@@ -5,6 +5,14 @@ use jam_core::metrics::{Buckets, FAMILIES, Family, Kind, Series, first_cell};
 
 const LISTENERS: &[&str] = &["mqtt", "mqtts", "http"];
 pub(super) const STORE_FAILURES: &[&str] = &["full", "io", "busy", "corrupt"];
+pub(super) const PUSH_OUTCOMES: &[&str] = &[
+    "sent",
+    "token_dead",
+    "refused",
+    "retry",
+    "expired",
+    "withdrawn",
+];
 pub(super) const REFUSED_REASONS: &[&str] = &["address", "tls", "timeout", "malformed", "origin"];
 
 /// Of the source, if who built it said so.
@@ -193,14 +201,7 @@ pub(super) static COUNTED: [Family; 13] = [
         kind: Kind::Counter,
         help: "Tries to push, by what came of them.",
         labels: &["outcome"],
-        series: Series::Product(&[&[
-            "sent",
-            "token_dead",
-            "refused",
-            "retry",
-            "expired",
-            "withdrawn",
-        ]]),
+        series: Series::Product(&[PUSH_OUTCOMES]),
     },
     Family {
         name: "jam_push_seconds",

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use jam_core::metrics::{Cells, Kind, first_cell};
 
+use crate::spans;
+
 pub(crate) use families::Gauge;
 use families::{COUNTED, HTTP_REQUESTS, Index};
 pub(crate) use snapshot::{Gauges, Snapshot};
@@ -104,6 +106,7 @@ impl ServerMetrics {
     pub(crate) fn committed(&self, changes: usize, took: Duration) {
         self.observe(Index::CommitSeconds, micros(took));
         self.observe(Index::CommitChanges, changes as u64);
+        spans::committed(changes, took);
     }
 
     /// A fact of the accounts database was in memory.
@@ -134,6 +137,7 @@ impl ServerMetrics {
         self.add(Index::Pushes, result as usize, 1);
         if let Some(took) = took {
             self.observe(Index::PushSeconds, micros(took));
+            spans::pushed(families::PUSH_OUTCOMES[result as usize], took);
         }
     }
 

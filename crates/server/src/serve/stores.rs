@@ -60,7 +60,7 @@ impl Stores {
             rules,
             directory.clone(),
             mailbox.clone(),
-            Arc::new(Metrics::with_slots(slots)),
+            Arc::new(metrics_of_the_rules(slots)),
         );
         let clock = restore(&*mailbox, found, &router)?;
         for exposed in permissions::exposed_secrets(settings) {
@@ -77,6 +77,13 @@ impl Stores {
             access,
         })
     }
+}
+
+fn metrics_of_the_rules(slots: usize) -> Metrics {
+    let metrics = Metrics::with_slots(slots);
+    #[cfg(feature = "otel")]
+    let metrics = metrics.on_answered(crate::spans::published);
+    metrics
 }
 
 fn open_tls(settings: &Settings) -> Result<Option<Arc<Tls>>, ServeError> {
