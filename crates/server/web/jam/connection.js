@@ -50,7 +50,7 @@ export class Connection {
     this.#listener = listener
     const socket = new world.WebSocket(url, 'mqtt')
     this.#socket = socket
-    this.#timer = world.setTimeout(() => this.#lost('no answer to the CONNECT'), CONNACK_MS)
+    this.#timer = world.setTimeout(() => this.#lost('the server does not answer'), CONNACK_MS)
     socket.binaryType = 'arraybuffer'
     socket.onopen = () => this.#over || socket.send(connect({
       clientId, user, token, keepAlive: KEEP_ALIVE_SECS, sessionExpiry: SESSION_EXPIRY_SECS, receiveMaximum: RECEIVE_MAXIMUM, maximumPacketSize: MAX_PACKET
@@ -105,10 +105,10 @@ export class Connection {
 
   /** @param {import('./codec.js').Packet} packet */
   #handle (packet) {
-    if (packet.type === 'disconnect') return this.#ended('disconnected', packet.code, packet.properties.reason ?? 'the server has closed the connection')
+    if (packet.type === 'disconnect') return this.#ended('disconnected', packet.code, packet.properties.reason ?? 'closed by the server')
     if ((packet.type === 'connack') === this.#open) throw new ProtocolError(0x82, 'wrong packet')
     if (packet.type === 'connack') {
-      if (packet.code) return this.#ended('refused', packet.code, packet.properties.reason ?? 'the server has refused the connection')
+      if (packet.code) return this.#ended('refused', packet.code, packet.properties.reason ?? 'refused by the server')
       this.#open = true
       this.#keepAliveMs = (packet.properties.keepAlive ?? KEEP_ALIVE_SECS) * 1000
       this.#later()

@@ -121,7 +121,7 @@ class IndexedEntries {
    */
   #within (ms, work) {
     return new Promise((resolve, reject) => {
-      const timer = this.#world.setTimeout(() => reject(new DOMException('the browser does not answer', 'TimeoutError')), ms)
+      const timer = this.#world.setTimeout(() => reject(new DOMException('IndexedDB does not answer', 'TimeoutError')), ms)
       const settled = () => this.#world.clearTimeout(timer)
       work((value) => { settled(); resolve(value) }, (error) => { settled(); reject(error) })
     })

@@ -183,11 +183,11 @@ export class Jam extends EventTarget {
   /** @param {string} friend @param {unknown} content @param {string | number} type @param {number} now @returns {Promise<Message>} */
   async #send (friend, content, type, now) {
     const store = this.#opened()
-    if (!isUserId(friend)) throw new TypeError('this is no user id')
+    if (!isUserId(friend)) throw new TypeError('no user id')
     const { user } = this.#options
     const id = uuid(this.#world)
     const plain = { from: user, id, timestamp: new Date(now).toISOString(), content: await wireContent(content), type }
-    if (JSON.stringify(plain.content) === undefined) throw new TypeError('this content is no JSON')
+    if (JSON.stringify(plain.content) === undefined) throw new TypeError('no JSON')
     const encoded = this.#options.encode ? await this.#options.encode({ ...plain }, friend) : plain
     const payload = JSON.stringify({ ...encoded, from: user, id })
     const row = await store.queue({ friend, id, payload, timestamp: now, type, ...pictureOf(plain.content) })

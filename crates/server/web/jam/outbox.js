@@ -18,7 +18,7 @@ const PASSING_CODES = [0x80, 0x83, 0x91, 0x97]
 
 /** A connection, for as long as it stands. @typedef {{ send: (bytes: Uint8Array) => void, window: number, maximumPacketSize: number, sessionPresent: boolean }} Link */
 
-/** @typedef {{ orders: number[], flight: Flight | null, failures: number, timer: any }} Queue  Of one friend. */
+/** `orders`: what waits; the store says which of it is next. @typedef {{ orders: number[], flight: Flight | null, failures: number, timer: any }} Queue  Of one friend. */
 
 export class Outbox {
   #store
@@ -49,10 +49,8 @@ export class Outbox {
   /** A message is in the outbox. Told again, it is tried now. @param {string} friend @param {number} order */
   add (friend, order) {
     const queue = this.#queue(friend)
-    if (queue.flight?.order !== order && !queue.orders.includes(order)) {
-      queue.orders.push(order)
-      queue.orders.sort((a, b) => a - b)
-    } else this.#release(queue)
+    if (queue.flight?.order !== order && !queue.orders.includes(order)) queue.orders.push(order)
+    else this.#release(queue)
     this.#pump()
   }
 
@@ -88,7 +86,7 @@ export class Outbox {
   async acknowledged ({ id, code, properties }) {
     const flight = this.#flights.get(id)
     if (!flight?.link) return
-    const refusal = flight.refusal ?? (code < 0x80 ? null : ownReason('server', properties.reason ?? 'the server has refused it', code))
+    const refusal = flight.refusal ?? (code < 0x80 ? null : ownReason('server', properties.reason ?? 'refused by the server', code))
     if (refusal) await this.#refuse(flight, { ...refusal, code: code || refusal.code })
     else await this.#settle(flight, (row) => row.state === 'queued' ? { ...row, state: 'sent', reason: null, published: false } : null)
   }
@@ -154,7 +152,11 @@ export class Outbox {
   async #publish (flight, link) {
     flight.link = link
     try {
-      const row = await this.#store.claim(flight.order, flight.friend)
+      const row = await this.#store.claim(flight.order, flight.friend, flight.id !== null)
+      if (row && row.order !== flight.order) {
+        this.#queue(flight.friend).orders.unshift(flight.order)
+        flight.order = row.order
+      }
       if (flight.link !== link) return
       if (!row?.payload) return await this.#settle(flight, () => null)
       flight.id = row.id

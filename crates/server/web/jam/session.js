@@ -257,7 +257,7 @@ export class Session {
 
   /** @param {import('./jam.js').Reason} reason */
   #elsewhere (reason) {
-    const detail = this.#loggedOut ?? ownReason('takeover', 'this device has connected elsewhere', reason.code)
+    const detail = this.#loggedOut ?? ownReason('takeover', 'connected elsewhere', reason.code)
     this.#state('logout', detail)
     this.#tell({ event: 'logout', detail })
   }

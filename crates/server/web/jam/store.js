@@ -91,12 +91,21 @@ export class Store {
     return this.#entries.transact('read', async (t) => (await t.list([this.#user, 'outbox'])).map(([key, friend]) => [Number(key[2]), friend]))
   }
 
-  /** Marks a message of the outbox as published, and gives it; null if it is none any more. @param {number} order @param {string} friend @returns {Promise<Row | null>} */
-  claim (order, friend) {
+  /**
+   * Marks a message of the outbox as published, and gives it; null if it is none any more. An older one to the same friend goes first,
+   * which a tab may have died over before it could tell of it, unless this one was published before.
+   *
+   * @param {number} order
+   * @param {string} friend
+   * @param {boolean} again
+   * @returns {Promise<Row | null>}
+   */
+  claim (order, friend, again) {
     return this.#entries.transact('write', async (t) => {
-      const row = await t.get([this.#user, 'message', friend, order])
+      const older = again ? undefined : (await t.list([this.#user, 'outbox'], { before: order })).find(([, other]) => other === friend)
+      const row = await t.get([this.#user, 'message', friend, older ? older[0][2] : order])
       if (row?.state !== 'queued') return null
-      if (!row.published) t.put([this.#user, 'message', friend, order], { ...row, published: true })
+      if (!row.published) t.put([this.#user, 'message', friend, row.order], { ...row, published: true })
       return row
     })
   }
