@@ -56,7 +56,7 @@ pub fn administration(settings: &Settings) -> Box<dyn MailboxAdministration> {
     Box::new(SqliteMailboxAdministration::of(settings.mailbox_dir()))
 }
 
-/// The file that messages stand in, if there is one to keep from others.
+/// The file that messages stand in, which is to be kept from others.
 #[must_use]
 pub fn file(settings: &Settings) -> PathBuf {
     sqlite::file(&settings.mailbox_dir())
