@@ -4,27 +4,18 @@
 //! the end of the table; what leaves is deleted by runs of numbers.
 
 use bytes::BytesMut;
-use jam_core::directory::Mark;
-use jam_core::message::Message;
-use jam_core::store::{Append, OutboundState, Seq, SessionRecord, Write};
+use jam_core::store::{Seq, Write};
 use jam_core::timekeeping::ClockRecord;
-use jam_wire::EncodeError;
-use rusqlite::{CachedStatement, Connection, Error, Row, TransactionBehavior, params};
+use rusqlite::{Connection, Error, Row, TransactionBehavior, params};
 
 use super::clock;
 use super::meta;
 use super::records as rec;
+use super::statements::{self as sql, execute};
 use crate::mailbox::pending::{Op, Pending};
 
 /// Numbers that are reserved at once, so that not every batch has to say which was the highest.
 pub(super) const BLOCK: u64 = 1 << 20;
-
-/// `in_flight.state`.
-pub(super) const AWAITS_PUBACK: i64 = 1;
-/// `in_flight.state`.
-pub(super) const AWAITS_PUBREC: i64 = 2;
-/// `in_flight.state`.
-pub(super) const AWAITS_PUBCOMP: i64 = 3;
 
 /// What another process asks to be removed: a row of `purge`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,14 +148,16 @@ impl Applier {
         if self.appends.is_empty() {
             return Ok(());
         }
-        let mut insert = connection.prepare_cached(&insert("INSERT"))?;
+        let mut insert = connection.prepare_cached(&sql::insert("INSERT"))?;
         for &(_, at) in &self.appends {
             let op = &batch.ops[at as usize];
             match &op.write {
                 Some(Write::Append(append)) if op.again => {
-                    insert_again(connection, append, op, &mut self.buf)?;
+                    sql::insert_again(connection, append, op, &mut self.buf)?;
                 }
-                Some(Write::Append(append)) => message(&mut insert, append, op, &mut self.buf)?,
+                Some(Write::Append(append)) => {
+                    sql::put_message(&mut insert, append, op, &mut self.buf)?;
+                }
                 _ => {}
             }
         }
@@ -182,8 +175,8 @@ impl Applier {
                     params![first],
                 )?;
             } else {
-                let sql = "DELETE FROM message WHERE id BETWEEN ?1 AND ?2";
-                execute(connection, sql, params![first, last])?;
+                let range = "DELETE FROM message WHERE id BETWEEN ?1 AND ?2";
+                execute(connection, range, params![first, last])?;
             }
         }
         Ok(())
@@ -194,237 +187,36 @@ impl Applier {
         match write {
             Write::Append(_) | Write::Remove(_) | Write::AnswerAfter(..) => Ok(()),
             Write::Acknowledged { seq, waits_for } => {
-                let sql = "UPDATE message SET waits_for = ?2, acknowledged = 1 WHERE id = ?1";
-                execute(
-                    connection,
-                    sql,
-                    params![rec::number(*seq), rec::devices(*waits_for)],
-                )
+                sql::acknowledge(connection, *seq, *waits_for)
             }
-            Write::Session(record) => session(connection, record),
-            Write::EndSession(session) => {
-                let session = params![rec::number(*session)];
-                for sql in [
-                    "DELETE FROM session WHERE id = ?1",
-                    "DELETE FROM subscription WHERE session = ?1",
-                    "DELETE FROM received WHERE session = ?1",
-                    "DELETE FROM in_flight WHERE session = ?1",
-                    "DELETE FROM claim WHERE session = ?1",
-                ] {
-                    execute(connection, sql, session)?;
-                }
-                Ok(())
-            }
+            Write::Session(record) => sql::put_session(connection, record),
+            Write::EndSession(session) => sql::end_session(connection, *session),
             Write::Subscribe(session, subscription) => {
                 let row = rec::subscription_row(subscription);
-                put_subscription(connection, rec::number(*session), row)
+                sql::put_subscription(connection, rec::number(*session), row)
             }
-            Write::Unsubscribe(session, topic) => {
-                let sql = "DELETE FROM subscription WHERE session = ?1 AND topic = ?2";
-                let row = params![rec::number(*session), topic.as_str()];
-                execute(connection, sql, row)
-            }
-            Write::Received(_, session, id) => {
-                let sql = "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?1, ?2)";
-                execute(connection, sql, params![rec::number(*session), id.get()])
-            }
-            Write::Released(session, id) => {
-                let sql = "DELETE FROM received WHERE session = ?1 AND packet_id = ?2";
-                execute(connection, sql, params![rec::number(*session), id.get()])
-            }
-            Write::InFlight(session, id, flight) => {
-                let (state, seq) = match *flight {
-                    OutboundState::AwaitsPubAck(seq) => (AWAITS_PUBACK, seq),
-                    OutboundState::AwaitsPubRec(seq) => (AWAITS_PUBREC, seq),
-                    OutboundState::AwaitsPubComp => (AWAITS_PUBCOMP, 0),
-                };
+            Write::Unsubscribe(session, topic) => sql::unsubscribe(connection, *session, topic),
+            Write::Received(_, session, id) => sql::put_received(connection, *session, *id),
+            Write::Released(session, id) => sql::end_received(connection, *session, *id),
+            Write::InFlight(session, id, state) => {
                 let position = self.position;
                 self.position += 1;
-                let row = params![
-                    rec::number(*session),
-                    id.get(),
-                    state,
-                    rec::number(seq),
-                    position
-                ];
-                let sql = "INSERT OR REPLACE INTO in_flight (session, packet_id, state, message,
-                     position) VALUES (?1, ?2, ?3, ?4, ?5)";
-                execute(connection, sql, row)
+                sql::put_in_flight(connection, *session, *id, *state, position)
             }
-            Write::EndInFlight(session, id) => {
-                let sql = "DELETE FROM in_flight WHERE session = ?1 AND packet_id = ?2";
-                execute(connection, sql, params![rec::number(*session), id.get()])
-            }
+            Write::EndInFlight(session, id) => sql::end_in_flight(connection, *session, *id),
             Write::Retain(append) => {
-                insert_again(connection, append, op, &mut self.buf)?;
-                let row = params![
-                    rec::number(append.seq),
-                    append.user.as_str(),
-                    AsRef::<str>::as_ref(append.message.topic()),
-                ];
-                let sql =
-                    "INSERT OR REPLACE INTO retained (message, user, topic) VALUES (?1, ?2, ?3)";
-                execute(connection, sql, row)
+                sql::insert_again(connection, append, op, &mut self.buf)?;
+                sql::put_retained(connection, append)
             }
-            Write::Unretain(seq) => {
-                let sql = "DELETE FROM retained WHERE message = ?1";
-                execute(connection, sql, params![rec::number(*seq)])
-            }
-            Write::Claim(session, seq) => {
-                let sql = "INSERT OR IGNORE INTO claim (session, message) VALUES (?1, ?2)";
-                let row = params![rec::number(*session), rec::number(*seq)];
-                execute(connection, sql, row)
-            }
-            Write::EndClaim(session, seq) => {
-                let sql = "DELETE FROM claim WHERE session = ?1 AND message = ?2";
-                let row = params![rec::number(*session), rec::number(*seq)];
-                execute(connection, sql, row)
-            }
-            Write::Will(due) => {
-                let row = params![
-                    rec::number(due.id),
-                    due.user.as_str(),
-                    rec::encode_will(&due.will).map_err(unwritable)?,
-                    due.token.as_ref().map(Mark::bytes),
-                ];
-                let sql =
-                    "INSERT OR REPLACE INTO will (id, user, body, token) VALUES (?1, ?2, ?3, ?4)";
-                execute(connection, sql, row)
-            }
-            Write::EndWill(_, id) => {
-                let sql = "DELETE FROM will WHERE id = ?1";
-                execute(connection, sql, params![rec::number(*id)])
-            }
-            Write::Push(push) => {
-                let row = params![
-                    push.receiver.as_str(),
-                    push.sender.as_str(),
-                    rec::number(push.seq),
-                    push.sent,
-                    rec::coming(push.at),
-                    rec::expiry(push.expires_at),
-                ];
-                let sql =
-                    "INSERT OR REPLACE INTO push (user, sender, message, sent, at, expires_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-                execute(connection, sql, row)
-            }
-            Write::EndPush(user, sender) => {
-                let sql = "DELETE FROM push WHERE user = ?1 AND sender = ?2";
-                execute(connection, sql, params![user.as_str(), sender.as_str()])
-            }
-            Write::Owner(owner) => {
-                let row = params![
-                    owner.user.as_str(),
-                    owner.life.email.as_ref().map(Mark::bytes),
-                    owner.life.name.as_ref().map(Mark::bytes),
-                    owner.life.made_up,
-                    rec::optional_time(owner.gone_since),
-                    owner.life.password.as_ref().map(Mark::bytes),
-                ];
-                let sql =
-                    "INSERT OR REPLACE INTO owner (user, email, name, made_up, gone_since, password)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-                execute(connection, sql, row)
-            }
-            Write::EndOwner(user) => {
-                let sql = "DELETE FROM owner WHERE user = ?1";
-                execute(connection, sql, params![user.as_str()])
-            }
+            Write::Unretain(seq) => sql::end_retained(connection, *seq),
+            Write::Claim(session, seq) => sql::put_claim(connection, *session, *seq),
+            Write::EndClaim(session, seq) => sql::end_claim(connection, *session, *seq),
+            Write::Will(due) => sql::put_will(connection, due),
+            Write::EndWill(_, id) => sql::end_will(connection, *id),
+            Write::Push(push) => sql::put_push(connection, push),
+            Write::EndPush(user, sender) => sql::end_push(connection, user, sender),
+            Write::Owner(owner) => sql::put_owner(connection, owner),
+            Write::EndOwner(user) => sql::end_owner(connection, user),
         }
     }
-}
-
-fn insert(verb: &str) -> String {
-    format!(
-        "{verb} INTO message (id, user, sender, flags, waits_for, acknowledged, received_at, expires_at,
-         size, body, sender_life) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
-    )
-}
-
-/// The same of a message that may be there: a commit that failed may have reached the file all the same.
-fn insert_again(
-    connection: &Connection,
-    append: &Append,
-    op: &Op,
-    buf: &mut BytesMut,
-) -> Result<(), Error> {
-    let mut insert = connection.prepare_cached(&insert("INSERT OR REPLACE"))?;
-    message(&mut insert, append, op, buf)
-}
-
-fn message(
-    insert: &mut CachedStatement<'_>,
-    append: &Append,
-    op: &Op,
-    buf: &mut BytesMut,
-) -> Result<(), Error> {
-    let message = &append.message;
-    let qos = encode(message, buf)?;
-    let row = params![
-        rec::number(append.seq),
-        append.user.as_str(),
-        message.sender().as_str(),
-        rec::Flags::of(append, qos).to_number(),
-        rec::devices(append.waits_for),
-        op.acknowledged,
-        rec::received(message.received_at()),
-        rec::expiry(message.expires_at()),
-        rec::number(op.size as u64),
-        &buf[..],
-        message.sender_life().as_ref().map(rec::life),
-    ];
-    insert.execute(row).map(drop)
-}
-
-pub(super) fn put_subscription(
-    connection: &Connection,
-    session: i64,
-    (topic, options, id): (&str, u8, Option<u32>),
-) -> Result<(), Error> {
-    let sql = "INSERT OR REPLACE INTO subscription (session, topic, options, id)
-         VALUES (?1, ?2, ?3, ?4)";
-    execute(connection, sql, params![session, topic, options, id])
-}
-
-fn session(connection: &Connection, record: &SessionRecord) -> Result<(), Error> {
-    let will = record
-        .will
-        .as_deref()
-        .map(rec::encode_will)
-        .transpose()
-        .map_err(unwritable)?;
-    let row = params![
-        rec::number(record.id),
-        record.user.as_str(),
-        record.client.as_str(),
-        record.slot,
-        rec::duration(record.expiry),
-        rec::optional_time(record.ends_at),
-        will,
-        record.will.as_ref().and_then(|will| will.delay_secs),
-        rec::optional_time(record.will_at),
-        rec::number(record.maybe_sent_before_crash),
-        record.token.as_ref().map(Mark::bytes),
-    ];
-    // In place: of a row that keeps its size, SQLite writes the pages that have changed. A will may be large, and this is
-    // written while messages are sent.
-    let sql = "INSERT INTO session (id, user, client, slot, expiry, ends_at, will, will_delay, will_at, maybe_sent,
-         token) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-         ON CONFLICT (id) DO UPDATE SET user = ?2, client = ?3, slot = ?4, expiry = ?5, ends_at = ?6, will = ?7,
-         will_delay = ?8, will_at = ?9, maybe_sent = ?10, token = ?11";
-    execute(connection, sql, row)
-}
-
-fn encode(message: &Message, buf: &mut BytesMut) -> Result<jam_wire::packet::QoS, Error> {
-    rec::encode_message(message, buf).map_err(unwritable)
-}
-
-/// What came as a packet goes into one, so this is a defect; it must not look like a full disk.
-fn unwritable(error: EncodeError) -> Error {
-    Error::ToSqlConversionFailure(Box::new(error))
-}
-
-fn execute(connection: &Connection, sql: &str, row: impl rusqlite::Params) -> Result<(), Error> {
-    connection.prepare_cached(sql)?.execute(row).map(drop)
 }

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`SqliteMailbox`]: what the router writes to and reads from. Its methods queue and return.
-//! - `writer`: the one thread that changes the file; `apply` is a batch as SQL, `reserve` is room for a full disk,
+//! - `writer`: the one thread that changes the file; `apply` is a batch as SQL, `statements` one write of it, `reserve` is room for a full disk,
 //!   `at_place` looks whether the files are still there.
 //! - `reader`: the one thread that reads messages; `recover` is what is read at the start.
 //! - [`administration`], `backup`, `salvage`: what the commands do with the file; `purging` is what they ask the server to
@@ -28,6 +28,7 @@ mod recover;
 mod reserve;
 mod salvage;
 mod schema;
+mod statements;
 #[cfg(test)]
 mod tests;
 mod writer;

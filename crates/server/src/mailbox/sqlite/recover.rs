@@ -17,12 +17,12 @@ use jam_core::time::Time;
 use jam_wire::packet::PacketId;
 use rusqlite::{Connection, Error, Row, Statement};
 
-use super::apply::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC};
 use super::clock;
 use super::meta;
 use super::purging;
 use super::records as rec;
 use super::schema;
+use super::statements::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC};
 use crate::mailbox::kept::{Kept, PacketKey};
 
 /// So many numbers are worth a thread of their own.

@@ -4,7 +4,7 @@
 
 use rusqlite::Connection;
 
-use crate::mailbox::sqlite::{apply, records};
+use crate::mailbox::sqlite::{records, statements};
 
 /// The schema that this program writes; [`MIGRATIONS`] lead there.
 pub(in crate::mailbox::sqlite) const VERSION: i64 = 6;
@@ -182,7 +182,7 @@ fn move_subscriptions(transaction: &Connection) -> rusqlite::Result<()> {
     while let Some(row) = rows.next()? {
         for subscription in records::decode_subscriptions(row.get_ref(1)?.as_blob()?)? {
             let row_of = records::subscription_row(&subscription);
-            apply::put_subscription(transaction, row.get(0)?, row_of)?;
+            statements::put_subscription(transaction, row.get(0)?, row_of)?;
         }
     }
     transaction.execute_batch("ALTER TABLE session DROP COLUMN subscriptions")
