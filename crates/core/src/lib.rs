@@ -38,8 +38,9 @@ pub mod time;
 pub mod timekeeping;
 mod user;
 
+pub use mailbox::MAX_DEVICES;
 pub use session::MAX_SUBSCRIPTIONS;
 pub use user::{
-    AWAY, DueWill, Ended, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, UserLimits,
+    AWAY, DueWill, Ended, KEEPING_UP, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, UserLimits,
     VANISHED_KEPT,
 };

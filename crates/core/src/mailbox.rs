@@ -35,6 +35,7 @@ mod senders;
 mod tests;
 mod usage;
 
+pub use device_set::MAX_DEVICES;
 pub(crate) use device_set::{DeviceSet, Slot};
 pub(crate) use entry::{Entry, Gone, Kind, Residence};
 pub(crate) use usage::Load;

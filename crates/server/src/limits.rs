@@ -5,33 +5,38 @@
 //! settings (`tests::the_documentation_says_what_is_computed`), and memory stays within them
 //! (`tests/protocol/test_memory.py`).
 
-use jam_core::connection::{MAX_CONNECT, OUTPUT_ENOUGH, TURN_WORK};
+use jam_core::attempts::MAX_SOURCES;
+use jam_core::connection::{MAX_ALIASES, MAX_CONNECT, OUTPUT_ENOUGH, TURN_WORK};
 use jam_core::friends::{MAX_LIST_BYTES, MAX_PARTS, MAX_ROWS, PART_BYTES, PART_FRIENDS};
 use jam_core::ids::{ClientId, UserId};
 use jam_core::loads::LOADED_BYTES;
 use jam_core::message::ENTRY_BYTES;
 use jam_core::policy::{MAX_PROPERTIES_BYTES, MAX_TOPIC_BYTES, MAX_USER_PROPERTIES};
-use jam_core::router::{GRACE_BYTES, MAX_DUE_WILL_BYTES};
-use jam_core::{MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, MAX_SUBSCRIPTIONS};
+use jam_core::push::MAX_PUSHES;
+use jam_core::router::{GRACE_BYTES, MAX_DUE_WILL_BYTES, MAX_DUE_WILLS};
+use jam_core::{
+    KEEPING_UP, MAX_DEVICES, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, MAX_SUBSCRIPTIONS,
+};
 use jam_wire::decode::MAX_FILTERS;
 
-use crate::connection::READ_BYTES;
+use crate::admin;
+use crate::connection::{HELD_BYTES, READ_BYTES};
 use crate::events::{self, RINGS_BYTES, USER_EVENTS};
 use crate::friends::LISTS_AT_ONCE;
+use crate::logging::{LAST_WORDS_BYTES, QUEUE_BYTES};
 use crate::mailbox::{MAX_PENDING_BYTES, RESERVE_BYTES};
 use crate::permits::MAX_HALF_OPEN;
+use crate::push::MAX_RECEIVERS;
 use crate::settings::{Devices, Settings};
 
-/// Topic aliases of a connection.
-const ALIASES: u64 = 16;
-/// Sessions of a user.
-const SESSIONS: u64 = 32;
 /// Memory of a connection that does nothing, its session and its user included, without TLS.
 const IDLE_BYTES: u64 = 4 * 1024;
 /// Memory of a subscription besides its topic, which is in an index too.
 const SUBSCRIPTION_BYTES: u64 = 128;
 /// Memory of a message whose content is on the disk.
 const LOG_BYTES: u64 = 56;
+/// Memory of a failed attempt to log in, the room included in which a list of them grows.
+const FAILURE_BYTES: u64 = 32;
 /// What a row costs on the disk besides content: names, numbers, and half a page that stays empty.
 const ROW_BYTES: u64 = 4096;
 
@@ -70,7 +75,7 @@ pub fn connection_bytes(settings: &Settings) -> u64 {
     let packet = u64::from(settings.limits.packet);
     let reading = packet + READ_BYTES as u64;
     let writing = OUTPUT_ENOUGH as u64 + packet;
-    let aliases = ALIASES * MAX_TOPIC_BYTES as u64;
+    let aliases = u64::from(MAX_ALIASES) * MAX_TOPIC_BYTES as u64;
     IDLE_BYTES + reading + writing + aliases
 }
 
@@ -82,8 +87,14 @@ pub fn user_bytes(settings: &Settings) -> u64 {
     let ephemeral = MAX_EPHEMERAL_BYTES + MAX_EPHEMERAL as u64 * ENTRY_BYTES;
     sessions(settings) * session
         + ephemeral
+        + held_bytes()
         + u64::from(settings.mailbox.max_messages) * LOG_BYTES
         + MAX_RETAINED as u64 * (2 * topic + LOG_BYTES)
+}
+
+/// Memory of the receive buffers that messages for a device that keeps up hold, kept ones and QoS 0.
+fn held_bytes() -> u64 {
+    (2 * KEEPING_UP * HELD_BYTES) as u64
 }
 
 /// Memory that all users share, whatever they do.
@@ -100,7 +111,7 @@ fn half_open_bytes() -> u64 {
 fn sessions(settings: &Settings) -> u64 {
     match settings.sessions.devices {
         Devices::One => 1,
-        Devices::Many => SESSIONS,
+        Devices::Many => MAX_DEVICES as u64,
     }
 }
 
@@ -183,7 +194,7 @@ fn of_connection(settings: &Settings) -> Vec<Bound> {
         bytes(
             OF,
             "memory",
-            "2 × `limits.packet` + `OUTPUT_ENOUGH` + `READ_BYTES` + 16 aliases + 4 KiB",
+            "2 × `limits.packet` + `OUTPUT_ENOUGH` + `READ_BYTES` + `MAX_ALIASES` × `MAX_TOPIC_BYTES` + 4 KiB",
             connection_bytes(settings),
         ),
         count(
@@ -221,7 +232,7 @@ fn of_user(settings: &Settings) -> Vec<Bound> {
         bytes(
             OF,
             "memory, besides connections",
-            "sessions × (256 × 2 topics + will) + QoS 0 that waits + 56 bytes a message + 256 × 2 retained topics",
+            "sessions × (256 × 2 topics + will) + QoS 0 that waits + buffers it came in + 56 bytes a message + 256 × 2 retained topics",
             user_bytes(settings),
         ),
         bytes(
@@ -229,6 +240,12 @@ fn of_user(settings: &Settings) -> Vec<Bound> {
             "QoS 0 that waits",
             "`MAX_EPHEMERAL_BYTES`",
             MAX_EPHEMERAL_BYTES,
+        ),
+        bytes(
+            OF,
+            "receive buffers that messages for a device that keeps up hold",
+            "2 × `KEEPING_UP` × `HELD_BYTES`",
+            held_bytes(),
         ),
         bytes(
             OF,
@@ -368,14 +385,20 @@ fn of_server(settings: &Settings) -> Vec<Bound> {
         ),
         bytes(
             OF,
-            "wills that are due",
+            "memory of wills that are due",
             "`MAX_DUE_WILL_BYTES`",
             MAX_DUE_WILL_BYTES,
+        ),
+        count(
+            OF,
+            "wills that are due",
+            "`MAX_DUE_WILLS`",
+            MAX_DUE_WILLS as u64,
         ),
         bytes(
             OF,
             "memory that all users share",
-            "the sum of the four above",
+            "`GRACE_BYTES` + `MAX_PENDING_BYTES` + `LOADED_BYTES` + `MAX_DUE_WILL_BYTES`",
             shared_bytes(),
         ),
         bytes(
@@ -395,6 +418,48 @@ fn of_server(settings: &Settings) -> Vec<Bound> {
             "memory of the stream of events, and of those on their way to it",
             "(`STREAM_EVENTS` + `PUSH_EVENTS` + `LANES` × `LANE_EVENTS`) × 1 KiB",
             events::stream_bytes(),
+        ),
+        count(
+            OF,
+            "pairs of a sender and a receiver of whom a push is owed or was sent",
+            "`MAX_PUSHES`",
+            MAX_PUSHES as u64,
+        ),
+        count(
+            OF,
+            "receivers whose pushes are on their way or have failed",
+            "`MAX_RECEIVERS`",
+            MAX_RECEIVERS as u64,
+        ),
+        count(
+            OF,
+            "addresses whose failed attempts to log in are remembered",
+            "`MAX_SOURCES`",
+            MAX_SOURCES as u64,
+        ),
+        bytes(
+            OF,
+            "memory of those",
+            "`MAX_SOURCES` × (`limits.failed_auth` + 3) × 32 bytes",
+            MAX_SOURCES as u64 * (u64::from(settings.limits.failed_auth) + 3) * FAILURE_BYTES,
+        ),
+        count(
+            OF,
+            "connections to the admin address",
+            "`admin::listener::MAX_CONNECTIONS`",
+            admin::listener::MAX_CONNECTIONS as u64,
+        ),
+        bytes(
+            OF,
+            "memory of those, besides what they are answered",
+            "`MAX_CONNECTIONS` × (`MAX_HEAD_BYTES` + `MAX_BODY_BYTES` + 2 × `SEND_BUFFER_BYTES`)",
+            admin::connections_bytes(),
+        ),
+        bytes(
+            OF,
+            "log lines that wait to be written",
+            "`QUEUE_BYTES` + `LAST_WORDS_BYTES`",
+            (QUEUE_BYTES + LAST_WORDS_BYTES) as u64,
         ),
         bytes(
             OF,

@@ -20,6 +20,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::reload::Handle;
 
+pub(crate) use queue::{LAST_WORDS_BYTES, QUEUE_BYTES};
 use queue::{LossLine, Queue};
 
 /// How long a process that ends waits for what it has logged to be written.

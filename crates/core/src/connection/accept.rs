@@ -215,7 +215,7 @@ impl Connection {
             session_expiry_secs: (asked != granted).then_some(granted),
             receive_maximum: NonZeroU16::new(rules.inflight),
             maximum_packet_size: u32::try_from(rules.packet).ok(),
-            topic_alias_maximum: Some(aliases::MAXIMUM),
+            topic_alias_maximum: Some(aliases::MAX_ALIASES),
             wildcard_subscription_available: Some(false),
             shared_subscription_available: Some(false),
             ..ConnAckProperties::default()

@@ -1,6 +1,6 @@
 //! Topic aliases that a client sets (MQTT 5.0, section 3.3.2.3.4).
 //!
-//! Invariant: at most [`MAXIMUM`] topics of at most `MAX_TOPIC_BYTES` and a little are remembered, and none of them
+//! Invariant: at most [`MAX_ALIASES`] topics of at most `MAX_TOPIC_BYTES` and a little are remembered, and none of them
 //! holds a receive buffer. Checked by the tests below and by `tests/publishing.rs`.
 
 use bytestring::ByteString;
@@ -10,7 +10,7 @@ use jam_wire::packet::Publish;
 use crate::policy::MAX_TOPIC_BYTES;
 
 /// Topic aliases that a 5.0 client may set.
-pub(super) const MAXIMUM: u16 = 16;
+pub const MAX_ALIASES: u16 = 16;
 
 /// Topics by alias less one.
 #[derive(Default)]
@@ -22,7 +22,7 @@ impl TopicAliases {
         let Some(alias) = publish.properties.as_ref().and_then(|it| it.topic_alias) else {
             return Ok(());
         };
-        if alias.get() > MAXIMUM {
+        if alias.get() > MAX_ALIASES {
             return Err(ReasonCode::TopicAliasInvalid);
         }
         let index = usize::from(alias.get() - 1);
@@ -70,8 +70,8 @@ mod tests {
     fn an_alias_stands_for_the_topic_that_was_last_given_with_it() {
         let mut aliases = TopicAliases::default();
         for topic in ["/1/inbox", "/2/inbox"] {
-            aliases.resolve(&mut publish(topic, MAXIMUM)).unwrap();
-            let mut short = publish("", MAXIMUM);
+            aliases.resolve(&mut publish(topic, MAX_ALIASES)).unwrap();
+            let mut short = publish("", MAX_ALIASES);
             aliases.resolve(&mut short).unwrap();
             assert_eq!(short.topic, topic);
         }
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn an_alias_that_is_too_high_or_was_not_set_is_an_error() {
         let mut aliases = TopicAliases::default();
-        let too_high = aliases.resolve(&mut publish("/1/inbox", MAXIMUM + 1));
+        let too_high = aliases.resolve(&mut publish("/1/inbox", MAX_ALIASES + 1));
         assert_eq!(too_high, Err(ReasonCode::TopicAliasInvalid));
         let unknown = aliases.resolve(&mut publish("", 1));
         assert_eq!(unknown, Err(ReasonCode::ProtocolError));

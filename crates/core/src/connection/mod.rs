@@ -48,6 +48,7 @@ use crate::output::Output;
 use crate::policy::{self, refusals};
 use crate::router::Router;
 use crate::time::Time;
+pub use aliases::MAX_ALIASES;
 pub use ending::{End, Ended};
 use established::Established;
 pub use intake::{ANSWERS_ENOUGH, MAX_CONNECT, TURN_WORK};

@@ -1,19 +1,19 @@
 //! A set of one user's devices.
 //!
 //! A device has a *slot*, its place among the devices of its user, and the set is one bit for each slot.
-//! Invariant: a slot is below [`DeviceSet::MAX`].
+//! Invariant: a slot is below [`MAX_DEVICES`].
+
+/// Devices of one user with a session at a time.
+pub const MAX_DEVICES: usize = u32::BITS as usize;
 
 /// A set of a user's devices, by their slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct DeviceSet(u32);
 
-/// The place of a device among a user's devices: below [`DeviceSet::MAX`].
+/// The place of a device among a user's devices: below [`MAX_DEVICES`].
 pub(crate) type Slot = u8;
 
 impl DeviceSet {
-    /// Devices of one user with a session at a time.
-    pub(crate) const MAX: usize = u32::BITS as usize;
-
     pub(crate) fn from_bits(bits: u32) -> Self {
         Self(bits)
     }

@@ -17,8 +17,8 @@ use crate::push::PushRules;
 use crate::store::{Append, Seq, Sequence, SessionId, Write, Writes};
 
 /// Devices that are further behind than this do not keep up: what is for them goes to the store at once, and nothing
-/// that waits for them holds the buffer that it came in.
-const KEEPING_UP: usize = 64;
+/// that waits for them holds the buffer that it came in. It holds for messages that are kept, and for QoS 0, each.
+pub const KEEPING_UP: usize = 64;
 
 /// A permitted message.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use crate::directory::{Generation, LifeFact, Mark};
 use crate::ids::ClientId;
 use crate::link::{Eviction, Link, LinkId};
 use crate::loads::LoadPermit;
-use crate::mailbox::DeviceSet;
+use crate::mailbox::{DeviceSet, MAX_DEVICES};
 use crate::message::Message;
 use crate::session::Session;
 use crate::store::{Seq, Sequence, SessionId, Write};
@@ -30,7 +30,7 @@ pub(crate) struct Attach {
 /// Why a client is not let in that has proved who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotAttached {
-    /// The user has [`DeviceSet::MAX`] devices connected already.
+    /// The user has [`MAX_DEVICES`] devices connected already.
     TooManyDevices,
     /// What it was let in by is not the newest.
     Outdated,
@@ -203,7 +203,7 @@ impl User {
         effects: &mut Effects,
         numbers: &Sequence,
     ) -> Option<usize> {
-        if self.devices.len() >= DeviceSet::MAX {
+        if self.devices.len() >= MAX_DEVICES {
             let away = self.devices.iter().enumerate();
             let away = away.filter(|(_, device)| device.link.is_none());
             let (longest, _) = away.min_by_key(|(_, device)| device.away_since())?;
@@ -214,7 +214,7 @@ impl User {
             .iter()
             .for_each(|device| taken.insert(device.slot));
         let slot = (0..)
-            .take(DeviceSet::MAX)
+            .take(MAX_DEVICES)
             .find(|slot| !taken.contains(*slot))?;
         let device = Device {
             client,

@@ -44,6 +44,7 @@ use crate::session::Session;
 use crate::store::{Seq, Sequence, SessionId, SessionRecord, WillId, WillRecord, Write};
 use crate::time::Time;
 
+pub use appending::KEEPING_UP;
 pub(crate) use appending::{Appended, New};
 pub(crate) use devices::{Attach, Attached, NotAttached};
 pub(crate) use effects::{Alarm, Awaits, Effects, Origin, RareEffects, Which};

@@ -16,10 +16,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// Connections at once; more wait in the kernel.
-const MAX_CONNECTIONS: usize = 128;
+pub(crate) const MAX_CONNECTIONS: usize = 128;
 
 /// How many bytes the head of a request may have.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Between the beginning of a connection, or the end of a request, and the end of the next one's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 const TAKE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes that the kernel keeps for a client that does not read, twice.
-const SEND_BUFFER_BYTES: usize = 128 * 1024;
+pub(super) const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Serves until it is told to stop.
 pub(crate) async fn serve(

@@ -43,6 +43,13 @@ use problem::Problem;
 /// Bytes that the body of a request may have.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
+/// Memory of all connections at their worst, besides what they are answered: for each what is read, a request's body, and
+/// what the kernel keeps.
+pub(crate) fn connections_bytes() -> u64 {
+    use listener::{MAX_CONNECTIONS, MAX_HEAD_BYTES, SEND_BUFFER_BYTES};
+    (MAX_CONNECTIONS * (MAX_HEAD_BYTES + MAX_BODY_BYTES + 2 * SEND_BUFFER_BYTES)) as u64
+}
+
 /// What the routes share.
 #[derive(Clone)]
 pub(crate) struct Served {

@@ -61,6 +61,10 @@ use timer::LazyTimer;
 /// How many bytes are read before the packets in them can be handled, give or take one read.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
 
+/// How large a buffer is at most that a small message lies in: what was read ahead and one more read, the room in which
+/// it grows included.
+pub(crate) const HELD_BYTES: usize = 2 * (READ_AHEAD_BYTES + READ_BYTES);
+
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) clock: Arc<Clock>,

@@ -2,7 +2,8 @@
 //!
 //! Small reads go through a buffer of the thread's, so that a connection that waits needs none of its own; an unfinished
 //! packet that lacks much is read straight into its place. Invariants: between packets there is no buffer
-//! (`an_idle_connection_is_small`); one read takes at most [`READ_BYTES`], or [`READ_DIRECT_BYTES`] of one packet.
+//! (`an_idle_connection_is_small`); one read takes at most [`READ_BYTES`], or [`READ_DIRECT_BYTES`] of one packet; a
+//! small message holds at most `HELD_BYTES` of the buffer that it came in (`what_follows_a_large_packet_holds_none_of_it`).
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -51,9 +52,14 @@ impl Input {
         &self.0
     }
 
-    /// The next packet, if all of it is here.
+    /// The next packet, if all of it is here. What follows a large one moves to a buffer of its own.
     fn decode(&mut self, decoder: &mut Decoder) -> Result<Option<Packet>, DecodeError> {
-        decoder.decode(&mut self.0)
+        let before = self.len();
+        let packet = decoder.decode(&mut self.0)?;
+        if before - self.len() >= READ_BYTES && !self.is_empty() {
+            self.0 = BytesMut::from(&self.0[..]);
+        }
+        Ok(packet)
     }
 
     /// Throws away what is here, and the buffer.
@@ -178,5 +184,51 @@ impl<S: Transport> Driver<S> {
             }
         }
         self.input.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use jam_wire::packet::Version;
+
+    use super::*;
+
+    /// A PUBLISH to `/1/a` at QoS 0, with so many bytes.
+    fn publish(payload: usize) -> Vec<u8> {
+        let remaining = 6 + payload;
+        let mut packet = vec![0x30];
+        let mut left = remaining;
+        while left > 127 {
+            packet.push(u8::try_from(left & 127).unwrap() | 128);
+            left >>= 7;
+        }
+        packet.push(u8::try_from(left).unwrap());
+        packet.extend_from_slice(b"\x00\x04/1/a");
+        packet.resize(packet.len() + payload, b'x');
+        packet
+    }
+
+    fn payload(input: &mut Input, decoder: &mut Decoder) -> Bytes {
+        match input.decode(decoder) {
+            Ok(Some(Packet::Publish(publish))) => publish.payload,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_follows_a_large_packet_holds_none_of_it() {
+        let small = publish(10);
+        let header = small.len() - 10;
+        for (large, has_own_buffer) in [(100, false), (1 << 20, true)] {
+            let mut decoder = Decoder::client(Version::V4, 2 << 20);
+            let mut input = Input::default();
+            input.0.extend_from_slice(&publish(large));
+            input.0.extend_from_slice(&small);
+            let first = payload(&mut input, &mut decoder);
+            let second = payload(&mut input, &mut decoder);
+            let follows = first.as_ptr().wrapping_add(first.len() + header) == second.as_ptr();
+            assert_eq!(follows, !has_own_buffer);
+        }
     }
 }

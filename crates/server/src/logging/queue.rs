@@ -14,10 +14,10 @@ use std::thread;
 use std::time::Duration;
 
 /// Bytes of lines that wait to be written, those included that are being written.
-pub(super) const QUEUE_BYTES: usize = 1024 * 1024;
+pub(crate) const QUEUE_BYTES: usize = 1024 * 1024;
 
 /// Further room for the lines of a process that ends, such as a panic's reason.
-const LAST_WORDS_BYTES: usize = 128 * 1024;
+pub(crate) const LAST_WORDS_BYTES: usize = 128 * 1024;
 
 /// Between two tries of a descriptor that another process has made non-blocking.
 const RETRY: Duration = Duration::from_millis(20);

@@ -38,6 +38,7 @@ use secrecy::SecretString;
 use self::account::ServiceAccount;
 use self::fcm::Fcm;
 use self::http::Http;
+pub(crate) use self::receivers::MAX_RECEIVERS;
 use self::webhook::Webhook;
 use crate::settings;
 

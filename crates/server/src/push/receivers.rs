@@ -26,7 +26,7 @@ const PLACE_WAIT: Duration = Duration::from_secs(1);
 const MAX_RETRIES: usize = MAX_IN_FLIGHT / 2;
 
 /// Receivers that something is known of.
-pub(super) const MAX_RECEIVERS: usize = 10_000;
+pub(crate) const MAX_RECEIVERS: usize = 10_000;
 
 /// Between two searches for receivers that need not be known any more.
 const SWEEP_AFTER: Duration = Duration::from_secs(1);
