@@ -115,7 +115,7 @@ mod tests {
         let mut rivals = Rivals::default();
         let mut now = Time::from_millis(1_000_000);
         for n in 0..10 * FIRST_SWEEP {
-            let user = UserId::parse(&n.to_string()).unwrap();
+            let user = UserId::parse(n.to_string()).unwrap();
             rivals.count_logout(user, now);
             now = now + CALM / 100;
             assert!(rivals.users.len() <= FIRST_SWEEP);
