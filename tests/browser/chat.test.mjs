@@ -439,6 +439,24 @@ test('two tabs of one user show the same; when the first is closed the second go
   await other.leaves()
 })
 
+test('what the first tab has stored and not told of, the second shows when it takes over', async () => {
+  const context = await contextOf(browser)
+  const one = await Person.entersIn(context, server.link(ann))
+  const tab = await Person.entersIn(context, server.link(ann))
+  const other = await Person.enters(browser, server.link(ben))
+  for (const person of [one, tab]) await person.opens('Ben')
+  await other.opens('Ann')
+  await one.page.evaluate(() => { BroadcastChannel.prototype.postMessage = () => {} })
+  await other.writes('stored, and told to nobody')
+  await one.sees('stored, and told to nobody')
+  assert.equal(await tab.page.getByText('stored, and told to nobody').count(), 0)
+  await one.page.close()
+  await tab.sees('stored, and told to nobody')
+  for (const person of [tab, other]) person.isClean()
+  await context.close()
+  await other.leaves()
+})
+
 test('a picture is drawn anew, sent as bytes that apps know, and shown', async () => {
   const [one, other] = await two()
   const device = await server.client('3')

@@ -94,8 +94,13 @@ test('an IndexedDB that never opens is given up after a minute', async () => {
   await failed
 })
 
-test('an IndexedDB that fails to open is memory', async () => {
-  const failing = { open: () => { const request = {}; setImmediate(() => { request.error = new DOMException('', 'UnknownError'); request.onerror() }); return request } }
-  assert.equal((await open(new Browser({ indexedDB: failing }))).persistent, false)
+test('an IndexedDB that is denied is memory; one that fails is told, for memory would lose what comes', async () => {
+  const failing = (message, name) => ({ open: () => { const request = {}; setImmediate(() => { request.error = new DOMException(message, name); request.onerror() }); return request } })
+  for (const denied of [['', 'SecurityError'], ['', 'InvalidStateError'], ['The user denied permission to access the database.', 'UnknownError']]) {
+    assert.equal((await open(new Browser({ indexedDB: failing(...denied) }))).persistent, false)
+  }
+  for (const broken of [['Internal error opening backing store', 'UnknownError'], ['', 'QuotaExceededError'], ['', 'AbortError']]) {
+    await assert.rejects(open(new Browser({ indexedDB: failing(...broken) })), { name: broken[1] })
+  }
   assert.equal((await open(new Browser({ indexedDB: undefined }))).persistent, true)
 })

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from harness import Server
 from harness.packets import PUBACK
 from harness.raw import error
 from harness.small_disk import Small

@@ -19,6 +19,7 @@
 //!   name. `folders`, `file_uri`: where files are, for all that make or open some.
 
 mod admin;
+mod admin_bounds;
 mod chat_page;
 pub mod cli;
 pub mod client;

@@ -19,7 +19,7 @@ use jam_core::{
 };
 use jam_wire::decode::MAX_FILTERS;
 
-use crate::admin;
+use crate::admin_bounds;
 use crate::connection::{HELD_BYTES, READ_BYTES};
 use crate::events::{self, RINGS_BYTES, USER_EVENTS};
 use crate::friends::LISTS_AT_ONCE;
@@ -446,14 +446,14 @@ fn of_server(settings: &Settings) -> Vec<Bound> {
         count(
             OF,
             "connections to the admin address",
-            "`admin::listener::MAX_CONNECTIONS`",
-            admin::listener::MAX_CONNECTIONS as u64,
+            "`admin_bounds::MAX_CONNECTIONS`",
+            admin_bounds::MAX_CONNECTIONS as u64,
         ),
         bytes(
             OF,
             "memory of those, besides what they are answered",
             "`MAX_CONNECTIONS` × (`MAX_HEAD_BYTES` + `MAX_BODY_BYTES` + 2 × `SEND_BUFFER_BYTES`)",
-            admin::connections_bytes(),
+            admin_bounds::CONNECTIONS_BYTES as u64,
         ),
         bytes(
             OF,

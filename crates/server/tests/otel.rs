@@ -1,5 +1,6 @@
 //! The feature `otel`: the built server and a collector that is played here. `cargo test -p jam-mqtt --features otel --test otel`.
 
+#![cfg(feature = "otel")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};

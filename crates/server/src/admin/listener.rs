@@ -15,11 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-/// Connections at once; more wait in the kernel.
-pub(crate) const MAX_CONNECTIONS: usize = 128;
-
-/// How many bytes the head of a request may have.
-pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
+use crate::admin_bounds::{MAX_CONNECTIONS, MAX_HEAD_BYTES, SEND_BUFFER_BYTES};
 
 /// Between the beginning of a connection, or the end of a request, and the end of the next one's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,9 +28,6 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a client does not take for so long ends its connection: it holds one of the places.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Bytes that the kernel keeps for a client that does not read, twice.
-pub(super) const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Serves until it is told to stop.
 pub(crate) async fn serve(

@@ -34,21 +34,12 @@ use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use crate::admin_bounds::MAX_BODY_BYTES;
 use crate::{http, metrics};
 use access::Access;
 pub(crate) use api::{Administered, Api};
 use gathering::Gatherer;
 use problem::Problem;
-
-/// Bytes that the body of a request may have.
-const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// Memory of all connections at their worst, besides what they are answered: for each what is read, a request's body, and
-/// what the kernel keeps.
-pub(crate) fn connections_bytes() -> u64 {
-    use listener::{MAX_CONNECTIONS, MAX_HEAD_BYTES, SEND_BUFFER_BYTES};
-    (MAX_CONNECTIONS * (MAX_HEAD_BYTES + MAX_BODY_BYTES + 2 * SEND_BUFFER_BYTES)) as u64
-}
 
 /// What the routes share.
 #[derive(Clone)]

@@ -158,10 +158,10 @@ async fn every_error_is_a_problem() {
     answer.is_problem(405);
     assert_eq!(answer.header("allow"), Some("GET,HEAD"));
     for line in ["PUT /api/v1/no", "PUT /no", "PUT /healthz"] {
-        let body = vec![b'x'; super::MAX_BODY_BYTES + 1];
+        let body = vec![b'x'; crate::admin_bounds::MAX_BODY_BYTES + 1];
         ask(address, line, &headers, &body).await.is_problem(413);
     }
-    let body = vec![b'x'; super::MAX_BODY_BYTES];
+    let body = vec![b'x'; crate::admin_bounds::MAX_BODY_BYTES];
     ask(address, "PUT /no", &headers, &body)
         .await
         .is_problem(404);

@@ -76,14 +76,13 @@ export function Composer ({ chat, friend, name, children }) {
     choose(false)
     fail(null)
     area.current.focus() // the button has nothing to send any more
-    try {
-      if (picture) await chat.send(picture)
-      if (text.trim()) await chat.send(text.trimEnd())
-    } catch (error) {
-      change(text)
-      attach(picture)
-      fail(`This browser cannot keep the message: ${error.message}`)
-    }
+    // Both are queued before either is waited for, and to the friend they were written to: another may be open by then.
+    const queue = async (content) => { if (content) await chat.send(friend.user, content) }
+    const [ofPicture, ofText] = await Promise.allSettled([queue(picture), queue(text.trimEnd())])
+    if (ofText.reason && !chat.draft(friend.user)) change(text)
+    if (ofPicture.reason) attach(picture)
+    const error = ofPicture.reason ?? ofText.reason
+    if (error) fail(`This browser cannot keep the message: ${error.message}`)
   }
 
   const key = (event) => {

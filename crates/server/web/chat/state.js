@@ -78,6 +78,23 @@ export class Chat {
     on('message', (message) => this.#arrives(message))
     on('update', (message) => this.#updates(message))
     on('error', (reason) => { this.trouble = reason })
+    on('leader', ({ leader }) => { if (leader && this.isReady) this.#catchUp() })
+  }
+
+  /** The tab that led may have gone between storing a message and telling of it. */
+  async #catchUp () {
+    for (const conversation of await this.jam.conversations()) {
+      const { friend, last, unread } = conversation
+      this.#change(friend, { last, unread })
+    }
+    const { open } = this
+    if (open?.isLoaded) {
+      const newest = await this.jam.history(open.friend, { limit: FIRST })
+      const orders = new Set(newest.map(({ order }) => order))
+      open.messages = [...open.messages.filter(({ order }) => !orders.has(order)), ...newest].sort((one, other) => one.order - other.order)
+      this.see()
+    }
+    this.changed()
   }
 
   #tell (friends) {
@@ -164,10 +181,9 @@ export class Chat {
     this.changed()
   }
 
-  async send (content) {
-    const { open } = this
-    open.mark = null
-    return await this.jam.send(open.friend, content)
+  async send (friend, content) {
+    if (this.open?.friend === friend) this.open.mark = null
+    return await this.jam.send(friend, content)
   }
 
   #arrives (message) {

@@ -30,7 +30,7 @@ export function parse (text) {
 
 /** @param {unknown} id @returns {string | null} */
 export function idOf (id) {
-  if (typeof id !== 'string' && typeof id !== 'number') return null
+  if (typeof id !== 'string' && !Number.isSafeInteger(id)) return null // beyond that, two numbers are one
   const text = String(id)
   return text && new TextEncoder().encode(text).length <= MAX_ID_BYTES ? text : null
 }

@@ -43,8 +43,8 @@ export async function openEntries (name, world) {
     await entries.open()
     return entries
   } catch (error) {
-    // Made by a later version, or slow: it is there, and memory in its place would lose what comes.
-    if (['VersionError', 'TimeoutError'].includes(/** @type {Error} */ (error).name)) throw error
+    // Denied: by a policy, in a private window of old, by the user. Else it is there, and memory in its place would lose what comes.
+    if (!/^Security|^InvalidState|denied/.test(`${error}`)) throw error
     return new MemoryEntries()
   }
 }
@@ -95,7 +95,7 @@ class IndexedEntries {
         transaction = running
         /** @type {T} */ let result
         running.oncomplete = () => resolve(result)
-        running.onabort = () => reject(running.error ?? new Error('taken back'))
+        running.onabort = () => reject(running.error ?? new Error('undone'))
         work(steps(running.objectStore(OBJECT_STORE))).then((value) => { result = value }).catch((error) => {
           reject(error)
           abort(running)

@@ -144,7 +144,7 @@ export class Session {
     if (typeof token === 'string') return token
     /** @type {any} */ let timer
     try {
-      return await Promise.race([token({ refused }), new Promise((_, reject) => { timer = this.#world.setTimeout(() => reject(new Error('no token came')), TOKEN_MS) })])
+      return await Promise.race([token({ refused }), new Promise((_, reject) => { timer = this.#world.setTimeout(() => reject(new Error('no token')), TOKEN_MS) })])
     } finally {
       this.#world.clearTimeout(timer)
     }

@@ -186,7 +186,10 @@ fn is_json(content_type: Option<&header::HeaderValue>) -> bool {
 }
 
 fn too_large(why: &BytesRejection) -> Problem {
-    let detail = format!("a body has at most {} bytes", crate::admin::MAX_BODY_BYTES);
+    let detail = format!(
+        "a body has at most {} bytes",
+        crate::admin_bounds::MAX_BODY_BYTES
+    );
     match why.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
         _ => wrong("the body ends before its end"),
