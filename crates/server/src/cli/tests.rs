@@ -51,7 +51,7 @@ fn every_command_has_an_example() {
         );
         commands += 1;
     });
-    assert_eq!(commands, 23);
+    assert_eq!(commands, 25);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn every_flag_is_its_setting() {
         ..Sources::default()
     };
     let error = Settings::load(&sources).unwrap_err().to_string();
-    assert!(error.contains("mailbox.url (--mailbox)"), "{error}");
+    assert!(error.contains(r#"mailbox.url = "nats://h" (--mailbox)"#), "{error}");
 }
 
 #[test]
