@@ -130,7 +130,10 @@ fn every_flag_is_its_setting() {
         ..Sources::default()
     };
     let error = Settings::load(&sources).unwrap_err().to_string();
-    assert!(error.contains(r#"mailbox.url = "nats://h" (--mailbox)"#), "{error}");
+    assert!(
+        error.contains(r#"mailbox.url = "nats://h" (--mailbox)"#),
+        "{error}"
+    );
 }
 
 #[test]
