@@ -1,11 +1,12 @@
 // Where one logs in.
 
 import { html, useRef } from '../vendor/preact.js'
+import { refusedLogin } from './words.js'
 
 export function Door ({ page }) {
   const form = useRef()
   const { knocks, wrong, left, user } = page
-  const isOffline = knocks?.state.state === 'waiting'
+  const waits = knocks?.state.state === 'waiting' ? knocks.state : null
   const submit = (event) => {
     event.preventDefault()
     const said = new FormData(form.current)
@@ -30,7 +31,7 @@ export function Door ({ page }) {
         </label>
         <label class="check"><input type="checkbox" name="stay" disabled=${Boolean(knocks)} /> Stay logged in on this device</label>
         ${wrong && html`<p class="wrong" role="alert">${wrong}</p>`}
-        ${isOffline && html`<p class="told" role="status">The server cannot be reached. It is tried again by itself.</p>`}
+        ${waits && html`<p class="told" role="status">${waits.reason?.category === 'spam' ? refusedLogin(waits.reason) : 'The server cannot be reached. It is tried again by itself.'}</p>`}
         <button class="button" disabled=${Boolean(knocks)}>${knocks ? 'Logging in …' : 'Log in'}</button>
       </form>
     </main>`

@@ -78,14 +78,17 @@ export class Chat {
     on('message', (message) => this.#arrives(message))
     on('update', (message) => this.#updates(message))
     on('error', (reason) => { this.trouble = reason })
-    on('leader', ({ leader }) => { if (leader && this.isReady) this.#catchUp() })
+    on('leader', ({ leader }) => {
+      if (leader && this.isReady) this.#catchUp().catch(({ message }) => { this.trouble = { category: 'page', message }; this.changed() })
+    })
   }
 
   /** The tab that led may have gone between storing a message and telling of it. */
   async #catchUp () {
     for (const conversation of await this.jam.conversations()) {
       const { friend, last, unread } = conversation
-      this.#change(friend, { last, unread })
+      const known = this.conversations.get(friend)?.last
+      if (last && (!known || known.order <= last.order)) this.#change(friend, { last, unread }) // else a newer one came meanwhile
     }
     const { open } = this
     if (open?.isLoaded) {

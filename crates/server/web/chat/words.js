@@ -56,10 +56,11 @@ export const hueOf = (user) => {
 
 /** Why a message was not taken. */
 export function refusal ({ category, message }, name) {
+  if (message === 'fatal database error') return 'The server cannot look up your friends at the moment.'
   switch (category) {
     case 'friends': return `You and ${name} are not friends, or one of you has blocked the other.`
-    case 'quota':
-    case 'mailbox': return `The inbox of ${name} is full.`
+    case 'quota': return `The inbox of ${name} is full.`
+    case 'mailbox': return 'The server cannot keep messages at the moment.'
     case 'rate': return 'You are sending too fast.'
     case 'payload': return 'The server does not take a message like this.'
     case 'properties':
@@ -74,7 +75,7 @@ const NOT_AUTHORIZED = 0x87
 
 /** Why nobody was let in. */
 export function refusedLogin ({ category, message, code } = {}) {
-  if (category === 'spam') return 'Too many failed logins from here. Wait ten minutes, then try again.'
+  if (category === 'spam') return 'Too many failed logins from here. It is tried again by itself in ten minutes.'
   if (message === 'unknown user id') return 'The server knows no user with this id.'
   if (category === 'api_token' || code === NOT_AUTHORIZED) return 'The token is not the one of this user, or is no longer valid.'
   if (category === 'id') return 'This is not a user id.'
