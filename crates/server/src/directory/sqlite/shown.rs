@@ -4,6 +4,7 @@
 //! (`tests::shown`). As for messages, all rows about two users are heard, and a friend is said once, however their id is
 //! written.
 
+use jam_core::friends::PART_BYTES;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -181,7 +182,8 @@ fn has_blocked(connection: &Connection, user: i64, other: i64) -> rusqlite::Resu
     Ok(false)
 }
 
-/// A column of an account, if there is such a one. What is no UTF-8 is shown as far as it is.
+/// A column of an account, if there is such a one. What is no UTF-8 is shown as far as it is; what is too long to be shown is
+/// cut where that can still be seen.
 fn text(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<String>> {
     let Ok(index) = row.as_ref().column_index(column) else {
         return Ok(None);
@@ -191,6 +193,7 @@ fn text(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<String>> {
         ValueRef::Integer(number) => Some(number.to_string()),
         ValueRef::Real(number) => Some(number.to_string()),
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+            let bytes = &bytes[..bytes.len().min(PART_BYTES + 1)];
             Some(String::from_utf8_lossy(bytes).into_owned())
         }
     })

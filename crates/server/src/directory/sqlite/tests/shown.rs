@@ -1,7 +1,9 @@
 //! Which friends a user is shown.
 
+use jam_core::friends::PART_BYTES;
+
 use super::*;
-use crate::directory::sqlite::shown::read;
+use crate::directory::sqlite::shown::{ShownPlace, read};
 
 /// The list of a user, friend by friend.
 async fn list(directory: &SqliteDirectory, user: &str) -> Vec<String> {
@@ -94,6 +96,17 @@ async fn a_friend_has_an_account_and_both_rows() {
     }
     jam.run("DELETE FROM accounts WHERE user_id = 2");
     assert_eq!(list(&directory, "1").await, [plain(1)]);
+}
+
+/// Rows are read many at a time: a key that no list has room for takes no more memory than the largest that one has.
+#[test]
+fn of_a_long_key_no_more_is_read_than_shows_that_it_is_too_long() {
+    let jam = Jam::new("delete");
+    jam.run("UPDATE accounts SET public_key = printf('%.*c', 10000000, 'k') WHERE user_id = 2");
+    let connection = Connection::open(jam.path()).unwrap();
+    let shown = read(&connection, 1, &ShownPlace::START).unwrap();
+    let key = shown.friends[0].public_key.as_ref().unwrap();
+    assert_eq!(key.len(), PART_BYTES + 1);
 }
 
 #[tokio::test]
