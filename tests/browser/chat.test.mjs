@@ -40,10 +40,10 @@ function emptyPicture (edge) {
   return Buffer.concat([Buffer.from('\x89PNG\r\n\x1A\n', 'latin1'), chunk('IHDR', head), chunk('IDAT', lines), chunk('IEND', Buffer.alloc(0))])
 }
 
-/** Two friends who are at the same conversation. */
+/** Two friends who are at the same conversation, one of them on a telephone. */
 const two = async () => {
   const one = await Person.enters(browser, server.link(ann))
-  const other = await Person.enters(browser, server.link(ben))
+  const other = await Person.enters(browser, server.link(ben), { width: 320, height: 568 })
   await one.opens('Ben')
   await other.opens('Ann')
   return [one, other]
@@ -99,9 +99,16 @@ test('a link\'s token is in no address and no history, and in this tab only', as
   await one.leaves()
 })
 
-test('the first view costs at most 60 KB, and shows where to write', async () => {
+test('the first view costs at most 60 KB, and shows where to write within a second', async (t) => {
   const context = await contextOf(browser)
   const page = await context.newPage()
+  await page.addInitScript(() => {
+    const look = () => {
+      if (document.querySelector('.composer textarea')) window.shownAfter = performance.now()
+      else requestAnimationFrame(look)
+    }
+    look()
+  })
   const session = await context.newCDPSession(page)
   await session.send('Network.enable')
   let bytes = 0
@@ -109,6 +116,10 @@ test('the first view costs at most 60 KB, and shows where to write', async () =>
   await page.goto(server.link(ann))
   await page.getByRole('textbox', { name: 'Message to' }).waitFor()
   assert.ok(bytes > 10_000 && bytes <= 60_000, `${bytes} bytes`)
+  // A second, on a machine that does nothing else. What the tests run on may have a share of a core: the bound is for what hangs.
+  const ms = await page.evaluate(() => window.shownAfter)
+  t.diagnostic(`${bytes} bytes; one can write after ${Math.round(ms)} ms`)
+  assert.ok(ms < 5000, `${ms} ms`)
   await context.close()
 })
 
@@ -185,7 +196,7 @@ test('offline is told, with when it is tried again; what is written goes later, 
   await one.sees('while it is away', 'waiting to be sent')
   await one.isAccessible()
   await server.start()
-  await page.getByRole('button', { name: 'Try now' }).click().catch(() => {})
+  await page.getByRole('button', { name: 'Try now' }).click({ timeout: 2000 }).catch(() => {}) // or it has just done so by itself
   await page.getByRole('status').getByText('You are offline').waitFor({ state: 'hidden', timeout: 70_000 })
   await one.sees('while it is away', 'sent')
   await one.sees('and one more', 'sent')
@@ -221,37 +232,40 @@ test('without a network that is told at once, what is written waits, and goes wh
   await leave(one, other)
 })
 
-test('what the server has acknowledged is on the page after kill -9 in mid-conversation and after a reload, once', async () => {
-  const [one, other] = await two()
+test('what the server has acknowledged is on all pages after kill -9 in mid-conversation and after a reload, once', async () => {
+  const context = await contextOf(browser)
+  const one = await Person.entersIn(context, server.link(ann))
+  await one.opens('Ben')
+  const tab = await Person.entersIn(context, server.link(ann))
+  const other = await Person.enters(browser, server.link(ben), { width: 320, height: 568 })
+  await tab.opens('Ben')
+  await other.opens('Ann')
+  const people = [one, tab, other]
   const said = []
   const writes = async (person, from) => {
-    for (let count = 0; count < 40; count++) {
+    for (let count = 0; count < 30; count++) {
       said.push(`${from} ${count}`)
       await person.writes(`${from} ${count}`)
     }
   }
-  const [kill] = [sleep(400).then(() => server.end('SIGKILL')).then(() => server.start()), writes(one, 'Ann says'), writes(other, 'Ben says')]
-  await kill
-  for (const person of [one, other]) {
-    for (const text of ['Ann says 39', 'Ben says 39']) await person.message(text).waitFor({ timeout: 70_000 })
-  }
-  for (const person of [one, other]) await person.page.waitForFunction(() => !document.querySelector('.message.queued'), null, { timeout: 70_000 })
-  for (const person of [one, other]) {
-    for (const isAgain of [false, true]) {
-      if (isAgain) {
-        await person.page.reload()
-        await person.page.waitForFunction((count) => document.querySelectorAll('.message').length >= count, said.length)
-      }
-      const texts = (await person.texts()).filter((text) => /says/.test(text))
+  const killed = sleep(400).then(() => server.end('SIGKILL')).then(() => server.start())
+  await Promise.all([killed, writes(one, 'Ann says'), writes(tab, 'Ann adds'), writes(other, 'Ben says')])
+  for (const isAgain of [false, true]) {
+    for (const person of people) {
+      if (isAgain) await person.page.reload()
+      const shown = async () => (await person.texts()).filter((text) => said.includes(text))
+      for (const end = Date.now() + 70_000; (await shown()).length < said.length && Date.now() < end;) await sleep(50)
+      const texts = await shown()
       assert.deepEqual(texts.toSorted(), said.toSorted())
-      for (const from of ['Ann', 'Ben']) {
-        const ordered = texts.filter((text) => text.startsWith(from))
-        assert.deepEqual(ordered, said.filter((text) => text.startsWith(from)))
+      for (const from of ['Ann says', 'Ann adds', 'Ben says']) {
+        assert.deepEqual(texts.filter((text) => text.startsWith(from)), said.filter((text) => text.startsWith(from)))
       }
+      await person.page.waitForFunction(() => !document.querySelector('.message.queued'), null, { timeout: 70_000 })
+      person.isClean({ cuts: true })
     }
-    person.isClean({ cuts: true })
   }
-  await leave(one, other)
+  await context.close()
+  await other.leaves()
 })
 
 test('a second device takes over, and "Use here" takes it back', async () => {
@@ -420,9 +434,10 @@ test('drafts stay with their friends, also over a reload', async () => {
 test('two tabs of one user show the same; when the first is closed the second goes on', async () => {
   const context = await contextOf(browser)
   const one = await Person.entersIn(context, server.link(ann))
+  await one.opens('Ben') // it leads: without a connection nobody knows a friend yet
   const tab = await Person.entersIn(context, server.link(ann))
   const other = await Person.enters(browser, server.link(ben))
-  for (const person of [one, tab]) await person.opens('Ben')
+  await tab.opens('Ben')
   await other.opens('Ann')
   await tab.writes('from the second tab')
   for (const person of [one, tab]) await person.sees('from the second tab', 'delivered')
@@ -442,9 +457,10 @@ test('two tabs of one user show the same; when the first is closed the second go
 test('what the first tab has stored and not told of, the second shows when it takes over', async () => {
   const context = await contextOf(browser)
   const one = await Person.entersIn(context, server.link(ann))
+  await one.opens('Ben') // it leads: without a connection nobody knows a friend yet
   const tab = await Person.entersIn(context, server.link(ann))
   const other = await Person.enters(browser, server.link(ben))
-  for (const person of [one, tab]) await person.opens('Ben')
+  await tab.opens('Ben')
   await other.opens('Ann')
   await one.page.evaluate(() => { BroadcastChannel.prototype.postMessage = () => {} })
   await other.writes('stored, and told to nobody')
@@ -477,11 +493,10 @@ test('a picture is drawn anew, sent as bytes that apps know, and shown', async (
   }
   await attach('a.png', Buffer.from('no picture at all'))
   await one.alert.getByText('This file is no picture').waitFor()
+  await one.opens('Carla')
   await attach('a.png', picture)
   await page.getByRole('img', { name: 'The picture that you are about to send' }).waitFor()
   await one.isAccessible()
-  await one.opens('Carla')
-  await attach('a.png', picture)
   await page.getByRole('button', { name: 'Send', exact: true }).click()
   const arrived = new Promise((resolve) => device.on('message', (_topic, payload) => resolve(JSON.parse(payload))))
   const { content } = await arrived
@@ -525,38 +540,6 @@ test('Enter sends, Shift+Enter begins a line, and what an input method composes 
   await one.field.fill('   ')
   await page.keyboard.press('Enter')
   assert.ok((await one.texts()).every((text) => text.trim()))
-  one.isClean()
-  await one.leaves()
-})
-
-test('everything is done with the keyboard alone', async () => {
-  const one = await Person.enters(browser, server.link(ann))
-  await one.field.waitFor()
-  const { page } = one
-  const focused = () => page.evaluate(() => {
-    const { activeElement: it } = document
-    return it.getAttribute('aria-label') ?? it.textContent
-  })
-  await page.keyboard.press('Tab')
-  assert.match(await focused(), /Skip/)
-  await page.keyboard.press('Enter')
-  assert.match(await focused(), /^Message to/)
-  const order = []
-  await page.locator('.skip').focus()
-  for (let pressed = 0; pressed < 30 && !order.at(-1)?.startsWith('Message to'); pressed++) {
-    await page.keyboard.press('Tab')
-    order.push(await focused())
-  }
-  const at = (part) => order.findIndex((name) => name.includes(part))
-  assert.ok(at('Log out') < at('Ben') && at('Ben') >= 0 && at('Ben') < at('Emoji') && at('Emoji') < at('Message to'), `${order}`)
-  while (!(await focused()).includes('Carla')) await page.keyboard.press('Shift+Tab')
-  await page.keyboard.press('Enter')
-  assert.equal(await focused(), 'Message to Carla')
-  await page.keyboard.type('with the keyboard')
-  await page.keyboard.press('Enter')
-  await one.sees('with the keyboard', 'sent')
-  for (const key of ['Shift+Tab', 'Shift+Tab', 'Enter', 'ArrowRight', 'Enter']) await page.keyboard.press(key)
-  assert.match(await one.field.inputValue(), /\p{Extended_Pictographic}/u)
   one.isClean()
   await one.leaves()
 })

@@ -7,6 +7,7 @@ import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { go, isWider, launch, logIn, violations, watched } from './browser.mjs'
 import { readToken, Server, sleep, token } from './server.mjs'
+import { Town } from './town.mjs'
 
 const pictures = join(dirname(fileURLToPath(import.meta.url)), '../../docs/console')
 const pages = ['overview', 'users', 'users/1?from=3', 'users/nobody-is-called-so', 'mailboxes', 'live', 'pushes', 'lockouts', 'server', 'api', 'no-such-page']
@@ -34,7 +35,7 @@ after(async () => {
 const inside = async (options) => {
   const page = await watched(browser, server.console, options)
   await logIn(page, token)
-  await page.locator('main h1').waitFor()
+  await page.getByRole('heading', { name: 'Overview' }).waitFor()
   return page
 }
 
@@ -65,7 +66,7 @@ for (const scheme of ['light', 'dark']) {
     await logIn(page, token)
     for (const hash of pages) {
       await go(page, `#/${hash}`)
-      if (hash === 'api') await page.locator('summary').evaluateAll((all) => all.forEach((summary) => summary.click()))
+      if (hash === 'api') await page.locator('summary').evaluateAll((all) => { for (const summary of all) summary.click() })
       faults.push(...(await violations(page)).map((fault) => `${hash}: ${fault}`))
       assert.ok(!(await page.content()).includes(secret), hash)
       for (const width of [320, 768, 1280]) {
@@ -162,23 +163,95 @@ test('why a user gets no messages is answered for a sender', async () => {
   page.clean()
 })
 
-test('the numbers of the overview are those of /metrics at the same moment', async () => {
-  const page = await inside()
-  const value = async (metric) => {
-    const text = await (await fetch(`http://${server.admin}/metrics`)).text()
-    return text.split('\n').filter((line) => line.startsWith(`${metric} `) || line.startsWith(`${metric}{`)).reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
-  }
-  for (const metric of ['jam_connections', 'jam_users_online', 'jam_mailbox_messages']) {
-    const shown = page.locator(`[data-metric=${metric}]`)
-    let pair
-    for (let tries = 0; tries < 20; tries++) {
-      pair = [Number((await shown.textContent()).replaceAll(',', '') || NaN), await value(metric)]
-      if (pair[0] === pair[1]) break
-      await sleep(250)
+/** The series of one metric in the text of `/metrics`. */
+const seriesOf = (text, metric) => [...text.matchAll(new RegExp(`^${metric}(?:{(.*)})? (\\S+)$`, 'gm'))].map(([, labels, value]) => ({ labels, value: Number(value) }))
+const sum = (text, metric) => seriesOf(text, metric).reduce((total, { value }) => total + value, 0)
+
+/** What Prometheus' histogram_quantile says of what was counted between two texts. */
+function quantile (before, after, metric, q) {
+  const counts = (text) => {
+    const all = new Map()
+    for (const { labels, value } of seriesOf(text, `${metric}_bucket`)) {
+      const bound = Number(labels.match(/le="([^"]*)"/)[1].replace('+Inf', 'Infinity'))
+      all.set(bound, (all.get(bound) ?? 0) + value)
     }
-    assert.equal(pair[0], pair[1], metric)
-    assert.ok(pair[1] > 0, metric)
+    return all
   }
+  const earlier = counts(before)
+  const steps = [...counts(after)].sort(([a], [b]) => a - b).map(([bound, count]) => [bound, count - earlier.get(bound)])
+  const rank = q * steps.at(-1)[1]
+  const at = steps.findIndex(([, count]) => count >= rank)
+  const [lower, below] = at > 0 ? steps[at - 1] : [0, 0]
+  return lower + (steps[at][0] - lower) * (rank - below) / (steps[at][1] - below)
+}
+
+/** A number as the console writes it, with up to two units: `5`, `1.2 GiB`, `730 µs`, `1 min 5 s`. */
+function read (shown) {
+  const units = { '': 1, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40, µs: 1e-6, ms: 1e-3, s: 1, min: 60, h: 3600, d: 86400 }
+  const parts = [...shown.replaceAll(',', '').matchAll(/([\d.]+) ?([a-zA-Zµ]*)/g)]
+  assert.ok(parts.length > 0, `no number: ${shown}`)
+  return parts.reduce((total, [, number, unit]) => total + Number(number) * units[unit], 0)
+}
+
+const isNear = (shown, expected, slack, what) =>
+  assert.ok(Math.abs(read(shown) - expected) <= slack, `${what}: ${shown} is shown, ${expected} expected`)
+
+test('every number of the overview is that of /metrics at the same moment', async () => {
+  const dev = await server.client('4')
+  const metrics = async () => (await fetch(`http://${server.admin}/metrics`)).text()
+  // The server looks for the oldest message now and then.
+  const hasOldest = async () => sum(await metrics(), 'jam_mailbox_oldest_timestamp_seconds') > 0
+  for (const end = Date.now() + 20_000; !(await hasOldest()) && Date.now() < end;) await sleep(200)
+  assert.ok(await hasOldest(), 'what waits has been looked at')
+  const page = await watched(browser, server.console)
+  const given = [] // to the page, in this order
+  let isHeld = false
+  await page.route('**/metrics', async (route) => {
+    if (!isHeld) given.push(await metrics())
+    await route.fulfill({ contentType: 'text/plain', body: given.at(-1) })
+  })
+  await logIn(page, token)
+  const tile = (metric) => page.locator(`[data-metric=${metric}]`)
+  await tile('jam_connections').waitFor()
+  for (let sent = 0; sent < 20; sent++) await server.write(ann, '1', sent % 2 ? '2' : '4', secret)
+  const grown = (metric) => sum(given.at(-1), metric) > sum(given[0], metric)
+  // What waited at first may be gone by now: then the oldest is one that was sent just now, as soon as the server has looked.
+  const isOldestKnown = () => sum(given.at(-1), 'jam_mailbox_oldest_timestamp_seconds') > 0
+  const hasAll = () => grown('jam_delivery_seconds_count') && grown('jam_commit_seconds_count') && isOldestKnown()
+  for (const end = Date.now() + 20_000; !hasAll() && Date.now() < end;) await sleep(100)
+  assert.ok(hasAll(), 'messages have been counted')
+  isHeld = true
+  for (let asked = 0; asked < 2; asked++) await page.waitForResponse('**/metrics')
+  const [first, last] = [given[0], given.at(-1)]
+
+  // Each tile, and what stands below it in small letters.
+  const of = async (metric, index = 0) => (await tile(metric).locator('xpath=..').locator('dd').nth(index).textContent())
+  for (const metric of ['jam_connections', 'jam_users_online', 'jam_mailbox_messages']) {
+    assert.ok(sum(last, metric) > 0, metric)
+    isNear(await of(metric), sum(last, metric), 0, metric)
+  }
+  isNear(await of('jam_connections', 1), sum(last, 'jam_connections_max'), 0, 'places')
+  const nearly = (value) => value * 0.006 // three digits are shown
+  isNear(await of('jam_mailbox_messages', 1), sum(last, 'jam_mailbox_bytes'), nearly(sum(last, 'jam_mailbox_bytes')), 'bytes')
+  const oldest = Date.now() / 1000 - sum(last, 'jam_mailbox_oldest_timestamp_seconds')
+  isNear(await of('jam_mailbox_oldest_timestamp_seconds'), oldest, 3, 'oldest')
+  const commit = quantile(first, last, 'jam_commit_seconds', 0.99)
+  isNear(await of('jam_commit_seconds'), commit, nearly(commit), 'commit')
+  const free = Math.min(...seriesOf(last, 'jam_disk_available_bytes').map(({ value }) => value))
+  isNear(await of('jam_disk_available_bytes'), free, nearly(free), 'free')
+  assert.equal(await page.locator('[data-metric]').count(), 6)
+
+  // And the newest of each line that shows a level, or a time of the last 15 seconds.
+  const lines = Object.fromEntries(await page.locator('.legend li').evaluateAll((all) => all.map((line) => [line.childNodes[1].textContent, line.querySelector('b').textContent])))
+  isNear(lines.connected, sum(last, 'jam_connections'), 0, 'connected')
+  isNear(lines.online, sum(last, 'jam_users_online'), 0, 'online')
+  isNear(lines.messages, sum(last, 'jam_mailbox_messages'), 0, 'messages')
+  for (const [name, q] of [['p50', 0.5], ['p99', 0.99]]) {
+    const time = quantile(first, last, 'jam_delivery_seconds', q)
+    isNear(lines[name], time, nearly(time), name)
+  }
+  dev.end(true)
+
   await page.getByRole('heading', { name: 'Ready' }).waitFor()
   for (const table of await page.getByText('As a table').all()) await table.click()
   await page.getByRole('region', { name: /^Connections: the mean of each minute/ }).waitFor()
@@ -196,6 +269,7 @@ test('a new token is shown once, and the old one ends', async () => {
   const shown = await page.locator('dialog .secret').textContent()
   assert.match(shown, /^[0-9a-f]{64}$/)
   await page.getByRole('button', { name: 'I have it' }).click()
+  await page.locator('dialog .secret').waitFor({ state: 'detached' }) // the dialog goes with its event, a moment later
   assert.ok(!(await page.content()).includes(shown))
   await assert.rejects(server.client('4'))
   page.clean()
@@ -227,17 +301,22 @@ test('everything can be reached with the keyboard', async () => {
 
 if (process.env.UPDATE_DOCS) test('pictures for the documentation', async () => {
   mkdirSync(pictures, { recursive: true })
-  for (const scheme of ['light', 'dark']) {
-    for (const width of [1280, 320]) {
-      const page = await inside({ scheme, width, height: 800 })
-      for (const [name, hash] of [['overview', 'overview'], ['user', 'users/1?from=3']]) {
-        await go(page, `#/${hash}`)
-        if (name === 'overview') await page.locator('.charts').waitFor()
-        await page.screenshot({ path: join(pictures, `${name}-${scheme}-${width}.png`) })
-      }
-      await page.context().close()
+  const looks = [1280, 320].flatMap((width) => ['light', 'dark'].map((scheme) => [width, scheme]))
+  const take = async (page, name) => {
+    for (const [width, colorScheme] of looks) {
+      await page.setViewportSize({ width, height: 800 })
+      await page.emulateMedia({ colorScheme })
+      await page.screenshot({ path: join(pictures, `${name}-${colorScheme}-${width}.png`) })
     }
+    await page.context().close()
   }
+  const page = await inside()
+  await go(page, '#/users/1?from=3')
+  await take(page, 'user')
+  const town = await new Town().open()
+  const overview = await town.evening(browser)
+  await take(overview, 'overview')
+  await town.close()
 })
 
 test('a server that hangs or is gone is told, and the page comes back with it', async () => {

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
+import { versions } from './browser.mjs'
 
 const web = new URL('../../crates/server/web/', import.meta.url)
 const html = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Page</title><link rel="icon" href="data:,"><script type="module" src="/page.js"></script>'
@@ -44,6 +45,6 @@ export async function tab (context, address) {
   await page.addInitScript(() => addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => console.error(`policy: ${violatedDirective} ${blockedURI}`)))
   await page.goto(address)
   await page.waitForFunction(() => window.ready)
-  page.clean = () => assert.deepEqual(faults, [], `with Chromium ${context.browser().version()}`)
+  page.clean = () => assert.deepEqual(faults, [], versions(context.browser()))
   return page
 }

@@ -38,7 +38,7 @@ after(async () => {
 const inside = async (hash, options) => {
   const page = await watched(browser, server.console, options)
   await logIn(page, options?.token ?? token)
-  await page.locator('main h1').waitFor()
+  await page.getByRole('heading', { name: 'Overview' }).waitFor()
   await go(page, hash)
   return page
 }

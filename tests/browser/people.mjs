@@ -1,7 +1,7 @@
 // What a test of the chat page does as a person would: finds things by their roles and names.
 
 import assert from 'node:assert/strict'
-import { contextOf, violations, watched, watchedIn, isWider } from './browser.mjs'
+import { contextOf, isWider, versions, violations, watched, watchedIn } from './browser.mjs'
 
 /** What Chromium writes down itself when the network is gone, or a server is. */
 const OF_THE_NETWORK = /WebSocket connection to .* failed|ERR_(CONNECTION_(REFUSED|RESET|CLOSED)|EMPTY_RESPONSE|INTERNET_DISCONNECTED|ADDRESS_UNREACHABLE)/
@@ -17,6 +17,7 @@ export class Person {
   /** In another tab of a browser. */
   static async entersIn (context, address) { return new Person(await watchedIn(context, address)) }
 
+  get versions () { return versions(this.page.context().browser()) }
   get friends () { return this.page.getByRole('list', { name: 'Friends' }).getByRole('button') }
   friend (name) { return this.page.getByRole('list', { name: 'Friends' }).getByRole('button', { name }) }
   get field () { return this.page.getByRole('textbox', { name: /^Message to/ }) }
@@ -47,14 +48,14 @@ export class Person {
   texts () { return this.messages.locator('.text').allTextContents() }
 
   async isAccessible () {
-    assert.deepEqual(await violations(this.page), [])
-    assert.equal(await isWider(this.page), false, 'it has to be scrolled sideways')
+    assert.deepEqual(await violations(this.page), [], this.versions)
+    assert.equal(await isWider(this.page), false, `it has to be scrolled sideways, ${this.versions}`)
   }
 
   /** `cuts`: the network was cut, which Chromium writes down by itself. */
   isClean ({ cuts = false } = {}) {
     if (cuts) this.page.faults = this.page.faults.filter((fault) => !OF_THE_NETWORK.test(fault))
-    assert.deepEqual(this.page.faults, [], `with Chromium ${this.page.context().browser().version()}`)
+    assert.deepEqual(this.page.faults, [], this.versions)
   }
 
   leaves () { return this.page.context().close() }

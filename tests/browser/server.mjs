@@ -1,6 +1,6 @@
 // The built binary as a process with all of its addresses, and what a test needs of its API.
 
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
@@ -79,6 +79,11 @@ export class Server {
 
   async user (id, name) {
     await this.api('PUT', `users/${encodeURIComponent(id)}`, { name, token: `token-of-${id}` })
+  }
+
+  /** As another program may do it, that keeps the accounts. */
+  rename (id, name) {
+    execFileSync('sqlite3', ['-bail', join(this.folder, 'data', 'jam.db')], { input: `UPDATE accounts SET username = CAST(x'${Buffer.from(name).toString('hex')}' AS TEXT) WHERE user_id = ${id};` })
   }
 
   /** A client that is logged in, subscribed to its inbox if `listens`. */

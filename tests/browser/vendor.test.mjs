@@ -5,6 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { markupFaults } from './browser.mjs'
 import { bundle, web } from './bundle.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -13,7 +14,7 @@ const vendor = join(web, 'vendor')
 test('every file of others is npm\'s, byte by byte, with the version and integrity that are written down', () => {
   const rows = readFileSync(join(vendor, 'README.md'), 'utf8').split('\n').filter((line) => /^\| `/.test(line))
   const declared = rows.map((row) => row.split('|').map((cell) => cell.trim().replaceAll('`', '')))
-  const files = readdirSync(vendor).filter((name) => name !== 'README.md')
+  const files = readdirSync(vendor).filter((name) => name.endsWith('.js'))
   assert.deepEqual(declared.map(([, file]) => file), files)
   const { packages } = JSON.parse(readFileSync(join(here, 'package-lock.json'), 'utf8'))
   for (const [, file, name, version, path, integrity, licence] of declared) {
@@ -32,4 +33,8 @@ test('no source of the page makes markup of text', () => {
   for (const name of readdirSync(join(web, 'chat'))) {
     assert.doesNotMatch(readFileSync(join(web, 'chat', name), 'utf8'), /innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function/i, name)
   }
+})
+
+test('html-validate finds nothing in the document', async () => {
+  assert.deepEqual(await markupFaults(readFileSync(join(web, 'index.html'), 'utf8')), [])
 })

@@ -8,7 +8,7 @@ const EMOJI = '😀 😂 😊 😍 🥰 😘 😎 🤔 😴 😢 😭 😡 👍 
 
 function Emoji ({ choose, close }) {
   const grid = useRef()
-  useEffect(() => grid.current.querySelector('button').focus(), [])
+  useLayoutEffect(() => grid.current.querySelector('button').focus(), []) // before the next key
   const key = (event) => {
     const buttons = Array.from(grid.current.children)
     const columns = buttons.filter(({ offsetTop }) => offsetTop === buttons[0].offsetTop).length
@@ -25,7 +25,7 @@ function Emoji ({ choose, close }) {
 
 /** The picture that goes with the next message; shown until then. */
 function Attached ({ picture, remove }) {
-  const [address, show] = useState(null)
+  const [address, show] = useState(/** @type {string | null} */ (null))
   useEffect(() => {
     const made = URL.createObjectURL(picture)
     show(made)
@@ -42,18 +42,23 @@ const pictureIn = (transfer) => Array.from(transfer?.files ?? []).find(({ type }
 
 export function Composer ({ chat, friend, name, children }) {
   const [text, write] = useState(chat.draft(friend.user))
-  const [picture, attach] = useState(null)
+  const [picture, attach] = useState(/** @type {Blob | null} */ (null))
   const [isChoosing, choose] = useState(false)
-  const [wrong, fail] = useState(null)
+  const [wrong, fail] = useState(/** @type {string | null} */ (null))
   const area = useRef()
   const file = useRef()
 
-  useLayoutEffect(() => {
+  const fit = () => {
     const { style } = area.current ?? {}
     if (!style) return
     style.height = 'auto'
     style.height = `${area.current.scrollHeight + 2}px`
-  }, [text])
+  }
+  useLayoutEffect(fit, [text])
+  useEffect(() => {
+    addEventListener('resize', fit)
+    return () => removeEventListener('resize', fit)
+  }, [])
 
   const change = (now) => {
     write(now)
@@ -77,12 +82,16 @@ export function Composer ({ chat, friend, name, children }) {
     fail(null)
     area.current.focus() // the button has nothing to send any more
     // Both are queued before either is waited for, and to the friend they were written to: another may be open by then.
-    const queue = async (content) => { if (content) await chat.send(friend.user, content) }
-    const [ofPicture, ofText] = await Promise.allSettled([queue(picture), queue(text.trimEnd())])
-    if (ofText.reason && !chat.draft(friend.user)) change(text)
-    if (ofPicture.reason) attach(picture)
-    const error = ofPicture.reason ?? ofText.reason
-    if (error) fail(`This browser cannot keep the message: ${error.message}`)
+    const queue = async (content) => {
+      try {
+        if (content) await chat.send(friend.user, content)
+      } catch (error) { return error }
+    }
+    const [ofPicture, ofText] = await Promise.all([queue(picture), queue(text.trimEnd())])
+    if (ofText && !chat.draft(friend.user)) change(text)
+    if (ofPicture) attach(picture)
+    const error = ofPicture ?? ofText
+    if (error) fail(`This browser cannot keep the message (${error.message}). Make room on the disk, then send it again.`)
   }
 
   const key = (event) => {
@@ -108,7 +117,10 @@ export function Composer ({ chat, friend, name, children }) {
     take(chosen)
   }
 
-  if (friend.blocked) return html`<div class="composer">${children}<p class="note">You have blocked ${name}. You can change that in the app that your account is from.</p></div>`
+  const closed = friend.isFormer
+    ? html`You can read what you have written to each other. You cannot write: <bdi>${name}</bdi> is no longer among your friends.`
+    : friend.blocked && html`You have blocked <bdi>${name}</bdi>. You can change that in the app that your account is from.`
+  if (closed) return html`<div class="composer">${children}<p class="note">${closed}</p></div>`
   return html`
     <div class="composer" onPaste=${paste} onDragOver=${(event) => event.preventDefault()} onDrop=${(event) => { event.preventDefault(); take(pictureIn(event.dataTransfer)) }}>
       ${children}
@@ -121,7 +133,7 @@ export function Composer ({ chat, friend, name, children }) {
         <input ref=${file} type="file" accept="image/*" hidden aria-label="Picture" onChange=${({ target }) => { take(target.files[0]); target.value = '' }} />
         <textarea ref=${area} rows="1" dir="auto" enterkeyhint="send" autocomplete="off" aria-label=${`Message to ${name}`} placeholder="Message" value=${text}
           onInput=${({ target }) => change(target.value)} onKeyDown=${key}></textarea>
-        <button class="icon send" aria-label="Send" title="Send" disabled=${!text.trim() && !picture}><span class="directed">${icons.send()}</span></button>
+        <button type="submit" class="icon send" aria-label="Send" title="Send" disabled=${!text.trim() && !picture}><span class="directed">${icons.send()}</span></button>
       </form>
     </div>`
 }

@@ -7,13 +7,16 @@ import * as icons from './icons.js'
 import { Message } from './message.js'
 import { Avatar } from './people.js'
 import { Viewer } from './viewer.js'
-import { dayLine, dayOf, shortened, shownTime } from './words.js'
+import { dayLine, dayOf, shownTime } from './words.js'
 
 /** So near to the end counts as there. */
 const NEAR_PX = 60
 
-/** So near to the beginning, what is older is fetched. */
-const EARLY_PX = 600
+/** So near to the first or last message that is drawn, those beyond it are fetched. */
+const SOON_PX = 600
+
+/** A scroll that a key has begun goes on for so long at most. */
+const SCROLL_MS = 400
 
 /** After so long somebody begins anew. */
 const PAUSE_MS = 5 * 60_000
@@ -27,7 +30,8 @@ export const Nothing = ({ chat }) => html`
 /** The messages with the lines between them. Clocks may be wrong: days only go forward. */
 function rows (open) {
   const all = []
-  let [day, latest, before, isMarked] = ['', 0, null, false]
+  let [day, latest, isMarked] = ['', 0, false]
+  /** @type {import('../jam.js').Message | undefined} */ let before
   for (const message of open.messages) {
     latest = Math.max(latest, shownTime(message))
     let isFirst = !before || before.own !== message.own || message.arrived - before.arrived > PAUSE_MS
@@ -46,6 +50,11 @@ function rows (open) {
   return all
 }
 
+function Beginning ({ open, chat, name }) {
+  if (open.hasEarlier) return html`<li class="begins"><button type="button" class="button quiet" onClick=${() => chat.earlier()}>Earlier messages</button></li>`
+  return html`<li class="begins">${open.messages.length > 0 ? 'The conversation begins here.' : html`Nothing written yet. Say hello to <bdi>${name}</bdi>.`}</li>`
+}
+
 const presence = ({ blocked, online, isFormer }) => {
   if (isFormer) return 'not your friend'
   if (blocked) return 'blocked'
@@ -53,10 +62,12 @@ const presence = ({ blocked, online, isFormer }) => {
 }
 
 export class Conversation extends Component {
-  scroll = { current: null }
-  list = { current: null }
+  scroll = /** @type {{ current: Element }} */ ({})
+  list = /** @type {{ current: Element }} */ ({})
   state = { viewed: null }
+  lastOrder = -1
   isAtEnd = true
+  isHeld = false
   isPlaced = false
 
   componentDidMount () {
@@ -67,14 +78,14 @@ export class Conversation extends Component {
   }
 
   componentWillUnmount () {
-    this.resized.disconnect()
+    this.resized?.disconnect()
   }
 
-  /** The first line in view, and where it is. */
+  /** The first message in view, and where it is. What stands around it may go elsewhere. */
   getSnapshotBeforeUpdate () {
-    const scroll = this.scroll.current
-    const top = scroll.getBoundingClientRect().top
-    const line = this.isAtEnd ? null : Array.from(this.list.current.children).find((child) => child.getBoundingClientRect().bottom > top)
+    if (this.isAtEnd) return null
+    const { top } = this.scroll.current.getBoundingClientRect()
+    const line = Array.from(this.list.current.querySelectorAll('.message')).find((message) => message.getBoundingClientRect().bottom > top)
     return line && { line, top: line.getBoundingClientRect().top }
   }
 
@@ -103,53 +114,65 @@ export class Conversation extends Component {
   }
 
   toEnd () {
+    if (this.props.open.hasLater) return this.#newest()
     const scroll = this.scroll.current
     scroll.scrollTop = scroll.scrollHeight
     this.isAtEnd = true
     this.props.chat.reach(true)
   }
 
-  #scrolled () {
-    const { scrollTop, scrollHeight, clientHeight } = this.scroll.current
-    const { chat, open } = this.props
-    if (!this.isPlaced) return
-    this.isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_PX
-    chat.reach(this.isAtEnd)
-    if (scrollTop < EARLY_PX && open.hasEarlier) this.#earlier()
+  /** For who asks for it: a scroll that is under way does not carry it off again. */
+  #jump () {
+    this.isHeld = true
+    setTimeout(() => { this.isHeld = false }, SCROLL_MS)
+    this.toEnd()
   }
 
-  async #earlier () {
-    if (this.isLoading) return
-    this.isLoading = true
-    await this.props.chat.earlier()
-    this.isLoading = false
+  #scrolled () {
+    if (!this.isPlaced || !this.scroll.current) return // the event may come when the conversation has just gone
+    const { scrollTop, scrollHeight, clientHeight } = this.scroll.current
+    const { chat, open } = this.props
+    const below = scrollHeight - scrollTop - clientHeight
+    if (this.isHeld && below >= NEAR_PX && !open.hasLater) return this.toEnd()
+    this.isAtEnd = below < NEAR_PX && !open.hasLater
+    chat.reach(this.isAtEnd)
+    if (scrollTop < SOON_PX) chat.earlier()
+    else if (below < SOON_PX) chat.later()
+  }
+
+  /** The end is not drawn: it is, once it is here. */
+  async #newest () {
+    const { chat, open, page } = this.props
+    await chat.newest()
+    this.isAtEnd = !open.hasLater
+    page.draw()
   }
 
   render ({ page, chat, open }, { viewed }) {
     const friend = chat.person(open.friend)
-    const name = shortened(friend.name, 80)
+    const { name } = friend
     const view = (picture) => this.setState({ viewed: picture })
     return html`
       <section class="conversation" aria-label=${`Conversation with ${name}`}>
         <header class="bar">
-          <button class="icon back" aria-label="Back to the list" onClick=${() => page.back()}><span class="directed">${icons.back()}</span></button>
+          <button type="button" class="icon back" aria-label="Back to the list" onClick=${() => page.back()}><span class="directed">${icons.back()}</span></button>
           <${Avatar} ...${friend} />
           <div class="grow"><h2 tabindex="-1"><bdi>${name}</bdi></h2><p class=${friend.online ? 'online' : undefined}>${presence(friend)}</p></div>
         </header>
         <div class="scroll" ref=${this.scroll} tabindex="0" role="region" aria-label="Messages" onScroll=${() => this.#scrolled()}>
           <ol class="messages" ref=${this.list} role="list" aria-label=${`Messages with ${name}`}>
-            ${open.isLoaded && html`<li class="begins">${open.hasEarlier
-              ? html`<button class="button quiet" onClick=${() => this.#earlier()}>Earlier messages</button>`
-              : open.messages.length > 0 ? 'The conversation begins here.' : `Nothing written yet. Say hello to ${name}.`}</li>`}
+            ${open.failure && html`<li class="begins">The messages cannot be read at the moment. <button type="button" class="button quiet" onClick=${() => chat.newest()}>Try again</button></li>`}
+            ${open.isLoaded && html`<${Beginning} open=${open} chat=${chat} name=${name} />`}
             ${rows(open).map((row) => row.message
               ? html`<${Message} key=${row.key} message=${row.message} isFirst=${row.isFirst} name=${name} chat=${chat} view=${view} />`
               : row.isNew
                 ? html`<li key=${row.key} class="new">New messages</li>`
                 : html`<li key=${row.key} class="day"><span>${dayLine(row.day)}</span></li>`)}
+            ${open.hasLater && html`<li key="later" class="begins"><button type="button" class="button quiet" onClick=${() => chat.later()}>Later messages</button></li>`}
           </ol>
         </div>
         <${Composer} key=${open.friend} chat=${chat} friend=${friend} name=${name}>
-          ${open.isAbove && html`<button class="jump" onClick=${() => this.toEnd()}>
+          ${open.isAbove && html`<button type="button" class="jump" onClick=${() => this.#jump()}>
             ${icons.down()} ${open.missed > 0 ? `${open.missed} new` : html`<span class="unseen">Jump to the newest</span>`}
           </button>`}
         <//>

@@ -2,4 +2,4 @@
 
 import { Page } from './page.js'
 
-new Page(document.getElementById('chat')).begin()
+new Page(/** @type {HTMLElement} */ (document.getElementById('chat'))).begin()

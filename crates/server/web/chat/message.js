@@ -10,28 +10,34 @@ import { fullTime, refusal, shortened, shownTime, STATUS, timeOfDay } from './wo
 const WIDEST = 400
 const HIGHEST = 360
 
-/** What is longer is shown whole when it is asked for. */
+/** Of a longer text the beginning is shown, and so much more each time that it is asked for. */
 const LONG = 3000
+const STEP = 250_000
+
+/** The part of a text that is shown, and what shows more of it. */
+function useParts (text) {
+  const [most, show] = useState(LONG)
+  const isRest = text.length <= most + STEP
+  const more = text.length > most && html`<button type="button" class="more" onClick=${() => show(most + STEP)}>${isRest ? 'Show all of it' : 'Show more of it'}</button>`
+  return [shortened(text, most), more]
+}
 
 function Text ({ text }) {
-  const [isWhole, show] = useState(text.length <= LONG)
-  const shown = isWhole ? text : shortened(text, LONG)
-  return html`<span class=${isJumbo(text) ? 'text jumbo' : 'text'} dir="auto">${linked(shown)}</span>
-    ${!isWhole && html`<button class="more" onClick=${() => show(true)}>Show all of it</button>`}`
+  const [shown, more] = useParts(text)
+  return html`<span class=${isJumbo(text) ? 'text jumbo' : 'text'} dir="auto">${linked(shown)}</span>${more}`
 }
 
 function Other ({ text }) {
-  const [isWhole, show] = useState(text.length <= LONG)
+  const [shown, more] = useParts(text)
   return html`<p class="raw-title">A message of a kind that this page does not know:</p>
-    <pre class="raw" tabindex="0" dir="ltr">${isWhole ? text : shortened(text, LONG)}</pre>
-    ${!isWhole && html`<button class="more" onClick=${() => show(true)}>Show all of it</button>`}`
+    <pre class="raw" tabindex="0" dir="ltr">${shown}</pre>${more}`
 }
 
 /** A Blob as an address, for as long as it is shown; undefined until it is known to be a picture, null if it is none. */
 function useAddress (blob) {
-  const [shown, show] = useState(undefined)
+  const [shown, show] = useState(/** @type {{ address: string, width: number, height: number } | null | undefined} */ (undefined))
   useEffect(() => {
-    let address
+    let address = ''
     let isGone = false
     sizeOf(blob).then((size) => {
       if (isGone) return
@@ -68,6 +74,9 @@ function Content ({ message, name, view }) {
   return html`<${Other} text=${content} />`
 }
 
+/** @returns {HTMLElement | null} */
+const writing = () => document.querySelector('.composer textarea')
+
 /** Why it is not sent, or not yet. Only what has just been refused is called out; what was refused before is read in its place. */
 function Refusal ({ message, name, chat }) {
   const { id, state, reason, isFresh } = message
@@ -75,13 +84,13 @@ function Refusal ({ message, name, chat }) {
   if (state === 'queued' && ['network', 'server', 'stopped'].includes(reason.category)) return null
   const isFinal = state === 'failed'
   const act = (done) => {
-    done.call(chat.jam, id)
-    document.querySelector('.composer textarea')?.focus() // these buttons go
+    done(id)
+    writing()?.focus() // these buttons go
   }
   return html`<div class="refusal">
-    <p role=${isFinal && isFresh ? 'alert' : undefined}>${isFinal ? 'Not sent.' : 'Not sent yet.'} ${refusal(reason, name)}${isFinal ? '' : ' It is tried again by itself.'}</p>
-    <button class="button quiet" onClick=${() => act(chat.jam.retry)}>${isFinal ? 'Retry' : 'Try now'}</button>
-    <button class="button quiet" onClick=${() => act(chat.jam.cancel)}>Delete</button>
+    <p role=${isFinal && isFresh ? 'alert' : undefined}>${isFinal ? 'Not sent.' : 'Not sent yet.'} ${refusal(reason, html`<bdi>${name}</bdi>`)}${isFinal ? '' : ' It is tried again by itself.'}</p>
+    <button type="button" class="button quiet" onClick=${() => act((of) => chat.retry(of))}>${isFinal ? 'Retry' : 'Try now'}</button>
+    <button type="button" class="button quiet" onClick=${() => act((of) => chat.cancel(of))}>Delete</button>
   </div>`
 }
 
@@ -98,7 +107,7 @@ export class Message extends Component {
     return html`
       <li class=${classes} data-order=${message.order}>
         <div class="bubble">
-          <span class="unseen">${own ? 'You' : name}: </span>
+          <span class="unseen">${own ? 'You' : html`<bdi>${name}</bdi>`}: </span>
           <${Content} message=${message} name=${name} view=${view} />
           <span class="meta">
             <time dateTime=${new Date(time).toISOString()} title=${fullTime(time)}>${timeOfDay(time)}</time>

@@ -8,24 +8,26 @@ import { Door } from './door.js'
 import { People } from './people.js'
 import { current, forget, forgetDrafts, remember, takeFragment } from './session.js'
 import { Chat } from './state.js'
-import { refusedLogin } from './words.js'
+import { ANOTHER_TOKEN, refusedLogin, shownName, trouble } from './words.js'
 
-/** A thousand messages at once are not drawn one by one. */
+/** A thousand messages at once are not drawn one by one; and where drawing takes long, most of the time is for what is drawn. */
 const DRAW_MS = 50
+const REST = 3
+const MAX_REST_MS = 500
 
 const wide = matchMedia('(width >= 40rem)')
 
 export class Page {
-  chat = null
+  /** @type {Chat | null} */ chat = null
   /** Of somebody at the door whose login has not been answered. */
-  knocks = null
-  wrong = null
+  /** @type {Chat | null} */ knocks = null
+  /** @type {string | null} */ wrong = null
   /** Who has just left, and whose conversations are still here. */
-  left = null
+  /** @type {Chat | null} */ left = null
   user = ''
-  #root
-  #drawn = 0
-  #timer
+  /** @type {HTMLElement} */ #root
+  #next = 0
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer
 
   constructor (root) {
     this.#root = root
@@ -51,7 +53,7 @@ export class Page {
     this.draw()
     try {
       await chat.start()
-    } catch ({ message }) { chat.trouble = { category: 'page', message } }
+    } catch ({ message }) { chat.trouble = { category: 'begin', message } }
     this.#settle(chat)
     this.draw()
   }
@@ -65,10 +67,12 @@ export class Page {
     this.draw()
     const state = await new Promise((resolve) => {
       chat.jam.on('state', ({ detail }) => {
-        if (['connected', 'refused', 'failed'].includes(detail.state)) resolve(detail.state)
+        if (['connected', 'refused', 'failed', 'stopped'].includes(detail.state)) resolve(detail.state)
+        if (detail.state === 'logout') chat.connect() // another tab is logged out by another device: who logs in wants it here
       })
       chat.start().catch(({ message }) => {
-        this.wrong = `This browser does not let the chat begin: ${message}`
+        if (this.knocks !== chat) return resolve('failed')
+        this.wrong = trouble({ category: 'begin', message })
         this.knocks = null
         this.draw()
         resolve('failed')
@@ -82,26 +86,50 @@ export class Page {
     this.#settle(chat)
   }
 
+  /** Whoever waits at the door may want to be somebody else. */
+  async turnBack () {
+    const { knocks } = this
+    this.knocks = null
+    this.#drawNow()
+    this.#find('[name=user]')?.focus()
+    await knocks?.jam.stop().catch(() => {}) // what it has kept is closed with the page
+  }
+
   #chatOf (login) {
     const chat = new Chat(login, () => this.#changed(chat))
     return chat
   }
 
   #changed (chat) {
-    const { state } = chat.state
+    const { state, reason } = chat.state
     const isOut = (state === 'refused' && chat === this.chat) || (['refused', 'failed'].includes(state) && chat === this.knocks)
-    if (isOut) this.#refused(chat)
-    else if (chat.isEnded && chat === this.chat) this.chat = null
+    const isHere = [this.chat, this.knocks].includes(chat)
+    if (chat.isForeign && isHere) this.#refused(chat, ANOTHER_TOKEN)
+    else if (isOut) this.#refused(chat, refusedLogin(reason ?? {}))
+    else if (chat.isEnded && isHere) this.#removed(chat)
     else if (chat === this.chat) this.#settle(chat)
     this.draw()
   }
 
-  async #refused (chat) {
-    this.wrong = refusedLogin(chat.state.reason ?? {})
+  /** @param {Chat} chat @param {string} wrong  In words. */
+  async #refused (chat, wrong) {
+    this.wrong = wrong
     this.user = chat.user
     this.chat = this.knocks = null
     forget(chat)
+    this.#drawNow()
+    this.#find('[name=token]')?.focus()
     await chat.jam.stop()
+  }
+
+  /** Another tab has removed all that there was of this user. What this tab has of them goes as well. */
+  #removed (chat) {
+    this.wrong = `The conversations of ${shownName('', chat.user)} were removed from this browser in another tab.`
+    this.user = ''
+    this.chat = this.knocks = null
+    forget(chat)
+    forgetDrafts(chat.user)
+    history.replaceState(null, '', location.pathname + location.search)
   }
 
   /** On a wide window there is always something to write to. */
@@ -109,7 +137,9 @@ export class Page {
     if (chat !== this.chat || chat.open || !chat.isReady) return
     const asked = this.#asked()
     const people = chat.people
-    const first = people.find(({ user }) => user === asked) ?? (wide.matches ? people[0] : undefined)
+    const known = people.find(({ user }) => user === asked)
+    if (location.hash && !known && chat.isTold) history.replaceState(null, '', location.pathname + location.search)
+    const first = known ?? (wide.matches ? people[0] : undefined)
     if (first) chat.choose(first.user)
   }
 
@@ -122,6 +152,7 @@ export class Page {
 
   async logOut () {
     const chat = await this.#leave()
+    if (!chat) return
     forget(chat)
     forgetDrafts(chat.user)
     this.left = chat
@@ -133,10 +164,17 @@ export class Page {
   /** Nothing of who has left stays in this browser. */
   async wipe () {
     const { left } = this
-    this.left = null
+    if (!left) return
+    this.left = this.wrong = null
     this.draw()
-    await left.jam.start() // or the other tabs would not hear of it
-    await left.jam.forget()
+    try {
+      await left.jam.start() // or the other tabs would not hear of it
+      await left.jam.forget()
+    } catch ({ message }) {
+      this.left = left
+      this.wrong = trouble({ category: 'remove', message })
+      this.draw()
+    }
   }
 
   #asked () {
@@ -152,8 +190,9 @@ export class Page {
       this.enter(login)
     } else if (this.chat) {
       const asked = this.#asked()
-      this.chat.choose(asked || null)
-      if (!asked) this.#settle(this.chat)
+      const isKnown = this.chat.knows(asked)
+      this.chat.choose(isKnown ? asked : null)
+      if (!isKnown) this.#settle(this.chat)
     }
   }
 
@@ -163,45 +202,53 @@ export class Page {
   }
 
   choose (user) {
+    const { chat } = this
+    if (!chat) return
     const address = `#/${encodeURIComponent(user)}`
-    if (wide.matches || this.chat.open) history.replaceState(null, '', address)
+    if (wide.matches || chat.open) history.replaceState(null, '', address)
     else history.pushState({ fromList: true }, '', address)
-    this.chat.choose(user)
+    chat.choose(user)
     this.#drawNow()
     const isTouched = matchMedia('(pointer: coarse)').matches
-    const field = isTouched ? null : this.#root.querySelector('.composer textarea')
-    const target = field ?? this.#root.querySelector('.conversation h2')
-    target.focus()
+    const field = isTouched ? null : this.#find('.composer textarea')
+    const target = field ?? this.#find('.conversation h2')
+    target?.focus()
   }
 
   back () {
-    const { friend } = this.chat.open
+    const { chat } = this
+    if (!chat?.open) return
+    const { friend } = chat.open
     if (history.state?.fromList) history.back()
     else history.replaceState(null, '', location.pathname + location.search)
-    this.chat.choose(null)
+    chat.choose(null)
     this.#drawNow()
-    this.#root.querySelector(`[data-user="${CSS.escape(friend)}"]`)?.focus()
+    this.#find(`[data-user="${CSS.escape(friend)}"]`)?.focus()
   }
+
+  /** @param {string} selector @returns {HTMLElement | null} */
+  #find (selector) { return this.#root.querySelector(selector) }
 
   /** To where one writes, or to those to whom one could. */
   skip (event) {
     event.preventDefault()
-    const field = this.#root.querySelector('.composer textarea')
-    const target = field?.offsetParent ? field : this.#root.querySelector('.friend')
+    const field = this.#find('.composer textarea')
+    const target = field?.offsetParent ? field : this.#find('.friend')
     target?.focus()
   }
 
   draw () {
     if (this.#timer) return
-    const wait = this.#drawn + DRAW_MS - performance.now()
-    this.#timer = setTimeout(() => this.#drawNow(), Math.max(0, wait))
+    this.#timer = setTimeout(() => this.#drawNow(), Math.max(0, this.#next - performance.now()))
   }
 
   #drawNow () {
     clearTimeout(this.#timer)
     this.#timer = undefined
-    this.#drawn = performance.now()
+    const began = performance.now()
     render(html`<${View} page=${this} />`, this.#root)
+    const ended = performance.now()
+    this.#next = ended + Math.min(MAX_REST_MS, Math.max(DRAW_MS, REST * (ended - began)))
   }
 }
 
@@ -221,7 +268,7 @@ function View ({ page }) {
         ${open ? html`<${Conversation} key=${open.friend} page=${page} chat=${chat} open=${open} />` : html`<${Nothing} chat=${chat} />`}
       </main>
       <div class="unseen" role="log" aria-label="New messages">
-        ${chat.lines.map(({ key, name, message }) => html`<p key=${key}>${name}: ${message.kind === 'text' ? message.content.slice(0, 1000) : message.kind === 'picture' ? 'a picture' : 'a message of another kind'}</p>`)}
+        ${chat.lines.map(({ key, name, text }) => html`<p key=${key}><bdi>${name}</bdi>: ${text}</p>`)}
       </div>
     </div>`
 }

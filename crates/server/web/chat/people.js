@@ -2,21 +2,19 @@
 
 import { Component, html, useState } from '../vendor/preact.js'
 import * as icons from './icons.js'
-import { hueOf, initials, lately, shortened, shownTime, STATUS } from './words.js'
+import { hueOf, initials, lately, shortened, shownName, shownTime, STATUS } from './words.js'
 
 /** From so many on there is a field to search. */
 const MANY = 8
 
 export const Avatar = ({ user, name, online }) => html`<span class=${`avatar ${hueOf(user)} ${online ? 'online' : ''}`} aria-hidden="true">${initials(name)}</span>`
 
-const said = ({ kind, content }) => kind === 'text' ? shortened(content, 120) : kind === 'picture' ? 'Picture' : 'A message of another kind'
-
 function Preview ({ draft, last, blocked }) {
   if (draft.trim()) return html`<span class="preview"><span class="draft">Draft:</span> <bdi>${shortened(draft, 120)}</bdi></span>`
   if (blocked) return html`<span class="preview">You have blocked them</span>`
   if (!last) return html`<span class="preview">Nothing written yet</span>`
-  if (!last.own) return html`<span class="preview"><bdi>${said(last)}</bdi></span>`
-  return html`<span class="preview">${icons.tick(last.state)}<span class="unseen">${STATUS[last.state]}: </span><bdi>${said(last)}</bdi></span>`
+  if (!last.own) return html`<span class="preview"><bdi>${last.text}</bdi></span>`
+  return html`<span class="preview">${icons.tick(last.state)}<span class="unseen">${STATUS[last.state]}: </span><bdi>${last.text}</bdi></span>`
 }
 
 /** Drawn again only when something about them is new. */
@@ -32,9 +30,9 @@ class Friend extends Component {
     const classes = ['friend', unread > 0 && 'unread', last?.state === 'failed' && 'refused'].filter(Boolean).join(' ')
     return html`
       <li>
-        <button class=${classes} data-user=${user} aria-current=${isOpen ? 'true' : undefined} onClick=${() => choose(user)}>
+        <button type="button" class=${classes} data-user=${user} aria-current=${isOpen ? 'true' : undefined} onClick=${() => choose(user)}>
           <${Avatar} user=${user} name=${name} online=${online} />
-          <span class="name"><bdi>${shortened(name, 80)}</bdi></span>
+          <span class="name"><bdi>${name}</bdi></span>
           ${last ? html`<time dateTime=${new Date(shownTime(last)).toISOString()}>${lately(shownTime(last))}</time>` : html`<span></span>`}
           ${online && html`<span class="unseen">online</span>`}
           <${Preview} draft=${isOpen ? '' : draft} last=${last} blocked=${blocked} />
@@ -54,14 +52,14 @@ export function People ({ page, chat }) {
   return html`
     <nav class="people" aria-label="Conversations">
       <header class="bar">
-        <div class="grow"><h2>Chats</h2><p>You are user <bdi>${chat.user}</bdi></p></div>
-        ${canAsk && html`<button class="icon" aria-label="Turn on notifications" title="Turn on notifications" onClick=${() => Notification.requestPermission().then(() => page.draw())}>${icons.bell()}</button>`}
-        <button class="icon" aria-label="Log out" title="Log out" onClick=${() => page.logOut()}><span class="directed">${icons.leave()}</span></button>
+        <div class="grow"><h2>Chats</h2><p>You are user <bdi>${shownName('', chat.user)}</bdi></p></div>
+        ${canAsk && html`<button type="button" class="icon" aria-label="Turn on notifications" title="Turn on notifications" onClick=${() => Notification.requestPermission().then(() => page.draw(), () => {})}>${icons.bell()}</button>`}
+        <button type="button" class="icon" aria-label="Log out" title="Log out" onClick=${() => page.logOut()}><span class="directed">${icons.leave()}</span></button>
       </header>
       ${isMany && html`<input class="search" type="search" aria-label="Search friends" placeholder="Search friends" onInput=${({ target }) => search(target.value)} />`}
       ${found.length > 0 && html`<ul aria-label="Friends" role="list">
         ${found.map((friend) => html`<${Friend} key=${friend.user} friend=${friend} isOpen=${open?.friend === friend.user} choose=${(user) => page.choose(user)} />`)}
       </ul>`}
-      ${found.length === 0 && html`<p class="nobody">${people.length > 0 ? 'Nobody is called so.' : chat.isTold ? 'You have no friends here yet. You can add some in the app that your account is from.' : 'Looking for your friends …'}</p>`}
+      ${found.length === 0 && html`<div class="nobody">${icons.talk()}<p>${people.length > 0 ? 'Nobody is called so.' : chat.isTold ? 'You have no friends here yet. You can add some in the app that your account is from.' : 'Looking for your friends …'}</p></div>`}
     </nav>`
 }

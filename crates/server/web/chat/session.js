@@ -39,10 +39,11 @@ export function remember (login, { stays = false } = {}) {
   if (stays) write(reach('localStorage'), login)
 }
 
-/** Takes the login of this tab out of the browser. One that stays, of another user, is another tab's. */
-export function forget ({ user }) {
+/** Takes the login of this tab out of the browser. One that stays, of another user or with another token, is another tab's. */
+export function forget ({ user, token }) {
   for (const store of [reach('sessionStorage'), reach('localStorage')]) {
-    if (read(store)?.user === user) store.removeItem(KEY)
+    const kept = read(store)
+    if (kept?.user === user && kept?.token === token) store.removeItem(KEY)
   }
 }
 
@@ -60,7 +61,39 @@ export const writeDraft = (user, friend, text) => {
 }
 
 export const forgetDrafts = (user) => {
+  forgetKeys('sessionStorage', draftKey(user, ''))
+  forgetKeys('localStorage', sendingKey(user, ''))
+}
+
+const forgetKeys = (store, beginning) => {
   try {
-    for (const key of Object.keys(sessionStorage)) if (key.startsWith(draftKey(user, ''))) sessionStorage.removeItem(key)
+    for (const key of keysOf(store, beginning)) reach(store).removeItem(key)
   } catch { /* there are none */ }
 }
+
+const keysOf = (store, beginning) => Object.keys(reach(store) ?? {}).filter((key) => key.startsWith(beginning))
+
+// What is on its way into IndexedDB, which takes a moment: who reloads the page in it, or closes it, has sent it all the same.
+
+const sendingKey = (user, id) => `${user}/sending/${id}`
+
+let sent = 0
+
+/** @param {string} user @param {{ id: string, friend: string, text: string }} message */
+export const noteSending = (user, { id, friend, text }) => {
+  try { localStorage.setItem(sendingKey(user, id), JSON.stringify({ id, friend, text, at: Date.now(), order: sent++ })) } catch { /* then it is lost with the page */ }
+}
+
+export const forgetSending = (user, id) => forgetKeys('localStorage', sendingKey(user, id))
+
+/** Messages of which it is not known whether they were stored, the oldest first. */
+export const readSending = (user) => {
+  try {
+    const found = keysOf('localStorage', sendingKey(user, '')).map((key) => JSON.parse(localStorage.getItem(key) ?? ''))
+    return found.sort((one, other) => one.at - other.at || one.order - other.order)
+  } catch { return [] }
+}
+
+/** `crypto.randomUUID` is missing on insecure origins. */
+export const uuid = () => '10000000-1000-4000-8000-100000000000'.replace(/[018]/g, (digit) =>
+  (Number(digit) ^ crypto.getRandomValues(new Uint8Array(1))[0] & 15 >> Number(digit) / 4).toString(16))

@@ -1,23 +1,24 @@
 // What one user sees: friends, conversations, the open one. It is told by jam.js, and tells the view that something is new.
 //
-// Invariants: a message is in a conversation once, by its `order`; what is open and seen is read.
+// Invariants: what is open and seen is read; nothing that fails is left untold (`#try`); of messages that are not open, what is shown
+// of them is kept, and no more.
 
 import { Jam } from '../jam.js'
-import { readDraft, writeDraft } from './session.js'
-
-const FIRST = 200
-const NEXT = 200
-
-/** So many are loaded by themselves, for searching in the page and for scrolling without a halt; what is older is asked for. */
-const AT_EASE = 1200
+import { forgetSending, noteSending, readDraft, readSending, uuid, writeDraft } from './session.js'
+import { Window } from './window.js'
+import { shortened, shownName } from './words.js'
 
 const names = new Intl.Collator()
 
-/** Lines that a screen reader may still be reading. */
+/** Lines that a screen reader may still be reading, and how much of each. */
 const LINES = 100
+const LINE = 1000
+
+/** So much of a message is shown beside its conversation. */
+const PREVIEW = 120
 
 export class Chat {
-  state = { state: 'stopped', retryAt: null, reason: null }
+  /** @type {import('../jam.js').State} */ state = { state: 'stopped', retryAt: null, reason: null, own: false }
   /** There was no connection lately, and there is none yet. */
   isLost = false
   /** By user id, in the order of their names. There may be thousands. */
@@ -28,11 +29,13 @@ export class Chat {
   /** What the browser has kept is here. */
   isReady = false
   conversations = new Map()
-  open = null
-  lines = []
-  trouble = null
+  /** @type {Window | null} */ open = null
+  /** @type {{ key: number, name: string, text: string }[]} */ lines = []
+  /** What does not work, and is no matter of the connection: the category of jam.js's reason, or what was tried here. */
+  /** @type {{ category: string, message: string } | null} */ trouble = null
   #drafts = new Map()
   #arrived = 0
+  #isMarking = false
 
   /**
    * @param {{ user: string, token: string }} login
@@ -40,6 +43,7 @@ export class Chat {
    */
   constructor ({ user, token }, changed) {
     this.user = user
+    this.token = token
     this.changed = changed
     this.jam = new Jam({ user, token, url: address(), notify: (message) => this.#notification(message) })
     this.#listen()
@@ -49,10 +53,17 @@ export class Chat {
     await this.jam.start()
     this.#tell(this.jam.friends)
     this.isTold = this.friends.size > 0
-    for (const conversation of await this.jam.conversations()) this.conversations.set(conversation.friend, conversation)
+    for (const { friend, last, ...more } of await this.jam.conversations()) this.conversations.set(friend, { ...more, friend, last: last && brief(last) })
     this.isReady = true
+    for (const { id, friend, text } of readSending(this.user)) this.send(friend, text, id).catch(() => this.setDraft(friend, this.draft(friend) || text))
     this.changed()
   }
+
+  /** Another tab is connected with another token. A user has one: it is not that of this tab. */
+  get isForeign () { return this.state.state === 'connected' && !this.state.own }
+
+  /** Now, whatever it waits for. */
+  connect () { return this.#try('begin', () => this.jam.start()) }
 
   #listen () {
     const { jam } = this
@@ -79,30 +90,36 @@ export class Chat {
     on('update', (message) => this.#updates(message))
     on('error', (reason) => { this.trouble = reason })
     on('leader', ({ leader }) => {
-      if (leader && this.isReady) this.#catchUp().catch(({ message }) => { this.trouble = { category: 'page', message }; this.changed() })
+      if (leader && this.isReady) this.#try('read', () => this.#catchUp())
     })
+  }
+
+  /** What fails is told in words, with what can be done (`banner`). @param {'read' | 'mark' | 'change' | 'begin'} doing @param {() => unknown} work */
+  async #try (doing, work) {
+    try {
+      return await work()
+    } catch (error) {
+      if (!this.isEnded) this.trouble = { category: doing, message: `${error?.message ?? error}` }
+      this.changed()
+    }
   }
 
   /** The tab that led may have gone between storing a message and telling of it. */
   async #catchUp () {
-    for (const conversation of await this.jam.conversations()) {
-      const { friend, last, unread } = conversation
+    for (const { friend, last, unread } of await this.jam.conversations()) {
       const known = this.conversations.get(friend)?.last
-      if (last && (!known || known.order <= last.order)) this.#change(friend, { last, unread }) // else a newer one came meanwhile
+      if (last && (!known || known.order <= last.order)) this.#change(friend, { last: brief(last), unread }) // else a newer one came meanwhile
     }
-    const { open } = this
-    if (open?.isLoaded) {
-      const newest = await this.jam.history(open.friend, { limit: FIRST })
-      const orders = new Set(newest.map(({ order }) => order))
-      open.messages = [...open.messages.filter(({ order }) => !orders.has(order)), ...newest].sort((one, other) => one.order - other.order)
-      this.see()
-    }
+    await this.open?.catchUp()
+    this.see()
     this.changed()
   }
 
   #tell (friends) {
-    const sorted = friends.toSorted((one, other) => names.compare(one.name, other.name))
-    this.friends = new Map(sorted.map((friend) => [friend.user, friend]))
+    const named = friends.map((friend) => ({ ...friend, name: shownName(friend.name, friend.user) }))
+    const now = new Map(named.sort((one, other) => names.compare(one.name, other.name)).map((friend) => [friend.user, friend]))
+    for (const [user, { name }] of this.friends) if (!now.has(user) && this.conversations.has(user)) this.#change(user, { name })
+    this.friends = now
   }
 
   /** The friends and those who once were: the last conversation first, then by name. */
@@ -115,8 +132,11 @@ export class Chat {
 
   person (user) {
     const friend = this.friends.get(user)
-    return friend ? { ...friend, online: friend.online && !friend.blocked } : { user, name: user, blocked: false, online: false, isFormer: true }
+    if (friend) return { ...friend, online: friend.online && !friend.blocked }
+    return { user, name: shownName(this.conversations.get(user)?.name ?? '', user), blocked: false, online: false, isFormer: this.isTold }
   }
+
+  knows (user) { return this.friends.has(user) || this.conversations.has(user) }
 
   draft (friend) {
     if (!this.#drafts.has(friend)) this.#drafts.set(friend, readDraft(this.user, friend))
@@ -124,6 +144,7 @@ export class Chat {
   }
 
   setDraft (friend, text) {
+    if (this.isEnded) return // who has left leaves nothing behind, also what could not be stored
     this.#drafts.set(friend, text)
     writeDraft(this.user, friend, text)
   }
@@ -131,45 +152,48 @@ export class Chat {
   /** Shows the conversation with a friend, or none. */
   async choose (friend) {
     if (friend === this.open?.friend) return
+    this.open?.close()
     if (friend === null) {
       this.open = null
       this.changed()
       return
     }
-    const open = { friend, messages: [], isLoaded: false, hasEarlier: false, mark: null, missed: 0 }
+    const open = new Window(this.jam, friend, () => this.changed())
     this.open = open
-    this.changed()
     const { mark, unread } = this.conversations.get(friend) ?? { mark: -1, unread: 0 }
     if (unread > 0) open.mark = mark
-    await this.#load(open, Math.max(FIRST, Math.min(unread + 10, AT_EASE)))
-    open.isLoaded = true
-    this.see()
     this.changed()
-    while (open.hasEarlier && open.messages.length < AT_EASE && this.open === open) {
-      await new Promise((resolve) => setTimeout(resolve, 50))
-      await this.#load(open, NEXT)
-    }
+    await this.#try('read', async () => {
+      await open.open(unread)
+      this.see()
+      await open.ease()
+    })
   }
 
-  async earlier () {
+  /** Again, after it has failed; or to the end from far above. */
+  newest () {
     const { open } = this
-    if (open?.hasEarlier) await this.#load(open, NEXT)
+    return this.#try('read', async () => {
+      await open?.open()
+      if (open) open.missed = 0
+      this.see()
+    })
   }
 
-  async #load (open, limit) {
-    const before = open.messages[0]?.order
-    const page = await this.jam.history(open.friend, { before, limit })
-    const known = new Set(open.messages.map(({ order }) => order))
-    open.messages = [...page.filter(({ order }) => !known.has(order)), ...open.messages].sort((one, other) => one.order - other.order)
-    open.hasEarlier = page.length === limit
-    this.changed()
-  }
+  earlier () { return this.#try('read', () => this.open?.earlier()) }
 
-  /** What is open is before somebody's eyes: it is read. */
-  see () {
-    const { open } = this
-    if (!open?.isLoaded || !isSeen() || open.missed > 0) return
-    if (this.conversations.get(open.friend)?.unread) this.jam.read(open.friend)
+  later () { return this.#try('read', () => this.open?.later()) }
+
+  /** What is open is before somebody's eyes: it is read. It is noted once at a time, however much comes. */
+  async see () {
+    const unread = () => (this.open?.isLoaded && isSeen() && this.open.missed === 0 && this.conversations.get(this.open.friend)?.unread) || 0
+    const before = unread()
+    if (this.#isMarking || !before) return
+    this.#isMarking = true
+    const isMarked = await this.#try('mark', () => this.jam.read(this.open?.friend ?? '').then(() => true))
+    this.#isMarking = false
+    // A count that stays has been read already, in another tab: the store says nothing more of it.
+    if (isMarked && unread() !== before) this.see()
   }
 
   /** The end of the open conversation is in view, or not. */
@@ -184,37 +208,45 @@ export class Chat {
     this.changed()
   }
 
-  async send (friend, content) {
-    if (this.open?.friend === friend) this.open.mark = null
-    return await this.jam.send(friend, content)
+  /** Rejects, with the reason, if it cannot be kept: who wrote it still has it. */
+  async send (friend, content, id = uuid()) {
+    if (this.open && this.open.friend === friend) this.open.mark = null
+    if (typeof content === 'string') noteSending(this.user, { id, friend, text: content })
+    try {
+      return await this.jam.send(friend, content, { id })
+    } finally {
+      forgetSending(this.user, id)
+    }
   }
+
+  retry (id) { return this.#try('change', () => this.jam.retry(id)) }
+
+  cancel (id) { return this.#try('change', () => this.jam.cancel(id)) }
 
   #arrives (message) {
     const { friend, order, own } = message
     const before = this.conversations.get(friend)
-    if (!before?.last || before.last.order < order) this.#change(friend, { last: message })
+    if (!before?.last || before.last.order < order) this.#change(friend, { last: brief(message) })
     const { open } = this
-    if (open?.friend === friend && !open.messages.some((known) => known.order === order)) {
+    if (open && open.friend === friend && open.arrives({ ...message, isFresh: true })) {
       if (!own && open.mark === null && !isSeen()) open.mark = order - 1
       if (!own && open.isAbove) open.missed++
-      open.messages = [...open.messages, { ...message, isFresh: true }].sort((one, other) => one.order - other.order)
+      if (own && open.hasLater) this.newest() // who writes wants to see it
       this.see()
     }
-    if (!own) this.lines = [...this.lines, { key: this.#arrived++, name: this.person(friend).name, message }].slice(-LINES)
+    if (!own) this.lines = [...this.lines, { key: this.#arrived++, name: this.person(friend).name, text: line(message) }].slice(-LINES)
   }
 
   #updates (message) {
     const { friend, order, state } = message
-    const { open } = this
-    if (open?.friend === friend) {
-      const others = open.messages.filter((known) => known.order !== order)
-      open.messages = state === 'cancelled' ? others : open.messages.map((known) => known.order === order ? { ...message, isFresh: true } : known)
-    }
-    const last = this.conversations.get(friend)?.last
-    if (last?.order === order) {
-      this.#change(friend, { last: message })
-      if (state === 'cancelled') this.jam.history(friend, { limit: 1 }).then(([last = null]) => { this.#change(friend, { last }); this.changed() })
-    }
+    if (this.open && this.open.friend === friend) this.open.updates({ ...message, isFresh: true })
+    if (this.conversations.get(friend)?.last?.order !== order) return
+    if (state !== 'cancelled') this.#change(friend, { last: brief(message) })
+    else this.#try('read', async () => {
+      const [last] = await this.jam.history(friend, { limit: 1 })
+      this.#change(friend, { last: last ? brief(last) : null })
+      this.changed()
+    })
   }
 
   #change (friend, change) {
@@ -224,10 +256,18 @@ export class Chat {
 
   #notification (message) {
     if (globalThis.Notification?.permission !== 'granted') return null
-    const body = message.kind === 'text' ? message.content.slice(0, 200) : message.kind === 'picture' ? 'Picture' : 'Message'
-    return { title: this.person(message.friend).name, body, icon: 'icon.svg' }
+    return { title: this.person(message.friend).name, body: brief(message).text, icon: 'icon.svg' }
   }
 }
+
+/** What is shown of a message beside its conversation. */
+function brief ({ order, own, state, kind, content, timestamp, arrived }) {
+  const text = kind === 'text' ? shortened(content, PREVIEW) : kind === 'picture' ? 'Picture' : 'A message of another kind'
+  return { order, own, state, timestamp, arrived, text }
+}
+
+/** A message as it is read aloud. */
+const line = ({ kind, content }) => kind === 'text' ? content.slice(0, LINE) : kind === 'picture' ? 'a picture' : 'a message of another kind'
 
 export const isSeen = () => document.visibilityState === 'visible' && document.hasFocus()
 

@@ -1,14 +1,27 @@
 // Text as people write it: addresses of the web become links, all else stays text.
+//
+// Invariant: the time that it takes grows with the text and no faster, whatever the text is.
 
 import { html } from '../vendor/preact.js'
 
+/** What is longer is no address that somebody wants to follow. */
+const MAX_ADDRESS = 2048
+
+/** More addresses than that are no message to be read; what follows stays text. */
+const MAX_ADDRESSES = 500
+
+const ADDRESS = /\bhttps?:\/\/[^\s<>"]+/gi
+const AROUND = '.,;:!?\'"»”’)]}>*_'
+
 /** Without what is punctuation of the sentence around an address; a bracket that opens in it may close in it. */
-const trimmed = (address) => {
+function trimmed (address) {
+  let opened = 0
+  for (const char of address) opened += char === '(' ? 1 : char === ')' ? -1 : 0
   let end = address.length
   for (; end > 0; end--) {
     const last = address[end - 1]
-    if (last === ')' && address.slice(0, end).split('(').length > address.slice(0, end - 1).split(')').length) break
-    if (!'.,;:!?\'"»”’)]}>*_'.includes(last)) break
+    if (!AROUND.includes(last) || (last === ')' && opened >= 0)) break
+    if (last === ')') opened++
   }
   return address.slice(0, end)
 }
@@ -24,7 +37,10 @@ const webAddress = (text) => {
 export function pieces (text) {
   const found = []
   let done = 0
-  for (const match of text.matchAll(/\bhttps?:\/\/[^\s<>"]+/gi)) {
+  let looked = 0
+  for (const match of text.matchAll(ADDRESS)) {
+    if (looked++ === MAX_ADDRESSES) break
+    if (match[0].length > MAX_ADDRESS) continue
     const address = trimmed(match[0])
     const href = webAddress(address)
     if (!href) continue

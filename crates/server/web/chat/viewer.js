@@ -10,7 +10,7 @@ export function Viewer ({ picture: { address, alt, width, height }, close }) {
     <dialog class="viewer" ref=${dialog} aria-label=${alt} onClose=${close} onClick=${({ target, currentTarget }) => { if (target === currentTarget) currentTarget.close() }}>
       <div class="tools">
         <a class="icon" href=${address} download="picture" aria-label="Save the picture" title="Save the picture">${icons.save()}</a>
-        <button class="icon" aria-label="Close" title="Close" onClick=${() => dialog.current.close()}>${icons.close()}</button>
+        <button type="button" class="icon" aria-label="Close" title="Close" onClick=${() => dialog.current.close()}>${icons.close()}</button>
       </div>
       <img src=${address} alt=${alt} width=${width} height=${height} />
     </dialog>`

@@ -10,7 +10,7 @@ const exactly = new Intl.DateTimeFormat(locale, { dateStyle: 'full', timeStyle: 
 
 export const dayOf = (time) => new Date(time).toDateString()
 
-const daysAgo = (time) => Math.round((new Date(dayOf(Date.now())) - new Date(dayOf(time))) / 86_400_000)
+const daysAgo = (time) => Math.round((Date.parse(dayOf(Date.now())) - Date.parse(dayOf(time))) / 86_400_000)
 
 export const timeOfDay = (time) => clock.format(time)
 export const fullTime = (time) => exactly.format(time)
@@ -41,6 +41,27 @@ export const shownTime = ({ timestamp, arrived, own }) =>
 
 export const shortened = (text, most) => text.length > most ? `${Array.from(text.slice(0, most)).slice(0, -1).join('')}…` : text
 
+/** Of a name, so much is looked at, and so much shown. */
+const NAME_READ = 1000
+const NAME = 100
+
+/** More marks on one letter than any script has. */
+const PILED = /(\p{M}{4})\p{M}+/gu
+const BREAKS = /[\p{Cc}\p{Z}\u2800]+/gu
+
+/** Nothing is seen of them, but that what follows stands elsewhere; joiners and selectors are parts of letters and signs. */
+const UNSEEN = /(?!\u200C|\u200D|\uFE0E|\uFE0F)[\p{Default_Ignorable_Code_Point}\p{Cs}\uFFF9-\uFFFB]/gu
+const SEEN = /[\p{L}\p{N}\p{P}\p{S}]/u
+
+/** A name as the accounts' database has it: one line, in which every sign is one that is seen, and turns nothing around. */
+const cleaned = (text) => {
+  const clean = text.slice(0, NAME_READ).replace(BREAKS, ' ').replace(UNSEEN, '').replace(PILED, '$1').trim()
+  return SEEN.test(clean) ? shortened(clean, NAME) : ''
+}
+
+/** What somebody is called: by their name, or else by their user id. */
+export const shownName = (name, user) => cleaned(name) || cleaned(user) || '?'
+
 export const initials = (name) => {
   const words = name.trim().split(/\s+/).filter(Boolean)
   const first = (word) => Array.from(word ?? '')[0] ?? ''
@@ -54,26 +75,26 @@ export const hueOf = (user) => {
   return `hue-${sum % 8}`
 }
 
-/** Why a message was not taken. */
+/** Why a message was not taken, in pieces; `name` is one of them, to be set apart from the sentence by who shows it. */
 export function refusal ({ category, message }, name) {
-  if (message === 'fatal database error') return 'The server cannot look up your friends at the moment.'
+  if (message === 'fatal database error') return ['The server cannot look up your friends at the moment.']
   switch (category) {
-    case 'friends': return `You and ${name} are not friends, or one of you has blocked the other.`
-    case 'quota': return `The inbox of ${name} is full.`
-    case 'mailbox': return 'The server cannot keep messages at the moment.'
-    case 'rate': return 'You are sending too fast.'
-    case 'payload': return 'The server does not take a message like this.'
+    case 'friends': return ['You and ', name, ' are not friends, or one of you has blocked the other.']
+    case 'quota': return ['The inbox of ', name, ' is full.']
+    case 'mailbox': return ['The server cannot keep messages at the moment.']
+    case 'rate': return ['You are sending too fast.']
+    case 'payload': return ['The server does not take a message like this.']
     case 'properties':
-    case 'topic': return 'The server does not take this message.'
-    case 'size': return 'The message is too large.'
-    default: return message ? `The server refused it: ${message}.` : 'The server refused it.'
+    case 'topic': return ['The server does not take this message.']
+    case 'size': return ['The message is too large.']
+    default: return [message ? `The server refused it: ${message}.` : 'The server refused it.']
   }
 }
 
 /** MQTT's code; also what ends a connection when the token is changed. */
 const NOT_AUTHORIZED = 0x87
 
-/** Why nobody was let in. */
+/** Why nobody was let in. @param {{ category?: string, message?: string, code?: number | null }} reason */
 export function refusedLogin ({ category, message, code } = {}) {
   if (category === 'spam') return 'Too many failed logins from here. It is tried again by itself in ten minutes.'
   if (message === 'unknown user id') return 'The server knows no user with this id.'
@@ -82,4 +103,20 @@ export function refusedLogin ({ category, message, code } = {}) {
   return message ? `The server did not let you in: ${message}.` : 'The server did not let you in with this user id and token.'
 }
 
+/** Why nobody was let in, though this browser is connected as this user. */
+export const ANOTHER_TOKEN = 'The token is not the one of this user: another tab of this browser is connected with another one.'
+
 export const STATUS = { queued: 'waiting to be sent', sent: 'sent', delivered: 'delivered', failed: 'not sent' }
+
+/** What this browser cannot do, and what to do about it. `category`: jam.js's, or what the page has tried. */
+export function trouble ({ category, message }) {
+  switch (category) {
+    case 'store': return 'This browser cannot keep a message that has come. The server keeps it: make room in the browser, then load this page again.'
+    case 'read': return `This browser cannot read the messages that it has kept (${message}). Load this page again; if that does not help, close other tabs and make room on the disk.`
+    case 'mark': return `This browser cannot note what you have read (${message}). Make room on the disk, then load this page again.`
+    case 'change': return `This browser cannot change that message (${message}). Make room on the disk, then try again.`
+    case 'remove': return `The conversations could not be removed (${message}). Try again; if that does not help, remove this site’s data in the settings of the browser.`
+    case 'begin': return `This browser does not let the chat begin (${message}). Load this page again; if that does not help, close other tabs and make room on the disk.`
+    default: return message
+  }
+}
