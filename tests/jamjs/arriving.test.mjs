@@ -159,6 +159,46 @@ test('one message that cannot be stored holds up the later ones of its friend an
   assert.deepEqual(await shown(one), ['too much', 'behind it', 'behind it too'])
 })
 
+test('what there is no room for holds up nothing that there is room for, of that friend neither, and comes later', async () => {
+  const faults = new Faults()
+  const one = await connected(new Browser({ indexedDB: faults.factory() }))
+  one.socket.answersPings = true
+  Object.assign(faults, { isQuota: true, full: (value) => value?.content?.length > 100 })
+  const large = (name) => message(name, 'x'.repeat(101))
+  for (let id = 1; id <= 15; id++) arrive(one, id === 1 ? large('picture') : message(`text ${id}`), { id })
+  arrive(one, message('c', 'of three', '3'), { id: 16, from: '3' })
+  await settle()
+  assert.deepEqual(acknowledged(one).sort((a, b) => a - b), [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16])
+  assert.deepEqual(one.heard.error.map(({ category }) => category), ['store'])
+  arrive(one, message('after'), { id: 2 })
+  await one.tab.browser.advance(5000)
+  assert.deepEqual(acknowledged(one), [2])
+  faults.full = () => false
+  await one.tab.browser.advance(61_000)
+  assert.deepEqual(acknowledged(one), [1])
+  const all = (await one.jam.history('2', { limit: 100 })).map(({ id }) => id)
+  assert.deepEqual([all.length, all.at(-2), all.at(-1)], [16, 'after', 'picture'])
+})
+
+test('for want of room nothing that is stored goes, what is written is refused, and what waits goes out later', async () => {
+  const faults = new Faults()
+  const one = await connected(new Browser({ indexedDB: faults.factory() }))
+  one.socket.answersPings = true
+  arrive(one, message('old'), { id: 1 })
+  await settle()
+  Object.assign(faults, { isQuota: true, full: () => true })
+  for (let id = 2; id <= 5; id++) arrive(one, message(`${id}`), { id })
+  await assert.rejects(one.jam.send('2', 'hello'), { name: 'QuotaExceededError' })
+  await one.tab.browser.advance(120_000)
+  assert.deepEqual(acknowledged(one), [1])
+  assert.deepEqual(await shown(one), ['content of old'])
+  faults.full = () => false
+  await one.jam.send('2', 'hello')
+  await one.tab.browser.advance(61_000)
+  assert.deepEqual(acknowledged(one).sort(), [2, 3, 4, 5])
+  assert.deepEqual(one.socket.take('publish').map(({ payload: { content } }) => content), ['hello'])
+})
+
 test('an IndexedDB that breaks, or is closed under its feet, is opened again', async () => {
   const faults = new Faults()
   const one = await connected(new Browser({ indexedDB: faults.factory() }))
@@ -181,19 +221,55 @@ test('an IndexedDB that is closed without a word is opened again', async () => {
   assert.deepEqual(acknowledged(one), [1])
 })
 
-test('a transaction that never ends is given up after 30 s, and tried again', async () => {
+test('a transaction that never comes to its commit is taken back after 30 s, and tried again', async () => {
   const faults = new Faults()
   const one = await connected(new Browser({ indexedDB: faults.factory() }))
-  faults.held = true
+  faults.stuck = true
   arrive(one, message('a'), { id: 1 })
+  await settle()
+  faults.stuck = false
   await one.tab.browser.advance(29_000)
   assert.deepEqual(one.heard.error, [])
   await one.tab.browser.advance(1500)
   assert.deepEqual(one.heard.error.map(({ category }) => category), ['store'])
-  faults.held = false
   one.socket.pingresp()
   await one.tab.browser.advance(2000)
   assert.deepEqual(acknowledged(one), [1])
+  assert.deepEqual(await shown(one), ['content of a'])
+})
+
+test('a commit that is told late counts: no error, one message, also of one without an id', async () => {
+  const faults = new Faults()
+  const one = await connected(new Browser({ indexedDB: faults.factory() }))
+  one.socket.answersPings = true
+  faults.held = true
+  arrive(one, { from: '2', content: 'no id' }, { id: 1 })
+  arrive(one, message('a'), { id: 2 })
+  await one.tab.browser.advance(50_000)
+  assert.deepEqual(acknowledged(one), [])
+  faults.release()
+  await one.tab.browser.advance(100_000)
+  assert.deepEqual(acknowledged(one), [1, 2])
+  assert.deepEqual(one.heard.error, [])
+  assert.deepEqual(one.heard.message.map(({ content }) => content), ['no id', 'content of a'])
+  assert.deepEqual(await shown(one), ['no id', 'content of a'])
+})
+
+test('of a commit that is never told the page hears after 90 s; when it was kept, the message is there once', async () => {
+  const faults = new Faults()
+  const one = await connected(new Browser({ indexedDB: faults.factory() }))
+  one.socket.answersPings = true
+  faults.held = true
+  arrive(one, { from: '2', content: 'no id' }, { id: 1 })
+  await one.tab.browser.advance(29_000)
+  faults.held = false // the next ones are told
+  await one.tab.browser.advance(60_000)
+  assert.deepEqual(acknowledged(one), [])
+  await one.tab.browser.advance(33_000)
+  assert.deepEqual(one.heard.error.map(({ category }) => category), ['store'])
+  assert.deepEqual(acknowledged(one), [1])
+  assert.deepEqual(await shown(one), ['no id'])
+  assert.deepEqual(one.heard.message.map(({ content }) => content), ['no id'])
 })
 
 test('IndexedDB denied: it works from memory, and says that it does', async () => {
@@ -357,7 +433,7 @@ test('a notification only if the page wants them, only while it is hidden, one f
   one.tab.show(false)
   arrive(one, message('b'), { id: 2 })
   await settle()
-  assert.deepEqual(one.tab.notified, [{ title: '2', body: 'content of b', icon: undefined, tag: '2' }])
+  assert.deepEqual(one.tab.notified, [{ title: '2', body: 'content of b', tag: '2' }])
   const silent = await connected(new Browser())
   silent.tab.show(false)
   arrive(silent, message('a'))
@@ -389,6 +465,29 @@ test('friends come in parts, are kept, and are told as one list; nonsense in the
   await one.jam.stop()
   const again = await connected(browser)
   assert.deepEqual(again.jam.friends.map(({ user }) => user), ['4'])
+})
+
+test('who is no friend any more keeps a name in the conversation, also when that became so in another browser', async () => {
+  const browser = new Browser()
+  const one = await connected(browser)
+  const friend = (user, name) => ({ user, name, blocked: false, publicKey: null })
+  const tell = (...friends) => one.socket.publish('/1/friends', { friends, part: 1, parts: 1, timestamp: 't' })
+  const names = async ({ jam }) => Object.fromEntries((await jam.conversations()).map(({ friend, name }) => [friend, name]))
+  tell(friend('2', 'ben'), friend('3', 'carla'), friend('4', 'dora'))
+  for (const from of ['2', '3']) arrive(one, message(`of ${from}`, 'x', from), { id: Number(from), from })
+  await settle()
+  await one.jam.stop()
+  const again = await connected(browser)
+  again.socket.publish('/1/friends', { friends: [friend('3', 'carla')], part: 1, parts: 1, timestamp: 't' })
+  await settle()
+  assert.deepEqual(await names(again), { 2: 'ben', 3: undefined })
+  arrive(again, message('later', 'x', '2'), { id: 9, from: '2' })
+  again.socket.publish('/1/friends', { friends: [friend('3', 'carla')], part: 1, parts: 1, timestamp: 't2' })
+  await settle()
+  await again.jam.read('2')
+  await again.jam.stop()
+  const reloaded = await connected(browser)
+  assert.deepEqual(await names(reloaded), { 2: 'ben', 3: undefined })
 })
 
 test('a lost connection knows nobody to be online', async () => {

@@ -18,6 +18,8 @@ export class Browser {
     this.wall = Date.parse('2026-01-31T12:00:00Z')
     this.timers = []
     this.tabs = []
+    /** What tabs have told each other. */
+    this.told = []
   }
 
   tab () {
@@ -98,7 +100,9 @@ export class Tab {
       }
 
       postMessage (data) {
+        if (!tab.alive) return
         const copy = structuredClone(data)
+        browser.told.push(copy)
         for (const other of browser.channels) {
           if (other !== this && other.name === this.name) setImmediate(() => { if (other.tab.alive && browser.channels.has(other)) other.onmessage?.({ data: copy }) })
         }

@@ -50,6 +50,7 @@ const as = (user, friend, program) => program.replace("user: '1', token: 'secret
 
 test('five lines to a first message', async () => {
   assert.equal(first.trim().split('\n').length, 5)
+  assert.ok(readFileSync(join(here, '../../README.md'), 'utf8').includes(`\`\`\`js\n${first}\`\`\``), 'the README has the same lines')
   const [ann, ben] = server.friends()
   const [said, heard] = await Promise.all([run('ann', as(ann, ben, first), 2), run('ben', as(ben, ann, first), 2)])
   for (const [lines, other, self] of [[said, ben, ann], [heard, ann, ben]]) assert.deepEqual(lines.sort(), [`${other.id}: Hello`, `${self.id}: Hello`].sort())

@@ -25,7 +25,7 @@ function decode (bytes, cut = Infinity, decoder = new Decoder(LIMIT)) {
 
 /** A packet in the words of the vectors. */
 function described ({ type, payload, properties, ...fields }) {
-  const { reason = null, from = null, topicAlias = null, sessionExpiry = null, receiveMaximum = null, maximumPacketSize = null, keepAlive = null } = properties ?? {}
+  const { 0x1F: reason = null, from = null, 0x23: topicAlias = null, 0x11: sessionExpiry = null, 0x21: receiveMaximum = null, 0x27: maximumPacketSize = null, 0x13: keepAlive = null } = properties ?? {}
   switch (type) {
     case 'connack': return { type, ...fields, sessionExpiry, receiveMaximum, maximumPacketSize, keepAlive, reason }
     case 'publish': return { type, ...fields, topicAlias, from, payload: hexOf(payload) }

@@ -7,10 +7,10 @@ const types = ['state', 'friends', 'message', 'update', 'presence', 'unread', 'e
 
 export const clientId = '1:phone'
 
-/** A page in a new tab, not started. */
-export function page (browser, options = {}) {
+/** A page in a new tab, not started. `Class`: the Jam of another file. */
+export function page (browser, { Class = Jam, ...options } = {}) {
   const tab = browser.tab()
-  const jam = new Jam({ url: 'ws://host/mqtt', user: '1', token: 'secret', device: 'phone', ...options }, tab)
+  const jam = new Class({ url: 'ws://host/mqtt', user: '1', token: 'secret', device: 'phone', ...options }, tab)
   const heard = Object.fromEntries(types.map((type) => [type, []]))
   for (const type of types) jam.on(type, ({ detail }) => heard[type].push(detail))
   return { tab, jam, heard, get socket () { return tab.socket } }

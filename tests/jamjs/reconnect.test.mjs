@@ -128,6 +128,61 @@ test('the network and a page that becomes visible cut a wait short, at most once
   assert.ok(one.tab.sockets.length >= 8 + 4)
 })
 
+for (const [what, asks] of [['start()', (one) => one.jam.start()], ['the network', (one) => one.tab.window.dispatchEvent(new Event('online'))]]) {
+  test(`an attempt that hangs is given up for ${what}, when it is 3 s old`, async () => {
+    const one = await started(new Browser())
+    const [first] = one.tab.sockets
+    await one.tab.browser.advance(500)
+    for (let asked = 0; asked < 20; asked++) asks(one)
+    await settle()
+    assert.equal(one.tab.sockets.length, 1, 'it has not had the time')
+    await one.tab.browser.advance(2600)
+    assert.deepEqual([one.tab.sockets.length, first.readyState], [2, 3])
+    await one.tab.browser.advance(20_000)
+    assert.equal(one.tab.sockets.length, 2, 'nobody has asked again')
+    asks(one)
+    await settle()
+    assert.equal(one.tab.sockets.length, 3)
+    await reconnected(one)
+    await one.tab.browser.advance(10_000)
+    assert.deepEqual([state(one).state, one.tab.sockets.length], ['connected', 3])
+  })
+
+  test(`a token that does not come is asked for again, for ${what}`, async () => {
+    let asked = 0
+    const one = await started(new Browser(), { token: () => ++asked === 1 ? new Promise(() => {}) : 'good' })
+    await one.tab.browser.advance(5000)
+    asks(one)
+    await settle()
+    assert.deepEqual([asked, one.tab.sockets.length], [2, 1])
+    await one.tab.browser.advance(30_000)
+    assert.equal(one.tab.sockets.length, 1, 'the first one is not waited for')
+  })
+}
+
+test('an attempt that was about to be given up goes on when it is answered', async () => {
+  const one = await started(new Browser())
+  one.socket.answersPings = true
+  await one.tab.browser.advance(1000)
+  await one.jam.start()
+  await settle()
+  one.socket.accept()
+  await one.tab.browser.advance(300_000)
+  assert.deepEqual([state(one).state, one.tab.sockets.length], ['connected', 1])
+})
+
+test('the network is back in a hidden page: it connects', async () => {
+  const one = await started(new Browser())
+  one.tab.chance = MOST
+  for (let round = 0; round < 6; round++) await waitAfter(one, () => one.socket.drop())
+  one.socket.drop()
+  one.tab.show(false)
+  await one.tab.browser.advance(1000)
+  one.tab.window.dispatchEvent(new Event('online'))
+  await settle()
+  assert.equal(one.tab.sockets.length, 8)
+})
+
 test('a wall clock that steps changes no wait', async () => {
   const one = await started(new Browser())
   one.tab.chance = MOST
@@ -177,7 +232,7 @@ test('the server\'s keep alive goes before its own, and 0 is none', async () => 
   await one.tab.browser.advance(5100)
   assert.equal(one.socket.take('pingreq').length, 1)
   const quiet = await connected(new Browser(), {}, { keepAlive: 0 })
-  await quiet.tab.browser.advance(DAY)
+  await quiet.tab.browser.advance(DAY / 24)
   assert.equal(quiet.socket.take('pingreq').length, 0)
 })
 

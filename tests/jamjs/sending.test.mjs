@@ -420,6 +420,21 @@ test('encode is called once for a message, and cannot change from and id', async
   await assert.rejects(failing.jam.send('2', 'a'), /no key/)
 })
 
+test('what was queued with an id before is not queued again, whatever has become of it', async () => {
+  const browser = new Browser()
+  const one = await connected(browser)
+  const [first, second] = await Promise.all([one.jam.send('2', 'a', { id: 'mine' }), one.jam.send('2', 'a', { id: 'mine' })])
+  assert.deepEqual([first.id, second.order], ['mine', first.order])
+  await settle()
+  one.socket.puback(published(one)[0].id)
+  await settle()
+  await one.jam.stop()
+  const again = await connected(browser)
+  assert.equal((await again.jam.send('2', 'a', { id: 'mine' })).state, 'sent')
+  await settle()
+  assert.deepEqual([await states(again), published(again), again.heard.message.length], [[['a', 'sent']], [], 0])
+})
+
 test('a message to oneself is one message', async () => {
   const one = await connected(new Browser())
   const { id } = await one.jam.send('1', 'note')
@@ -444,6 +459,45 @@ test('receipts of nonsense, of others\' messages and for another receiver change
   await settle()
   assert.equal(one.socket.take('puback').length, all.length)
   assert.deepEqual(await states(one), [['a', 'queued']])
+})
+
+test('a commit that is told late counts: send() resolves, and the message goes once', async () => {
+  const faults = new Faults()
+  const one = await connected(new Browser({ indexedDB: faults.factory() }))
+  one.socket.answersPings = true
+  faults.held = true
+  const sending = one.jam.send('2', 'slow')
+  await one.tab.browser.advance(40_000)
+  faults.release()
+  const { id } = await sending
+  await one.tab.browser.advance(70_000)
+  const packets = published(one)
+  assert.deepEqual(packets.map(({ payload }) => payload.id), [id])
+  assert.deepEqual(one.heard.message.map(({ content }) => content), ['slow'])
+})
+
+test('encode that has no answer in 30 s: send() rejects, and the next message goes', async () => {
+  const one = await connected(new Browser(), { encode: (payload) => payload.content === 'never' ? new Promise(() => {}) : payload })
+  one.socket.answersPings = true
+  const rejected = assert.rejects(one.jam.send('2', 'never'), { name: 'TimeoutError' })
+  const next = one.jam.send('2', 'next')
+  await one.tab.browser.advance(29_000)
+  assert.deepEqual(published(one), [])
+  await one.tab.browser.advance(1100)
+  await rejected
+  await next
+  await settle()
+  assert.deepEqual(contents(published(one)), ['next'])
+})
+
+test('retry() does not pass the bound of the outbox either', async () => {
+  const one = await connected(new Browser({ indexedDB: null }), {}, { receiveMaximum: 1 })
+  const { id } = await one.jam.send('2', 'refused')
+  await settle()
+  await refuse(one, published(one)[0], 'friends', 'no', 0x87)
+  for (let sent = 0; sent < 1000; sent++) await one.jam.send('3', 'x')
+  await assert.rejects(one.jam.retry(id), /outbox is full/)
+  assert.deepEqual(await states(one), [['refused', 'failed']])
 })
 
 test('the outbox has a bound, and says when it is full', async () => {

@@ -3,8 +3,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { IDBFactory } from 'fake-indexeddb'
-import { MAX_BYTES, MAX_MESSAGES, openStore } from '../../crates/server/web/jam/store.js'
+import { openEntries } from '../../crates/server/web/jam/entries.js'
+import { MAX_BYTES, MAX_MESSAGES, MAX_OUTBOX_BYTES, openStore, Store, TOLD_AT_ONCE } from '../../crates/server/web/jam/store.js'
 import { Browser, settle } from './browser.mjs'
+import { Faults } from './faults.mjs'
 
 const arrival = (id, more) => ({ id, friend: '2', from: '2', kind: 'text', content: `content of ${id}`, type: 0, timestamp: 0, dup: false, ...more })
 const open = (browser, options = {}) => openStore({ user: '1', ...options }, browser.tab())
@@ -51,6 +53,25 @@ for (const [where, options] of [['IndexedDB', {}], ['memory', { store: null }]])
     assert.equal(all[0].mark, (await store.history('2', undefined, 2))[0].order)
   })
 
+  test(`${where}: the outbox has a bound in bytes of what goes out; what leaves it makes room`, async () => {
+    const store = await open(new Browser(), options)
+    const payload = 'x'.repeat(MAX_OUTBOX_BYTES / 5) // two of them fit, of two bytes a character
+    const queue = (id) => store.queue({ friend: '2', id, payload, kind: 'text', content: 'x', type: 0, timestamp: 0 })
+    const refused = (promise) => assert.rejects(promise, /outbox is full/)
+    await queue('a')
+    await queue('b')
+    await refused(queue('c'))
+    assert.equal((await store.cancel('b')).state, 'cancelled')
+    await queue('c')
+    await refused(queue('d'))
+    await store.change('a', (row) => ({ ...row, state: 'failed' }))
+    await queue('d')
+    await refused(store.change('a', (row) => ({ ...row, state: 'queued' })))
+    for (const id of ['c', 'd']) await store.change(id, (row) => ({ ...row, state: 'sent' }))
+    await store.change('a', (row) => ({ ...row, state: 'queued' }))
+    assert.equal((await store.outbox()).length, 1)
+  })
+
   test(`${where}: a conversation keeps at most ${MAX_BYTES} bytes; a hostile friend drives out nobody else's`, async () => {
     const store = await open(new Browser(), options)
     await store.receive([arrival('old', { friend: '3', from: '3' })])
@@ -74,6 +95,102 @@ test(`a conversation keeps at most ${MAX_MESSAGES} messages`, async () => {
   const left = await store.history('2', undefined, 20_000)
   assert.ok(left.length <= MAX_MESSAGES && left.length > 0.8 * MAX_MESSAGES, `${left.length}`)
   assert.equal(left.at(-1).id, '11999')
+})
+
+test('what another tab has stored is mirrored within the same bounds, and leaves the outbox when it is sent', async () => {
+  const browser = new Browser()
+  const [one, other] = [await open(browser, { store: null }), await open(browser, { store: null })]
+  for (let sent = 0; sent < 20; sent++) {
+    const [{ row }] = await one.receive([arrival(`${sent}`, { content: new Uint8Array(8 << 20) })])
+    await other.mirror(row)
+  }
+  assert.deepEqual((await other.history('2', undefined, 100)).map(({ id }) => id), (await one.history('2', undefined, 100)).map(({ id }) => id))
+  const row = await one.queue({ friend: '2', id: 'own', payload: 'x', kind: 'text', content: 'x', type: 0, timestamp: 0 })
+  await other.mirror(row)
+  assert.equal((await other.outbox()).length, 1)
+  await other.mirror(await one.change('own', (own) => ({ ...own, state: 'sent' })))
+  assert.equal((await other.outbox()).length, 0)
+})
+
+test('numbers go on when the browser has removed everything', async () => {
+  const faults = new Faults()
+  const store = await open(new Browser({ indexedDB: faults.factory() }))
+  await store.begin()
+  const before = await store.receive(['a', 'b', 'c'].map((id) => arrival(id)))
+  for (const { row } of before) assert.equal(store.isNews(row.order), true)
+  await faults.evict()
+  const [{ row }] = await store.receive([arrival('d')])
+  assert.equal(row.order, 4)
+  assert.equal(store.isNews(row.order), true)
+  assert.deepEqual((await store.history('2', undefined, 10)).map(({ id }) => id), ['d'])
+})
+
+test('of thousands of messages some of which were never told, little is remembered, and none is news twice', async () => {
+  const store = await open(new Browser())
+  await store.begin()
+  for (let order = 2; order < 10_000; order += 2) assert.equal(store.isNews(order), true)
+  for (let order = 2; order < 10_000; order += 2) assert.equal(store.isNews(order), false)
+  assert.equal(store.isNews(1), false, 'given up')
+})
+
+/** What counts how many messages a transaction holds at most. */
+async function counting (browser) {
+  const entries = await openEntries('jam', browser.tab())
+  const counted = { most: 0, persistent: true, close: () => entries.close() }
+  counted.transact = (kind, work) => entries.transact(kind, (t) => {
+    let held = 0
+    return work({
+      ...t,
+      list: async (prefix, page) => {
+        const found = await t.list(prefix, page)
+        if (prefix[1] === 'message') held = Math.min(held, TOLD_AT_ONCE) + found.length
+        counted.most = Math.max(counted.most, held)
+        return found
+      }
+    })
+  })
+  return counted
+}
+
+test('however much was stored and not told, it is read in parts, and told once in its order', async () => {
+  const browser = new Browser()
+  const [entries, other] = [await counting(browser), await open(browser)]
+  const store = new Store('1', entries, browser.tab())
+  await store.begin()
+  const friends = Array.from({ length: 30 }, (_, at) => `${at + 2}`)
+  const write = async (from, to) => {
+    for (let number = from; number < to; number++) {
+      const friend = friends[number % 7 ? 0 : number % 30]
+      await other.receive([arrival(`${number}`, { friend, from: friend })])
+    }
+  }
+  await write(0, 5 * TOLD_AT_ONCE)
+  const told = []
+  const tell = ({ row, fresh, unread }) => {
+    assert.ok(fresh && unread > 0)
+    if (store.isNews(row.order)) told.push(Number(row.id))
+    if (told.length === TOLD_AT_ONCE) meanwhile = write(5 * TOLD_AT_ONCE, 5 * TOLD_AT_ONCE + 10)
+  }
+  let meanwhile
+  await store.catchUp(tell)
+  await meanwhile
+  await store.catchUp(tell)
+  assert.deepEqual(told, [...Array(5 * TOLD_AT_ONCE + 10).keys()])
+  assert.ok(entries.most > TOLD_AT_ONCE && entries.most <= 2 * TOLD_AT_ONCE, `${entries.most} at once`)
+})
+
+test('a database that opens too late is closed, and stands in nobody\'s way', async () => {
+  const request = {}
+  const browser = new Browser({ indexedDB: { open: () => request } })
+  const failed = assert.rejects(open(browser), { name: 'TimeoutError' })
+  await settle()
+  await browser.advance(61_000)
+  await failed
+  let closed = 0
+  request.result = { close: () => closed++ }
+  request.onsuccess()
+  await settle()
+  assert.equal(closed, 1)
 })
 
 test('a database that a later version has made is not replaced by memory', async () => {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Browser, settle } from './browser.mjs'
+import { Faults } from './faults.mjs'
 import { clientId, connected, message, page, reconnected, started, state } from './page.mjs'
 
 const contents = (messages) => messages.map(({ content }) => content)
@@ -121,6 +122,112 @@ for (const [how, options] of [['Web Locks', {}], ['heartbeats, for want of Web L
     assert.equal(first.tab.sockets.length, 2)
   })
 
+  test(`${how}: what the leader had stored when it died, and not told, the next one tells, once, in all tabs`, async () => {
+    const faults = new Faults()
+    const browser = new Browser({ ...options, indexedDB: faults.factory() })
+    const first = await lead(browser)
+    first.socket.publish('/1/inbox', message('a', 'told'), { id: 1, from: '2' })
+    await settle()
+    const [second, third] = [await following(browser), await following(browser)]
+    first.socket.publish('/1/inbox', message('b', 'told to both'), { id: 2, from: '2' })
+    await settle()
+    faults.held = true
+    first.socket.publish('/1/inbox', message('c', 'not told'), { id: 3, from: '2' })
+    first.socket.publish('/1/inbox', message('d', 'not told, of three', '3'), { id: 4, from: '3' })
+    await settle()
+    first.tab.kill()
+    faults.release()
+    await browser.advance(6000)
+    const [leader] = connectedTabs(second, third)
+    leader.socket.answersPings = true
+    await reconnected(leader)
+    for (const [id, name, from] of [[5, 'c', '2'], [6, 'd', '3']]) leader.socket.publish('/1/inbox', message(name, 'again', from), { id, from, dup: true })
+    await browser.advance(40_000)
+    for (const { heard, jam } of [second, third]) {
+      assert.deepEqual(contents(heard.message), ['told to both', 'not told', 'not told, of three'])
+      assert.deepEqual([...jam.unread], [['2', 3], ['3', 1]])
+    }
+  })
+
+  test(`${how}: a message that a follower stored and died over is told by the leader, once`, async () => {
+    const browser = new Browser(options)
+    const first = await lead(browser)
+    const [second, third] = [await following(browser), await following(browser)]
+    for (const channel of browser.channels) if (channel.tab === second.tab) channel.postMessage = () => {}
+    await second.jam.send('2', 'last words')
+    second.tab.kill()
+    await browser.advance(31_000)
+    first.socket.puback(first.socket.take('publish')[0].id)
+    await browser.advance(31_000)
+    for (const { heard } of [first, third]) {
+      assert.deepEqual(contents(heard.message), ['last words'])
+      assert.deepEqual(heard.update.map(({ state }) => state), ['sent'])
+    }
+  })
+
+  test(`${how}: a follower takes no verdict on another token for one on its own`, async () => {
+    const browser = new Browser(options)
+    const first = await lead(browser, { token: 'right' })
+    const [same, wrong] = [await following(browser, { token: 'right' }), await following(browser, { token: 'wrong' })]
+    assert.deepEqual([first, same, wrong].map(({ jam: { state: { state, own } } }) => [state, own]), [['connected', true], ['connected', true], ['connected', false]])
+    assert.ok(!JSON.stringify(wrong.heard.state).includes('right'))
+  })
+
+  test(`${how}: a leader whose token is refused lets a tab with another one try`, async () => {
+    const browser = new Browser(options)
+    const wrong = page(browser, { token: 'wrong' })
+    await wrong.jam.start()
+    await browser.advance(1000)
+    const [same, right] = [await following(browser, { token: 'wrong' }), await following(browser, { token: 'right' })]
+    wrong.socket.accept({ code: 0x87 })
+    const pending = () => [wrong, same, right].map(({ socket }) => socket).find((socket) => socket?.readyState === 0)
+    for (let round = 0; round < 3; round++) {
+      await browser.advance(5000)
+      const socket = pending()
+      if (!socket) break
+      socket.open()
+      const [{ token }] = socket.take('connect')
+      socket.connack({ code: token === 'right' ? 0 : 0x87 })
+      socket.answersPings = true
+    }
+    await settle()
+    assert.deepEqual([right.jam.leader, state(right).state, state(right).own], [true, 'connected', true])
+    assert.ok(!right.heard.state.some(({ state }) => state === 'refused'), 'it was never told that its own is wrong')
+    await browser.advance(60_000)
+    assert.equal(wrong.tab.sockets.length, 1, 'what was refused is not tried again')
+    await wrong.jam.start()
+    await browser.advance(5000)
+    assert.deepEqual([state(wrong).state, state(wrong).own], ['connected', false])
+    right.tab.kill()
+    await browser.advance(10_000)
+    assert.equal(connectedTabs(wrong, same).length, 1, 'a tab that has joined again leads in its turn')
+  })
+
+  test(`${how}: a page that the browser puts aside does not lead, and hears what it has missed`, async () => {
+    const browser = new Browser(options)
+    const first = await lead(browser)
+    const second = await following(browser)
+    const transition = (one, type, persisted) => one.tab.window.dispatchEvent(Object.assign(new Event(type), { persisted }))
+    transition(first, 'pagehide', true)
+    first.tab.alive = false // hears nothing
+    await browser.advance(6000)
+    assert.deepEqual([first.jam.leader, second.jam.leader], [false, true])
+    assert.equal(first.socket.readyState, 3)
+    second.socket.answersPings = true
+    await reconnected(second)
+    second.socket.publish('/1/inbox', message('a', 'meanwhile'), { id: 1, from: '2' })
+    await settle()
+    first.tab.alive = true
+    transition(first, 'pageshow', true)
+    await browser.advance(20_000)
+    assert.deepEqual([first.jam.leader, second.jam.leader, first.jam.state.state], [false, true, 'connected'])
+    assert.deepEqual([contents(first.heard.message), contents(second.heard.message)], [['meanwhile'], ['meanwhile']])
+    assert.deepEqual([...first.jam.unread], [['2', 1]])
+    second.tab.kill()
+    await browser.advance(6000)
+    assert.equal(first.jam.leader, true)
+  })
+
   test(`${how}: forget() in one tab ends all`, async () => {
     const browser = new Browser(options)
     const first = await lead(browser)
@@ -210,11 +317,14 @@ test('IndexedDB denied, and two tabs: both show the same, and both can write', a
     const all = await jam.history('2')
     assert.deepEqual(all.map(({ content, state }) => [content, state]), [['hi', 'received'], ['from the second', 'sent']])
   }
+  await second.jam.send('2', 'not yet sent')
+  await settle()
   first.tab.kill()
   await settle()
   assert.equal(second.jam.leader, true)
   await reconnected(second)
+  assert.deepEqual(second.socket.take('publish').map(({ payload: { content } }) => content), ['not yet sent'])
   second.socket.publish('/1/inbox', message('a', 'hi'), { id: 1, from: '2', dup: true })
   await settle()
-  assert.deepEqual(contents(await second.jam.history('2')), ['hi', 'from the second'])
+  assert.deepEqual(contents(await second.jam.history('2')), ['hi', 'from the second', 'not yet sent'])
 })

@@ -79,6 +79,10 @@ export type State = {
      * Why it is not connected; null if nothing is wrong.
      */
     reason: Reason | null;
+    /**
+     * Whether it is about this tab's own token. false where another tab has connected with another token: it says nothing of the one that was given here.
+     */
+    own: boolean;
 };
 export type Friend = {
     /**
@@ -104,6 +108,10 @@ export type Conversation = {
      * A user id. It may be of somebody who is no friend any more.
      */
     friend: string;
+    /**
+     * Of somebody who is no friend any more: what they were called when they still were.
+     */
+    name?: string;
     /**
      * The newest message.
      */
@@ -149,7 +157,7 @@ export type Options = {
      */
     store?: string | null;
     /**
-     * Called once for each message, before it is queued. `from` and `id` stay as they are.
+     * Called once for each message, before it is queued. `from` and `id` stay as they are. When it throws, or has no answer in 30 s, `send` rejects.
      */
     encode?: (payload: Payload, friend: string) => Payload | Promise<Payload>;
     /**
@@ -240,11 +248,12 @@ export declare class Jam extends EventTarget {
      *
      * @param {string} friend  A user id.
      * @param {unknown} content  Text; a Blob or Uint8Array with a picture, which goes as an array of byte values; or any other JSON.
-     * @param {{ type?: string | number }} [more]  The message's `type`, 0 by default.
+     * @param {{ type?: string | number, id?: string }} [more]  The message's `type`, 0 by default; and an `id` of your own, at most 256 bytes, by default a UUID. What was queued with it before is not queued again.
      * @returns {Promise<Message>}
      */
-    send(friend: string, content: unknown, { type }?: {
+    send(friend: string, content: unknown, { type, id }?: {
         type?: string | number;
+        id?: string;
     }): Promise<Message>;
     /** Queues a message again that has `failed`; of one that waits for its next try, makes it now. @param {string} id */
     retry(id: string): Promise<boolean>;

@@ -180,27 +180,7 @@ impl ReasonCode {
     pub fn is_allowed_in(self, carrier: Carrier) -> bool {
         use ReasonCode as R;
         match carrier {
-            Carrier::ConnAck => match self {
-                R::Success => true,
-                R::ServerShuttingDown
-                | R::KeepAliveTimeout
-                | R::SessionTakenOver
-                | R::TopicFilterInvalid => false,
-                _ => {
-                    (0x80..=0x90).contains(&u8::from(self))
-                        || matches!(
-                            self,
-                            R::PacketTooLarge
-                                | R::QuotaExceeded
-                                | R::PayloadFormatInvalid
-                                | R::RetainNotSupported
-                                | R::QoSNotSupported
-                                | R::UseAnotherServer
-                                | R::ServerMoved
-                                | R::ConnectionRateExceeded
-                        )
-                }
-            },
+            Carrier::ConnAck => self.is_allowed_in_connack(),
             Carrier::PubAck => matches!(
                 self,
                 R::Success
@@ -246,6 +226,26 @@ impl ReasonCode {
                     R::Success | R::ContinueAuthentication | R::ReAuthenticate
                 )
             }
+        }
+    }
+
+    fn is_allowed_in_connack(self) -> bool {
+        use ReasonCode as R;
+        match self {
+            R::Success
+            | R::PacketTooLarge
+            | R::QuotaExceeded
+            | R::PayloadFormatInvalid
+            | R::RetainNotSupported
+            | R::QoSNotSupported
+            | R::UseAnotherServer
+            | R::ServerMoved
+            | R::ConnectionRateExceeded => true,
+            R::ServerShuttingDown
+            | R::KeepAliveTimeout
+            | R::SessionTakenOver
+            | R::TopicFilterInvalid => false,
+            _ => (0x80..=0x90).contains(&u8::from(self)),
         }
     }
 

@@ -293,7 +293,7 @@ fn short_forms() {
         (&refusal, Version::V5, b"\x40\x03\0\x01\x87"),
         (&refusal, Version::V4, b"\x40\x02\0\x01"),
         (&normal, Version::V5, b"\xE0\x00"),
-        (&taken, Version::V5, b"\xE0\x01\x8E"),
+        (&taken, Version::V5, b"\xE0\x02\x8E\0"),
         (&taken, Version::V4, b"\xE0\x00"),
         (&suback, Version::V5, b"\x90\x05\0\x01\0\x01\x87"),
         (&suback, Version::V4, b"\x90\x04\0\x01\x01\x80"),

@@ -26,7 +26,7 @@ export class Attention {
     if (!this.#options.notify || !document?.hidden || Notification?.permission !== 'granted') return
     try {
       const shown = this.#options.notify(message)
-      if (shown) new Notification(shown.title, { body: shown.body, icon: shown.icon, tag: message.friend })
+      if (shown) new Notification(shown.title, { ...shown, tag: message.friend })
     } catch {} // phones allow it to service workers only
   }
 }

@@ -15,23 +15,25 @@
  */
 
 /**
- * What is used of a packet's properties; the others are checked and left.
+ * A packet's properties by their identifiers, and the User Property `from`; other User Properties are checked and left.
  *
- * @typedef {object} Properties
- * @property {number} [sessionExpiry]  Seconds.
- * @property {number} [receiveMaximum]
- * @property {number} [maximumPacketSize]  Bytes, fixed header included.
- * @property {number} [keepAlive]  Seconds.
- * @property {number} [topicAlias]
- * @property {string} [reason]
- * @property {string} [from]  The User Property of that name.
+ * @typedef {{ [identifier: number]: any, from?: string }} Properties
  */
+
+/** In seconds. */
+export const KEEP_ALIVE = 0x13
+/** A string. */
+export const REASON = 0x1F
+export const RECEIVE = 0x21
+export const TOPIC_ALIAS = 0x23
+/** In bytes, fixed header included. */
+export const PACKET_SIZE = 0x27
 
 /** Ends the connection, with this reason code. */
 export class ProtocolError extends Error {
-  /** @param {number} code @param {string} message */
-  constructor (code, message) {
-    super(message)
+  /** @param {number} code */
+  constructor (code) {
+    super(`reason code ${code}`)
     this.code = code
   }
 }
@@ -40,8 +42,8 @@ const MALFORMED = 0x81
 const PROTOCOL = 0x82
 const TOO_LARGE = 0x95
 
-/** @param {number} code @param {string} message @returns {never} */
-const refuse = (code, message) => { throw new ProtocolError(code, message) }
+/** @param {number} code @returns {never} */
+export const refuse = (code) => { throw new ProtocolError(code) }
 
 const utf8 = new TextEncoder()
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -88,7 +90,7 @@ const packet = (first, body) => {
 
 /** @param {{ clientId: string, user: string, token: string, keepAlive: number, sessionExpiry: number, receiveMaximum: number, maximumPacketSize: number }} options */
 export function connect ({ clientId, user, token, keepAlive, sessionExpiry, receiveMaximum, maximumPacketSize }) {
-  const properties = [0x11, ...u32(sessionExpiry), 0x21, ...u16(receiveMaximum), 0x27, ...u32(maximumPacketSize)]
+  const properties = [0x11, ...u32(sessionExpiry), RECEIVE, ...u16(receiveMaximum), PACKET_SIZE, ...u32(maximumPacketSize)]
   return packet(0x10, [...string('MQTT'), 5, 0xC0, ...u16(keepAlive), properties.length, ...properties, ...string(clientId), ...string(user), ...string(token)])
 }
 
@@ -105,7 +107,7 @@ export const pingreq = () => packet(0xC0, [])
 
 /** @param {{ code: number, sessionExpiry?: number }} options */
 export const disconnect = ({ code, sessionExpiry }) =>
-  packet(0xE0, sessionExpiry === undefined ? (code ? [code] : []) : [code, 5, 0x11, ...u32(sessionExpiry)])
+  packet(0xE0, sessionExpiry === undefined ? (code ? [code, 0] : []) : [code, 5, 0x11, ...u32(sessionExpiry)])
 
 // Decoding
 
@@ -121,7 +123,7 @@ class Body {
 
   /** @param {number} count */
   take (count) {
-    if (count > this.left) refuse(MALFORMED, 'cut off')
+    if (count > this.left) refuse(MALFORMED)
     this.at += count
     return this.bytes.subarray(this.at - count, this.at)
   }
@@ -131,7 +133,7 @@ class Body {
 
   varint () {
     const length = readVarint(this.bytes, this.at)
-    if (!length) return refuse(MALFORMED, 'cut off')
+    if (!length) return refuse(MALFORMED)
     this.at = length.end
     return length.value
   }
@@ -140,21 +142,21 @@ class Body {
 
   string () {
     const bytes = this.binary()
-    if (bytes.includes(0)) refuse(MALFORMED, 'NUL in a string')
+    if (bytes.includes(0)) refuse(MALFORMED)
     try {
       return strict.decode(bytes)
     } catch {
-      return refuse(MALFORMED, 'not UTF-8')
+      return refuse(MALFORMED)
     }
   }
 
   /** A packet id. */
-  id () { return this.number(2) || refuse(PROTOCOL, 'packet id 0') }
+  id () { return this.number(2) || refuse(PROTOCOL) }
 
   /** @param {number[]} codes */
   code (codes) {
     const code = this.number(1)
-    return codes.includes(code) ? code : refuse(MALFORMED, 'wrong reason code')
+    return codes.includes(code) ? code : refuse(MALFORMED)
   }
 
   /** @param {number[]} allowed  The identifiers that this packet may have. */
@@ -165,42 +167,36 @@ class Body {
     const seen = new Set()
     while (inner.left) {
       const identifier = inner.number(1)
-      if (!allowed.includes(identifier)) refuse(MALFORMED, 'wrong property')
-      if (seen.has(identifier) && identifier !== USER && identifier !== SUBSCRIPTION) refuse(PROTOCOL, 'property twice')
+      if (!allowed.includes(identifier)) refuse(MALFORMED)
+      if (seen.has(identifier) && identifier !== USER && identifier !== SUBSCRIPTION) refuse(PROTOCOL)
       seen.add(identifier)
       inner.property(identifier, found)
     }
-    if (seen.has(0x16) && !seen.has(0x15)) refuse(PROTOCOL, 'wrong property')
+    if (seen.has(0x16) && !seen.has(0x15)) refuse(PROTOCOL)
     return found
   }
 
   /** @param {number} identifier @param {Properties} found */
   property (identifier, found) {
     const kind = KINDS[identifier]
-    const value = kind === 'b' ? this.number(1) : kind === '2' ? this.number(2) : kind === '4' ? this.number(4) : kind === 'v' ? this.varint() : kind === 'd' ? this.binary() : this.string()
-    if ((kind === 'b' && Number(value) > 1) || (NOT_ZERO.includes(identifier) && !value) || (identifier === RESPONSE_TOPIC && /^$|[+#]/.test(String(value)))) refuse(PROTOCOL, 'wrong property')
+    const value = Number(kind) ? this.number(Number(kind)) : kind === 'v' ? this.varint() : kind === 'd' ? this.binary() : this.string()
+    if ((kind === '1' && Number(value) > 1) || (NOT_ZERO.includes(identifier) && !value) || (identifier === RESPONSE_TOPIC && /^$|[+#]/.test(String(value)))) refuse(PROTOCOL)
     if (identifier === USER) {
       const text = this.string()
       if (value === 'from') found.from = text
-    } else if (NAMES[identifier]) Object.assign(found, { [NAMES[identifier]]: value })
+    } else found[identifier] = value
   }
 
-  end () { if (this.left) refuse(MALFORMED, 'bytes left over') }
+  end () { if (this.left) refuse(MALFORMED) }
 }
 
 const USER = 0x26
 const SUBSCRIPTION = 0x0B
 const RESPONSE_TOPIC = 0x08
-const NOT_ZERO = [SUBSCRIPTION, 0x21, 0x23, 0x27]
+const NOT_ZERO = [SUBSCRIPTION, RECEIVE, TOPIC_ALIAS, PACKET_SIZE]
 
-/** b: 0 or 1; 2 and 4: bytes of a number; v: a number of variable length; s: a string, and one more in a User Property; d: data. @type {Record<number, string>} */
-const KINDS = {
-  0x01: 'b', 0x02: '4', 0x03: 's', 0x08: 's', 0x09: 'd', 0x0B: 'v', 0x11: '4', 0x12: 's', 0x13: '2', 0x15: 's', 0x16: 'd', 0x1A: 's', 0x1C: 's',
-  0x1F: 's', 0x21: '2', 0x22: '2', 0x23: '2', 0x24: 'b', 0x25: 'b', 0x26: 's', 0x27: '4', 0x28: 'b', 0x29: 'b', 0x2A: 'b'
-}
-
-/** @type {Record<number, keyof Properties>} */
-const NAMES = { 0x11: 'sessionExpiry', 0x13: 'keepAlive', 0x1F: 'reason', 0x21: 'receiveMaximum', 0x23: 'topicAlias', 0x27: 'maximumPacketSize' }
+/** By identifier, from 0 on. 1, 2, 4: bytes of a number, of which that of one is 0 or 1; v: a number of variable length; s: a string, and one more in a User Property; d: data. */
+const KINDS = ' 14s    sd v     4s2 sd   s s  s 22211s4111'
 
 const OF_CONNACK = [0x11, 0x12, 0x13, 0x15, 0x16, 0x1A, 0x1C, 0x1F, 0x21, 0x22, 0x24, 0x25, USER, 0x27, 0x28, 0x29, 0x2A]
 const OF_PUBLISH = [0x01, 0x02, 0x03, RESPONSE_TOPIC, 0x09, SUBSCRIPTION, 0x23, USER]
@@ -217,9 +213,9 @@ function decode (first, body) {
   switch (first) {
     case 0x20: {
       const flags = body.number(1)
-      if (flags > 1) refuse(MALFORMED, 'wrong flags')
+      if (flags > 1) refuse(MALFORMED)
       const code = body.code(CODES_OF_CONNACK)
-      if (flags && code) refuse(PROTOCOL, 'session in a refusal')
+      if (flags && code) refuse(PROTOCOL)
       return { type: 'connack', sessionPresent: flags === 1, code, properties: body.properties(OF_CONNACK) }
     }
     case 0x40:
@@ -235,18 +231,18 @@ function decode (first, body) {
     case 0xE0:
       return { type: 'disconnect', code: body.left ? body.code(CODES_OF_DISCONNECT) : 0, properties: body.left ? body.properties(OF_DISCONNECT) : {} }
   }
-  return first >> 4 === 3 ? decodePublish(first, body) : refuse(first & 15 ? MALFORMED : PROTOCOL, 'wrong packet')
+  return first >> 4 === 3 ? decodePublish(first, body) : refuse(first & 15 ? MALFORMED : PROTOCOL)
 }
 
 /** @param {number} first @param {Body} body @returns {Publish} */
 function decodePublish (first, body) {
   const [dup, qos, retain] = [(first & 8) > 0, first >> 1 & 3, (first & 1) > 0]
-  if (qos === 3 || (dup && !qos)) refuse(MALFORMED, 'wrong flags')
-  if (qos === 2) refuse(PROTOCOL, 'QoS 2')
+  if (qos === 3 || (dup && !qos)) refuse(MALFORMED)
+  if (qos === 2) refuse(PROTOCOL)
   const topic = body.string()
   const id = qos ? body.id() : null
   const properties = body.properties(OF_PUBLISH)
-  if (!topic && !properties.topicAlias) refuse(PROTOCOL, 'no topic')
+  if (!topic && !properties[TOPIC_ALIAS]) refuse(PROTOCOL)
   return { type: 'publish', topic, id, dup, qos, retain, properties, payload: body.take(body.left) }
 }
 
@@ -259,8 +255,8 @@ function readVarint (bytes, at, end = bytes.length) {
   for (let value = 0, scale = 1, width = 1; at < end; width++, scale *= 128) {
     const byte = bytes[at++]
     value += (byte & 127) * scale
-    if (byte < 128) return byte || width === 1 ? { value, end: at } : refuse(MALFORMED, 'wrong length')
-    if (width === 4) refuse(MALFORMED, 'wrong length')
+    if (byte < 128) return byte || width === 1 ? { value, end: at } : refuse(MALFORMED)
+    if (width === 4) refuse(MALFORMED)
   }
   return null
 }
@@ -284,7 +280,7 @@ export class Decoder {
       const length = readVarint(this.#buffer, this.#start + 1, this.#end)
       if (!length) break
       const end = length.end + length.value
-      if (end - this.#start > this.limit) refuse(TOO_LARGE, 'too large')
+      if (end - this.#start > this.limit) refuse(TOO_LARGE)
       if (end > this.#end) break
       const first = this.#buffer[this.#start]
       const body = new Body(this.#buffer.slice(length.end, end))

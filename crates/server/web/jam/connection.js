@@ -2,7 +2,7 @@
 //
 // Invariants: it ends once, whoever ends it, and says so once; nothing is heard of it afterwards. Every wait has a bound.
 
-import { connect, Decoder, disconnect, pingreq, ProtocolError, puback } from './codec.js'
+import { connect, Decoder, KEEP_ALIVE, REASON, TOPIC_ALIAS, disconnect, pingreq, puback, refuse } from './codec.js'
 
 /** A CONNACK may take the server that long (PROTOCOL.md, When to reconnect), and the TCP and TLS handshakes come before it. */
 export const CONNACK_MS = 40_000
@@ -56,8 +56,7 @@ export class Connection {
       clientId, user, token, keepAlive: KEEP_ALIVE_SECS, sessionExpiry: SESSION_EXPIRY_SECS, receiveMaximum: RECEIVE_MAXIMUM, maximumPacketSize: MAX_PACKET
     }))
     socket.onmessage = ({ data }) => this.#read(data)
-    socket.onclose = () => this.#lost('the connection broke')
-    socket.onerror = () => this.#lost('no connection')
+    socket.onclose = socket.onerror = () => this.#lost('no connection')
   }
 
   /** Whether packets may be sent. */
@@ -77,7 +76,7 @@ export class Connection {
   ping () {
     if (!this.open || this.#pinged) return
     this.send(pingreq())
-    this.#expectLife()
+    this.#pinged = this.#world.setTimeout(() => this.#lost('the server does not answer'), PINGRESP_MS)
   }
 
   /** Ends it by a DISCONNECT. Nothing is heard of it any more. @param {{ code: number, sessionExpiry?: number }} how */
@@ -91,13 +90,13 @@ export class Connection {
     if (this.#over) return
     this.#alive()
     try {
-      if (!(data instanceof ArrayBuffer)) throw new ProtocolError(0x81, 'text frame')
+      if (!(data instanceof ArrayBuffer)) return refuse(0x81)
       for (const packet of this.#decoder.push(new Uint8Array(data))) {
         this.#handle(packet)
         if (this.#over) return
       }
     } catch (error) {
-      const { code = 0x83, message } = /** @type {ProtocolError} */ (error)
+      const { code = 0x83, message } = /** @type {import('./codec.js').ProtocolError} */ (error)
       if (this.open) this.#socket.send(disconnect({ code }))
       this.#ended('malformed', code, `this is no MQTT: ${message}`)
     }
@@ -105,15 +104,15 @@ export class Connection {
 
   /** @param {import('./codec.js').Packet} packet */
   #handle (packet) {
-    if (packet.type === 'disconnect') return this.#ended('disconnected', packet.code, packet.properties.reason ?? 'closed by the server')
-    if ((packet.type === 'connack') === this.#open) throw new ProtocolError(0x82, 'wrong packet')
+    if (packet.type === 'disconnect') return this.#ended('disconnected', packet.code, packet.properties[REASON] ?? 'closed by the server')
+    if ((packet.type === 'connack') === this.#open) refuse(0x82)
     if (packet.type === 'connack') {
-      if (packet.code) return this.#ended('refused', packet.code, packet.properties.reason ?? 'refused by the server')
+      if (packet.code) return this.#ended('refused', packet.code, packet.properties[REASON] ?? 'refused by the server')
       this.#open = true
-      this.#keepAliveMs = (packet.properties.keepAlive ?? KEEP_ALIVE_SECS) * 1000
+      this.#keepAliveMs = (packet.properties[KEEP_ALIVE] ?? KEEP_ALIVE_SECS) * 1000
       this.#later()
       this.#listener.opened(packet)
-    } else if (packet.type === 'publish' && packet.properties.topicAlias) throw new ProtocolError(0x94, 'topic alias')
+    } else if (packet.type === 'publish' && packet.properties[TOPIC_ALIAS]) refuse(0x94)
     else if (packet.type !== 'pingresp') this.#listener.received(packet)
   }
 
@@ -124,8 +123,6 @@ export class Connection {
     this.#pinged = undefined
     this.#later()
   }
-
-  #expectLife () { this.#pinged = this.#world.setTimeout(() => this.#lost('the server does not answer'), PINGRESP_MS) }
 
   /** A PINGREQ is due that long after the last packet. 0 is never. */
   #later () {
@@ -147,7 +144,6 @@ export class Connection {
     this.#over = true
     this.#world.clearTimeout(this.#timer)
     this.#world.clearTimeout(this.#pinged)
-    this.#socket.onmessage = this.#socket.onclose = this.#socket.onerror = null
     this.#socket.close()
   }
 }

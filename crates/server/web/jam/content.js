@@ -51,13 +51,7 @@ export function timeOf (timestamp, otherwise) {
  */
 export function contentOf (payload, text) {
   if (!payload || payload.content === undefined) return { kind: 'other', content: text }
-  const { content } = payload
-  if (typeof content === 'string') return { kind: 'text', content }
-  if (Array.isArray(content)) {
-    const seen = pictureOf(content)
-    if (seen.kind === 'picture') return seen
-  }
-  return { kind: 'other', content: jsonOf(content, text) }
+  return pictureOf(payload.content, text)
 }
 
 /** @param {unknown} value @param {string} otherwise  For what is nested too deeply to be written. */
@@ -77,14 +71,14 @@ const BEGINNINGS = [
   ['image/webp', [0x52, 0x49, 0x46, 0x46, null, null, null, null, 0x57, 0x45, 0x42, 0x50]]
 ]
 
-/** Content as it goes out, to what is stored. @param {unknown} content @returns {Seen} */
-export function pictureOf (content) {
+/** Content as it goes out, to what is stored. @param {unknown} content @param {string} [otherwise]  For what is nested too deeply. @returns {Seen} */
+export function pictureOf (content, otherwise = '') {
   if (typeof content === 'string') return { kind: 'text', content }
   if (Array.isArray(content)) {
     const found = BEGINNINGS.find(([, beginning]) => beginning.every((byte, at) => byte === null ? at < content.length : content[at] === byte))
     if (found && content.every((byte) => Number.isInteger(byte) && byte >= 0 && byte <= 255)) return { kind: 'picture', content: Uint8Array.from(content), mime: found[0] }
   }
-  return { kind: 'other', content: jsonOf(content, '') }
+  return { kind: 'other', content: jsonOf(content, otherwise) }
 }
 
 /** A page's content to JSON: bytes become an array of their values, which deployed apps know. @param {unknown} content */

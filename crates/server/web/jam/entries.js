@@ -2,7 +2,10 @@
 // of texts and numbers; its first part is the user id. `store` says what entries mean.
 //
 // Invariants: a transaction is kept whole or not at all, and `transact` resolves when it is kept (in IndexedDB: on `complete`),
-// never before; those that write come one after the other, also from several tabs.
+// never before; what takes longer than TRANSACTION_MS is taken back, or it is waited for: only after COMMIT_MS more is it UNSURE
+// what became of it. Transactions that write come one after the other, also from several tabs.
+
+import { within } from './world.js'
 
 /** @typedef {(string | number)[]} Key */
 
@@ -16,7 +19,7 @@
  * @property {(prefix: Key) => void} clear  All entries whose keys begin so.
  */
 
-/** @typedef {{ before?: number, limit?: number, newest?: boolean }} Page  `newest`: from the last one backwards. */
+/** @typedef {{ after?: number, before?: number, limit?: number, newest?: boolean }} Page  `newest`: from the last one backwards. */
 
 /**
  * @typedef {object} Entries
@@ -28,6 +31,9 @@
 const OBJECT_STORE = 'entries'
 const OPEN_MS = 60_000
 const TRANSACTION_MS = 30_000
+const COMMIT_MS = 60_000
+/** The error of a transaction that may be kept, or may not. */
+export const UNSURE = 'no answer whether it is kept'
 
 /**
  * @param {string | null} name
@@ -49,8 +55,8 @@ export async function openEntries (name, world) {
   }
 }
 
-/** All keys that begin so. @param {Key} prefix @param {number} [before] */
-const range = (prefix, before) => IDBKeyRange.bound([...prefix, -Infinity], [...prefix, before ?? []], true, true)
+/** All keys that begin so. @param {Key} prefix @param {Page} [page] */
+const range = (prefix, { after = -Infinity, before } = {}) => IDBKeyRange.bound([...prefix, after], [...prefix, before ?? []], true, true)
 
 class IndexedEntries {
   persistent = true
@@ -68,44 +74,44 @@ class IndexedEntries {
 
   /** Again after the browser has closed it, as it does when the user removes a site's data. */
   open () {
-    this.#database ??= this.#within(OPEN_MS, (resolve, reject) => {
+    if (this.#database) return this.#database
+    /** @type {Promise<IDBDatabase>} */ const opening = new Promise((resolve, reject) => {
       const request = this.#factory.open(this.#name, 1)
       request.onupgradeneeded = () => request.result.createObjectStore(OBJECT_STORE)
       request.onerror = () => reject(request.error)
-      request.onsuccess = () => {
-        const database = request.result
-        database.onclose = () => { this.#database = undefined }
-        database.onversionchange = () => this.close()
-        resolve(database)
-      }
+      request.onsuccess = () => resolve(request.result)
+    })
+    const database = within(this.#world, OPEN_MS, opening).then((open) => {
+      open.onclose = () => { this.#database = undefined }
+      open.onversionchange = () => this.close()
+      return open
     }).catch((error) => {
-      this.#database = undefined
+      if (this.#database === database) this.#database = undefined
+      opening.then((late) => late.close(), () => {}) // nobody knows of it any more, and it would stand in the way of others
       throw error
     })
-    return this.#database
+    this.#database = database
+    return database
   }
 
   /** @template T @param {'read' | 'write'} kind @param {(transaction: Transaction) => Promise<T>} work @returns {Promise<T>} */
   async transact (kind, work) {
-    const database = await this.open()
-    /** @type {IDBTransaction | undefined} */ let transaction
-    try {
-      return await this.#within(TRANSACTION_MS, (resolve, reject) => {
-        const running = database.transaction(OBJECT_STORE, kind === 'write' ? 'readwrite' : 'readonly', { durability: 'strict' })
-        transaction = running
-        /** @type {T} */ let result
-        running.oncomplete = () => resolve(result)
-        running.onabort = () => reject(running.error ?? new Error('undone'))
-        work(steps(running.objectStore(OBJECT_STORE))).then((value) => { result = value }).catch((error) => {
-          reject(error)
-          abort(running)
-        })
+    const running = await this.#begin(kind)
+    /** @type {Promise<T>} */ const outcome = new Promise((resolve, reject) => {
+      /** @type {T} */ let result
+      running.oncomplete = () => resolve(result)
+      running.onabort = () => reject(running.error ?? new Error('undone'))
+      work(steps(running.objectStore(OBJECT_STORE))).then((value) => { result = value }, (error) => {
+        reject(running.error ?? error) // of what was undone for want of room, each request says only that it was
+        abort(running)
       })
+    })
+    try {
+      return await within(this.#world, TRANSACTION_MS, outcome)
     } catch (error) {
-      if (transaction) abort(transaction)
-      else this.close() // a connection of which the browser knows nothing more
-      throw error
+      if (abort(running)) throw error
     }
+    return within(this.#world, COMMIT_MS, outcome, UNSURE)
   }
 
   close () {
@@ -113,26 +119,25 @@ class IndexedEntries {
     this.#database = undefined
   }
 
-  /**
-   * @template T
-   * @param {number} ms
-   * @param {(resolve: (value: T) => void, reject: (error: unknown) => void) => void} work
-   * @returns {Promise<T>}
-   */
-  #within (ms, work) {
-    return new Promise((resolve, reject) => {
-      const timer = this.#world.setTimeout(() => reject(new DOMException('IndexedDB does not answer', 'TimeoutError')), ms)
-      const settled = () => this.#world.clearTimeout(timer)
-      work((value) => { settled(); resolve(value) }, (error) => { settled(); reject(error) })
+  /** @param {'read' | 'write'} kind */
+  async #begin (kind) {
+    const begin = async () => (await this.open()).transaction(OBJECT_STORE, kind === 'write' ? 'readwrite' : 'readonly', { durability: 'strict' })
+    await this.open()
+    return begin().catch(() => {
+      this.close() // a connection of which the browser knows nothing more
+      return begin()
     })
   }
 }
 
-/** @param {IDBTransaction} transaction */
+/** Whether it is undone by this; if not, it is over, or about to be kept. @param {IDBTransaction} transaction */
 function abort (transaction) {
   try {
     transaction.abort()
-  } catch {} // it is over already
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** @param {IDBObjectStore} store @returns {Transaction} */
@@ -142,13 +147,13 @@ const steps = (store) => ({
   delete: (key) => { store.delete(key) },
   count: (prefix) => done(store.count(range(prefix))),
   clear: (prefix) => { store.delete(range(prefix)) },
-  list: (prefix, { before, limit = Infinity, newest = false } = {}) => new Promise((resolve, reject) => {
+  list: (prefix, page = {}) => new Promise((resolve, reject) => {
     /** @type {[Key, any][]} */ const found = []
-    const request = store.openCursor(range(prefix, before), newest ? 'prev' : 'next')
+    const request = store.openCursor(range(prefix, page), page.newest ? 'prev' : 'next')
     request.onerror = () => reject(request.error)
     request.onsuccess = () => {
       const cursor = request.result
-      if (!cursor || found.length >= limit) return resolve(found)
+      if (!cursor || found.length >= (page.limit ?? Infinity)) return resolve(found)
       found.push([/** @type {Key} */ (cursor.key), cursor.value])
       cursor.continue()
     }
@@ -191,9 +196,9 @@ function memorySteps (entries) {
     delete: (key) => { entries.delete(JSON.stringify(key)) },
     count: async (prefix) => below(prefix).length,
     clear: (prefix) => { for (const [key] of below(prefix)) entries.delete(JSON.stringify(key)) },
-    list: async (prefix, { before = Infinity, limit = Infinity, newest = false } = {}) => {
+    list: async (prefix, { after = -Infinity, before = Infinity, limit = Infinity, newest = false } = {}) => {
       const at = prefix.length
-      const found = below(prefix).filter(([key]) => !(Number(key[at]) >= before)).sort(([a], [b]) => a[at] < b[at] ? -1 : 1)
+      const found = below(prefix).filter(([key]) => !(Number(key[at]) >= before || Number(key[at]) <= after)).sort(([a], [b]) => a[at] < b[at] ? -1 : 1)
       return (newest ? found.reverse() : found).slice(0, limit)
     }
   }

@@ -2,23 +2,30 @@
 //
 // Invariants: a packet is acknowledged when the transaction that keeps it is complete, on the connection on which it came, and
 // otherwise never. Those of one friend are stored in the order in which they came. What is slow to be decoded, or cannot be stored,
-// holds up nothing but its own friend's later messages; it is tried again, and the page is told. At most what the connection's Receive
-// Maximum allows is held here, and MAX_WAITING of QoS 0.
+// holds up nothing but its own friend's later messages; what is larger than the room that is left, not even those. It is tried again,
+// and the page is told. At most what the connection's Receive
+// Maximum allows is held here, and MAX_WAITING_BYTES of QoS 0, one friend's being at most half of it.
 
-import { RECEIVE_MAXIMUM } from './connection.js'
+import { MAX_PACKET, RECEIVE_MAXIMUM } from './connection.js'
 import { contentOf, fingerprint, idOf, parse, textOf, timeOf, typeOf } from './content.js'
+import { UNSURE } from './entries.js'
+import { within } from './world.js'
 
 const DECODE_MS = 10_000
+/** For a friend whose last message was not decoded in time: else their messages would take all places of the Receive Maximum. */
+const DECODE_AGAIN_MS = 2000
 const MAX_RETRY_MS = 60_000
-/** Messages of QoS 0, which the server does not hold back, are dropped beyond that. */
-const MAX_WAITING = 1024
+/** What a message counts for beside its payload. */
+const ENTRY_BYTES = 16_384
+/** Messages of QoS 0, which the server does not hold back, are dropped beyond that. Half of it is as much as one may have. */
+const MAX_WAITING_BYTES = 2 * (MAX_PACKET + ENTRY_BYTES)
 
 /**
  * @typedef {object} Entry
  * @property {import('./codec.js').Publish} packet
  * @property {import('./connection.js').Connection} connection
  * @property {string} from  Who is held up by it.
- * @property {'decoding' | 'ready' | 'held'} state  `held` could not be stored.
+ * @property {'decoding' | 'ready' | 'held' | 'large'} state  `held` could not be stored; `large` for want of room: what is smaller may pass it.
  * @property {import('./store.js').Arrival | import('./store.js').Receipt | null} item  null is nothing to keep.
  */
 
@@ -29,6 +36,7 @@ export class Inbox {
   #kept
   #failed
   /** In the order in which they came. @type {Entry[]} */ #entries = []
+  /** Friends whose last message was not decoded in time. @type {Set<string>} */ #slow = new Set()
   #running = false
   #failures = 0
   /** @type {any} */ #timer
@@ -78,8 +86,15 @@ export class Inbox {
 
   /** @param {import('./codec.js').Publish} packet @param {import('./connection.js').Connection} connection @param {string} from @returns {Entry | null} */
   #enter (packet, connection, from) {
-    if (packet.id === null && this.#entries.length >= MAX_WAITING) return null
     /** @type {Entry} */ const entry = { packet, connection, from, state: 'decoding', item: null }
+    let [all, own] = [0, 0]
+    for (const other of [...this.#entries, entry]) {
+      if (other.packet.id) continue
+      const bytes = ENTRY_BYTES + other.packet.payload.length
+      all += bytes
+      if (other.from === from) own += bytes
+    }
+    if (!packet.id && Math.max(all, 2 * own) > MAX_WAITING_BYTES) return null
     this.#entries.push(entry)
     return entry
   }
@@ -107,15 +122,13 @@ export class Inbox {
 
   /** By the page, which may throw, answer nonsense or never. @param {import('./jam.js').Payload} payload @param {string} from */
   async #decoded (payload, from) {
-    /** @type {any} */ let timer
     try {
-      const late = new Promise((_, reject) => { timer = this.#world.setTimeout(() => reject(new Error('late')), DECODE_MS) })
-      const decoded = await Promise.race([this.#decode?.({ ...payload }, from), late])
+      const decoded = await within(this.#world, this.#slow.has(from) ? DECODE_AGAIN_MS : DECODE_MS, this.#decode?.({ ...payload }, from))
+      this.#slow.delete(from)
       return typeof decoded === 'object' && decoded ? { ...decoded, id: payload.id } : payload
-    } catch {
+    } catch (error) {
+      if (/** @type {any} */ (error)?.name === 'TimeoutError') this.#slow.add(from)
       return payload
-    } finally {
-      this.#world.clearTimeout(timer)
     }
   }
 
@@ -131,6 +144,7 @@ export class Inbox {
     const behind = new Set()
     const batch = []
     for (const entry of this.#entries) {
+      if (entry.state === 'large') continue
       if (entry.state !== 'ready') behind.add(entry.from)
       else if (!behind.has(entry.from) && batch.length < RECEIVE_MAXIMUM) batch.push(entry)
     }
@@ -143,7 +157,7 @@ export class Inbox {
     const behind = new Set()
     for (const entry of batch) {
       if (behind.has(entry.from) || await this.#stored([entry])) continue
-      behind.add(entry.from)
+      if (entry.state === 'held') behind.add(entry.from)
       this.#hold(entry)
     }
   }
@@ -158,7 +172,11 @@ export class Inbox {
       if (!this.#timer) this.#failures = 0
       return true
     } catch (error) {
-      if (batch.length === 1) this.#failed(error)
+      if (/** @type {any} */ (error)?.message === UNSURE) for (const { item } of batch) if (item) Object.assign(item, { dup: true }) // it may be there
+      if (batch.length === 1) {
+        batch[0].state = /** @type {any} */ (error)?.name === 'QuotaExceededError' ? 'large' : 'held'
+        this.#failed(error)
+      }
       return false
     }
   }
@@ -169,10 +187,9 @@ export class Inbox {
       this.#entries = this.#entries.filter((other) => other !== entry)
       return
     }
-    entry.state = 'held'
     this.#timer ??= this.#world.setTimeout(() => {
       this.#timer = undefined
-      for (const entry of this.#entries) if (entry.state === 'held') entry.state = 'ready'
+      for (const entry of this.#entries) if (entry.state !== 'decoding') entry.state = 'ready'
       this.#run()
     }, Math.min(MAX_RETRY_MS, 1000 * 2 ** this.#failures++))
   }

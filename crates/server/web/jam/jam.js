@@ -6,10 +6,12 @@
 
 import { Attention } from './attention.js'
 import { pictureOf, wireContent } from './content.js'
-import { Session } from './session.js'
+import { markOf, Session } from './session.js'
 import { openStore } from './store.js'
 import { Tabs } from './tabs.js'
-import { browser, hex, uuid } from './world.js'
+import { browser, hex, uuid, within } from './world.js'
+
+const ENCODE_MS = 30_000
 
 /**
  * A message, sent or received. Times are milliseconds since 1970.
@@ -46,6 +48,7 @@ import { browser, hex, uuid } from './world.js'
  * @property {'stopped' | 'connecting' | 'connected' | 'waiting' | 'logout' | 'refused' | 'failed'} state  `waiting` tries again by itself at `retryAt`. The last three only after `start()`: `logout` another device has taken over, `refused` the login is wrong, `failed` trying again would not help.
  * @property {number | null} retryAt  When the next try is, in milliseconds since 1970; only in `waiting`.
  * @property {Reason | null} reason  Why it is not connected; null if nothing is wrong.
+ * @property {boolean} own  Whether it is about this tab's own token. false where another tab has connected with another token: it says nothing of the one that was given here.
  */
 
 /**
@@ -62,6 +65,7 @@ import { browser, hex, uuid } from './world.js'
  *
  * @typedef {object} Conversation
  * @property {string} friend  A user id. It may be of somebody who is no friend any more.
+ * @property {string} [name]  Of somebody who is no friend any more: what they were called when they still were.
  * @property {Message | null} last  The newest message.
  * @property {number} unread  How many messages of the friend are not read.
  * @property {number} mark  `order` of the newest message when `read` was called last: what is greater, and not own, is new.
@@ -80,7 +84,7 @@ import { browser, hex, uuid } from './world.js'
  * @property {string | ((why: { refused: boolean }) => string | Promise<string>)} token  The API token, or what gives it: asked before each connection; with `refused: true` once after the server has refused the last one.
  * @property {string} [device]  The device id. By default `web-` and 16 hexadecimal digits, kept for this user in this browser.
  * @property {string | null} [store]  Name of the IndexedDB database, `jam` by default. null keeps all in this page's memory.
- * @property {(payload: Payload, friend: string) => Payload | Promise<Payload>} [encode]  Called once for each message, before it is queued. `from` and `id` stay as they are.
+ * @property {(payload: Payload, friend: string) => Payload | Promise<Payload>} [encode]  Called once for each message, before it is queued. `from` and `id` stay as they are. When it throws, or has no answer in 30 s, `send` rejects.
  * @property {(payload: Payload, friend: string) => Payload | Promise<Payload>} [decode]  Called for each message that arrives, before it is stored. One that it throws at, or has no answer to in 10 s, is stored as it came.
  * @property {(message: Message) => { title: string, body?: string, icon?: string } | null} [notify]  Opt in: what to show of a message that arrives while the page is hidden. The page asks for the permission.
  * @property {boolean} [badge]  Unread messages in `document.title`, as `(3) …`, and on the app's icon; true by default.
@@ -110,7 +114,7 @@ export class Jam extends EventTarget {
   /** @type {Session | undefined} */ #session
   /** @type {Attention} */ #attention
   /** @type {Promise<void> | undefined} */ #starting
-  /** @type {State} */ #state = stopped
+  /** As it was told last. @type {{ event: 'state', detail: State, mark: string }} */ #said = stopped
   /** @type {import('./friends.js').Entry[]} */ #friends = []
   /** @type {Set<string>} */ #online = new Set()
   /** @type {Map<string, number>} */ #unread = new Map()
@@ -128,7 +132,7 @@ export class Jam extends EventTarget {
   }
 
   /** @returns {State} */
-  get state () { return this.#state }
+  get state () { return this.#said.detail }
 
   /** Whether this tab has the connection. */
   get leader () { return this.#session !== undefined }
@@ -157,9 +161,15 @@ export class Jam extends EventTarget {
   /** Connects. Called again: connects now, whatever it is waiting for, also after `logout` and `refused`. Resolves when the store is open. */
   start () {
     if (!this.#starting) {
-      this.#starting = this.#open().catch((error) => { this.#starting = undefined; throw error })
+      this.#starting = this.#open().catch((error) => {
+        this.#leave(false)
+        throw error
+      })
     } else if (this.#session) this.#session.start()
-    else this.#tabs?.post({ start: true })
+    else {
+      this.#tabs?.join()
+      this.#tabs?.post({ start: true })
+    }
     return this.#starting
   }
 
@@ -168,27 +178,26 @@ export class Jam extends EventTarget {
    *
    * @param {string} friend  A user id.
    * @param {unknown} content  Text; a Blob or Uint8Array with a picture, which goes as an array of byte values; or any other JSON.
-   * @param {{ type?: string | number }} [more]  The message's `type`, 0 by default.
+   * @param {{ type?: string | number, id?: string }} [more]  The message's `type`, 0 by default; and an `id` of your own, at most 256 bytes, by default a UUID. What was queued with it before is not queued again.
    * @returns {Promise<Message>}
    */
-  send (friend, content, { type = 0 } = {}) {
+  send (friend, content, { type = 0, id = uuid(this.#world) } = {}) {
     // In the order of the calls, though an earlier one may take longer to be encoded.
     const now = this.#world.now()
-    const sent = (this.#sending.get(friend) ?? Promise.resolve()).then(() => this.#send(friend, content, type, now))
+    const sent = (this.#sending.get(friend) ?? Promise.resolve()).then(() => this.#send(friend, content, type, id, now))
     const settled = sent.catch(() => {}).then(() => { if (this.#sending.get(friend) === settled) this.#sending.delete(friend) })
     this.#sending.set(friend, settled)
     return sent
   }
 
-  /** @param {string} friend @param {unknown} content @param {string | number} type @param {number} now @returns {Promise<Message>} */
-  async #send (friend, content, type, now) {
+  /** @param {string} friend @param {unknown} content @param {string | number} type @param {string} id @param {number} now @returns {Promise<Message>} */
+  async #send (friend, content, type, id, now) {
     const store = this.#opened()
     if (!isUserId(friend)) throw new TypeError('no user id')
     const { user } = this.#options
-    const id = uuid(this.#world)
     const plain = { from: user, id, timestamp: new Date(now).toISOString(), content: await wireContent(content), type }
     if (JSON.stringify(plain.content) === undefined) throw new TypeError('no JSON')
-    const encoded = this.#options.encode ? await this.#options.encode({ ...plain }, friend) : plain
+    const encoded = this.#options.encode ? await within(this.#world, ENCODE_MS, this.#options.encode({ ...plain }, friend)) : plain
     const payload = JSON.stringify({ ...encoded, from: user, id })
     const row = await store.queue({ friend, id, payload, timestamp: now, type, ...pictureOf(plain.content) })
     this.#tell({ row, fresh: true })
@@ -248,15 +257,16 @@ export class Jam extends EventTarget {
     const store = await openStore(this.#options, this.#world)
     this.#store = store
     const device = this.#options.device ?? await store.device(`web-${hex(this.#world.randomBytes(8))}`)
+    this.#tabs = new Tabs(`jam:${this.#options.user}`, this.#world, { // before it is read what there is, so that nothing lies between
+      lead: (alone) => this.#lead(device, alone),
+      follow: () => this.#follow(),
+      hear: (told) => this.#hear(told),
+      back: () => this.#catchUp()
+    })
     const [friends, unread] = await store.begin()
     this.#friends = friends
     this.#unread = unread
     this.#attention.show(unread)
-    this.#tabs = new Tabs(`jam:${this.#options.user}`, this.#world, {
-      lead: (alone) => this.#lead(device, alone),
-      follow: () => this.#follow(),
-      hear: (told) => this.#hear(told)
-    })
     this.#tabs.join()
   }
 
@@ -264,13 +274,18 @@ export class Jam extends EventTarget {
   #lead (device, alone) {
     const store = this.#opened()
     for (const user of this.#online) this.#tell({ event: 'presence', detail: { user, online: false } }) // the one that led told so
-    this.#session = new Session(this.#options, this.#world, { device, alone, store, tell: (told) => this.#tell(told) })
+    this.#session = new Session(this.#options, this.#world, { device, alone, store, tell: (told) => this.#tell(told), catchUp: () => this.#catchUp() })
     this.#dispatch('leader', { leader: true })
+    this.#catchUp()
     this.#session.start()
   }
 
+  /** What another tab has stored, and may have died over before it could tell. */
+  async #catchUp () { await this.#store?.catchUp((kept) => this.#tell(kept)).catch(() => {}) } // it is tried again
+
   #follow () {
-    this.#session?.stop(false)
+    if (!this.#session) return
+    this.#session.stop(false)
     this.#session = undefined
     this.#dispatch('leader', { leader: false })
   }
@@ -278,19 +293,25 @@ export class Jam extends EventTarget {
   /** @param {boolean} forget */
   async #close (forget) {
     await this.#starting?.catch(() => {})
+    this.#leave(forget)
+    if (forget) {
+      const store = await openStore(this.#options, this.#world)
+      await store.clear()
+      store.close()
+      this.#friends = []
+      this.#unread.clear()
+    }
+    this.#attention.show(new Map())
+    this.#happen(stopped)
+  }
+
+  /** @param {boolean} forget  The session with the server ends as well. */
+  #leave (forget) {
     const [store, tabs, session] = [this.#store, this.#tabs, this.#session]
     this.#starting = this.#store = this.#tabs = this.#session = undefined
     session?.stop(forget)
     tabs?.leave()
-    if (forget) {
-      const kept = store ?? await openStore(this.#options, this.#world)
-      await kept.clear()
-      kept.close()
-      this.#friends = []
-      this.#unread.clear()
-      this.#attention.show(this.#unread)
-    } else store?.close()
-    this.#happen({ event: 'state', detail: stopped })
+    store?.close()
   }
 
   /** For this tab and the others. @param {import('./tabs.js').Told} told */
@@ -302,12 +323,19 @@ export class Jam extends EventTarget {
   /** From another tab. @param {import('./tabs.js').Told} told */
   #hear (told) {
     if ('start' in told) this.#session?.start()
-    else if ('forget' in told) this.#close(true).catch(() => {}) // the tab in which it was wanted says so
+    else if ('aside' in told) {
+      if (this.#said.detail.state === 'refused') this.#tabs?.aside()
+    } else if ('forget' in told) this.#close(true).catch(() => {}) // the tab in which it was wanted says so
     else if ('hello' in told) {
       if (!this.#session) return
       for (const user of this.#online) this.#tabs?.post({ event: 'presence', detail: { user, online: true } })
       this.#tabs?.post({ event: 'friends', detail: { friends: this.#friends } })
-      this.#tabs?.post({ event: 'state', detail: this.#state })
+      this.#tabs?.post(this.#said)
+    } else if ('mark' in told) {
+      const { token } = this.#options
+      const own = typeof token !== 'string' || markOf(token) === told.mark
+      if (!own && told.detail.state === 'refused') this.#tabs?.post({ aside: true })
+      else this.#happen({ ...told, detail: { ...told.detail, own } })
     } else {
       if ('row' in told) this.#store?.mirror(told.row)
       this.#happen(told)
@@ -317,16 +345,18 @@ export class Jam extends EventTarget {
   /** @param {import('./tabs.js').Told} told */
   #happen (told) {
     if ('row' in told) {
-      const { row, fresh } = told
+      const { row, fresh, unread } = told
+      if (fresh && !this.#store?.isNews(row.order)) return
       const message = present(row)
       if (row.state === 'queued') this.#session?.queued(row)
       this.#dispatch(fresh ? 'message' : 'update', message)
       if (fresh && !row.own && this.#session) this.#attention.notify(message)
+      if (unread !== undefined) this.#happen({ event: 'unread', detail: { friend: row.friend, unread } })
       return
     }
+    if ('mark' in told) this.#said = told
     if (!('event' in told)) return
     const { event, detail } = told
-    if (event === 'state') this.#state = detail
     if (event === 'friends') {
       this.#friends = detail.friends
       return this.#dispatch('friends', { friends: this.friends })
@@ -353,8 +383,8 @@ export class Jam extends EventTarget {
   }
 }
 
-/** @type {State} */
-const stopped = { state: 'stopped', retryAt: null, reason: null }
+/** @type {{ event: 'state', detail: State, mark: string }} */
+const stopped = { event: 'state', detail: { state: 'stopped', retryAt: null, reason: null, own: true }, mark: '' }
 
 /** PROTOCOL.md, section 1. @param {unknown} id */
 const isUserId = (id) => typeof id === 'string' && /^[^/+#$:\0]+$/.test(id) && new TextEncoder().encode(id).length <= 64

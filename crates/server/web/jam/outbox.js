@@ -4,7 +4,7 @@
 // or what the server's Receive Maximum allows; a message is out of the outbox when the server has acknowledged it, and no sooner.
 // A refusal names a packet id: it belongs to the PUBLISH that has it now.
 
-import { publish } from './codec.js'
+import { publish, REASON } from './codec.js'
 import { ownReason } from './reason.js'
 
 export const WINDOW = 16
@@ -86,7 +86,7 @@ export class Outbox {
   async acknowledged ({ id, code, properties }) {
     const flight = this.#flights.get(id)
     if (!flight?.link) return
-    const refusal = flight.refusal ?? (code < 0x80 ? null : ownReason('server', properties.reason ?? 'refused by the server', code))
+    const refusal = flight.refusal ?? (code < 0x80 ? null : ownReason('server', properties[REASON] ?? 'refused by the server', code))
     if (refusal) await this.#refuse(flight, { ...refusal, code: code || refusal.code })
     else await this.#settle(flight, (row) => row.state === 'queued' ? { ...row, state: 'sent', reason: null, published: false } : null)
   }

@@ -6,12 +6,13 @@
 // with a new token. At most one connection and one timer at a time.
 
 import { Connection } from './connection.js'
-import { subscribe } from './codec.js'
-import { parse, textOf } from './content.js'
+import { PACKET_SIZE, RECEIVE, subscribe } from './codec.js'
+import { fingerprint, parse, textOf } from './content.js'
 import { FriendList } from './friends.js'
 import { Inbox } from './inbox.js'
 import { Outbox, WINDOW } from './outbox.js'
 import { ownReason, reasonOf, refusal } from './reason.js'
+import { within } from './world.js'
 
 const FIRST_WAIT_MS = 500
 const MAX_WAIT_MS = 60_000
@@ -21,17 +22,19 @@ const STABLE_MS = 30_000
 /** What the server's trouble counts for: many come back at once. */
 const TROUBLE = 4
 const NUDGE_MS = 1000
+/** An attempt that has no answer by then is given up for a new one, if the user wants one or the network is back. */
+const HANG_MS = 3000
 const LOAD_MS = 30_000
 const TOKEN_MS = 30_000
 const SUBSCRIBE_ID = 65_535
 
-const LOGIN = [0x87]
-const ELSEWHERE = [0x8E]
-const SPAM = [0x9F]
+const LOGIN = 0x87
+const ELSEWHERE = 0x8E
+const SPAM = 0x9F
 /** The same bytes would end the next connection too, or it is a mistake in the app. */
 const MISTAKES = [0x81, 0x82, 0x84, 0x85, 0x86, 0x8C, 0x93, 0x94, 0x95]
 
-/** @typedef {{ device: string, alone: boolean, store: import('./store.js').Store, tell: (told: import('./tabs.js').Told) => void }} Place  Where it is: `alone` if no other tab can have a session as well, `tell` for this tab and the others. */
+/** @typedef {{ device: string, alone: boolean, store: import('./store.js').Store, tell: (told: import('./tabs.js').Told) => void, catchUp: () => Promise<void> }} Place  Where it is: `alone` if no other tab can have a session as well, `tell` for this tab and the others, `catchUp` tells what was stored and not told. */
 
 export class Session {
   #options
@@ -40,6 +43,7 @@ export class Session {
   #alone
   #store
   #tell
+  #catchUp
   #inbox
   #outbox
   #friends = new FriendList()
@@ -53,23 +57,26 @@ export class Session {
   #openedAt = Infinity
   #asked = false
   /** @type {import('./jam.js').Reason | null} */ #loggedOut = null
-  /** Of the last wait. @type {import('./jam.js').Reason | null} */ #reason = null
   /** Whether it waits for something that `online` and a visible page do not cut short. */
   #patient = true
+  #isTrying = false
+  /** Of the token that was used last. */
+  #mark = ''
   /** @type {[EventTarget | undefined, string][]} */ #occasions
   /** @param {any} error */
   #unstored = (error) => this.#error('store', `not stored: ${error?.message || error?.name}`)
-  #nudge = () => { if (this.#world.document?.visibilityState !== 'hidden') this.#again() }
+  #nudge = (/** @type {Event} */ { type }) => { if (type === 'online' || this.#world.document?.visibilityState !== 'hidden') this.#again() }
 
   /** @param {import('./jam.js').Options} options @param {import('./world.js').World} world @param {Place} place */
-  constructor (options, world, { device, alone, store, tell }) {
+  constructor (options, world, { device, alone, store, tell, catchUp }) {
     this.#options = options
     this.#world = world
     this.#clientId = `${options.user}:${device}`
     this.#alone = alone
     this.#store = store
     this.#tell = tell
-    this.#inbox = new Inbox(options, store, world, (kept) => this.#kept(kept), this.#unstored)
+    this.#catchUp = catchUp
+    this.#inbox = new Inbox(options, store, world, tell, this.#unstored)
     this.#outbox = new Outbox(store, world, (row) => tell({ row, fresh: false }), this.#unstored)
     this.#occasions = [[world.window, 'online'], [world.document, 'visibilitychange']]
     for (const [target, type] of this.#occasions) target?.addEventListener(type, this.#nudge)
@@ -77,10 +84,10 @@ export class Session {
 
   /** Connects now, for the user wants it. */
   start () {
-    if (this.#connection) return this.#connection.ping()
     this.#asked = false
     this.#failures = 0
-    this.#connect(false)
+    if (this.#isTrying || this.#connection) this.#again()
+    else this.#connect(false)
   }
 
   /** @param {boolean} forget  The session ends as well. */
@@ -98,17 +105,18 @@ export class Session {
 
   /** The network is back, or the user looks. */
   #again () {
-    if (this.#connection) return this.#connection.ping()
-    if (this.#patient) return
-    const wait = this.#triedAt + NUDGE_MS - this.#world.uptime()
-    if (wait > 0) this.#wait(wait, this.#reason)
+    if (this.#connection?.open) return this.#connection.ping()
+    if (this.#patient && !this.#isTrying) return
+    const wait = this.#triedAt + (this.#isTrying ? HANG_MS : NUDGE_MS) - this.#world.uptime()
+    if (wait > 0) this.#later(wait)
     else this.#connect(false)
   }
 
   /** @param {boolean} refused */
   async #connect (refused) {
     const attempt = ++this.#attempt
-    this.#world.clearTimeout(this.#timer)
+    this.#connection?.end({ code: 0 })
+    this.#connection = null
     this.#triedAt = this.#world.uptime()
     this.#openedAt = Infinity
     this.#patient = true
@@ -118,6 +126,7 @@ export class Session {
     try {
       const token = await this.#token(refused)
       if (attempt !== this.#attempt) return
+      this.#mark = markOf(token)
       category = 'network'
       this.#open(token)
     } catch (error) {
@@ -141,17 +150,11 @@ export class Session {
   /** @param {boolean} refused @returns {Promise<string>} */
   async #token (refused) {
     const { token } = this.#options
-    if (typeof token === 'string') return token
-    /** @type {any} */ let timer
-    try {
-      return await Promise.race([token({ refused }), new Promise((_, reject) => { timer = this.#world.setTimeout(() => reject(new Error('no token')), TOKEN_MS) })])
-    } finally {
-      this.#world.clearTimeout(timer)
-    }
+    return typeof token === 'string' ? token : within(this.#world, TOKEN_MS, token({ refused }))
   }
 
   /** @param {import('./codec.js').ConnAck} connack */
-  #opened ({ sessionPresent, properties: { receiveMaximum = 65_535, maximumPacketSize = Infinity } }) {
+  #opened ({ sessionPresent, properties: { [RECEIVE]: receiveMaximum = 65_535, [PACKET_SIZE]: maximumPacketSize = Infinity } }) {
     const connection = /** @type {Connection} */ (this.#connection)
     const { user } = this.#options
     this.#openedAt = this.#world.uptime()
@@ -163,7 +166,7 @@ export class Session {
 
   /** What waits in the store, now and again: a tab may have died before it could tell of a message. @param {Connection} connection @param {import('./outbox.js').Link} link */
   async #send (connection, link) {
-    await this.#outbox.load().then(() => { if (connection.open) this.#outbox.connected(link) }, this.#unstored)
+    await this.#catchUp().then(() => this.#outbox.load()).then(() => { if (connection.open) this.#outbox.connected(link) }, this.#unstored)
     if (connection.open) this.#loading = this.#world.setTimeout(() => this.#send(connection, link), LOAD_MS)
   }
 
@@ -212,12 +215,6 @@ export class Session {
     else if (!this.#outbox.refused(error.messageId, reason)) this.#tell({ event: 'error', detail: reason })
   }
 
-  /** @param {import('./store.js').Kept} kept */
-  #kept ({ row, fresh, unread }) {
-    this.#tell({ row, fresh })
-    if (unread !== undefined) this.#tell({ event: 'unread', detail: { friend: row.friend, unread } })
-  }
-
   /** @param {import('./connection.js').End} end */
   #ended (end) {
     const { how, code } = end
@@ -233,9 +230,9 @@ export class Session {
       this.#tell({ event: 'error', detail: reason })
       this.#fail(reason, TROUBLE)
     } else if (code === null) this.#fail(reason)
-    else if (LOGIN.includes(code)) this.#loginRefused(reason)
-    else if (ELSEWHERE.includes(code) && this.#alone) this.#elsewhere(reason)
-    else if (how === 'refused' && SPAM.includes(code)) this.#wait(SPAM_WAIT_MS, reason)
+    else if (code === LOGIN) this.#loginRefused(reason)
+    else if (code === ELSEWHERE && this.#alone) this.#elsewhere(reason)
+    else if (how === 'refused' && code === SPAM) this.#wait(SPAM_WAIT_MS, reason)
     else if (MISTAKES.includes(code)) this.#state('failed', reason)
     else this.#fail(reason, TROUBLE)
   }
@@ -245,6 +242,7 @@ export class Session {
     this.#world.clearTimeout(this.#loading)
     this.#inbox.disconnected()
     this.#outbox.disconnected()
+    this.#friends = new FriendList()
     for (const friend of this.#online) this.#presence(friend, false)
   }
 
@@ -272,17 +270,28 @@ export class Session {
 
   /** @param {number} ms @param {import('./jam.js').Reason | null} reason */
   #wait (ms, reason) {
-    this.#world.clearTimeout(this.#timer)
-    this.#timer = this.#world.setTimeout(() => this.#connect(false), ms)
-    this.#reason = reason
-    this.#tell({ event: 'state', detail: { state: 'waiting', retryAt: this.#world.now() + Math.round(ms), reason } })
+    this.#state('waiting', reason, this.#world.now() + Math.round(ms))
+    this.#later(ms)
   }
 
-  /** @param {'connecting' | 'connected' | 'refused' | 'failed' | 'logout'} state @param {import('./jam.js').Reason | null} reason */
-  #state (state, reason) { this.#tell({ event: 'state', detail: { state, retryAt: null, reason } }) }
+  /** @param {number} ms */
+  #later (ms) {
+    this.#world.clearTimeout(this.#timer)
+    this.#timer = this.#world.setTimeout(() => this.#connect(false), ms)
+  }
+
+  /** @param {import('./jam.js').State['state']} state @param {import('./jam.js').Reason | null} reason @param {number | null} retryAt */
+  #state (state, reason, retryAt = null) {
+    this.#world.clearTimeout(this.#timer)
+    this.#isTrying = state === 'connecting'
+    this.#tell({ event: 'state', detail: { state, retryAt, reason, own: true }, mark: this.#mark })
+  }
 
   /** @param {string} category @param {string} message @param {number | null} code */
   #error (category, message, code = null) { this.#tell({ event: 'error', detail: ownReason(category, message, code) }) }
 }
 
 const defaultUrl = () => `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/mqtt`
+
+/** By this, tabs know whether they have the same token, and do not tell each other what it is. @param {string} token */
+export const markOf = (token) => fingerprint(new TextEncoder().encode(token))

@@ -3,7 +3,7 @@
 //
 // Invariants: a message and the key by which its repetition is known are kept together, so no crash parts them; a conversation
 // stays within MAX_MESSAGES and MAX_BYTES, its oldest messages leave for the newest, but none that is still to be sent; the outbox
-// stays within MAX_OUTBOX.
+// stays within MAX_OUTBOX and MAX_OUTBOX_BYTES. A number is given to one message only, also after the browser has removed the rest.
 
 import { openEntries } from './entries.js'
 
@@ -17,18 +17,24 @@ import { openEntries } from './entries.js'
  * repetition is known, if not by `id`.
  */
 
-/** @typedef {{ friend: string, count: number, bytes: number, unread: number, mark: number, last: number }} Summary  Of a conversation. */
+/** @typedef {{ friend: string, count: number, bytes: number, unread: number, mark: number, last: number, name?: string }} Summary  Of a conversation. `name`: of a friend of old. */
 
 /** @typedef {Pick<Row, 'id' | 'friend' | 'from' | 'kind' | 'content' | 'mime' | 'type' | 'timestamp'> & { mark?: string, dup: boolean }} Arrival */
 
 /** @typedef {{ to: string, id: string }} Receipt */
 
-/** @typedef {{ row: Row, fresh: boolean, unread?: number }} Kept  `unread`: how many there are now, if that has changed. */
+/** @typedef {{ row: Row, fresh: boolean, unread?: number }} Kept  `fresh`: a new message. `unread`: how many there are now, if that has changed. */
 
 /** Of one friend. More than the server has on its way to a client, or a friend's own outbox: what may be repeated is still known. */
 export const MAX_MESSAGES = 10_000
 export const MAX_BYTES = 64 * 1024 * 1024
 export const MAX_OUTBOX = 1000
+/** Of what goes out. */
+export const MAX_OUTBOX_BYTES = 128 * 1024 * 1024
+/** Numbers of messages that were told while an older one was not. */
+const MAX_AHEAD = 1000
+/** What may not have been told is read in parts of so many. */
+export const TOLD_AT_ONCE = 50
 /** What a message takes beside its content; of that, a character takes 2. */
 const ROW_BYTES = 512
 
@@ -39,6 +45,10 @@ export class Store {
   #user
   #entries
   #world
+  /** Of all messages up to this number it is known that they are there. */
+  #told = 0
+  /** Greater numbers. @type {Set<number>} */ #ahead = new Set()
+  #newest = 0
 
   /** @param {string} user @param {import('./entries.js').Entries} entries @param {import('./world.js').World} world */
   constructor (user, entries, world) {
@@ -53,35 +63,45 @@ export class Store {
   begin () {
     return this.#entries.transact('read', async (t) => {
       const summaries = await t.list([this.#user, 'conversation'])
+      this.#told = this.#newest = await t.get([this.#user, 'order']) ?? 0
       return [await t.get([this.#user, 'friends']) ?? [], new Map(summaries.flatMap(([, { friend, unread }]) => unread ? [[friend, unread]] : []))]
     })
   }
 
   /** The device id, the same in all tabs. @param {string} made  If there is none. @returns {Promise<string>} */
-  async device (made) {
-    const key = [this.#user, 'device']
-    const read = (/** @type {import('./entries.js').Transaction} */ t) => t.get(key)
-    return await this.#entries.transact('read', read) ?? this.#entries.transact('write', async (t) => {
-      const device = await read(t) ?? made
-      t.put(key, device)
-      return device
+  device (made) {
+    return this.#entries.transact('write', async (t) => {
+      const key = [this.#user, 'device']
+      const device = await t.get(key)
+      if (!device) t.put(key, made)
+      return device ?? made
     }).catch(() => made) // the disk is full: it works, until the next start
   }
 
-  /** @param {import('./friends.js').Entry[]} friends */
-  keepFriends (friends) { return this.#entries.transact('write', async (t) => t.put([this.#user, 'friends'], friends)) }
+  /** The list, and in the conversations of those who are not in it any more what they were called. @param {import('./friends.js').Entry[]} friends */
+  keepFriends (friends) {
+    return this.#entries.transact('write', async (t) => {
+      const users = new Set(friends.map(({ user }) => user))
+      for (const { user, name } of await t.get([this.#user, 'friends']) ?? []) {
+        const summary = users.has(user) || await t.get([this.#user, 'conversation', user])
+        if (summary?.friend) t.put([this.#user, 'conversation', user], { ...summary, name })
+      }
+      t.put([this.#user, 'friends'], friends)
+    })
+  }
 
   /**
-   * An own message, into the outbox.
+   * An own message, into the outbox; as it is, if it was there before.
    *
    * @param {Pick<Row, 'friend' | 'kind' | 'content' | 'mime' | 'type' | 'timestamp'> & { id: string, payload: string }} message
    * @returns {Promise<Row>}
    */
   queue (message) {
     return this.#entries.transact('write', async (t) => {
-      if (await t.count([this.#user, 'outbox']) >= MAX_OUTBOX) throw new Error('the outbox is full')
+      const known = await this.#own(t, message.id)
+      if (known) return known
       const { row } = await this.#add(t, { ...message, from: this.#user, own: true, state: 'queued', reason: null, arrived: message.timestamp })
-      t.put([this.#user, 'outbox', row.order], row.friend)
+      await this.#waits(t, row)
       return row
     })
   }
@@ -127,7 +147,9 @@ export class Store {
       const summary = await this.#summary(t, row.friend)
       this.#remove(t, row, summary)
       t.put([this.#user, 'conversation', row.friend], summary)
-      return { ...row, state: 'cancelled' }
+      /** @type {Row} */ const cancelled = { ...row, state: 'cancelled' }
+      await this.#waits(t, cancelled, row)
+      return cancelled
     })
   }
 
@@ -151,13 +173,13 @@ export class Store {
       (await t.list([this.#user, 'message', friend], { before, limit, newest: true })).map(([, row]) => row).reverse())
   }
 
-  /** @returns {Promise<{ friend: string, last: Row | null, unread: number, mark: number }[]>} */
+  /** @returns {Promise<{ friend: string, last: Row | null, unread: number, mark: number, name?: string }[]>} */
   conversations () {
     return this.#entries.transact('read', async (t) => {
       const found = []
-      for (const [, { friend, unread, mark }] of await t.list([this.#user, 'conversation'])) {
+      for (const [, { friend, unread, mark, name }] of await t.list([this.#user, 'conversation'])) {
         const [newest] = await t.list([this.#user, 'message', friend], { limit: 1, newest: true })
-        found.push({ friend, unread, mark, last: newest ? newest[1] : null })
+        found.push({ friend, unread, mark, name, last: newest ? newest[1] : null })
       }
       return found.sort((a, b) => (b.last?.order ?? 0) - (a.last?.order ?? 0))
     })
@@ -175,16 +197,46 @@ export class Store {
 
   /** A message that another tab has stored, where tabs share no store. @param {Row} row */
   mirror (row) {
-    if (this.persistent) return
-    this.#entries.transact('write', async (t) => {
+    return this.persistent ? null : this.#entries.transact('write', async (t) => {
       const summary = await this.#summary(t, row.friend)
       const known = await t.get([this.#user, 'message', row.friend, row.order])
-      if (!known && !row.own) summary.unread++
-      if (row.state === 'cancelled') {
-        if (known) this.#remove(t, row, summary)
-      } else this.#keep(t, row, known ? { ...summary, count: summary.count - 1, bytes: summary.bytes - known.bytes } : summary)
-      t.put([this.#user, 'order'], Math.max(row.order, await t.get([this.#user, 'order']) ?? 0))
-    })
+      if (known) this.#remove(t, known, summary)
+      else if (!row.own) summary.unread++
+      if (row.state === 'cancelled') t.put([this.#user, 'conversation', row.friend], summary)
+      else await this.#trim(t, this.#keep(t, row, summary))
+      await this.#waits(t, row, known)
+    }).catch(() => {}) // its outbox is full, as that of the other tab is
+  }
+
+  /** Whether a message is told for the first time in this tab. @param {number} order */
+  isNews (order) {
+    if (order <= this.#told || this.#ahead.has(order)) return false
+    this.#newest = Math.max(this.#newest, order)
+    this.#ahead.add(order)
+    if (this.#ahead.size > MAX_AHEAD) this.#told = Math.min(...this.#ahead) // what is missing is gone, or comes by catchUp()
+    this.#ahead.delete(this.#told)
+    while (this.#ahead.delete(this.#told + 1)) this.#told++
+    return true
+  }
+
+  /** Tells what is stored and may not have been told: the tab that stored it may have died. @param {(kept: Kept) => void} tell */
+  async catchUp (tell) {
+    /** @type {Kept[]} */ let found
+    const end = () => found[TOLD_AT_ONCE - 1]?.row.order
+    do {
+      found = []
+      const newest = await this.#entries.transact('read', async (t) => {
+        for (const [, { friend, last, unread }] of await t.list([this.#user, 'conversation'])) {
+          if (last <= this.#told) continue
+          for (const [, row] of await t.list([this.#user, 'message', friend], { after: this.#told, before: end(), limit: TOLD_AT_ONCE })) found.push({ row, fresh: true, unread })
+          found = found.sort((a, b) => a.row.order - b.row.order).slice(0, TOLD_AT_ONCE)
+        }
+        return await t.get([this.#user, 'order']) ?? 0
+      })
+      for (const kept of found) tell(kept)
+      this.#told = Math.max(this.#told, end() ?? newest)
+    } while (end())
+    for (const order of this.#ahead) if (order <= this.#told) this.#ahead.delete(order)
   }
 
   /** Everything of this user. */
@@ -204,7 +256,7 @@ export class Store {
   /** @param {import('./entries.js').Transaction} t @param {Omit<Row, 'order' | 'bytes'>} message @returns {Promise<Kept>} */
   async #add (t, message) {
     // Tabs that share no store number by themselves, and must not meet.
-    const order = Math.floor(await t.get([this.#user, 'order']) ?? 0) + 1 + (this.persistent ? 0 : this.#world.random())
+    const order = Math.floor(Math.max(this.#newest, await t.get([this.#user, 'order']) ?? 0)) + 1 + (this.persistent ? 0 : this.#world.random())
     const { content } = message
     const row = { ...message, order, bytes: ROW_BYTES + (typeof content === 'string' ? 2 : 1) * content.length }
     t.put([this.#user, 'order'], order)
@@ -231,7 +283,6 @@ export class Store {
   #remove (t, row, summary) {
     const mark = row.id ?? row.mark
     t.delete([this.#user, 'message', row.friend, row.order])
-    t.delete([this.#user, 'outbox', row.order])
     if (mark) t.delete([this.#user, 'id', row.from, mark])
     summary.count--
     summary.bytes -= row.bytes
@@ -268,10 +319,27 @@ export class Store {
     const changed = row && change(row)
     if (!changed) return null
     const { friend, order, state } = changed
-    if (state === 'queued') t.put([this.#user, 'outbox', order], friend)
-    else t.delete([this.#user, 'outbox', order])
+    await this.#waits(t, changed, row)
     if (state === 'sent' || state === 'delivered') delete changed.payload
     t.put([this.#user, 'message', friend, order], changed)
     return changed
+  }
+
+  /**
+   * The outbox, after a change of an own message: what is `queued` is in it, and how many bytes that is.
+   *
+   * @param {import('./entries.js').Transaction} t
+   * @param {Row} row  As it is now.
+   * @param {Row} [before]
+   */
+  async #waits (t, row, before) {
+    const outbox = [this.#user, 'outbox']
+    const by = Number(row.state === 'queued') - Number(before?.state === 'queued')
+    if (!by) return
+    const count = await t.count(outbox)
+    const bytes = (count ? await t.get(outbox) ?? 0 : 0) + by * 2 * (row.payload ?? before?.payload ?? '').length
+    if (by > 0 && (count >= MAX_OUTBOX || bytes > MAX_OUTBOX_BYTES)) throw new Error('the outbox is full')
+    t.put(outbox, Math.max(0, bytes))
+    t[by > 0 ? 'put' : 'delete']([...outbox, row.order], row.friend)
   }
 }

@@ -2,20 +2,24 @@
 //
 // With Web Locks the tab that holds the lock leads, and the browser hands it on when that tab is gone. Without them (an insecure
 // origin) the others ask the leader whether it is there, every ASK_MS; one that gets no answer leads. Invariants: with Web Locks two
-// tabs never lead together; without, they may for a moment, and that with the smaller name goes on.
+// tabs never lead together; without, they may for a moment, and that with the smaller name goes on. A page that the browser puts
+// aside, to show it again perhaps, does not lead.
 
 /**
  * What tabs tell each other.
  *
- * @typedef {{ [T in keyof import('./jam.js').Events]: { event: T, detail: import('./jam.js').Events[T] } }[Exclude<keyof import('./jam.js').Events, 'message' | 'update' | 'leader' | 'friends'>]
+ * @typedef {{ [T in keyof import('./jam.js').Events]: { event: T, detail: import('./jam.js').Events[T] } }[Exclude<keyof import('./jam.js').Events, 'message' | 'update' | 'leader' | 'friends' | 'state'>]
+ *   | { event: 'state', detail: import('./jam.js').State, mark: string }
  *   | { event: 'friends', detail: { friends: import('./friends.js').Entry[] } }
- *   | { row: import('./store.js').Row, fresh: boolean } | { start: true } | { forget: true } | { hello: true } } Told
+ *   | import('./store.js').Kept | { start: true } | { forget: true } | { hello: true } | { aside: true } } Told
+ * `mark`: whose token it is about. `aside`: a tab that was refused is to let one with another token try.
  */
 
 /** @typedef {{ tab: string, is: 'there?' | 'here' | 'gone' }} Election */
 
-/** @typedef {{ lead: (alone: boolean) => void, follow: () => void, hear: (told: Told) => void }} Listener  `alone`: no other tab can lead as well. */
+/** @typedef {{ lead: (alone: boolean) => void, follow: () => void, hear: (told: Told) => void, back: () => void }} Listener  `alone`: no other tab can lead as well. `back`: it has heard nothing for a while. */
 
+const PAGE = ['pagehide', 'pageshow']
 const ASK_MS = 3000
 const ANSWER_MS = 1000
 /** For the first question, which keeps the user waiting. */
@@ -28,13 +32,19 @@ export class Tabs {
   #tab
   /** @type {BroadcastChannel | undefined} */ #channel
   #leads = false
+  #joined = false
   /** There are no Web Locks. */
   #asks = false
   #over = false
   /** @type {any} */ #timer
   /** @type {(() => void) | undefined} */ #release
   #leaving = new AbortController()
-  #onPageHide = () => { if (this.#leads) this.#elect('gone') }
+  /** The page goes, or is put aside: it leads no more. If it is shown again, it has heard nothing for a while. */
+  #onPage = (/** @type {Event} */ { type }) => {
+    if (type === 'pagehide') return this.aside()
+    this.join()
+    this.#listener.back()
+  }
 
   /** @param {string} name @param {import('./world.js').World} world @param {Listener} listener */
   constructor (name, world, listener) {
@@ -48,24 +58,38 @@ export class Tabs {
     if (this.#channel) this.#channel.onmessage = ({ data }) => this.#over || ('tab' in data ? this.#hear(data) : listener.hear(data))
   }
 
+  /** Is to lead when its turn comes. */
   join () {
+    if (this.#joined) return
+    this.#joined = true
+    this.#leaving = new AbortController()
+    const { locks, window } = this.#world
+    for (const type of PAGE) window?.addEventListener(type, this.#onPage)
     this.post({ hello: true })
-    const { locks } = this.#world
     if (!locks) return this.#joinByAsking()
     locks.request(this.#name, { signal: this.#leaving.signal }, () => {
-      if (this.#over) return
+      if (!this.#joined) return
       this.#lead(true)
       return new Promise((/** @type {(value?: undefined) => void} */ resolve) => { this.#release = resolve })
-    }).catch((error) => { if (error?.name !== 'AbortError' && !this.#over) this.#joinByAsking() })
+    }).catch((error) => { if (error?.name !== 'AbortError' && this.#joined) this.#joinByAsking() })
+  }
+
+  /** Does not lead any more, nor before it joins again. It goes on to hear. */
+  aside () {
+    if (this.#leads) {
+      this.#listener.follow()
+      this.#elect('gone')
+    }
+    this.#leads = this.#joined = this.#asks = false
+    this.#world.clearTimeout(this.#timer)
+    this.#leaving.abort()
+    this.#release?.()
   }
 
   leave () {
-    this.#onPageHide()
+    for (const type of PAGE) this.#world.window?.removeEventListener(type, this.#onPage)
+    this.aside()
     this.#over = true
-    this.#world.clearTimeout(this.#timer)
-    this.#world.window?.removeEventListener('pagehide', this.#onPageHide)
-    this.#leaving.abort()
-    this.#release?.()
     this.#channel?.close()
   }
 
@@ -87,7 +111,6 @@ export class Tabs {
   #joinByAsking () {
     if (!this.#channel) return this.#lead(true)
     this.#asks = true
-    this.#world.window?.addEventListener('pagehide', this.#onPageHide)
     this.#ask(FIRST_ANSWER_MS)
   }
 

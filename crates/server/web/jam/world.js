@@ -21,23 +21,39 @@
 
 /** @returns {World} */
 export const browser = () => {
-  const all = globalThis
+  const { WebSocket, BroadcastChannel, Notification, navigator, window, document } = globalThis
   return {
-    WebSocket: all.WebSocket,
-    indexedDB: () => all.indexedDB,
-    locks: all.navigator?.locks,
-    BroadcastChannel: all.BroadcastChannel,
+    WebSocket,
+    BroadcastChannel,
+    Notification,
+    navigator,
+    window,
+    document,
+    locks: navigator?.locks,
+    indexedDB: () => globalThis.indexedDB,
     setTimeout: (then, ms) => setTimeout(then, ms),
     clearTimeout: (timer) => clearTimeout(timer),
     now: () => Date.now(),
     uptime: () => performance.now(),
     random: () => Math.random(),
-    randomBytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
-    window: all.window,
-    document: all.document,
-    navigator: all.navigator,
-    Notification: all.Notification
+    randomBytes: (count) => crypto.getRandomValues(new Uint8Array(count))
   }
+}
+
+/**
+ * What is promised, if it comes in time; else a TimeoutError.
+ *
+ * @template T
+ * @param {World} world
+ * @param {number} ms
+ * @param {Promise<T> | T} promise
+ * @param {string} [message]
+ * @returns {Promise<T>}
+ */
+export function within (world, ms, promise, message = 'no answer in time') {
+  /** @type {any} */ let timer
+  /** @type {Promise<never>} */ const late = new Promise((_, reject) => { timer = world.setTimeout(() => reject(new DOMException(message, 'TimeoutError')), ms) })
+  return Promise.race([promise, late]).finally(() => world.clearTimeout(timer))
 }
 
 /** A random UUID; `crypto.randomUUID` is missing on insecure origins. @param {World} world */

@@ -161,15 +161,14 @@ fn put_unsuback<S: Sink>(unsuback: &UnsubAck, version: Version, out: &mut S) {
     }
 }
 
+/// A reason is followed by the length of its properties, also when there are none: 3.14.2.2.1 allows to leave it out,
+/// and rumqttc 0.25 then waits for it and never sees the packet.
 fn put_disconnect<S: Sink>(disconnect: &Disconnect, version: Version, out: &mut S) {
     if version != Version::V5 {
         return;
     }
-    let has_properties = properties::len(disconnect) > 0;
-    if has_properties || disconnect.reason != ReasonCode::Success {
+    if disconnect.reason != ReasonCode::Success || properties::len(disconnect) > 0 {
         out.u8(disconnect.reason.into());
-    }
-    if has_properties {
         properties::put(disconnect, out);
     }
 }
