@@ -93,6 +93,21 @@ def test_paho_stores_before_it_acknowledges_and_goes_on_after_a_crash(server, fo
         assert said == sorted(["{'ty", *(f"{friend.id}: {n}"[:4] for n in range(3))])
 
 
+def test_paho_goes_on_after_a_torn_line(server, folder):
+    me, friend = server.friends()
+    rows = [{"from": friend.id, "id": n, "content": str(n)} for n in range(2)]
+    whole, torn = (json.dumps(row).encode() for row in rows)
+    (folder / "messages.jsonl").write_bytes(whole + b"\n" + torn[:20] + b"\xc3")
+    with Program(server, folder, me, friend) as program:
+        program.says("{'type': 'friends'")
+        with server.connect(friend) as phone:
+            for row in rows:
+                assert phone.deliver(me.inbox, json.dumps(row).encode()) == 0
+        program.says(f"{friend.id}: 1")
+    kept = (folder / "messages.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in kept] == rows
+
+
 def test_paho_stays_away_after_a_logout_and_a_wrong_token(server, folder):
     me, friend = server.friends()
     with Program(server, folder, me, friend) as program:

@@ -1,1 +1,1 @@
-//! Nothing but its tests: see `tests/story`.
+//! Nothing but its tests, see `tests/story`, and the program of `docs/clients.md`, `bin/chat.rs`.
