@@ -10,8 +10,10 @@ import json
 import os
 import shutil
 import signal
+import site
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -40,11 +42,12 @@ class Missing(Exception):
 
 
 class Running:
-    """A started broker; leaving the context stops it. `users` is a file of them, if their tokens are special."""
+    """A started broker; leaving the context stops it. `users` is a file of them, if their tokens are special; `database` is its own."""
 
-    def __init__(self, command, port, core, cwd, environment, users=None):
+    def __init__(self, command, port, core, cwd, environment, users=None, database=None):
         self.port = port
         self.users = users
+        self.database = database
         self.log = (cwd / "log").open("wb+")
         self.process = subprocess.Popen(
             [*first(), "taskset", "-c", core, *map(str, command)],
@@ -76,6 +79,8 @@ class Running:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if self.database:
+            self.database.end()
         self.log.seek(0)
         said = self.log.read().decode(errors="replace").strip().splitlines()
         self.log.close()
@@ -153,6 +158,7 @@ class Jam:
     version = ""
     rules = "tokens, friendships, sender's identity, acknowledged means kept"
     does = EVERYTHING
+    limits = {"JAM_MQTT_LIMITS__PUBLISH_RATE": "0", "JAM_MQTT_LIMITS__CONNECTIONS_PER_ADDRESS": "100000"}
 
     def __init__(self, binaries=TARGET / "release"):
         self.binaries = binaries
@@ -164,10 +170,79 @@ class Jam:
         subprocess.run([self.binaries / "jam-bench", "prepare", "--directory", f"sqlite:{data / 'jam.db'}", "--pairs", str(pairs)],
                        check=True, stderr=subprocess.DEVNULL)
         port = free_port()
-        limits = {"JAM_MQTT_LIMITS__PUBLISH_RATE": "0", "JAM_MQTT_LIMITS__CONNECTIONS_PER_ADDRESS": "100000"}
         command = [self.binaries / "jam-mqtt", "serve", "--data", data, "--mqtt", f"127.0.0.1:{port}", "--http", "", "--admin", "",
                    "--no-notification"]
-        return Running(command, port, core, data, limits)
+        return Running(command, port, core, data, self.limits)
+
+
+class JamPostgres(Jam):
+    """The same on accounts and a mailbox in a PostgreSQL beside it, on no core of its own. Wants `./scripts/test install`."""
+
+    name = "jam-mqtt-postgres"
+    rules = "as jam-mqtt; accounts and mailbox in PostgreSQL, fsync and synchronous_commit on"
+    does = ("saturated", "sparse", "offline")
+
+    def install(self, offline):
+        for packages in (TARGET / "venv/lib").glob("python*/site-packages"):
+            site.addsitedir(packages)
+        sys.path.insert(0, str(ROOT / "tests"))
+        try:
+            from harness.postgres import PostgresServer
+        except ImportError as error:
+            raise Missing(f"{error}: run ./scripts/test install") from error
+        self.server = PostgresServer
+        self.version = "PostgreSQL " + Database(self.server()).end().version
+
+    def start(self, data, pairs, core):
+        with super().start(data, pairs, core):
+            pass  # which makes a mailbox, for `copy`
+        database = Database(self.server())
+        database.fill_from(self.binaries / "jam-mqtt", data)
+        port = free_port()
+        command = [self.binaries / "jam-mqtt", "serve", "--data", data / "served", "--mqtt", f"127.0.0.1:{port}", "--http", "",
+                   "--admin", "", "--no-notification"]
+        return Running(command, port, core, data, self.limits | database.settings, database=database)
+
+
+class Database:
+    """An empty database of a PostgreSQL that is there for it alone."""
+
+    def __init__(self, server):
+        self.server = server
+        with server.connect("postgres") as db:
+            db.execute("CREATE DATABASE jam")
+        self.url = server.url("jam")
+        self.settings = {"JAM_MQTT_DIRECTORY__URL": self.url, "JAM_MQTT_MAILBOX__URL": self.url}
+        self.db = server.connect("jam")
+        self.version = self.db.info.parameter_status("server_version").split()[0]
+        self.postmaster = server.pid()
+
+    def fill_from(self, binary, data):
+        """With what is in a data directory."""
+        where = ["--directory", self.url, "--mailbox", self.url]
+        subprocess.run([binary, "cluster", "init", *where], check=True, capture_output=True)
+        subprocess.run([binary, "copy", "--from", f"sqlite:{data}", "--to", self.url], check=True, capture_output=True)
+        self.db.execute("CHECKPOINT")
+
+    def used(self):
+        """CPU seconds of all its processes, and bytes that it has written ahead, since it was started."""
+        ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if stat.parent.name == str(self.postmaster):
+                ticks += sum(map(int, fields[11:15]))  # its own, and those of its children that have ended
+            elif int(fields[1]) == self.postmaster:
+                ticks += sum(map(int, fields[11:13]))
+        [(wal,)] = self.db.execute("SELECT pg_current_wal_insert_lsn() - '0/0'").fetchall()
+        return {"cpu_seconds": ticks / os.sysconf("SC_CLK_TCK"), "wal_bytes": int(wal)}
+
+    def end(self):
+        self.db.close()
+        self.server.close()
+        return self
 
 
 class Mosquitto:
@@ -292,4 +367,4 @@ def encode_base64(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-ALL = [Floor(), Jam(), Rumqttd(), Mosquitto(), Rmqttd("rmqttd", storage=False), Rmqttd("rmqttd-sled", storage=True)]
+ALL = [Floor(), Jam(), JamPostgres(), Rumqttd(), Mosquitto(), Rmqttd("rmqttd", storage=False), Rmqttd("rmqttd-sled", storage=True)]

@@ -8,6 +8,7 @@ HEADINGS = {
     "reconnect": "Reconnect: all clients lose their connections at once and come back",
 }
 REFERENCE = "mosquitto"
+ON_POSTGRES, ON_SQLITE = "jam-mqtt-postgres", "jam-mqtt"
 
 # Load average from which on the figures are in doubt.
 BUSY = 0.8
@@ -33,6 +34,8 @@ def render(results, machine, left_out, work, brokers, repeat):
         parts.append(f"## {HEADINGS[name]}\n")
         parts.append(f"`jam-bench {' '.join(work[name])}`\n".replace("{connections}", clients(reports)))
         parts.append(SHAPES[name](reports))
+        if ON_POSTGRES in reports and ON_SQLITE in reports:
+            parts.append(on_postgres(reports))
     if left_out:
         parts.append("## Left out\n")
         parts.append("\n".join(f"- {name}: {why}" for name, why in left_out.items()) + "\n")
@@ -62,6 +65,17 @@ def cost(report, stage):
 
 def mib(report, stage):
     return f"{report['stages'][stage]['broker']['after']['pss_kib'] / 1024:.0f} MiB"
+
+
+def on_postgres(reports):
+    ours, other = reports[ON_POSTGRES], reports[ON_SQLITE]
+    parts = [f"{stage['name']} {cost(ours, at) / cost(other, at):.2f}" for at, stage in enumerate(ours["stages"])]
+    said = f"{ON_POSTGRES} takes of {ON_SQLITE}'s CPU: {', '.join(parts)}."
+    if len(ours["stages"]) > 1:
+        count, used = ours["stages"][0]["count"], ours["database"]
+        said += (f" PostgreSQL itself takes beside {1e6 * used['cpu_seconds'] / count:.1f} µs of CPU and writes ahead "
+                 f"{used['wal_bytes'] / count:,.0f} bytes for each message that is enqueued and drained.")
+    return said + "\n"
 
 
 def verdict(report):
