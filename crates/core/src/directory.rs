@@ -1,12 +1,12 @@
 //! The directory as the rules see it: accounts, friendships and notification tokens.
 //!
-//! Look-ups answer from memory, or with what can be read at once, and wait for nobody. Where that is not
-//! possible, the rule says so with a [`Question`]; the connection's task has it answered and hands the rule the
-//! [`Answer`] itself. So the rules stay free of I/O, and a message whose facts are in memory meets none.
+//! Look-ups return at once, with what is in memory or can be read without waiting. Otherwise the rule returns a
+//! [`Question`]; the connection's task has it answered and hands the rule the [`Answer`] itself. So the rules are free of
+//! I/O, and a message whose facts are in memory costs none.
 //!
 //! Invariants: an answer is used for what asked for it and is read after that had arrived, so it is fresh enough
-//! (PROTOCOL.md, section 6); of an answer and what memory says by now the newer counts ([`Known`]); nothing is asked for
-//! more than [`Answers::AT_MOST`] times in all (`tests/answers.rs`).
+//! (PROTOCOL.md, section 6); of an answer and what memory says by now the newer counts ([`Known`]); a packet gets at most
+//! [`Answers::AT_MOST`] answers (`tests/answers.rs`).
 
 use std::fmt;
 use std::num::NonZeroU8;
@@ -17,11 +17,11 @@ use subtle::ConstantTimeEq;
 
 use crate::ids::UserId;
 
-/// Which state of the directory a fact is of: it was read when this one, or a later one that nobody had noticed yet, was
-/// the present state. A later one is greater; zero is before all that this server has read.
+/// Counts the changes of the directory that the server has noticed. A fact has the generation that was the present one when
+/// the fact was read; zero is before the first.
 ///
-/// So of two facts that contradict each other the one of the greater generation is the newer. If both are of the same, a
-/// change came between them that had not been noticed; what is read when it has been is of a greater one.
+/// So of two facts that contradict each other the one of the greater generation is the newer. If both have the same, the
+/// directory changed between them and the server noticed it later; facts that are read from then on have a greater one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Generation(pub u64);
 
@@ -75,7 +75,7 @@ pub struct Answer {
 pub struct Unavailable;
 
 /// What the directory has answered for one packet, will or check; at most one answer of each kind. Each is for the same
-/// users, so that an answer needs no question beside it.
+/// users, so that an answer says by its kind which question it is for.
 #[derive(Debug, Default)]
 pub struct Answers {
     account: Option<(Option<Account>, Generation)>,
@@ -85,8 +85,8 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Answers that one packet gets: one of each kind, and two more that are asked for because somebody else has been
-    /// told something newer meanwhile, or because the packet has waited.
+    /// Answers that one packet gets: one of each kind, and two that repeat one because it became outdated, by a newer answer
+    /// to another packet or by a wait.
     pub const AT_MOST: u8 = 5;
 
     /// Nothing has been asked.
@@ -100,7 +100,7 @@ impl Answers {
         &NONE
     };
 
-    /// One answer that nobody has had to ask for.
+    /// One answer that is known before the first question.
     #[must_use]
     pub fn of(answer: Answer) -> Self {
         let mut answers = Self::default();
@@ -130,7 +130,7 @@ impl Answers {
         }
     }
 
-    /// The packet has waited for something else: what was answered before is not fresh any more.
+    /// The packet has waited for something else: what was answered before is outdated and has to be asked again.
     pub(crate) fn forget(&mut self) {
         let count = self.count;
         *self = Self {
@@ -145,7 +145,7 @@ impl Answers {
     }
 }
 
-/// What the rules know: what the directory's memory says now, or what it has answered to who asks.
+/// What the rules know: what the directory's memory says now, and what it has answered for this packet.
 #[derive(Clone, Copy)]
 pub struct Known<'a> {
     /// Its memory.
@@ -310,13 +310,13 @@ impl fmt::Debug for Token {
 /// What the directory knows of an account.
 #[derive(Debug, Clone)]
 pub struct Account {
-    /// `None` when the token is NULL or empty: nobody gets in.
+    /// `None` when the token is NULL or empty: every login fails.
     pub token: Option<Token>,
     /// Which of the accounts that have had this id.
     pub life: Life,
 }
 
-/// Tells an account from one that has its id after it, by what a new token does not change.
+/// Identifies one of the accounts that have an id one after the other, by what stays when the token changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Life {
     /// Of the e-mail address, if there is one.
@@ -325,7 +325,7 @@ pub struct Life {
     pub name: Option<Mark>,
     /// Of what the password is checked by, if there is one.
     pub password: Option<Mark>,
-    /// Whether the address is one that was made up for this account and means nothing: it never changes.
+    /// Whether the address is a random one that was made up for this account: it stays as long as the account.
     pub made_up: bool,
 }
 
@@ -340,9 +340,8 @@ pub struct LifeFact {
 
 impl Life {
     /// Whether `now` is the same account, some time later: it has kept its address or its name, or, where it had or has
-    /// only one of the two, its password. An account that had none of the three may get any; one that has nothing but a
-    /// name may change it. What else cannot be told is not the same: nobody is shown
-    /// what may be another's.
+    /// only one of the two, its password. An account that had none of the three may get any; one that has only a
+    /// name may change it. In doubt it is another account: what may be another's stays hidden.
     #[must_use]
     pub fn goes_on_as(&self, now: &Self) -> bool {
         if now.made_up {
@@ -388,13 +387,13 @@ pub enum Friendship {
 pub enum NotificationToken {
     /// There is one.
     Present,
-    /// There is none: no push goes out, and that is no error.
+    /// There is none: the message is accepted and its receiver gets no push.
     Absent,
     /// The column is missing.
     Unreadable,
 }
 
-/// Accounts, and who may write to which inbox. Never waits: see the module's text.
+/// Accounts, and who may write to which inbox. Returns at once: see the module's text.
 pub trait Directory: Send + Sync {
     /// The account with this id, `None` if there is no such account.
     fn account(&self, user: &UserId) -> Lookup<Option<Account>>;

@@ -41,6 +41,6 @@ mod user;
 pub use mailbox::MAX_DEVICES;
 pub use session::MAX_SUBSCRIPTIONS;
 pub use user::{
-    AWAY, DueWill, Ended, KEEPING_UP, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED, UserLimits,
-    VANISHED_KEPT,
+    AWAY, DueWill, EndedAccounts, KEEPING_UP, MAX_EPHEMERAL, MAX_EPHEMERAL_BYTES, MAX_RETAINED,
+    UserLimits, VANISHED_KEPT,
 };

@@ -38,7 +38,7 @@ mod usage;
 pub use device_set::MAX_DEVICES;
 pub(crate) use device_set::{DeviceSet, Slot};
 pub(crate) use entry::{Entry, Gone, Kind, Residence};
-pub(crate) use usage::Load;
+pub(crate) use usage::Amount;
 use usage::Usage;
 
 /// Memory of a message that waits, its content being in the store.
@@ -62,7 +62,7 @@ pub(crate) struct Mailbox {
     entries: VecDeque<Entry>,
     usage: Usage,
     /// When something expires.
-    next: expiry::Next,
+    next: expiry::NextExpiry,
 }
 
 impl Mailbox {
@@ -124,7 +124,7 @@ impl Mailbox {
     }
 
     /// What is kept.
-    pub(crate) fn kept(&self) -> Load {
+    pub(crate) fn kept(&self) -> Amount {
         self.usage.kept()
     }
 
@@ -136,7 +136,7 @@ impl Mailbox {
     }
 
     /// What is in memory only.
-    pub(crate) fn ephemeral(&self) -> Load {
+    pub(crate) fn ephemeral(&self) -> Amount {
         self.usage.ephemeral()
     }
 
@@ -177,8 +177,8 @@ impl Mailbox {
         self.entries.back().map_or(0, |entry| entry.seq)
     }
 
-    /// Whether nobody has acknowledged some entry of the inbox that has not expired, from the number `first`
-    /// to `last`.
+    /// Whether an entry of the inbox, from the number `first` to `last`, is still valid and waits for its first
+    /// acknowledgement.
     pub(crate) fn is_silent_about(&self, first: Seq, last: Seq, now: Time) -> bool {
         let start = self.entries.partition_point(|entry| entry.seq < first);
         let waits = |entry: &Entry| {
@@ -308,7 +308,7 @@ impl Mailbox {
         self.retain(gone, |entry| entry.seq > up_to);
     }
 
-    /// What a store has found and nobody is left to get leaves.
+    /// What a store has found leaves if no device is left to get it.
     pub(crate) fn drop_leavers(&mut self, gone: &mut Vec<Gone>) {
         self.retain(gone, |entry| !entry.may_leave());
     }

@@ -28,7 +28,7 @@ const OWN_BUFFER_BYTES: usize = 64 * 1024;
 const FROM: &str = "from";
 
 /// What was published, ready for any number of deliveries.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Message {
     pub(crate) topic: ByteString,
     pub(crate) payload: Bytes,
@@ -125,6 +125,12 @@ impl Message {
         }
     }
 
+    /// The QoS that it was published with.
+    #[must_use]
+    pub fn qos(&self) -> QoS {
+        self.qos
+    }
+
     /// The message that was kept as `stored`, whose packet id is left out if it means nothing.
     #[must_use]
     pub fn from_stored(
@@ -152,6 +158,11 @@ impl Message {
     #[must_use]
     pub fn sender_life(&self) -> Option<Life> {
         self.sender_life
+    }
+
+    /// The account is told from others by this from now on.
+    pub fn set_sender_life(&mut self, life: Life) {
+        self.sender_life = Some(life);
     }
 
     /// What it was published under, if it came as a PUBLISH of QoS 1 or 2 and not as a will.

@@ -185,7 +185,7 @@ impl Permit {
         self.sender_life
     }
 
-    /// Who wrote it, and whose it will be.
+    /// Sender and receiver.
     pub(crate) fn into_users(self) -> (UserId, UserId) {
         (self.sender, self.receiver)
     }

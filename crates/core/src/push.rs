@@ -56,6 +56,8 @@ pub struct DuePush {
     pub(crate) sender: UserId,
     pub(crate) since: Time,
     pub(crate) attempts: u32,
+    /// It has been tried, or was deferred because another one to the same receiver is.
+    pub(crate) is_behind: bool,
 }
 
 impl DuePush {
@@ -65,6 +67,7 @@ impl DuePush {
             sender: sender.clone(),
             since,
             attempts: 0,
+            is_behind: false,
         }
     }
 
@@ -93,6 +96,16 @@ impl DuePush {
     }
 }
 
+/// Which of the pushes that are due is taken first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PushOrder {
+    /// The one that has waited for longest.
+    #[default]
+    OldestFirst,
+    /// Of those that have neither been tried nor deferred, the one that has become due last; if there is none, the oldest.
+    NewestFirst,
+}
+
 /// What came of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushOutcome {
@@ -102,6 +115,6 @@ pub enum PushOutcome {
     Dropped,
     /// It is to be tried again, not before then.
     Later(Time),
-    /// It has not been tried, and may be from then on.
+    /// It has not been tried, because another one to its receiver is or has failed; it may be tried from then on.
     Deferred(Time),
 }

@@ -70,10 +70,21 @@ impl Time {
         Ticks((self.0 >> TICK_BITS) as u32)
     }
 
-    /// The first time after this one.
+    /// This time, or the first one after `now` if it has come by then.
     #[must_use]
-    pub(crate) fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
+    pub(crate) fn after(self, now: Self) -> Self {
+        self.max(Self(now.0.saturating_add(1)))
+    }
+
+    /// When `what`, which has been dealt with at `now`, is due again: later than that. If it is not, that is a fault, and it
+    /// comes once more and not for ever.
+    #[must_use]
+    pub(crate) fn again_after(self, now: Self, what: &impl fmt::Debug) -> Self {
+        debug_assert!(
+            self > now,
+            "{what:?} has just been dealt with at {now:?} and is due again at {self:?}"
+        );
+        self.after(now)
     }
 
     /// How long ago `earlier` was; zero if it is still to come.
@@ -200,6 +211,15 @@ mod tests {
         }
         assert_eq!(Time::from_millis(Time::NEVER.as_millis_up()), Time::NEVER);
         assert_eq!(Time::from_millis(u64::MAX), Time::NEVER);
+    }
+
+    #[test]
+    fn what_has_come_by_now_is_set_for_later_and_what_has_not_is_left() {
+        let time = Time::from_micros;
+        for (due, now, after) in [(0, 7, 8), (6, 7, 8), (7, 7, 8), (8, 7, 8), (9, 7, 9)] {
+            assert_eq!(time(due).after(time(now)), time(after));
+        }
+        assert_eq!(Time::NEVER.after(time(7)), Time::NEVER);
     }
 
     #[test]

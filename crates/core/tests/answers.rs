@@ -134,6 +134,25 @@ fn there_is_a_bound_to_the_questions() {
     }
 }
 
+#[test]
+fn the_fifth_answer_counts_and_no_further_one() {
+    for (of_no_use, code) in [(4, 0x00), (5, 0x88)] {
+        let bench = asking();
+        let before = bench.directory().snapshot();
+        // Everybody has been checked by what is newer.
+        bench.directory().set_account("3", Some("new"));
+        bench.recheck();
+        let (mut connection, mut progress) = connecting(&bench, packets::connect("1:phone", V5));
+        for _ in 0..of_no_use {
+            let outdated = before.answer(&question(progress));
+            progress = connection.resume(Ok(outdated), bench.now());
+        }
+        let good = bench.directory().answer(&question(progress));
+        assert_eq!(connection.resume(good, bench.now()), Progress::Ready);
+        assert_eq!(connack(&mut connection), code, "after {of_no_use}");
+    }
+}
+
 /// Each was read before the change, and used after it.
 #[test]
 fn an_answer_that_comes_late_ends_nothing_of_what_is_newer() {

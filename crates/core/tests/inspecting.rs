@@ -6,7 +6,7 @@ use std::time::Duration;
 use QoS::{AtLeastOnce, ExactlyOnce};
 use Version::{V3, V4, V5};
 use jam_core::ids::{ClientId, UserId};
-use jam_core::router::{DevicePresence, DeviceView, Kicked, SHARDS, Which};
+use jam_core::router::{DevicePresence, DeviceView, Kicked, SHARDS, UserFilter};
 use jam_testkit::{Bench, Client, packets};
 use jam_wire::ReasonCode;
 use jam_wire::packet::{ConnectCode, QoS, Version};
@@ -200,7 +200,7 @@ fn a_walk_finds_everybody_who_stays_once() {
         } else {
             change.connect();
         }
-        let of_part = bench.router().users_who_are(Which::Connected, part);
+        let of_part = bench.router().users_who_are(UserFilter::Connected, part);
         assert!(of_part.is_sorted());
         assert!(of_part.iter().all(|it| bench.router().part_of(it) == part));
         found.extend(of_part);

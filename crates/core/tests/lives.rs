@@ -340,6 +340,26 @@ fn a_message_that_was_permitted_to_the_account_before_ends_nothing_of_the_next()
     }
 }
 
+/// The accounts change faster than the message gets on: by the fact that permitted it, and by those that it is judged by again.
+#[test]
+fn a_message_is_judged_three_times_at_most() {
+    for outdated in [2, 3] {
+        let bench = lived();
+        let (before, friend) = succeeded(&bench);
+        bench.directory().answer_as(&before, outdated);
+        let id = friend.publish("/2/inbox", packets::message("1", "late"), QoS::AtLeastOnce);
+        if outdated == 2 {
+            friend.expect_accepted(QoS::AtLeastOnce, id);
+            expect_the_seconds(&bench, &["for the second", "late"]);
+        } else {
+            friend.expect_refusal("friends", "fatal database error", id);
+            let code = ReasonCode::ImplementationSpecificError;
+            friend.expect_answered(QoS::AtLeastOnce, id, code);
+            expect_the_seconds(&bench, &["for the second"]);
+        }
+    }
+}
+
 #[test]
 fn a_message_that_was_permitted_to_the_account_before_does_not_reach_the_next_if_its_sender_is_no_friend()
  {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V4, V5};
 use jam_core::directory::NotificationToken;
-use jam_core::push::{MAX_PUSHES, PushAudience, PushOutcome};
+use jam_core::push::{MAX_PUSHES, PushAudience, PushOrder, PushOutcome};
 use jam_core::router::Rules;
 use jam_testkit::client::lasting;
 use jam_testkit::{Bench, Client, packets};
@@ -329,6 +329,20 @@ fn a_push_that_was_not_sent_gives_its_token_back() {
         expect_push(&bench);
         come_read_and_go(&bench, &number.to_string());
     }
+}
+
+#[test]
+fn the_newest_push_is_none_that_waits_for_another_to_its_receiver() {
+    let (bench, writer) = away();
+    bench.directory().befriend("1", "3");
+    writer.write("2", "hello", AtLeastOnce);
+    let push = bench.next_push().unwrap();
+    bench.settle_push(push, PushOutcome::Deferred(bench.now() + SECOND));
+    writer.write("3", "hello", AtLeastOnce);
+    bench.advance(SECOND);
+    let newest = || bench.next_push_in(PushOrder::NewestFirst).unwrap();
+    assert_eq!(newest().receiver().as_str(), "3");
+    assert_eq!(newest().receiver().as_str(), "2");
 }
 
 #[test]
@@ -771,6 +785,21 @@ fn who_comes_before_the_push_of_what_is_not_kept_is_told_all_the_same() {
     expect_push(&bench);
 }
 
+/// Of what is not kept a push stays owed when the receiver comes.
+#[test]
+fn a_push_that_is_on_its_way_is_not_owed_anew_when_a_deadline_ends() {
+    let bench = bench();
+    let writer = writer(&bench);
+    writer.write("2", "one", AtMostOnce);
+    let push = bench.next_push().unwrap();
+    let _silent = reader(&bench);
+    writer.write("2", "two", AtLeastOnce);
+    bench.advance(DEADLINE);
+    assert_eq!(bench.next_push(), None);
+    bench.settle_push(push, PushOutcome::Sent);
+    expect_none(&bench);
+}
+
 #[test]
 fn who_comes_before_the_push_and_stays_silent_is_told_after_the_deadline() {
     let bench = bench();
@@ -795,6 +824,17 @@ fn what_is_gone_is_not_told() {
     expect_push(&bench);
 }
 
+#[track_caller]
+fn expect_not_kept<const N: usize>(writer: &Client, ids: [Option<u16>; N]) {
+    for id in ids {
+        let text = "the server cannot keep messages at the moment";
+        writer.expect_refusal("mailbox", text, id);
+    }
+    for id in ids {
+        writer.expect_answered(AtLeastOnce, id, ReasonCode::ImplementationSpecificError);
+    }
+}
+
 #[test]
 fn what_cannot_be_kept_is_not_told() {
     let bench = with_tokens(Bench::on_disk(served));
@@ -806,9 +846,7 @@ fn what_cannot_be_kept_is_not_told() {
     assert_eq!(bench.next_push(), None);
     disk.fail();
     bench.run();
-    let text = "the server cannot keep messages at the moment";
-    writer.expect_refusal("mailbox", text, id);
-    writer.expect_answered(AtLeastOnce, id, ReasonCode::ImplementationSpecificError);
+    expect_not_kept(&writer, [id]);
     disk.at_once(true);
     bench.run();
     expect_none(&bench);
@@ -869,6 +907,211 @@ fn a_message_that_is_refused_leaves_the_deadline_of_another() {
     disk.at_once(true);
     bench.advance(DEADLINE);
     expect_push(&bench);
+}
+
+/// The first is in its grace when the receiver goes; the second, which nobody is there to take, has it stored too.
+#[test]
+fn a_push_is_not_lost_with_messages_that_are_refused() {
+    for kept in 0..3 {
+        let bench = with_tokens(Bench::on_disk(served));
+        let disk = bench.disk().unwrap();
+        disk.at_once(true);
+        let (writer, reader) = (writer(&bench), reader(&bench));
+        bench.be_graceful();
+        disk.at_once(false);
+        let publish = |text| {
+            let message = packets::message("1", text);
+            writer.publish("/2/inbox", message, AtLeastOnce)
+        };
+        let one = publish("one");
+        reader.drop_connection();
+        disk.flush(); // that the reader is away
+        let ids = [one, publish("two"), publish("three")];
+        assert_eq!(disk.waiting(), 3);
+        disk.commit(kept);
+        disk.fail();
+        disk.at_once(true);
+        bench.run();
+        if kept == 0 {
+            expect_not_kept(&writer, ids);
+            expect_none(&bench);
+            writer.write("2", "four", AtLeastOnce);
+        }
+        expect_push(&bench);
+        // Nothing is left of those that are gone, for which the next push would wait when the receiver comes and goes.
+        let come_and_go = || {
+            let phone = bench.client("2:phone", V5);
+            phone.connect_with(lasting);
+            phone.drop_connection();
+            bench.advance(SECOND);
+        };
+        come_and_go();
+        crate::writer(&bench).write("2", "five", AtLeastOnce);
+        bench.advance(SECOND);
+        come_and_go();
+        expect_push(&bench);
+    }
+}
+
+/// A push is owed for two messages, which wait for the store: the first was in its grace when the receiver went, the
+/// second has it stored too.
+fn two_that_wait_for_the_store() -> (Bench, Client) {
+    let bench = with_tokens(Bench::on_disk(served));
+    bench.disk().expect("a disk").at_once(true);
+    let (writer, reader) = (writer(&bench), reader(&bench));
+    publish_two_and_go(&bench, &writer, &reader);
+    (bench, writer)
+}
+
+fn publish_two_and_go(bench: &Bench, writer: &Client, reader: &Client) {
+    let disk = bench.disk().expect("a disk");
+    bench.be_graceful();
+    disk.at_once(false);
+    let publish = |text| writer.publish("/2/inbox", packets::message("1", text), AtLeastOnce);
+    publish("one");
+    reader.drop_connection();
+    disk.flush(); // that the reader is away
+    publish("two");
+    assert_eq!(disk.waiting(), 2);
+}
+
+/// The store has the next message, and says so.
+fn keep_one(bench: &Bench) {
+    let disk = bench.disk().expect("a disk");
+    while disk.unanswered() == 0 {
+        assert!(disk.waiting() > 0, "no message waits");
+        disk.commit(1);
+    }
+    disk.answer(0);
+    bench.run();
+}
+
+#[test]
+fn two_messages_that_are_kept_one_after_the_other_are_told_of_once() {
+    let later = |bench: &Bench| bench.now() + SECOND;
+    for outcome in 0..4 {
+        let (bench, _writer) = two_that_wait_for_the_store();
+        keep_one(&bench);
+        let push = bench.next_push().unwrap();
+        keep_one(&bench);
+        assert_eq!(bench.next_push(), None, "the first try is under way");
+        let (outcome, is_tried_again) = match outcome {
+            0 => (PushOutcome::Sent, false),
+            1 => (PushOutcome::Dropped, false),
+            2 => (PushOutcome::Later(later(&bench)), true),
+            _ => (PushOutcome::Deferred(later(&bench)), true),
+        };
+        bench.settle_push(push, outcome);
+        bench.disk().unwrap().at_once(true);
+        bench.advance(SECOND);
+        if is_tried_again {
+            expect_push(&bench);
+        }
+        expect_none(&bench);
+        bench.advance(COLLAPSE * 2);
+        expect_none(&bench);
+        assert_eq!(bench.disk().unwrap().pushes(), []);
+    }
+}
+
+/// With the store as it is when the first message, or both, are kept and nobody has said what came of the push.
+#[test]
+fn a_push_that_is_under_way_for_one_of_two_messages_survives_a_crash() {
+    for kept in 1..=2 {
+        let (bench, _writer) = two_that_wait_for_the_store();
+        keep_one(&bench);
+        assert!(bench.next_push().is_some());
+        bench.disk().unwrap().commit(kept - 1);
+        bench.crash();
+        bench.disk().unwrap().at_once(true);
+        expect_push(&bench);
+        expect_none(&bench);
+        bench.crash();
+        bench.disk().unwrap().at_once(true);
+        expect_none(&bench);
+    }
+}
+
+/// The phone comes and goes before the store has the message: what is owed since then goes out once.
+#[test]
+fn a_message_that_is_kept_after_its_receiver_came_and_went_is_told_of_once() {
+    let (bench, _writer) = two_that_wait_for_the_store();
+    let phone = bench.client("2:phone", V5);
+    phone.connect_with(lasting);
+    phone.drop_connection();
+    let mut pushes: Vec<_> = bench.next_push().into_iter().collect();
+    for _ in 0..2 {
+        keep_one(&bench);
+        pushes.extend(bench.next_push());
+    }
+    assert_eq!(pushes.len(), 1);
+    let failed = pushes.pop().unwrap();
+    bench.settle_push(failed, PushOutcome::Later(bench.now()));
+    expect_push(&bench);
+    expect_none(&bench);
+}
+
+/// An older push of the pair waits, and the second message is refused when the first is kept.
+#[test]
+fn a_push_is_not_lost_with_the_second_of_two_messages_if_an_older_push_waits() {
+    let bench = with_tokens(Bench::on_disk(served));
+    let disk = bench.disk().unwrap();
+    disk.at_once(true);
+    reader(&bench).drop_connection();
+    let writer = writer(&bench);
+    writer.write("2", "zero", AtLeastOnce);
+    come_read_and_go(&bench, "zero");
+    bench.advance(SECOND);
+    let phone = bench.client("2:phone", V5);
+    phone.connect_with(lasting);
+    publish_two_and_go(&bench, &writer, &phone);
+    keep_one(&bench);
+    let push = bench.next_push();
+    disk.fail();
+    disk.at_once(true);
+    bench.run();
+    assert!(push.is_some() || bench.next_push().is_some(), "it is lost");
+}
+
+/// Nothing is left of what the push is about; what comes then is told of by it.
+#[test]
+fn a_push_that_is_under_way_stays_the_only_one_when_its_messages_are_gone() {
+    let (bench, writer) = two_that_wait_for_the_store();
+    keep_one(&bench);
+    let push = bench.next_push().unwrap();
+    let user = jam_core::ids::UserId::parse("2").unwrap();
+    let first = bench.router().view(&user).and_then(|it| it.mailbox.oldest);
+    assert_eq!(bench.router().purge(&user, first.unwrap(), None), 1);
+    bench.disk().unwrap().fail();
+    bench.disk().unwrap().at_once(true);
+    bench.run();
+    bench.advance(SECOND);
+    writer.publish("/2/inbox", packets::message("1", "three"), AtLeastOnce);
+    bench.advance(SECOND);
+    assert_eq!(bench.next_push(), None, "one is under way");
+    bench.settle_push(push, PushOutcome::Later(bench.now()));
+    expect_push(&bench);
+    expect_none(&bench);
+}
+
+/// What failed comes back when the receiver has come and gone, and another push is under way.
+#[test]
+fn a_try_that_ends_late_takes_nothing_from_the_push_that_is_owed_by_then() {
+    for outcome in [PushOutcome::Sent, PushOutcome::Dropped] {
+        let (bench, writer) = away();
+        writer.write("2", "one", AtLeastOnce);
+        let late = bench.next_push().unwrap();
+        bench.advance(SECOND);
+        come_read_and_go(&bench, "one");
+        writer.write("2", "two", AtLeastOnce);
+        let push = bench.next_push().unwrap();
+        bench.advance(SECOND);
+        bench.settle_push(late, outcome);
+        assert_eq!(bench.next_push(), None, "one is under way");
+        bench.settle_push(push, PushOutcome::Later(bench.now()));
+        expect_push(&bench);
+        expect_none(&bench);
+    }
 }
 
 // What comes of a push.

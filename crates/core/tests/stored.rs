@@ -9,7 +9,7 @@ use std::time::Duration;
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V4, V5};
 use jam_core::directory::NotificationToken;
-use jam_core::push::PushAudience;
+use jam_core::push::{PushAudience, PushOrder};
 use jam_testkit::client::lasting;
 use jam_testkit::disk::CrashingStore;
 use jam_testkit::{Bench, Client, packets};
@@ -304,7 +304,11 @@ fn who_sends_pushes_is_woken_when_one_is_due() {
     let woken = Arc::new(Woken(AtomicBool::new(false)));
     let waker = Waker::from(woken.clone());
     let context = Context::from_waker(&waker);
-    let poll = || bench.router().poll_push(&context, bench.now());
+    let poll = || {
+        bench
+            .router()
+            .poll_push(&context, bench.now(), PushOrder::default())
+    };
     assert!(poll().is_pending());
     assert!(!woken.0.load(Ordering::Relaxed));
     writer(&bench).write("2", "hello", AtLeastOnce);

@@ -16,9 +16,9 @@ use jam_core::UserLimits;
 use jam_core::connection::Connection;
 use jam_core::directory::{Answers, Question};
 use jam_core::ids::UserId;
-use jam_core::push::{DuePush, MAX_PUSHES, PushAudience, PushOutcome, PushRules};
+use jam_core::push::{DuePush, MAX_PUSHES, PushAudience, PushOrder, PushOutcome, PushRules};
 use jam_core::router::{LONGEST_RIVAL_WAIT, Router, Rules, SHARDS};
-use jam_core::store::MailboxStore as _;
+use jam_core::store::{MailboxStore as _, Recovered};
 use jam_core::time::{Stamp, Time};
 
 use crate::clocks::Clocks;
@@ -120,6 +120,7 @@ impl Bench {
             Some(disk) => Router::new(rules.clone(), directory.clone(), disk.clone()),
             None => Router::new(rules.clone(), directory.clone(), store.clone()),
         };
+        router.restore(Recovered::default(), START);
         let world = RefCell::new(World {
             now: START,
             clocks: Clocks::new(START),
@@ -164,8 +165,14 @@ impl Bench {
     /// The push that is due first, if there is one.
     #[must_use]
     pub fn next_push(&self) -> Option<DuePush> {
+        self.next_push_in(PushOrder::OldestFirst)
+    }
+
+    /// The push that is next in this order, if there is one.
+    #[must_use]
+    pub fn next_push_in(&self, order: PushOrder) -> Option<DuePush> {
         let context = Context::from_waker(Waker::noop());
-        match self.router().poll_push(&context, self.now()) {
+        match self.router().poll_push(&context, self.now(), order) {
             Poll::Ready(push) => Some(push),
             Poll::Pending => None,
         }

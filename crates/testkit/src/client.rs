@@ -408,7 +408,7 @@ impl Client {
     }
 }
 
-/// A CONNECT for a session that outlives the connection, and that takes up the one that is there.
+/// A CONNECT for a session that outlives the connection, and that resumes the one that is there.
 pub fn lasting(connect: &mut Connect) {
     connect.clean_start = false;
     if connect.version == Version::V5 {

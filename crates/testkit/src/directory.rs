@@ -21,11 +21,12 @@ pub struct FakeDirectory {
     before: Mutex<Option<Before>>,
 }
 
-/// How each question is still answered the first time.
+/// How each question is still answered the first times.
 #[derive(Debug)]
 struct Before {
     facts: Snapshot,
-    asked: HashSet<Question>,
+    times: usize,
+    asked: HashMap<Question, usize>,
 }
 
 /// What a directory said at some time.
@@ -283,7 +284,7 @@ impl FakeDirectory {
             return Err(Unavailable);
         }
         drop(facts);
-        Ok(self.say(question))
+        Ok(self.recall(question))
     }
 
     /// What it says now.
@@ -294,9 +295,15 @@ impl FakeDirectory {
     /// From now on each question is answered the first time as it was at `then`, from memory or not: somebody reads it
     /// then, and uses it now.
     pub fn answer_once_as(&self, then: &Snapshot) {
+        self.answer_as(then, 1);
+    }
+
+    /// As [`Self::answer_once_as`], so many times.
+    pub fn answer_as(&self, then: &Snapshot, times: usize) {
         let before = Before {
             facts: then.clone(),
-            asked: HashSet::new(),
+            times,
+            asked: HashMap::new(),
         };
         *self.before.lock().expect("a test that panics has failed") = Some(before);
     }
@@ -324,12 +331,14 @@ impl FakeDirectory {
     }
 
     /// The answer, from memory or not.
-    fn say(&self, question: &Question) -> Answer {
+    fn recall(&self, question: &Question) -> Answer {
         let mut before = self.before.lock().expect("a test that panics has failed");
-        if let Some(before) = &mut *before
-            && before.asked.insert(question.clone())
-        {
-            return before.facts.answer(question);
+        if let Some(before) = &mut *before {
+            let asked = before.asked.entry(question.clone()).or_default();
+            *asked += 1;
+            if *asked <= before.times {
+                return before.facts.answer(question);
+            }
         }
         self.facts().answer(question)
     }
@@ -339,7 +348,7 @@ impl FakeDirectory {
         if self.facts().forgetful {
             return Lookup::Unknown;
         }
-        let Answer { fact, as_of } = self.say(question);
+        let Answer { fact, as_of } = self.recall(question);
         pick(fact).map_or(Lookup::Unknown, |fact| Lookup::Known(fact, as_of))
     }
 

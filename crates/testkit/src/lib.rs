@@ -9,19 +9,25 @@
 //! - [`packets`]: what scenarios write often.
 //! - [`simulator`]: random operations of well-behaved parties against a model; [`hostile`]: of others.
 //!   [`random`] decides, from a seed or from a fuzzer's bytes.
+//! - `postgres` and `cut`, with the feature `real`: servers of PostgreSQL as processes, and a TCP proxy that cuts
+//!   connections.
 //!
-//! Invariants: nothing here waits, sleeps or reads a clock; the same seed gives the same run; every loop
+//! Invariants: nothing here waits, sleeps or reads a clock, those two apart; the same seed gives the same run; every loop
 //! has a bound, so that a livelock is a failed test.
 
 pub mod bench;
 pub mod client;
 mod clocks;
+#[cfg(feature = "real")]
+pub mod cut;
 pub mod directory;
 pub mod disk;
 mod end;
 mod friends;
 pub mod hostile;
 pub mod packets;
+#[cfg(feature = "real")]
+pub mod postgres;
 mod presence;
 pub mod random;
 pub mod simulator;

@@ -16,11 +16,11 @@ use jam_core::timekeeping::ClockRecord;
 /// Says at once that a message is stored, unless it is told to [`hold`](FaultyStore::hold) its answers.
 #[derive(Debug, Default)]
 pub struct FaultyStore {
-    state: Mutex<State>,
+    state: Mutex<StoreState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct StoreState {
     holding: bool,
     hangs: bool,
     turns: u64,
@@ -97,7 +97,7 @@ impl FaultyStore {
         self.state().held.remove(index)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, StoreState> {
         self.state.lock().expect("a test that panics has failed")
     }
 }

@@ -92,7 +92,7 @@ impl Connection {
             ConnectReturnCode::Accepted,
         );
         if !is_taken(&bare(success), &connect) {
-            // A client that takes no CONNACK at all displaces nobody.
+            // A client that cannot be sent any CONNACK leaves the user's other devices connected.
             self.router
                 .metrics()
                 .connected(ConnectOutcome::Protocol, Some(connect.version));
@@ -181,7 +181,7 @@ impl Connection {
                 properties,
             }))
         };
-        // Nobody is kept out by a store in trouble.
+        // A store in trouble keeps no client out.
         if attached.waits && self.router.can_store() {
             established.defer_connack(conn_ack, &self.router);
         } else {

@@ -76,7 +76,7 @@ impl Established {
         router.barrier(self.link.user(), responder);
     }
 
-    /// Nobody is kept out by a store that can keep nothing.
+    /// Sends the CONNACK that waits for the store if the store cannot write now: clients may log in all the same.
     pub(super) fn connack_without_store(
         &mut self,
         router: &Router,

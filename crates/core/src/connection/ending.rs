@@ -168,7 +168,10 @@ impl Connection {
         if let Phase::Established(established) | Phase::Authorizing(established, ..) =
             &mut self.phase
         {
-            let refused = established.rest_of_refusals();
+            let refused = established
+                .rare
+                .as_mut()
+                .map_or_else(Vec::new, |rare| rare.refusals.take_rest());
             let link = &established.link;
             let goodbye = why == End::Disconnect(ReasonCode::Success);
             self.router

@@ -18,6 +18,7 @@ use super::receipts::Receipts;
 use super::refused::Refusals;
 use super::replies::Replies;
 use crate::link::{Link, Notices};
+use crate::policy::Refusal;
 use crate::router::Router;
 use crate::store::Seq;
 use crate::time::Time;
@@ -102,6 +103,11 @@ impl Established {
             receipts: None,
             rare: None,
         }
+    }
+
+    /// Notes for operators that something was refused.
+    pub(super) fn note_refusal(&mut self, refusal: &Refusal) {
+        self.rare.get_or_insert_default().refusals.note(refusal);
     }
 
     pub(super) fn add_work(&mut self, units: usize) {

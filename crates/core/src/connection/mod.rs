@@ -352,7 +352,7 @@ impl Connection {
         awake.map(|awake| awake + self.router.adjustments().skipped())
     }
 
-    /// Who has been let in and is still there.
+    /// The client, from the end of its login to the end of its connection.
     #[must_use]
     pub fn client(&self) -> Option<&ClientId> {
         match &self.phase {
@@ -363,7 +363,7 @@ impl Connection {
         }
     }
 
-    /// Who has authenticated and waits, because the devices of its user log each other out in turn.
+    /// The client, if it has authenticated and has to wait because the devices of its user log each other out in turn.
     #[must_use]
     pub fn held_back(&self) -> Option<ClientId> {
         match &self.phase {

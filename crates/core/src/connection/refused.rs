@@ -1,18 +1,18 @@
-//! What a client that has been let in was refused, by value, for events and metrics: rows of the table with how often each.
+//! Which rules have refused something of a connected client, and how often: what operators see in events and metrics.
 //!
-//! The rules tell the client; this is what an operator is told of it. Neither a topic nor a payload gets in here.
+//! A refusal is its row of the table and a count; topics and payloads stay out of it.
 //!
-//! Invariants: a connection that was refused nothing holds none of this; it is as long as the table at most, and is told
-//! [`TELLINGS_A_SECOND`] times a second at most, however fast the client is (`a_flood_of_refusals_is_summed_up`).
+//! Invariants: the first refusal makes this, so that most connections hold nothing; it has at most as many rows as the
+//! table; it is reported at most [`TELLINGS_A_SECOND`] times a second, however fast the client is
+//! (`a_flood_of_refusals_is_summed_up`).
 
 use std::time::Duration;
 
-use super::established::Established;
 use super::{Connection, Phase};
 use crate::policy::{Handler, Refusal};
 use crate::time::Time;
 
-/// So often [`Connection::take_refusals`] has something to tell, at most; what comes beyond is added up.
+/// How often in a second [`Connection::take_refusals`] reports; refusals in between are added up.
 pub const TELLINGS_A_SECOND: u32 = 8;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub struct RefusalCount {
     pub count: u64,
 }
 
-/// What has not been told yet.
+/// What has yet to be reported.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     rows: Vec<RefusalCount>,
@@ -38,7 +38,8 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    fn note(&mut self, refusal: &Refusal) {
+    /// Counts one.
+    pub(super) fn note(&mut self, refusal: &Refusal) {
         let (handler, slug) = (refusal.handler, refusal.slug);
         let mut rows = self.rows.iter_mut();
         match rows.find(|row| row.handler == handler && row.slug == slug) {
@@ -49,6 +50,11 @@ impl Refusals {
                 count: 1,
             }),
         }
+    }
+
+    /// What is still unreported when the connection ends.
+    pub(super) fn take_rest(&mut self) -> Vec<RefusalCount> {
+        std::mem::take(&mut self.rows)
     }
 
     fn take(&mut self, now: Time) -> Vec<RefusalCount> {
@@ -66,23 +72,9 @@ impl Refusals {
     }
 }
 
-impl Established {
-    /// Notes that something was refused.
-    pub(super) fn note_refusal(&mut self, refusal: &Refusal) {
-        let rare = self.rare.get_or_insert_default();
-        rare.refusals.note(refusal);
-    }
-
-    /// What has not been told when the connection ends.
-    pub(super) fn rest_of_refusals(&mut self) -> Vec<RefusalCount> {
-        let rare = self.rare.as_mut();
-        rare.map_or_else(Vec::new, |rare| std::mem::take(&mut rare.refusals.rows))
-    }
-}
-
 impl Connection {
-    /// What the client was refused since this was last told. Nothing when that was too often of late: it comes
-    /// later, or with [`Ended`](super::Ended).
+    /// The refusals since the last report. Empty while reports have been too frequent: these refusals come with a later one,
+    /// at the latest with [`Ended`](super::Ended).
     pub fn take_refusals(&mut self, now: Time) -> Vec<RefusalCount> {
         match &mut self.phase {
             Phase::Established(established) | Phase::Authorizing(established, ..) => {

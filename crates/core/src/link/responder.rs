@@ -9,10 +9,10 @@ use crate::policy::Refusal;
 
 /// Tells a client what became of one of its packets. Dropping it unused is safe: the client retransmits.
 #[derive(Debug)]
-pub(crate) struct Responder(Answers);
+pub(crate) struct Responder(Waits);
 
 #[derive(Debug)]
-enum Answers {
+enum Waits {
     /// The packet waits for one thing.
     Alone(Arc<Link>, Ticket),
     /// For two.
@@ -30,26 +30,26 @@ struct Halves {
 
 impl Responder {
     pub(crate) fn new(link: Arc<Link>, ticket: Ticket) -> Self {
-        Self(Answers::Alone(link, ticket))
+        Self(Waits::Alone(link, ticket))
     }
 
     /// The packet waits for something else as well, which its client has not asked for: the responder for the packet,
     /// and the one for that. Only of a packet that has waited for one thing.
     pub(crate) fn split(self) -> (Self, Option<Self>) {
-        let Answers::Alone(link, ticket) = self.0 else {
+        let Waits::Alone(link, ticket) = self.0 else {
             return (self, None);
         };
         let halves = Arc::new(Halves {
             client: Mutex::new(Some((link, ticket))),
             left: AtomicU8::new(2),
         });
-        let lesser = Self(Answers::LesserHalf(halves.clone()));
-        (Self(Answers::Half(halves)), Some(lesser))
+        let lesser = Self(Waits::LesserHalf(halves.clone()));
+        (Self(Waits::Half(halves)), Some(lesser))
     }
 
     /// Of the lesser half: the connection of the client, as long as it waits.
     pub(crate) fn waiting_link(&self) -> Option<LinkId> {
-        let Answers::LesserHalf(halves) = &self.0 else {
+        let Waits::LesserHalf(halves) = &self.0 else {
             return None;
         };
         let client = halves.client();
@@ -59,8 +59,8 @@ impl Responder {
     /// What the packet waited for is done.
     pub(crate) fn succeed(self, path: Path) {
         match self.0 {
-            Answers::Alone(link, ticket) => link.resolve(ticket, Ok(path)),
-            Answers::Half(halves) | Answers::LesserHalf(halves) => halves.succeed(path),
+            Waits::Alone(link, ticket) => link.resolve(ticket, Ok(path)),
+            Waits::Half(halves) | Waits::LesserHalf(halves) => halves.succeed(path),
         }
     }
 
@@ -72,9 +72,9 @@ impl Responder {
     /// It cannot be done.
     pub(crate) fn refuse(self, refusal: Refusal) {
         match self.0 {
-            Answers::Alone(link, ticket) => link.resolve(ticket, Err(refusal)),
-            Answers::Half(halves) => halves.resolve(Err(refusal)),
-            Answers::LesserHalf(halves) => halves.succeed(Path::Disk),
+            Waits::Alone(link, ticket) => link.resolve(ticket, Err(refusal)),
+            Waits::Half(halves) => halves.resolve(Err(refusal)),
+            Waits::LesserHalf(halves) => halves.succeed(Path::Disk),
         }
     }
 }

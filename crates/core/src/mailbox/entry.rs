@@ -1,4 +1,4 @@
-//! One message of a log: who has its content, and who is still to get it.
+//! One message of a log: where its content is, and which devices are still to get it.
 //!
 //! An entry is what has to be known of a message without its content: the content is here while the entry is the
 //! only one that has it, then in the store. An entry has a bit for each device that is still to get it.
@@ -40,22 +40,22 @@ impl Kind {
     }
 }
 
-/// Who has the content of a message.
+/// Where the content of a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Residence {
-    /// The entry, for ever: a crash ends it.
+    /// In the entry, until it leaves: a crash ends it.
     MemoryOnly,
-    /// The entry, for a grace: it may be acknowledged before it has to be stored.
+    /// In the entry, for a grace: it may be acknowledged before it has to be stored.
     Grace,
-    /// The store, which is committing it; it is delivered after that (QoS 2).
+    /// On its way into the store; it is delivered once committed (QoS 2).
     Committing,
-    /// The store.
+    /// In the store.
     Stored,
 }
 
-/// Somebody has acknowledged the message.
+/// A device has acknowledged the message.
 const ACKNOWLEDGED: u8 = 1;
-/// Its sender has been told of that, if that was wanted.
+/// The receipt for that has been made, if its sender wants one.
 const RECEIPTED: u8 = 1 << 1;
 
 /// One message of the log.

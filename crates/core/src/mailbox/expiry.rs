@@ -1,7 +1,7 @@
 //! What leaves by itself.
 //!
-//! Invariants: what has expired leaves, but for what is on its way to somebody, who may have it; *Next*: nothing
-//! expires before `next` says so, so that to ask whether something has expired costs no look at the log.
+//! Invariants: what has expired leaves, unless it is in flight: a device may have it then; *Next*: the first expiry is at
+//! `next` or later, so that asking whether something has expired costs no look at the log.
 
 use super::{Entry, Gone, Kind, Mailbox, Residence};
 use crate::time::Time;
@@ -30,15 +30,15 @@ impl Expiry {
 
 /// When something expires.
 #[derive(Debug)]
-pub(super) struct Next(Time);
+pub(super) struct NextExpiry(Time);
 
-impl Default for Next {
+impl Default for NextExpiry {
     fn default() -> Self {
         Self(Time::NEVER)
     }
 }
 
-impl Next {
+impl NextExpiry {
     /// An entry is here, or may leave. What is in its grace does not stay for long enough.
     pub(super) fn note(&mut self, entry: &Entry) {
         if entry.residence != Residence::Grace {
@@ -72,7 +72,7 @@ impl Mailbox {
     pub(crate) fn expire(&mut self, now: Time, gone: &mut Vec<Gone>) {
         let stays = |entry: &Entry| !entry.is_expired(now) || !entry.sent_to().is_empty();
         self.retain(gone, stays);
-        self.next = Next::default();
+        self.next = NextExpiry::default();
         for entry in &self.entries {
             // What is on its way is looked at again when it no longer is.
             if entry.kind == Kind::Retained || !entry.is_expired(now) {

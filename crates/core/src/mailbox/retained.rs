@@ -1,7 +1,8 @@
 //! Retained messages in the log.
 //!
-//! One is kept from the moment on at which it is published, and waits for the devices that have subscribed and not
-//! been sent it. When another one takes its place it ends for those; who has been sent it may still say so.
+//! One is kept from the moment on at which it is published, and waits for the devices that have subscribed until
+//! each has been sent it. When another one takes its place it ends for those that wait; a device that has been sent it may
+//! still acknowledge it.
 
 use super::{DeviceSet, Entry, Gone, Kind, Mailbox, Slot};
 use crate::message::Message;
@@ -41,8 +42,8 @@ impl Mailbox {
         is_new
     }
 
-    /// The message is no longer retained. Says who was to get it and has not been sent it, and whether it has
-    /// left.
+    /// The message is no longer retained. Returns the devices that were to get it and have not been sent it, and the entry
+    /// if it has left.
     pub(crate) fn end_retained(&mut self, seq: Seq) -> (DeviceSet, Option<Gone>) {
         let Some(index) = self.index(seq) else {
             return (DeviceSet::default(), None);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::Load;
+use super::Amount;
 use crate::ids::UserId;
 
 /// A sender in the entries of one mailbox.
@@ -31,18 +31,18 @@ pub(super) struct Senders(Option<Box<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
-    tallies: Vec<Tally>,
+    tallies: Vec<SenderAmount>,
     /// Places in `tallies`, when there are more than [`SCANNED`].
     places: HashMap<UserId, Number, RandomState>,
     /// Places of whose senders nothing waited when they came here.
     free: Vec<Number>,
-    others: Load,
+    others: Amount,
 }
 
 #[derive(Debug)]
-struct Tally {
+struct SenderAmount {
     sender: UserId,
-    load: Load,
+    load: Amount,
     /// Whether its place is among the free ones.
     is_free: bool,
 }
@@ -76,10 +76,10 @@ impl Senders {
         (table.tallies[usize::from(number)].load.messages > 0).then_some(number)
     }
 
-    /// How much waits of a sender, or of all who are not told apart.
-    pub(super) fn load(&self, sender: &UserId) -> Load {
+    /// How much waits of a sender; of one beyond [`MAX_SENDERS`], how much of all of those together.
+    pub(super) fn load(&self, sender: &UserId) -> Amount {
         let Some(table) = &self.0 else {
-            return Load::default();
+            return Amount::default();
         };
         match table.find(sender) {
             Some(number) => table.tallies[usize::from(number)].load,
@@ -106,9 +106,9 @@ impl Table {
     }
 
     fn insert(&mut self, sender: &UserId) -> Number {
-        let tally = Tally {
+        let tally = SenderAmount {
             sender: sender.clone(),
-            load: Load::default(),
+            load: Amount::default(),
             is_free: false,
         };
         while let Some(number) = self.free.pop() {
@@ -140,7 +140,7 @@ impl Table {
         Number::try_from(len - 1).unwrap_or(OTHERS)
     }
 
-    fn load_mut(&mut self, number: Number) -> &mut Load {
+    fn load_mut(&mut self, number: Number) -> &mut Amount {
         match self.tallies.get_mut(usize::from(number)) {
             Some(tally) => &mut tally.load,
             None => &mut self.others,

@@ -75,7 +75,7 @@ fn an_entry_leaves_when_the_last_device_has_acknowledged_it() {
     assert!(!ack(&mut mailbox, 1, 0));
     assert!(ack(&mut mailbox, 1, 31));
     assert!(mailbox.is_empty());
-    assert_eq!(mailbox.kept(), Load::default());
+    assert_eq!(mailbox.kept(), Amount::default());
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn qos_0_leaves_with_the_connection() {
     append(&mut mailbox, 1, message, Kind::Inbox, slots(&[0, 1]));
     assert_eq!(
         mailbox.ephemeral(),
-        Load {
+        Amount {
             messages: 1,
             bytes: 7 + "/1/inbox".len() as u64
         }
@@ -165,7 +165,7 @@ fn qos_0_leaves_with_the_connection() {
     assert!(left.is_empty());
     mailbox.disconnected(1, &mut left);
     assert_eq!(seqs(&left), [1]);
-    assert_eq!(mailbox.ephemeral(), Load::default());
+    assert_eq!(mailbox.ephemeral(), Amount::default());
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_purge_of_one_sender_leaves_what_another_sent_at_qos_0() {
 
 #[test]
 fn a_load_has_room_up_to_both_limits() {
-    let mut load = Load::default();
+    let mut load = Amount::default();
     load.add(10);
     assert!(load.has_room(5, 2, 15));
     assert!(!load.has_room(5, 1, 15));
@@ -387,7 +387,7 @@ impl Watched {
     }
 
     fn check(&self) {
-        let (mut kept, mut ephemeral) = (Load::default(), Load::default());
+        let (mut kept, mut ephemeral) = (Amount::default(), Amount::default());
         let mut retained = 0;
         for entry in &self.mailbox.entries {
             if entry.is_retained() {
@@ -503,7 +503,7 @@ fn senders_are_counted_however_many_they_are() {
             .iter()
             .for_each(|number| senders.subtract(*number, 10));
         for n in 0..300 {
-            assert_eq!(senders.load(&id(n)), Load::default());
+            assert_eq!(senders.load(&id(n)), Amount::default());
             assert_eq!(senders.find(&id(n)), None);
         }
     }
@@ -690,7 +690,7 @@ fn a_sender_who_comes_back_is_not_taken_for_who_has_their_place() {
     let numbers: Vec<_> = (0..20).map(|n| senders.add(&id(n), 10)).collect();
     senders.subtract(numbers[7], 10);
     assert_eq!(senders.add(&id(50), 3), numbers[7]);
-    assert_eq!(senders.load(&id(7)), Load::default());
+    assert_eq!(senders.load(&id(7)), Amount::default());
     let load = senders.load(&id(50));
     assert_eq!((load.messages, load.bytes), (1, 3));
     assert_ne!(senders.add(&id(7), 10), numbers[7]);

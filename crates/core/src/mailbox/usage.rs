@@ -10,12 +10,12 @@ use crate::ids::UserId;
 
 /// How much there is of something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Load {
+pub(crate) struct Amount {
     pub(crate) messages: usize,
     pub(crate) bytes: u64,
 }
 
-impl Load {
+impl Amount {
     pub(super) fn add(&mut self, bytes: u64) {
         self.messages += 1;
         self.bytes += bytes;
@@ -24,6 +24,15 @@ impl Load {
     pub(super) fn subtract(&mut self, bytes: u64) {
         self.messages -= 1;
         self.bytes -= bytes;
+    }
+
+    /// A part of it has changed.
+    #[inline]
+    pub(crate) fn follow(&mut self, before: Self, now: Self) {
+        let messages = now.messages.wrapping_sub(before.messages);
+        self.messages = self.messages.wrapping_add(messages);
+        let bytes = now.bytes.wrapping_sub(before.bytes);
+        self.bytes = self.bytes.wrapping_add(bytes);
     }
 
     /// Whether one more message of this many bytes stays within both limits.
@@ -35,8 +44,8 @@ impl Load {
 /// How much there is in a mailbox.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
-    kept: Load,
-    ephemeral: Load,
+    kept: Amount,
+    ephemeral: Amount,
     senders: Senders,
     retained_bytes: u64,
 }
@@ -69,7 +78,7 @@ impl Usage {
     }
 
     /// `None` of what is or was retained.
-    fn load_of(&mut self, entry: &Entry) -> Option<&mut Load> {
+    fn load_of(&mut self, entry: &Entry) -> Option<&mut Amount> {
         match entry.residence {
             _ if entry.is_retained() => None,
             Residence::MemoryOnly => Some(&mut self.ephemeral),
@@ -78,12 +87,12 @@ impl Usage {
     }
 
     /// What is kept.
-    pub(super) fn kept(&self) -> Load {
+    pub(super) fn kept(&self) -> Amount {
         self.kept
     }
 
     /// What is in memory only.
-    pub(super) fn ephemeral(&self) -> Load {
+    pub(super) fn ephemeral(&self) -> Amount {
         self.ephemeral
     }
 

@@ -1,6 +1,6 @@
 //! The table of what the rules count.
 
-use super::{Buckets, Family, Kind, Series, first_cell};
+use super::{Buckets, Family, MetricType, Series, first_cell};
 use crate::policy::refusals::ROWS;
 
 pub(super) const CONNECT_OUTCOMES: &[&str] = &[
@@ -53,8 +53,6 @@ pub(super) enum Index {
     Dropped,
     DeliverySeconds,
     PublishAckSeconds,
-    MailboxMessages,
-    MailboxBytes,
     Receipts,
     Presence,
     Friends,
@@ -83,7 +81,7 @@ const fn counter(
 ) -> Family {
     Family {
         name,
-        kind: Kind::Counter,
+        kind: MetricType::Counter,
         help,
         labels,
         series,
@@ -97,13 +95,13 @@ const fn gauge(
     series: Series,
 ) -> Family {
     Family {
-        kind: Kind::Gauge,
+        kind: MetricType::Gauge,
         ..counter(name, help, labels, series)
     }
 }
 
 /// What the rules count, in the order of `Index`.
-pub static FAMILIES: [Family; 18] = [
+pub static FAMILIES: [Family; 16] = [
     counter(
         "jam_connects_total",
         "CONNECT packets, by what became of them and by the version of MQTT.",
@@ -174,7 +172,7 @@ pub static FAMILIES: [Family; 18] = [
     ),
     Family {
         name: "jam_delivery_seconds",
-        kind: Kind::Histogram(OF_A_MESSAGE),
+        kind: MetricType::Histogram(OF_A_MESSAGE),
         help: "Seconds from a PUBLISH being read to its first acknowledgement by a device that was connected all the \
                while.",
         labels: &[],
@@ -182,24 +180,12 @@ pub static FAMILIES: [Family; 18] = [
     },
     Family {
         name: "jam_publish_ack_seconds",
-        kind: Kind::Histogram(OF_A_MESSAGE),
+        kind: MetricType::Histogram(OF_A_MESSAGE),
         help: "Seconds from a PUBLISH being read to its PUBACK or PUBREC being written, by whether it waited for the \
                disk.",
         labels: &["path"],
         series: Series::Product(&[&["grace", "disk"]]),
     },
-    gauge(
-        "jam_mailbox_messages",
-        "Messages that are kept for their receivers; retained ones are not among them.",
-        &[],
-        Series::One,
-    ),
-    gauge(
-        "jam_mailbox_bytes",
-        "Bytes of the messages that are kept for their receivers: topics, properties and payloads.",
-        &[],
-        Series::One,
-    ),
     counter(
         "jam_receipts_total",
         "Receipts written to senders who subscribe to them.",

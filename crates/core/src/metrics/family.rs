@@ -6,7 +6,7 @@ pub struct Family {
     /// With its unit, and `_total` if it is a counter.
     pub name: &'static str,
     /// What it is.
-    pub kind: Kind,
+    pub kind: MetricType,
     /// What it means, with its unit: one sentence.
     pub help: &'static str,
     /// The names of the labels.
@@ -17,7 +17,7 @@ pub struct Family {
 
 /// What kind of a metric it is.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub enum MetricType {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -77,11 +77,12 @@ impl Buckets {
         (self.last - self.first) as usize + 2
     }
 
-    /// The first bucket whose bound is no smaller.
+    /// The first bucket whose bound is no smaller: by how many bits are left of what is below the value when those of the
+    /// first bucket are gone. A one behind them spares a look at zero.
     #[must_use]
     pub const fn index(&self, value: u64) -> usize {
-        let power = u64::BITS - value.saturating_sub(1).leading_zeros();
-        let index = power.saturating_sub(self.first) as usize;
+        let above = value.saturating_sub(1) >> self.first;
+        let index = (above << 1 | 1).ilog2() as usize;
         if index < self.count() {
             index
         } else {
@@ -120,8 +121,8 @@ impl Family {
     #[must_use]
     pub const fn cells_of_series(&self) -> usize {
         match self.kind {
-            Kind::Counter | Kind::Gauge => 1,
-            Kind::Histogram(buckets) => buckets.count() + 1,
+            MetricType::Counter | MetricType::Gauge => 1,
+            MetricType::Histogram(buckets) => buckets.count() + 1,
         }
     }
 
@@ -190,7 +191,7 @@ mod tests {
     fn the_series_of_a_product_are_all_combinations() {
         let family = Family {
             name: "",
-            kind: Kind::Counter,
+            kind: MetricType::Counter,
             help: "",
             labels: &["a", "b"],
             series: Series::Product(&[&["1", "2"], &["x", "y", "z"]]),

@@ -17,7 +17,7 @@ use jam_wire::packet::{QoS, Version};
 pub use cells::{Cells, own_slot};
 pub use families::FAMILIES;
 use families::{Index, OF_A_MESSAGE, first_of};
-pub use family::{Buckets, Family, Kind, Series, first_cell};
+pub use family::{Buckets, Family, MetricType, Series, first_cell};
 
 use crate::policy::{Destination, Refusal};
 
@@ -271,15 +271,6 @@ impl Metrics {
         add(Index::UsersOnline, 0, online);
     }
 
-    /// There is so much more in the mailboxes; less comes round.
-    #[inline]
-    pub(crate) fn kept(&self, messages: u64, bytes: u64) {
-        self.cells.add_to([
-            (first_of(Index::MailboxMessages), messages),
-            (first_of(Index::MailboxBytes), bytes),
-        ]);
-    }
-
     /// Users with a device connected.
     #[must_use]
     pub fn users_online(&self) -> u64 {
@@ -299,8 +290,8 @@ impl Metrics {
         let series = series.expect("a series with these values");
         let first = first_cell(&FAMILIES, index) + series * family.cells_of_series();
         match family.kind {
-            Kind::Counter | Kind::Gauge => self.cells.sum(first),
-            Kind::Histogram(buckets) => (first..first + buckets.count())
+            MetricType::Counter | MetricType::Gauge => self.cells.sum(first),
+            MetricType::Histogram(buckets) => (first..first + buckets.count())
                 .map(|cell| self.cells.sum(cell))
                 .sum(),
         }

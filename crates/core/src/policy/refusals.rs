@@ -9,11 +9,11 @@ use jam_wire::{ConnectReturnCode, ReasonCode};
 pub enum Handler {
     /// Before anything else of a CONNECT.
     PreConnect,
-    /// Who is it?
+    /// Whether the client is the user that it says.
     Authenticate,
-    /// May it write there?
+    /// Whether it may write to the topic.
     AuthorizePublish,
-    /// May it read there?
+    /// Whether it may read the topic.
     AuthorizeSubscribe,
 }
 

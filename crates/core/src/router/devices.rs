@@ -83,7 +83,9 @@ impl Router {
         let many = self.rules.user.many_devices;
         let hash = self.hash(identity.user());
         let links = lock(self.shard(hash))
+            .users
             .find(identity.user(), hash)
+            .or_nothing()
             .map(|user| user.displaced_by(identity.client(), many))?;
         (!links.is_empty()).then(|| Displaced::notify(&links))
     }

@@ -2,11 +2,11 @@
 //!
 //! The router says whose list is to be read ([`Router::next_friends`]), the caller reads it from the accounts database and
 //! gives it back ([`Router::tell_friends`]). What a connection was told last is remembered by its digest, so that a change
-//! of the database that is none of the user's business makes no list go out.
+//! of the database makes a list go out only to a user whose list has changed.
 //!
-//! Invariants, checked by `tests/friends.rs`: a user without a subscribed connection is not in here; a user's list is read
-//! at most once in [`REST`], however often it is asked for and whatever changes; who has waited longest comes first; what is
-//! committed after the reading of a list has begun makes it be read again. A change costs nothing until somebody's turn comes.
+//! Invariants, checked by `tests/friends.rs`: only users with a subscribed connection are in here; a user's list is read
+//! at most once in [`REST`], however often it is asked for and whatever changes; the list that has waited longest comes first; what is
+//! committed after the reading of a list has begun makes it be read again. A change costs nothing until a user's turn comes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
@@ -109,7 +109,7 @@ impl Watchers {
             return None;
         }
         let mut place = first.clone();
-        self.last = now.max(self.last.next());
+        self.last = now.after(self.last);
         self.by_age.remove(&place);
         self.asking.remove(&place);
         let watcher = self.users.get_mut(&place.1)?;
@@ -223,7 +223,9 @@ impl Router {
     fn write_friends(&self, user: &UserId, list: &List, to: &[LinkId], now: Time) -> Option<Seq> {
         let hash = self.hash(user);
         let max_packet = lock(self.shard(hash))
+            .users
             .find(user, hash)
+            .or_nothing()
             .and_then(|user| User::largest_packet(user, to));
         let permit = Permit::for_server(user);
         let topic = permit.own_topic(FRIENDS);

@@ -11,9 +11,9 @@ use crate::source::Source;
 use crate::time::Time;
 use crate::user::{Kicked, MailboxView, User, UserView};
 
-/// Which users.
+/// Which users a list has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum UserFilter {
     /// With a device that is connected.
     Connected,
     /// With a device, connected or not.
@@ -42,7 +42,8 @@ impl Router {
 
     fn look_at<T>(&self, user: &UserId, what: impl FnOnce(&User) -> T) -> Option<T> {
         let hash = self.hash(user);
-        lock(self.shard(hash)).find(user, hash).map(what)
+        let shard = lock(self.shard(hash));
+        shard.users.find(user, hash).or_nothing().map(what)
     }
 
     /// The part that a user belongs to, of [`SHARDS`]. Another one after a restart.
@@ -55,10 +56,10 @@ impl Router {
 
     /// The users of one part, in the order of their ids.
     #[must_use]
-    pub fn users_who_are(&self, which: Which, part: usize) -> Vec<UserId> {
+    pub fn users_who_are(&self, which: UserFilter, part: usize) -> Vec<UserId> {
         let is_meant = |user: &User| match which {
-            Which::Connected => user.is_connected(),
-            Which::WithDevice => user.has_devices(),
+            UserFilter::Connected => user.is_connected(),
+            UserFilter::WithDevice => user.has_devices(),
         };
         let mut ids: Vec<_> = {
             let shard = lock(&self.shards[part]);

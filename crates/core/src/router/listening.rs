@@ -7,12 +7,12 @@ use crate::user::Listeners;
 
 /// Sums over all devices with a session, connected or not. Changed under the lock of the device's user.
 #[derive(Debug, Default)]
-pub(super) struct Listening {
+pub(super) struct ListenerCounts {
     receipts: AtomicI64,
     presence: AtomicI64,
 }
 
-impl Listening {
+impl ListenerCounts {
     /// Whether anybody subscribes to receipts.
     pub(super) fn receipts(&self) -> bool {
         self.receipts.load(Ordering::Relaxed) > 0

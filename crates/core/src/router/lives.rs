@@ -8,7 +8,7 @@ use crate::directory::{Account, Answers, Generation, LifeFact, Question, Token};
 use crate::ids::UserId;
 use crate::store::Seq;
 use crate::time::Time;
-use crate::user::{Ended, Outdated};
+use crate::user::{EndedAccounts, Outdated, User};
 
 impl Router {
     /// All users that are remembered, connected or not, some at a time: those of one of [`SHARDS`] parts.
@@ -20,8 +20,8 @@ impl Router {
         shard.users.iter().map(|user| user.id().clone()).collect()
     }
 
-    /// All accounts are about to be checked by what the directory has been since this generation: from now on nobody is
-    /// let in by an older fact, because that check would miss them.
+    /// All accounts are about to be checked by what the directory has been since this generation. From now on a client is
+    /// let in only by a fact that is as new: the check would miss one that an older fact lets in.
     pub fn begin_check(&self, as_of: Generation) {
         self.checked.fetch_max(as_of.0, Ordering::Relaxed);
     }
@@ -38,7 +38,8 @@ impl Router {
     /// [`VANISHED_KEPT`]: crate::VANISHED_KEPT
     ///
     /// # Errors
-    /// The account has to be asked for before anything ends: who has just come in was let in by what is newer.
+    /// The directory has to be asked for the account before anything ends: a device that has just connected was let in by a
+    /// newer fact.
     pub fn recheck(
         &self,
         user: &UserId,
@@ -47,10 +48,14 @@ impl Router {
         now: Time,
     ) -> Result<(), Question> {
         let hash = self.hash(user);
-        let is_in_order = lock(self.shard(hash)).find(user, hash).is_none_or(|user| {
+        let is_in_order = |user: &User| {
             let account = answers.account();
             account.is_some_and(|account| user.is_in_order(account.as_ref(), now))
-        });
+        };
+        let shard = lock(self.shard(hash));
+        let found = shard.users.find(user, hash).or_nothing();
+        let is_in_order = found.is_none_or(is_in_order);
+        drop(shard);
         if is_in_order {
             return Ok(());
         }
@@ -86,11 +91,11 @@ impl Router {
 
     /// What has ended with accounts since this was last asked.
     #[must_use]
-    pub fn take_ended(&self) -> Ended {
+    pub fn take_ended(&self) -> EndedAccounts {
         std::mem::take(&mut *lock(&self.ended))
     }
 
-    pub(super) fn has_ended(&self, user: &UserId, ended: Ended) {
+    pub(super) fn has_ended(&self, user: &UserId, ended: EndedAccounts) {
         lock(&self.ended).add(ended);
         if ended.hidden == 0 {
             self.drop_wills_of(user, Seq::MAX);

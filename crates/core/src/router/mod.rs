@@ -1,11 +1,11 @@
-//! Who is where: every user's state, and the hints that connections leave each other.
+//! Every user's state, and the hints that connections leave each other.
 //!
 //! A message is appended to its receiver's log, and the receiver's connections are woken: the wake
 //! carries nothing. Each connection fetches for itself, from its own cursor.
 //!
 //! Invariants: no method waits for I/O; a user's state is only touched under the lock of its shard, and
-//! no two of these locks are held at once; clients are answered when none is. Users are
-//! forgotten when nothing is lost by it.
+//! no two of these locks are held at once; clients are answered after it is
+//! released. A user of whom there is nothing to know is forgotten.
 //!
 //! `shard` has the locks and the graces; `on_commit` what a commit sets free; `devices` what connections ask for
 //! their devices.
@@ -25,6 +25,7 @@ mod rivals;
 mod shard;
 mod stocktaking;
 mod store_events;
+mod users;
 mod wills;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -47,19 +48,21 @@ use crate::policy::{self, Destination, Facts, Identity, Permit, Refusal, Stop, r
 use crate::source::Source;
 use crate::store::{MailboxStore, Recovered, RecoveredEntry, Seq, Sequence, Write, Writes};
 use crate::time::{Adjustments, Time};
-use crate::user::{Alarm, Appended, Awaits, Ended, New, Origin, Outdated, User, UserLimits};
+use crate::user::{
+    Alarm, Appended, Awaits, EndedAccounts, New, Origin, Outdated, User, UserLimits,
+};
 
 pub use crate::link::Peer;
 pub use crate::user::{DevicePresence, DeviceView, Kicked, MailboxView, Outlook, UserView};
 pub(crate) use devices::AttachOptions;
 use friends::Friends;
 pub use friends::{DueFriends, REST};
-pub use inspection::Which;
-use listening::Listening;
+pub use inspection::UserFilter;
+use listening::ListenerCounts;
 pub use on_commit::OnCommit;
 pub use presence::DuePresence;
-use presence::Presence;
-use pushes::Pushes;
+use presence::PresenceQueue;
+use pushes::PushQueue;
 use rates::UsedUp;
 pub(crate) use receipts::Owed;
 pub use rivals::LONGEST_RIVAL_WAIT;
@@ -115,16 +118,16 @@ pub struct Router {
     timers: Mutex<BTreeSet<(Time, UserId, Alarm)>>,
     wills: Mutex<Wills>,
     /// What has ended with accounts since it was last asked.
-    ended: Mutex<Ended>,
+    ended: Mutex<EndedAccounts>,
     /// The generation of the directory by which all accounts have been checked, or are just being.
     checked: AtomicU64,
     /// Bytes of messages in their grace.
     bytes_in_grace: AtomicU64,
-    pushes: Mutex<Pushes>,
+    pushes: Mutex<PushQueue>,
     /// Pairs of a sender and a receiver with something known of pushes.
     push_pairs: AtomicUsize,
-    listening: Listening,
-    presence: Presence,
+    listening: ListenerCounts,
+    presence: PresenceQueue,
     friends: Friends,
     loads: Loads,
     /// Connections whose sessions are new, and when the store is to be told of those at the latest.
@@ -151,7 +154,7 @@ impl Router {
         lock(&self.attempts).set_limits(limit, window);
     }
 
-    /// With no user's state yet.
+    /// With no user's state yet: [`Self::restore`] is due, even if the store has nothing.
     #[must_use]
     pub fn with_metrics(
         rules: Rules,
@@ -180,8 +183,8 @@ impl Router {
             bytes_in_grace: AtomicU64::new(0),
             pushes: Mutex::default(),
             push_pairs: AtomicUsize::new(0),
-            listening: Listening::default(),
-            presence: Presence::default(),
+            listening: ListenerCounts::default(),
+            presence: PresenceQueue::default(),
             friends: Friends::default(),
             loads: Loads::default(),
             new_sessions: Mutex::default(),
@@ -267,8 +270,8 @@ impl Router {
         policy::authorize_publish(sender, &publish.topic, properties, &publish.payload, &facts)
     }
 
-    /// Appends a permitted message and wakes who reads it. The publisher is answered when the message is
-    /// kept, or when nobody needs it any more. `link` is the connection it came on; `origin` is kept together with it.
+    /// Appends a permitted message and wakes the connections that read it. The publisher is answered when the message is
+    /// kept or no longer needed. `link` is the connection it came on; `origin` is kept together with it.
     /// How many connections were woken.
     pub(crate) fn publish(
         &self,
@@ -441,8 +444,12 @@ impl Router {
         });
     }
 
-    /// Takes over the rest of what a store has found, before anybody is let in.
+    /// Takes over the rest of what a store has found, before anybody is let in: who is neither in memory nor in `found` has
+    /// nothing.
     pub fn restore(&self, found: Recovered, now: Time) {
+        for shard in &self.shards {
+            lock(shard).users.all_are_loaded();
+        }
         self.numbers.skip_to(found.last_seq);
         for (record, received, flights) in found.sessions {
             let id = record.user.clone();
@@ -480,7 +487,7 @@ impl Router {
                 user.restore_push(push, now, &self.rules.user.push, effects);
             });
         }
-        // A session that ended with its connection, or while the server was down, is not taken up again.
+        // A session that ended with its connection, or while the server was down, is not resumed.
         // Each that is dealt with leaves none that is due by now.
         for _ in 0..self.pending_timers() {
             if !self.handle_timeout(now) {
@@ -489,7 +496,7 @@ impl Router {
         }
     }
 
-    /// Ends a session, makes a will or a push due whose time has come, or notes who has gone. Whether there was
+    /// Ends a session, makes a will or a push due whose time has come, or notes that a user has gone. Whether there was
     /// anything; to be called a few times a second, with the same time until there is not and others in between, for a
     /// hundred thousand may be due at once. It ends: what is dealt with sets no timer that is due by `now`.
     #[must_use]
@@ -506,8 +513,6 @@ impl Router {
         };
         self.with_user(&user, |user, effects| {
             user.handle_timeout(&alarm, now, &self.rules.user, effects, &self.numbers);
-            user.watch_expiry(effects);
-            effects.postpone_timers(now);
         });
         true
     }
@@ -530,8 +535,8 @@ impl Router {
             .sum()
     }
 
-    /// How many things are due at some time: the ends of sessions, wills, pushes, that friends are told who
-    /// has gone.
+    /// How many things are due at some time: the ends of sessions, wills, pushes, news to friends that
+    /// a user has gone.
     #[must_use]
     pub fn pending_timers(&self) -> usize {
         lock(&self.timers).len()
@@ -540,7 +545,9 @@ impl Router {
     fn is_connected(&self, user: &UserId) -> bool {
         let hash = self.hash(user);
         lock(self.shard(hash))
+            .users
             .find(user, hash)
+            .or_nothing()
             .is_some_and(User::is_connected)
     }
 }

@@ -1,12 +1,11 @@
 //! Presence: telling users which friends of theirs are connected (PROTOCOL.md, section 10).
 //!
 //! The router says which user there is something to tell about ([`Router::next_presence`]). The caller asks the
-//! directory, at that moment, which friends are concerned, and gives them back. The router neither knows nor
-//! remembers who has blocked another.
+//! directory, at that moment, which friends are concerned, and gives them back. Friendships
+//! and blocks are the directory's alone.
 //!
-//! Invariants: what nobody subscribes to costs one look at a number; at most one entry waits for each user,
-//! however often they come and go; one change is told after another, so that nobody is told in the wrong
-//! order.
+//! Invariants: without a subscriber presence costs one look at a number; at most one entry waits for each user,
+//! however often they come and go; changes are sent one after another, so that they arrive in their order.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -27,7 +26,7 @@ use crate::user::{PRESENCE, Telling, User};
 
 /// Users with something to tell, about them or to them.
 #[derive(Debug, Default)]
-pub(super) struct Presence(Mutex<VecDeque<UserId>>);
+pub(super) struct PresenceQueue(Mutex<VecDeque<UserId>>);
 
 /// Something to tell about a user or to them, each once the directory has said which friends it concerns.
 #[derive(Debug)]
@@ -86,10 +85,12 @@ impl Router {
         for friend in friends {
             let hash = self.hash(friend);
             let watches = lock(self.shard(hash))
+                .users
                 .find(friend, hash)
+                .or_nothing()
                 .is_some_and(User::watches_presence);
             if watches {
-                // Who does not read misses it, as QoS 0 may be missed.
+                // A connection that does not read misses it, as QoS 0 may be missed.
                 self.tell(friend, None, payload.clone(), now);
             }
         }
@@ -101,7 +102,9 @@ impl Router {
         for (count, friend) in friends.iter().enumerate() {
             let hash = self.hash(friend);
             let is_online = lock(self.shard(hash))
+                .users
                 .find(friend, hash)
+                .or_nothing()
                 .is_some_and(User::is_online);
             if !is_online {
                 continue;

@@ -1,7 +1,7 @@
 //! The pushes that are owed, in the order in which they are due.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -11,27 +11,29 @@ use foldhash::fast::RandomState;
 use super::Router;
 use super::shard::lock;
 use crate::ids::UserId;
-use crate::push::{DuePush, MAX_PUSHES, PushOutcome, PushRules};
+use crate::push::{DuePush, MAX_PUSHES, PushOrder, PushOutcome, PushRules};
 use crate::time::Time;
 use crate::user::Turn;
 
-/// Pushes that nobody is sending yet: for each receiver and sender one at most. There are no more than pairs that are
-/// remembered, and those have a bound.
+/// Pushes that wait to be sent: for each receiver and sender one at most. There are at most as many as remembered pairs,
+/// whose number has a bound.
 ///
-/// Each is a hint: what is owed is looked up when its turn comes. So none is lost that comes while an older one of the
-/// same pair waits.
+/// Each is a hint: what is owed is looked up when its turn comes. So a push that becomes due while an older one of the
+/// same pair waits is sent with that.
 #[derive(Debug, Default)]
-pub(super) struct Pushes {
+pub(super) struct PushQueue {
     /// By the time before which they are not to be sent, and a number for those of the same time.
     waiting: BTreeMap<(Time, u64), DuePush>,
+    /// Where in `waiting` those are that have neither been tried nor deferred.
+    untried: BTreeSet<(Time, u64)>,
     /// Where in `waiting` the push of a receiver and a sender is.
     places: HashMap<(UserId, UserId), (Time, u64), RandomState>,
     next: u64,
-    /// Who sends them, when there was none.
+    /// Wakes the task that sends them, once there is one.
     waker: Option<Waker>,
 }
 
-impl Pushes {
+impl PushQueue {
     /// The earlier one stays, if there are two of a pair.
     fn insert(&mut self, push: DuePush, not_before: Time) {
         self.next += 1;
@@ -39,18 +41,35 @@ impl Pushes {
         match self.places.entry(pair_of(&push)) {
             Entry::Occupied(other) if other.get().0 <= not_before => return,
             Entry::Occupied(mut later) => {
-                self.waiting.remove(&later.insert(place));
+                let later = later.insert(place);
+                self.waiting.remove(&later);
+                self.untried.remove(&later);
             }
             Entry::Vacant(free) => {
                 free.insert(place);
             }
         }
+        if !push.is_behind {
+            self.untried.insert(place);
+        }
         self.waiting.insert(place, push);
     }
 
-    fn take(&mut self, now: Time) -> Option<DuePush> {
-        let first = self.waiting.first_entry()?;
-        let push = (first.key().0 <= now).then(|| first.remove())?;
+    /// It was taken at `now`, and its turn comes at `at`.
+    fn put_back(&mut self, push: DuePush, at: Time, now: Time) {
+        let not_before = at.again_after(now, &push);
+        self.insert(push, not_before);
+    }
+
+    fn take(&mut self, now: Time, order: PushOrder) -> Option<DuePush> {
+        let newest = match order {
+            PushOrder::OldestFirst => None,
+            PushOrder::NewestFirst => self.untried.range(..=(now, u64::MAX)).next_back().copied(),
+        };
+        let oldest = || self.waiting.first_key_value().map(|(place, _)| *place);
+        let place = newest.or_else(oldest).filter(|(due, _)| *due <= now)?;
+        let push = self.waiting.remove(&place)?;
+        self.untried.remove(&place);
         self.places.remove(&pair_of(&push));
         Some(push)
     }
@@ -61,14 +80,14 @@ fn pair_of(push: &DuePush) -> (UserId, UserId) {
 }
 
 impl Router {
-    /// The push that has waited for longest. `Pending` wakes when a new one is due; for one that is to be
+    /// The push that is due first, in this order. `Pending` wakes when a new one is due; for one that is to be
     /// tried again later, ask again when it is time.
-    pub fn poll_push(&self, context: &Context<'_>, now: Time) -> Poll<DuePush> {
+    pub fn poll_push(&self, context: &Context<'_>, now: Time, order: PushOrder) -> Poll<DuePush> {
         // It ends: each round takes one that is due by now, and puts back none.
         loop {
             let mut push = {
                 let mut pushes = self.pushes();
-                let Some(push) = pushes.take(now) else {
+                let Some(push) = pushes.take(now, order) else {
                     pushes.waker = Some(context.waker().clone());
                     return Poll::Pending;
                 };
@@ -81,9 +100,7 @@ impl Router {
             }) {
                 Turn::Now => return Poll::Ready(push),
                 Turn::Later(at) => {
-                    debug_assert!(at > now, "a push that is due now is deferred to {at:?}");
-                    let later = at.max(now.next());
-                    self.pushes().insert(push, later);
+                    self.pushes().put_back(push, at, now);
                 }
                 Turn::Never => {}
             }
@@ -99,6 +116,7 @@ impl Router {
         if !again {
             return;
         }
+        push.is_behind = true;
         match outcome {
             PushOutcome::Later(not_before) => {
                 push.attempts = push.attempts.saturating_add(1);
@@ -121,7 +139,7 @@ impl Router {
         self.push_pairs.load(Ordering::Relaxed)
     }
 
-    /// Whether there is no room to remember another push: who is away is not told.
+    /// Whether all room for pushes is taken: another receiver who is away gets none.
     #[must_use]
     pub fn pushes_are_full(&self) -> bool {
         self.remembered_pushes() >= MAX_PUSHES
@@ -147,7 +165,54 @@ impl Router {
         (rules.audience.is_served() && !self.pushes_are_full()).then_some(rules)
     }
 
-    fn pushes(&self) -> MutexGuard<'_, Pushes> {
+    fn pushes(&self) -> MutexGuard<'_, PushQueue> {
         lock(&self.pushes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_millis(7);
+
+    fn push(receiver: &str) -> DuePush {
+        let [receiver, sender] = [receiver, "1"].map(|id| UserId::parse(id).unwrap());
+        DuePush::new(&receiver, &sender, NOW)
+    }
+
+    #[test]
+    fn the_newest_is_the_last_that_is_due_of_those_that_have_not_been_tried() {
+        let second = std::time::Duration::from_secs(1);
+        let mut queue = PushQueue::default();
+        for (receiver, due) in [
+            ("2", NOW - second),
+            ("3", NOW),
+            ("4", NOW),
+            ("5", NOW + second),
+        ] {
+            queue.insert(push(receiver), due);
+        }
+        let mut tried = push("6");
+        tried.is_behind = true;
+        queue.insert(tried, NOW);
+        // An earlier one takes the place of a later one.
+        queue.insert(push("5"), NOW - second);
+        let mut next = |order| queue.take(NOW, order).map(|it| it.receiver.to_string());
+        assert_eq!(next(PushOrder::NewestFirst).as_deref(), Some("4"));
+        assert_eq!(next(PushOrder::NewestFirst).as_deref(), Some("3"));
+        assert_eq!(next(PushOrder::OldestFirst).as_deref(), Some("2"));
+        assert_eq!(next(PushOrder::NewestFirst).as_deref(), Some("5"));
+        assert_eq!(next(PushOrder::NewestFirst).as_deref(), Some("6"));
+        assert_eq!(next(PushOrder::NewestFirst), None);
+        assert!(queue.waiting.is_empty() && queue.untried.is_empty() && queue.places.is_empty());
+    }
+
+    #[test]
+    #[cfg_attr(debug_assertions, should_panic(expected = "has just been dealt with"))]
+    fn what_is_put_back_is_not_taken_again_at_once() {
+        let mut queue = PushQueue::default();
+        queue.put_back(push("2"), NOW, NOW);
+        assert_eq!(queue.take(NOW, PushOrder::OldestFirst), None);
     }
 }

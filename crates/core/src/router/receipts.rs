@@ -1,8 +1,8 @@
 //! Receipts: telling the sender of a message that a device of its receiver has it (PROTOCOL.md, section 10).
 //!
-//! Invariants: what nobody subscribes to costs one look at a number; a receipt is handed to the store, if
+//! Invariants: without a subscriber a receipt costs one look at a number; a receipt is handed to the store, if
 //! its message was, before the acknowledgement is, and the sender is told that the message is kept when the
-//! receipt is kept too, or acknowledged, or goes out with that answer: after a crash there may be two, never none
+//! receipt is kept too, or acknowledged, or goes out with that answer: after a crash there may be two, always at least one
 //! (`tests/receipts.rs`).
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use crate::user::{New, Origin, RECEIPTS, User};
 #[derive(Debug)]
 pub(crate) struct Owed {
     sender: UserId,
-    /// The account that wrote it, if that is known: who has its id later is told nothing.
+    /// The account that wrote it, if that is known: a later account with the same id gets no receipt.
     sender_life: Option<Life>,
     /// As it stands in the payload.
     id: Option<Box<str>>,
@@ -56,7 +56,9 @@ impl Router {
         let sender = message.sender();
         let hash = self.hash(sender);
         let wants = lock(self.shard(hash))
+            .users
             .find(sender, hash)
+            .or_nothing()
             .is_some_and(User::wants_receipts);
         wants.then(|| Owed {
             sender: sender.clone(),
@@ -130,7 +132,9 @@ impl Router {
     fn takes_receipts_at_once(&self, user: &UserId, link: LinkId) -> bool {
         let hash = self.hash(user);
         lock(self.shard(hash))
+            .users
             .find(user, hash)
+            .or_nothing()
             .is_some_and(|user| user.takes_receipts_at_once(link))
     }
 }

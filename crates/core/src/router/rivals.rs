@@ -89,7 +89,9 @@ impl Router {
         let logs_out = || {
             let shard = lock(self.shard(hash));
             shard
+                .users
                 .find(user, hash)
+                .or_nothing()
                 .is_some_and(|user| self.has_rival(user, client))
         };
         (!wait.is_zero() && logs_out()).then_some(wait)

@@ -10,18 +10,18 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::ids::UserId;
 use crate::link::{LinkId, Responder};
 use crate::loads::{Load, LoadPermit};
-use crate::mailbox::Load as Usage;
+use crate::mailbox::Amount;
 use crate::store::Seq;
 use crate::time::Time;
 use crate::user::{Awaits, Effects, Origin, RareEffects, User};
 
 use super::Router;
+use super::users::Users;
 
 /// Locks over the users; a power of two.
 pub const SHARDS: usize = 256;
@@ -32,15 +32,14 @@ pub const GRACE: Duration = Duration::from_millis(25);
 /// Bytes of messages in their grace; beyond, messages are stored at once.
 pub const GRACE_BYTES: u64 = 64 * 1024 * 1024;
 
-type Users = HashTable<Box<User>>;
-
 /// Users, and the messages of theirs that are in their grace.
 #[derive(Default)]
 pub(super) struct Shard {
-    /// By the hash of their ids, which also says the shard.
     pub(super) users: Users,
     /// In the order of their numbers, which are taken under the lock.
     in_grace: VecDeque<InGrace>,
+    /// How much is kept for all of them, but for what is retained.
+    pub(super) kept: Amount,
 }
 
 /// A message that may be acknowledged before it has to be stored.
@@ -55,7 +54,7 @@ pub(super) struct InGrace {
 }
 
 impl InGrace {
-    /// Its publisher waits for something else as well: what to resolve for that, if there is a publisher who waits.
+    /// Its publisher waits for something else as well: the responder for that, if there is a publisher who waits.
     pub(super) fn wait_for_more(&mut self) -> Option<Responder> {
         let (own, other) = self.publisher.take()?.split();
         self.publisher = Some(own);
@@ -66,7 +65,7 @@ impl InGrace {
 /// What a user had before something was done, to count what has changed.
 struct Before {
     push_pairs: usize,
-    kept: Usage,
+    kept: Amount,
 }
 
 impl Before {
@@ -80,24 +79,6 @@ impl Before {
 }
 
 impl Shard {
-    pub(super) fn find(&self, id: &UserId, hash: u64) -> Option<&User> {
-        self.users
-            .find(hash, |user| user.id() == id)
-            .map(|user| &**user)
-    }
-
-    fn find_mut(&mut self, id: &UserId, hash: u64) -> Option<&mut User> {
-        self.users
-            .find_mut(hash, |user| user.id() == id)
-            .map(|user| &mut **user)
-    }
-
-    fn remove(&mut self, id: &UserId, hash: u64) {
-        if let Ok(entry) = self.users.find_entry(hash, |user| user.id() == id) {
-            entry.remove();
-        }
-    }
-
     /// The message need not be stored: its bytes, and its publisher.
     fn settle_acked(&mut self, seq: Seq) -> Option<(u64, Option<Responder>)> {
         let index = self
@@ -140,19 +121,6 @@ impl Router {
         usize::try_from((hash >> 32) % SHARDS as u64).expect("below SHARDS")
     }
 
-    /// The user, who is there from now on.
-    fn entry<'a>(&self, users: &'a mut Users, id: &UserId, hash: u64) -> &'a mut User {
-        match users.find_entry(hash, |user| user.id() == id) {
-            Ok(found) => found.into_mut(),
-            Err(absent) => absent
-                .into_table()
-                .insert_unique(hash, Box::new(User::new(id.clone())), |user| {
-                    self.hash(user.id())
-                })
-                .into_mut(),
-        }
-    }
-
     pub(super) fn with_user<T>(
         &self,
         id: &UserId,
@@ -164,11 +132,11 @@ impl Router {
     /// Runs `what` of a user with something in the store, so that it has no effects.
     pub(super) fn with_stored(&self, id: &UserId, what: impl FnOnce(&mut User)) {
         let hash = self.hash(id);
-        let mut shard = lock(self.shard(hash));
-        let user = self.entry(&mut shard.users, id, hash);
-        let before = Before::of(user);
+        let shard = &mut *lock(self.shard(hash));
+        let user = shard.users.load(id, hash, |id| self.hash(id));
+        let before = user.kept();
         what(user);
-        self.count_kept(&before, user);
+        shard.kept.follow(before, user.kept());
     }
 
     /// Runs `what` under the lock of the user's shard. What is to be written is handed to the store
@@ -181,10 +149,10 @@ impl Router {
         let mut effects = Effects::default();
         let (mut guard, hash) = self.enter(id);
         let shard = &mut *guard;
-        let user = self.entry(&mut shard.users, id, hash);
+        let user = shard.users.begin(id, hash, |id| self.hash(id));
         let before = Before::of(user);
         let result = what(user, &mut shard.in_grace, &mut effects);
-        let is_idle = self.note(user, &before, &mut effects);
+        let is_idle = self.note(user, &before, &mut shard.kept, &mut effects);
         self.leave(id, hash, guard, is_idle, &mut effects);
         result
     }
@@ -200,10 +168,16 @@ impl Router {
 
     /// Counts what has changed with a user; whether nothing is left that has to be remembered of them.
     #[inline(never)]
-    fn note(&self, user: &mut User, before: &Before, effects: &mut Effects) -> bool {
+    fn note(
+        &self,
+        user: &mut User,
+        before: &Before,
+        kept: &mut Amount,
+        effects: &mut Effects,
+    ) -> bool {
         user.watch_expiry(effects);
         self.count_push_pairs(before.push_pairs, user.push_pairs());
-        self.count_kept(before, user);
+        kept.follow(before.kept, user.kept());
         if let Some(rare) = &effects.rare {
             self.listening.change(rare.listeners);
         }
@@ -221,7 +195,7 @@ impl Router {
         effects: &mut Effects,
     ) {
         if is_idle {
-            shard.remove(id, hash);
+            shard.users.remove(id, hash);
         }
         let mut acked_in_grace: SmallVec<[Responder; 4]> = SmallVec::new();
         if !effects.acked_in_grace.is_empty() {
@@ -249,16 +223,6 @@ impl Router {
             self.store.write(id, writes, completion);
         }
         wrote
-    }
-
-    #[inline]
-    fn count_kept(&self, before: &Before, user: &User) {
-        let now = user.kept();
-        if now != before.kept {
-            let messages = (now.messages as u64).wrapping_sub(before.kept.messages as u64);
-            let bytes = now.bytes.wrapping_sub(before.kept.bytes);
-            self.metrics.kept(messages, bytes);
-        }
     }
 
     fn count_push_pairs(&self, before: usize, after: usize) {
@@ -382,7 +346,7 @@ impl Router {
         }
         let mut others = Vec::new();
         for shard in &self.shards {
-            let mut shard = lock(shard);
+            let shard = &mut *lock(shard);
             while let Some(front) = shard.in_grace.front()
                 && (front.settled || front.due <= now)
             {
@@ -393,7 +357,7 @@ impl Router {
                     continue;
                 }
                 let hash = self.hash(&in_grace.user);
-                let Some(user) = shard.find_mut(&in_grace.user, hash) else {
+                let Some(user) = shard.users.find_mut(&in_grace.user, hash) else {
                     self.bytes_in_grace
                         .fetch_sub(in_grace.bytes, Ordering::Relaxed);
                     continue;
@@ -401,7 +365,7 @@ impl Router {
                 let mut effects = Effects::default();
                 let before = Before::of(user);
                 self.end_grace(user, &mut in_grace, &mut effects);
-                self.note(user, &before, &mut effects);
+                self.note(user, &before, &mut shard.kept, &mut effects);
                 self.write(&in_grace.user, &mut effects);
                 if effects.rare.is_some() {
                     others.push((in_grace.user, effects));

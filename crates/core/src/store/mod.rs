@@ -3,13 +3,13 @@
 //! # Layout
 //!
 //! - [`MailboxStore`]: what a store is asked for, from the start to the end. [`StoreEvents`]: what it says by itself.
-//! - `writes`: what it is told. `records`: what stands in it, and what is found when it is opened.
+//! - `writes`: the changes that it keeps. `records`: what stands in it, and what is found when it is opened.
 //!
-//! The promise of PROTOCOL.md, section 7.1, is made here and nowhere else: what must survive goes through
+//! The promise of PROTOCOL.md, section 7.1, is made here: what must survive goes through
 //! [`MailboxStore::write`], and whatever is said to a client because of it waits for the [`Completion`].
 //!
-//! Invariants: the writes of one call are committed together or not at all, and calls in their order; a store knows
-//! nothing of a completion but when to call it; each call names the user that it is about.
+//! Invariants: the writes of one call are atomic, and calls are committed in their order; all that a store knows of a
+//! completion is when to call it; each call names the user that it is about.
 
 mod records;
 mod writes;
@@ -71,17 +71,17 @@ pub type OnLoaded = Box<dyn FnOnce(Vec<(Seq, Arc<Message>)>) + Send>;
 
 /// What follows when the writes of a call are committed. Dropping it uncalled is safe: the client retransmits.
 pub trait Completion: fmt::Debug + Send + Sync + 'static {
-    /// The writes are durable, or nobody needs them any more.
+    /// The writes are durable, or obsolete.
     fn committed(self);
 
-    /// The call could not be committed, and is not tried again ([`is_refusable`]).
+    /// The call could not be committed and is given up ([`is_refusable`]).
     fn rejected(self);
 }
 
 /// What a store says that it cannot do, in words that say what to do about it.
 pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a store says by itself, on a thread of its own and without a lock.
+/// What a store reports by itself, from a thread of its own, while it holds no lock.
 pub trait StoreEvents: Send + Sync {
     /// The operator wants a user's messages removed up to and with a number, of one sender if there is `from`: those that
     /// are still there are to be.
@@ -90,7 +90,7 @@ pub trait StoreEvents: Send + Sync {
     /// The operator wants everything of a user removed, up to and with a number.
     fn end(&self, user: &UserId, up_to: Seq);
 
-    /// Nothing can be written any more: what can do without the store is not to wait for it.
+    /// Writing fails from now on: what can go on without the store does.
     fn failing(&self);
 }
 
@@ -99,11 +99,15 @@ pub trait StoreEvents: Send + Sync {
 pub struct StoreGauges {
     /// Bytes that wait to be kept.
     pub pending_bytes: u64,
-    /// When the oldest message was received that is not a retained one, a few seconds ago.
+    /// When the oldest message was received, retained ones apart; a few seconds old.
     pub oldest: Option<Time>,
+    /// Rows that are deleted and not cleared away yet, in a store that leaves that for later.
+    pub dead_rows: u64,
+    /// For how long such a store has had to keep deleted rows for somebody who may still see them.
+    pub oldest_snapshot: Duration,
 }
 
-/// What a store takes where it is, and what is left there; 0 where nobody can say.
+/// What a store takes where it is, and what is left there; 0 where that is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DiskUse {
     /// Bytes of what it keeps.
@@ -119,8 +123,8 @@ pub struct DiskUse {
 /// A store is opened, by a function of its own, and gives what it has found ([`Recovered`]); the entries of the logs are
 /// read next, then it is attached, then used. At the end it is flushed; dropping it closes it.
 ///
-/// While it is used its methods queue and return: nobody waits for I/O under a lock. What an operator asks for may wait,
-/// and says so.
+/// While it is used its methods queue and return, for they are called under a lock. Those that wait for I/O are for
+/// operators, and say so.
 pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
     /// Reads what is to be known of each message of the logs, in any order, from any threads; before anything is written.
     /// How many there are.
@@ -133,7 +137,7 @@ pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
     /// the next start.
     fn attach(&self, events: Box<dyn StoreEvents>);
 
-    /// Keeps the writes, then calls the completion, never before this returns. Called under the lock of `user`: all
+    /// Keeps the writes, then calls the completion, which is after this has returned. Called under the lock of `user`: all
     /// writes are about that user, except those that name another: the order of calls about a user is the order of what
     /// happened to them.
     ///
@@ -144,15 +148,15 @@ pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
     /// Reads messages of a user's log, kept or about to be, and hands them over in the order of `seqs`.
     fn load(&self, user: &UserId, seqs: Vec<Seq>, then: OnLoaded);
 
-    /// Called after the lock is free: the time for a store that keeps nothing to call its completions.
+    /// Called after the lock is free: the time for a store in memory to call its completions.
     fn settle(&self) {}
 
-    /// Whether sessions have ended that a crash would bring back, for that is not kept yet.
+    /// Whether sessions have ended whose end is still to be kept: a crash would bring them back.
     fn is_ending_sessions(&self) -> bool {
         false
     }
 
-    /// Whether anything can be kept at the moment. If not, nothing waits for it that can do without.
+    /// Whether anything can be kept at the moment. If not, what can go on without the store does.
     fn is_writable(&self) -> bool {
         self.accepts()
     }
@@ -163,8 +167,14 @@ pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
     }
 
     /// How often the thread that writes has come round, which goes on as long as it works, whether there is anything to
-    /// write or not, and whether it can be written. `None`: no thread writes.
+    /// write or not, and whether it can be written. `None`: the store has no such thread.
     fn turns(&self) -> Option<u64> {
+        None
+    }
+
+    /// Why nothing can be kept any more however long one waits: another server has what is kept, or part of it is lost. The
+    /// process is to end and start anew.
+    fn ended(&self) -> Option<StoreError> {
         None
     }
 
@@ -173,8 +183,8 @@ pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
         StoreGauges::default()
     }
 
-    /// When messages of users' logs were received, rounded down to a millisecond; those that are gone, or not kept yet, are
-    /// missing. Waits for the disk.
+    /// When messages of users' logs were received, rounded down to a millisecond, as far as the store has them. Waits for
+    /// the disk.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -188,7 +198,7 @@ pub trait MailboxStore<C: Completion>: Send + Sync + fmt::Debug {
     /// Has this remembered of the clocks, some time soon and at the end: the next start finds it.
     fn keep_clock(&self, record: ClockRecord);
 
-    /// Waits until everything written before is kept, rejected, or no longer needed, and its completions are called; at
-    /// most `timeout`. Whether it is.
+    /// Waits until everything written before is kept, rejected, or obsolete, and its completions are called; at most
+    /// `timeout`. Whether it is.
     fn flush(&self, timeout: Duration) -> bool;
 }

@@ -30,7 +30,7 @@ pub struct Append {
     pub waits_for: u32,
 }
 
-/// What is remembered of a session, but for its packet ids.
+/// What is remembered of a session; its packet ids are kept beside it.
 #[derive(Debug, Clone)]
 pub struct SessionRecord {
     /// Its number.
@@ -54,11 +54,11 @@ pub struct SessionRecord {
     pub maybe_sent_before_crash: Seq,
     /// Its subscriptions, when a store has found it; otherwise empty: [`Write::Subscribe`](super::Write::Subscribe) says each by itself.
     pub subscriptions: Vec<Subscription>,
-    /// Of the token that it was made with; `None` if that was not kept yet when it was written.
+    /// Of the token that it was made with; `None` if a version before these marks has written it.
     pub token: Option<Mark>,
 }
 
-/// A will that is due and not published.
+/// A will that is due and waits to be published.
 #[derive(Debug, Clone)]
 pub struct WillRecord {
     /// Its number.
@@ -78,7 +78,7 @@ pub struct OwnerRecord {
     pub user: UserId,
     /// The account that it belonged to.
     pub life: Life,
-    /// Since when there is no such account, if it was not seen how it went.
+    /// Since when the account is missing, if it may come back.
     pub gone_since: Option<Time>,
 }
 
@@ -97,8 +97,8 @@ pub struct Subscription {
     pub id: Option<u32>,
 }
 
-/// What a store finds when it is opened, in ascending order of numbers; but for the messages of the logs,
-/// of which there may be so many that they are not kept twice: [`RecoveredEntry`].
+/// What a store finds when it is opened, in ascending order of numbers. The messages of the logs may be so many that they
+/// are handed over one by one: [`RecoveredEntry`].
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// Every session with the QoS 2 ids received, and what is on its way in the order of `InFlight`.
@@ -107,7 +107,7 @@ pub struct Recovered {
     pub retained: Vec<RetainedTopic>,
     /// Retained messages that sessions are still to be sent.
     pub claims: Vec<RecoveredClaim>,
-    /// Wills that are due and not published.
+    /// Wills that are due and wait to be published.
     pub wills: Vec<WillRecord>,
     /// Pushes owed or sent.
     pub pushes: Vec<PushRecord>,
@@ -171,16 +171,16 @@ pub struct RecoveredEntry {
 /// What is kept of the pushes from one sender to one receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushRecord {
-    /// Who is to be told, or has been.
+    /// The receiver of the messages, and of the push.
     pub receiver: UserId,
     /// Who wrote.
     pub sender: UserId,
-    /// The oldest message that the push is about; 0 if that is not kept (QoS 0), or it has been sent.
+    /// The oldest message that the push is about; 0 if that is in memory only (QoS 0), or the push has been sent.
     pub seq: Seq,
     /// Whether it has been sent; otherwise it is owed, at the latest when the receiver is gone.
     pub sent: bool,
     /// Since when it is owed, or when it was sent.
     pub at: Time,
-    /// When it is owed for nothing any more, if the message is not kept; [`Time::NEVER`] otherwise.
+    /// When the message expires that is in memory only, and the push with it; [`Time::NEVER`] of others.
     pub expires_at: Time,
 }

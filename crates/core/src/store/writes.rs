@@ -25,13 +25,13 @@ pub enum Write {
     },
     /// A message leaves the log.
     Remove(Seq),
-    /// A session begins or changes; takes the place of what was there, but for its subscriptions and packet ids.
+    /// A session begins or changes; takes the place of what was there. Its subscriptions and packet ids stay.
     Session(Box<SessionRecord>),
     /// A session ends, and with it its subscriptions and packet ids.
     EndSession(SessionId),
     /// A session has this subscription; takes the place of another one to the same topic.
     Subscribe(SessionId, Box<Subscription>),
-    /// A session no longer subscribes to a topic.
+    /// A session has unsubscribed from a topic.
     Unsubscribe(SessionId, SmolStr),
     /// A QoS 2 PUBLISH of this user, the sender of the message that is appended in the same call, was received.
     Received(UserId, SessionId, PacketId),
@@ -47,7 +47,7 @@ pub enum Write {
     Unretain(Seq),
     /// A session has subscribed and is still to be sent a retained message.
     Claim(SessionId, Seq),
-    /// It is not any more: the message is on its way, or no longer retained.
+    /// That is over: the message is on its way, or has ceased to be retained.
     EndClaim(SessionId, Seq),
     /// A will is due. It leaves its session in the same call, and waits here until it is published.
     Will(Box<WillRecord>),

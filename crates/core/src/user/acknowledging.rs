@@ -21,14 +21,15 @@ pub(crate) struct Acknowledged {
 }
 
 impl Acknowledged {
-    fn of(entry: Option<&Entry>, published_at: Option<Ticks>) -> Option<Self> {
-        let entry = entry?;
-        Some(Self {
+    #[inline]
+    fn of(entry: &Entry, published_at: Option<Ticks>) -> Self {
+        Self {
             channel: entry.kind.channel(),
             published_at: published_at.filter(|_| !entry.is_acknowledged()),
-        })
+        }
     }
 
+    #[inline]
     pub(crate) fn count(&self, metrics: &Metrics, now: Time) {
         let after = self.published_at.map(|published| published.until(now));
         metrics.acknowledged(self.channel, after);
@@ -49,8 +50,17 @@ impl User {
             .find(|device| device.is_linked(link))
             && let Some((seq, published_at)) = device.session.pub_ack(packet_id)?
         {
-            let acknowledged = Acknowledged::of(self.mailbox.get(seq), published_at);
-            let writes = acked(device, &mut self.mailbox, seq, Some(packet_id), effects);
+            let mut acknowledged = None;
+            let writes = acked(
+                device,
+                &mut self.mailbox,
+                seq,
+                Some(packet_id),
+                effects,
+                |entry| {
+                    acknowledged = Some(Acknowledged::of(entry, published_at));
+                },
+            );
             effects.write_all(writes);
             self.was_heard_of(effects);
             return Ok(acknowledged);
@@ -93,8 +103,10 @@ impl User {
         let PubRecOutcome::Acked(seq) = received else {
             return Ok((received, None));
         };
-        let acknowledged = Acknowledged::of(self.mailbox.get(seq), published_at);
-        let mut writes = acked(device, &mut self.mailbox, seq, None, effects);
+        let mut acknowledged = None;
+        let mut writes = acked(device, &mut self.mailbox, seq, None, effects, |entry| {
+            acknowledged = Some(Acknowledged::of(entry, published_at));
+        });
         if refused {
             writes.extend(end_in_flight(device, packet_id));
         } else if let Some(id) = device.id() {
@@ -155,23 +167,28 @@ pub(super) fn end_in_flight(device: &Device, packet_id: PacketId) -> Option<Writ
     device.id().map(|id| Write::EndInFlight(id, packet_id))
 }
 
-/// A device has a message, or will not get it: what the store is to know of that.
+/// A device has a message, or will not get it: what the store is to know of that. `look` sees the entry as it was before.
+#[inline]
 pub(super) fn acked(
     device: &Device,
     mailbox: &mut Mailbox,
     seq: Seq,
     packet_id: Option<PacketId>,
     effects: &mut Effects,
+    look: impl FnOnce(&Entry),
 ) -> Writes {
     let entry = mailbox.get(seq);
     let stored = entry.is_some_and(Entry::is_stored);
     let is_retained = entry.is_some_and(Entry::is_retained);
+    if let Some(entry) = entry {
+        look(entry);
+    }
     let mut writes = Writes::new();
     if is_retained {
         writes.extend(device.end_claim(seq));
     }
     match mailbox.ack(seq, device.slot) {
-        // Claims and packet ids say who is to get it.
+        // Claims and packet ids say which devices are to get it.
         Acked::Fewer(..) if is_retained => {}
         Acked::Fewer(waits_for, Residence::Committing | Residence::Stored) => {
             writes.push(Write::Acknowledged {

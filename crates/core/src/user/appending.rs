@@ -29,18 +29,18 @@ pub(crate) struct New {
     pub(crate) origin: Option<LinkId>,
     /// Whether it may stay in memory for a grace.
     pub(crate) may_wait: bool,
-    /// Whether the receiver is to be told if they do not get it soon.
+    /// Whether a push may be sent for it.
     pub(crate) may_push: bool,
     /// Of the receiver's account, if the directory was asked.
     pub(crate) life: Option<LifeFact>,
-    /// The account that it is for: nobody gets it if another one has the receiver's id by now.
+    /// The account that it is for: it is dropped if another one has the receiver's id by now.
     pub(crate) only_for: Option<Life>,
 }
 
 /// What became of a message.
 #[derive(Debug)]
 pub(crate) enum Appended {
-    /// Nobody needs it to be kept in the log; as the retained message of its topic, perhaps.
+    /// It need not be kept in the log. It may be kept as the retained message of its topic.
     NotKept(Writes),
     /// It is in the log for a grace, with this number, and takes so many bytes of memory.
     Grace(Seq, u64),

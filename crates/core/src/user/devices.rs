@@ -27,7 +27,7 @@ pub(crate) struct Attach {
     pub(crate) life: LifeFact,
 }
 
-/// Why a client is not let in that has proved who it is.
+/// Why a client that has authenticated is not let in all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotAttached {
     /// The user has [`MAX_DEVICES`] devices connected already.
@@ -381,7 +381,7 @@ impl User {
         record.into_iter().for_each(|record| effects.write(record));
     }
 
-    /// A timer has run out.
+    /// A timer has run out. No timer that this sets is due by `now`.
     pub(crate) fn handle_timeout(
         &mut self,
         alarm: &Alarm,
@@ -398,6 +398,8 @@ impl User {
         }
         // What was on its way to a session that has ended may have expired meanwhile.
         self.expire(now, effects);
+        self.watch_expiry(effects);
+        effects.postpone_timers(now);
     }
 
     fn device_timeout(

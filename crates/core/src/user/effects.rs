@@ -6,7 +6,7 @@ use jam_wire::packet::PacketId;
 use smallvec::SmallVec;
 
 use super::tally::Tally;
-use super::{DueWill, Ended, Listeners};
+use super::{DueWill, EndedAccounts, Listeners};
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId, Responder};
 use crate::loads::Load;
@@ -45,7 +45,7 @@ pub(crate) struct RareEffects {
     /// Whether a device has begun or ceased to watch the user's friends, or asks for them again.
     pub(crate) look_at_friends: bool,
     /// What has ended with an account.
-    pub(crate) ended: Option<Ended>,
+    pub(crate) ended: Option<EndedAccounts>,
     /// Devices that subscribe to what the server writes, more than before.
     pub(crate) listeners: Listeners,
     /// What is to be counted.
@@ -106,10 +106,9 @@ impl Effects {
     }
 
     /// No timer that a timer sets is due by `now`: it would ring for ever.
-    pub(crate) fn postpone_timers(&mut self, now: Time) {
+    pub(super) fn postpone_timers(&mut self, now: Time) {
         for (due, alarm) in self.rare.iter_mut().flat_map(|rare| &mut rare.set) {
-            debug_assert!(*due > now, "{alarm:?} has just been dealt with");
-            *due = (*due).max(now.next());
+            *due = due.again_after(now, alarm);
         }
     }
 
@@ -117,7 +116,7 @@ impl Effects {
         self.write_all(SmallVec::from_iter([write]));
     }
 
-    /// What nobody waits for is kept together with what was written just before: all of it or nothing.
+    /// Writes without a completion join the call that was made just before: a crash keeps all of it or nothing.
     pub(crate) fn write_all(&mut self, writes: Writes) {
         if writes.is_empty() {
             return;
@@ -175,5 +174,78 @@ impl Origin {
             Self::Will(due) => due.id.map(|id| Write::EndWill(due.user.clone(), id)),
             Self::ReceiptOf(receiver, seq) => Some(Write::AnswerAfter(receiver.clone(), *seq)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jam_wire::packet::{Publish, PublishProperties, QoS};
+
+    use super::*;
+    use crate::mailbox::{DeviceSet, Kind};
+    use crate::message::Message;
+    use crate::push::{PushAudience, PushRules};
+    use crate::store::Sequence;
+    use crate::user::{User, UserLimits};
+
+    const NOW: Time = Time::from_millis(7_000);
+    const LIMITS: UserLimits = UserLimits {
+        many_devices: true,
+        max_messages: 1,
+        max_bytes: 1_000,
+        max_age: Duration::MAX,
+        push: PushRules {
+            audience: PushAudience::Off,
+            deadline: Duration::ZERO,
+            collapse: Duration::ZERO,
+        },
+    };
+
+    /// A user whose log has a retained message that has expired and that only another look at expiry would end: a fault,
+    /// for what is retained is replaced before it is looked at.
+    fn user_with_an_expiry_in_the_past() -> User {
+        let id = UserId::parse("1").unwrap();
+        let properties = PublishProperties {
+            message_expiry_secs: Some(1),
+            ..PublishProperties::default()
+        };
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            topic: "/1/profile".into(),
+            packet_id: None,
+            properties: Some(Box::new(properties)),
+            payload: bytes::Bytes::new(),
+        };
+        let message = Message::new(publish, id.clone(), NOW - Duration::from_secs(2));
+        let mut user = User::new(id);
+        let (kind, residence) = (Kind::Retained, Residence::Stored);
+        let mailbox = &mut user.mailbox;
+        mailbox.append(
+            1,
+            Arc::new(message),
+            kind,
+            residence,
+            DeviceSet::default(),
+            LIMITS.max_age,
+        );
+        assert!(mailbox.restore_sent(1, 0));
+        user
+    }
+
+    #[test]
+    #[cfg_attr(
+        debug_assertions,
+        should_panic(expected = "Expiry has just been dealt with")
+    )]
+    fn a_timer_that_is_set_for_what_has_been_dealt_with_rings_later() {
+        let (mut user, mut effects) = (user_with_an_expiry_in_the_past(), Effects::default());
+        let numbers = Sequence::default();
+        user.handle_timeout(&Alarm::Expiry, NOW, &LIMITS, &mut effects, &numbers);
+        assert!(effects.rare().set.iter().all(|(due, _)| *due > NOW));
+        assert_eq!(effects.rare().set.len(), 1);
     }
 }

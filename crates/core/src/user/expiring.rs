@@ -29,7 +29,7 @@ impl User {
         self.expire(now, effects);
     }
 
-    /// Has the alarm ring when something expires. Of a user who is forgotten there is none.
+    /// Has the alarm ring when something expires. It ends with the user's state.
     pub(crate) fn watch_expiry(&mut self, effects: &mut Effects) {
         let due = self.mailbox.next_expiry();
         if due < self.expiry_alarm {

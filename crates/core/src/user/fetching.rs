@@ -127,7 +127,8 @@ impl User {
         match halt {
             Err(Halt::Load) if !device.loading => {
                 device.loading = true;
-                effects.rare().load = Some(to_load(&self.id, link, device, mailbox, room));
+                let open = room.window.saturating_sub(device.session.on_the_way());
+                effects.rare().load = Some(to_load(&self.id, link, device, mailbox, open));
             }
             // A device that acknowledges nothing takes no memory for what was read for it.
             Err(Halt::Window) => device.loaded = None,
@@ -178,9 +179,9 @@ impl Device {
         packet_id
     }
 
-    /// Has the store told how far messages of QoS 1 will have been sent, unless it is being told something already:
-    /// as far as the window is open.
-    fn move_horizon(
+    /// Writes down how far messages of QoS 1 may be sent from now on: as far as the window is open. One such write at a
+    /// time.
+    fn advance_maybe_sent_now(
         &mut self,
         user: &UserId,
         mailbox: &Mailbox,
@@ -331,8 +332,8 @@ fn send_new(
         if !is_open {
             return Err(fetched.hold_back());
         }
-        if stored_first == StoredFirst::Horizon {
-            device.move_horizon(user, mailbox, room, effects);
+        if stored_first == StoredFirst::MaybeSentNow {
+            device.advance_maybe_sent_now(user, mailbox, room, effects);
             return Err(Halt::Wait);
         }
         let waits = stored_first == StoredFirst::PacketId;
@@ -368,7 +369,7 @@ fn drop_unsent(
 ) {
     device.session.complete(packet_id);
     device.unload(seq);
-    let mut writes = acked(device, mailbox, seq, None, effects);
+    let mut writes = acked(device, mailbox, seq, None, effects, |_| ());
     writes.extend(end_in_flight(device, packet_id));
     effects.write_all(writes);
 }
@@ -377,6 +378,6 @@ fn drop_unsent(
 fn give_up(device: &mut Device, mailbox: &mut Mailbox, seq: Seq, effects: &mut Effects) {
     device.session.cursor = seq;
     device.unload(seq);
-    let writes = acked(device, mailbox, seq, None, effects);
+    let writes = acked(device, mailbox, seq, None, effects, |_| ());
     effects.write_all(writes);
 }

@@ -1,6 +1,6 @@
 //! Which devices of a user are to be told of the user's friends, and that they are (PROTOCOL.md, section 10).
 //!
-//! Invariants, checked by `tests/friends.rs`: *one list*: a device that has not been sent all of a list is told no other;
+//! Invariants, checked by `tests/friends.rs`: *one list*: the next list waits until a device has been sent all of the last one;
 //! *whole*: a list joins the log with all of its parts or not at all.
 
 use std::num::NonZeroU32;
@@ -54,8 +54,8 @@ impl User {
         }
     }
 
-    /// Who is to be told. From now on those who asked count as told. `last` is the last part of what a connection
-    /// has been told.
+    /// The connections that are to be sent the list. From now on those that asked count as served. `last` is the last part
+    /// of the list that a connection has been sent.
     pub(crate) fn take_watching(&mut self, last: impl Fn(LinkId) -> Option<Seq>) -> Watching {
         let mut watching = Watching::default();
         for device in &mut self.devices {
@@ -78,7 +78,7 @@ impl User {
         watching
     }
 
-    /// Those who asked could not be told.
+    /// The list could not be sent to those that asked: they ask again.
     pub(crate) fn ask_again(&mut self, asked: &[LinkId]) {
         for device in &mut self.devices {
             let link = device.link.as_ref().map(|link| link.id());

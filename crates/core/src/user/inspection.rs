@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Device, Effects, User, UserLimits};
 use crate::ids::{ClientId, UserId};
 use crate::link::{Eviction, Peer};
-use crate::mailbox::Load;
+use crate::mailbox::Amount;
 use crate::store::{Seq, Sequence};
 use crate::time::Time;
 
@@ -89,7 +89,7 @@ impl User {
     }
 
     pub(crate) fn mailbox_view(&self) -> MailboxView {
-        let Load { messages, bytes } = self.mailbox.kept();
+        let Amount { messages, bytes } = self.mailbox.kept();
         MailboxView {
             messages,
             bytes,

@@ -1,8 +1,8 @@
 //! Accounts come and go, and ids are used again (PROTOCOL.md, section 6): what is kept of a user id belongs to one
 //! account's life, and ends with it.
 //!
-//! Invariants, checked by `tests/lives.rs`: what an id held before the present life of its account is shown to nobody and
-//! delivered to nobody; the store says whose it is from the first thing on that it keeps; what vanished without anybody
+//! Invariants, checked by `tests/lives.rs`: what an id held before the present life of its account is neither shown nor
+//! delivered; the store says whose it is from the first thing on that it keeps; what vanished without anybody
 //! seeing how is kept for [`VANISHED_KEPT`], for its account may come back with the file that it was in; a fact ends only
 //! what an older one has made ([`Outdated`]).
 
@@ -40,7 +40,7 @@ pub(crate) struct Outdated;
 
 /// What has ended with accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ended {
+pub struct EndedAccounts {
     /// Accounts.
     pub lives: usize,
     /// Messages that had not been delivered.
@@ -53,7 +53,7 @@ pub struct Ended {
     pub hidden: usize,
 }
 
-impl Ended {
+impl EndedAccounts {
     pub(crate) fn add(&mut self, other: Self) {
         self.lives += other.lives;
         self.messages += other.messages;
@@ -189,9 +189,9 @@ impl User {
             None if may_come_back => {
                 owner.gone_since = Some(now);
                 owner.recorded = false;
-                effects.rare().ended = Some(Ended {
+                effects.rare().ended = Some(EndedAccounts {
                     hidden: 1,
-                    ..Ended::default()
+                    ..EndedAccounts::default()
                 });
             }
             Some(_) | None => {
@@ -213,7 +213,7 @@ impl User {
 
     /// Everything of the account ends, and nothing more is said in its name.
     pub(crate) fn end_life(&mut self, effects: &mut Effects, numbers: &Sequence) {
-        let mut ended = Ended {
+        let mut ended = EndedAccounts {
             lives: 1,
             messages: self.mailbox.kept().messages,
             retained: self.retained.as_ref().map_or(0, |topics| topics.len()),

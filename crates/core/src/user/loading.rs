@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::Device;
-use super::fetching::Room;
 use crate::ids::UserId;
 use crate::link::LinkId;
 use crate::loads::{Load, LoadPermit};
@@ -45,7 +44,7 @@ impl Device {
         }
     }
 
-    /// A message that nobody else has is needed again.
+    /// Keeps a message that is needed again and is in memory nowhere else.
     pub(super) fn keep(&mut self, seq: Seq, message: Arc<Message>) {
         if self.loaded(seq).is_none() {
             let loaded = self.loaded.get_or_insert_default();
@@ -70,15 +69,14 @@ impl Device {
     }
 }
 
-/// What a device will need of the store next: no more than its window is open for.
+/// What a device will need of the store next. `open`: how many more messages its window has room for.
 pub(super) fn to_load(
     user: &UserId,
     link: LinkId,
     device: &Device,
     mailbox: &Mailbox,
-    room: Room,
+    open: usize,
 ) -> Load {
-    let open = room.window.saturating_sub(device.session.on_the_way());
     // What is in the window already needs no further place in it.
     let due = device.session.due().filter_map(|it| match it.flight {
         OutboundState::AwaitsPubAck(seq) | OutboundState::AwaitsPubRec(seq) => {

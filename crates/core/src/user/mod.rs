@@ -37,7 +37,7 @@ use smallvec::SmallVec;
 use crate::directory::Mark;
 use crate::ids::{ClientId, UserId};
 use crate::link::{Link, LinkId};
-use crate::mailbox::{Load, Mailbox, Slot};
+use crate::mailbox::{Amount, Mailbox, Slot};
 use crate::message::{ENTRY_BYTES, will_weight};
 use crate::push::PushRules;
 use crate::session::Session;
@@ -55,7 +55,7 @@ use listening::Listening;
 pub(crate) use listening::{FRIENDS, Listeners, PRESENCE, RECEIPTS};
 pub(crate) use lives::Outdated;
 use lives::Owner;
-pub use lives::{Ended, VANISHED_KEPT};
+pub use lives::{EndedAccounts, VANISHED_KEPT};
 use loading::Loaded;
 pub use outlook::Outlook;
 pub use presence::AWAY;
@@ -83,7 +83,7 @@ pub struct UserLimits {
     pub max_bytes: u64,
     /// Age of a kept message. What is retained has none.
     pub max_age: Duration,
-    /// When somebody who is away is told.
+    /// When a push is sent, and how often.
     pub push: PushRules,
 }
 
@@ -318,7 +318,7 @@ impl User {
 
     /// How much is kept for them, but for what is retained.
     #[inline]
-    pub(crate) fn kept(&self) -> Load {
+    pub(crate) fn kept(&self) -> Amount {
         self.mailbox.kept()
     }
 

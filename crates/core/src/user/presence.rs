@@ -1,10 +1,9 @@
-//! Whether a user's friends are to be told that they come or go, and what they are told of their friends
+//! When a user's friends are sent that the user comes or goes, and what the user is sent of friends
 //! (PROTOCOL.md, section 10).
 //!
-//! Invariants, checked by `tests/presence.rs`: *in pairs*: who is told that a user goes could know that they
-//! was there, for going is told only after coming was, or was nobody's to know; *no flicker*: who is back
-//! within [`AWAY`] has not gone; *once*: a device that has just subscribed is told of each friend either
-//! with all who are there, or because they come.
+//! Invariants, checked by `tests/presence.rs`: *in pairs*: that a user goes is sent only after it was sent that they came,
+//! or if there was nobody to send that to; *no flicker*: a user who is back within [`AWAY`] has not gone; *once*: a device
+//! that has just subscribed is sent each friend once, either with all who are online or because they come.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,7 +125,7 @@ impl User {
         }
     }
 
-    /// Whether friends who ask are told that this user is online. Not before the others are told.
+    /// Whether friends who ask are told that this user is online: from the moment on at which the others are told.
     pub(crate) fn is_online(&self) -> bool {
         matches!(self.presence.state, State::Online | State::Leaving)
     }

@@ -2,11 +2,12 @@
 //!
 //! For each sender there may be messages whose *deadline* runs, because the user is connected and has
 //! not acknowledged them; a push that is *owed*; one that was *sent* a short time ago; and the *bucket* out of
-//! which each push takes a token before it goes out. A message that is acknowledged within its grace leaves
-//! no trace here, and neither does a sender with none of these.
+//! which each push takes a token before it goes out. Only senders with
+//! one of these are in here. A message that is acknowledged within its grace makes no entry.
 //!
 //! Invariants, checked by `tests/pushing.rs`: a push is owed for a message that is kept only when it is
-//! kept, and goes out only while one waits that has not expired; what the store has of a pair is owed, or
+//! kept, and goes out only while one waits that has not expired; one that is owed is under way once at a time, and what
+//! is owed and not under way is in the router's queue or waits for the store; what the store has of a pair is owed, or
 //! sent, or nothing, as it is here; a sender with nothing left is forgotten, at the latest at
 //! the alarm; the alarm that is set when one rings is later.
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use bucket::Bucket;
 use foldhash::fast::RandomState;
-use pair::{Pair, Span};
+use pair::{OwedState, Pair, Span};
 
 use super::{Alarm, Effects, User};
 use crate::ids::UserId;
@@ -68,16 +69,17 @@ impl Default for Pushes {
 }
 
 impl Pushes {
-    /// The pair whose push this is, if it is still owed.
+    /// The pair whose push this is that was under way, if it is still owed.
     fn pair_of(&mut self, push: &DuePush) -> Option<&mut Pair> {
         let pair = self.by_sender.get_mut(&push.sender)?;
-        (pair.owed == Some(push.since)).then_some(pair)
+        pair.is_under_way(push.since).then_some(pair)
     }
 
     /// The pair that a push is owed to for a message that the store does not have yet; no longer so.
     fn unstored(&mut self, seq: Seq) -> Option<(UserId, &mut Pair)> {
         let index = self.unstored.iter().position(|(of, _)| *of == seq)?;
-        let (_, sender) = self.unstored.swap_remove(index);
+        let sender = self.unstored[index].1.clone();
+        self.unstored.retain(|(of, _)| *of != seq);
         let pair = self.by_sender.get_mut(&sender)?;
         Some((sender, pair))
     }
@@ -106,7 +108,7 @@ impl User {
     }
 
     /// A message of another user goes to the store (or, with number 0, nowhere): its deadline runs, or a
-    /// push is owed if nobody is connected. What is to be kept of that together with the message.
+    /// push is owed if no device is connected. Returns what is to be kept of that together with the message.
     pub(super) fn expect_ack(
         &mut self,
         message: &Message,
@@ -124,7 +126,7 @@ impl User {
         let pair = pushes.by_sender.get_mut(sender)?;
         if connected {
             let oldest = pair.running.front().map(|(_, span)| span.oldest);
-            // Of a pair with none of the three the store knows nothing, whatever is in its bucket.
+            // The store has a pair while one of these three is there; its bucket is memory's alone.
             let is_recorded = oldest.is_some() || pair.owed.is_some() || pair.sent.is_some();
             let is_news = !is_recorded || oldest.is_some_and(|oldest| seq < oldest);
             pair.about.newest = pair.about.newest.max(seq);
@@ -142,7 +144,9 @@ impl User {
             let mut is_news = pair.owed.is_some() && seq != 0 && seq < pair.about.oldest;
             pair.about.newest = pair.about.newest.max(seq);
             if is_news {
+                // Its grace has ended; it is written before those that were there already.
                 pair.about.oldest = seq;
+                pushes.unstored.push((seq, sender.clone()));
             }
             if seq == 0 && expires_at > pair.unkept_until {
                 pair.unkept_until = expires_at;
@@ -150,18 +154,17 @@ impl User {
             }
             return is_news.then(|| pair.record(&self.id, sender));
         }
-        (pair.owed, pair.sent, pair.about) = (Some(now), None, Span::of(seq));
+        (pair.sent, pair.about) = (None, Span::of(seq));
         pair.unkept_until = expires_at;
-        let record = pair.record(&self.id, sender);
         if seq == 0 {
-            effects
-                .rare()
-                .pushes
-                .push(DuePush::new(&self.id, sender, now));
+            pair.owe(now, OwedState::Queued);
+            let push = DuePush::new(&self.id, sender, now);
+            effects.rare().pushes.push(push);
         } else {
+            pair.owe(now, OwedState::AwaitingStore);
             pushes.unstored.push((seq, sender.clone()));
         }
-        Some(record)
+        Some(pair.record(&self.id, sender))
     }
 
     /// The store has a message: the push that is owed for it may go out.
@@ -169,7 +172,7 @@ impl User {
         let Some((sender, pair)) = self.pushes.as_mut().and_then(|it| it.unstored(seq)) else {
             return;
         };
-        if let Some(since) = pair.owed {
+        if let Some(since) = pair.queue() {
             let push = DuePush::new(&self.id, &sender, since);
             effects.rare().pushes.push(push);
         }
@@ -181,15 +184,15 @@ impl User {
             return;
         };
         if let Some((sender, pair)) = pushes.unstored(seq) {
-            // Others of this sender may have come since: then it is owed for those, when the last of them is kept.
-            // Whether they have expired is looked at when it is.
+            // Others of this sender may wait. What came before is kept, or told of when it is; what came since, when the
+            // last of it is kept. Whether it has expired is looked at when it is.
+            // What is under way is settled.
             let waits = pair.about.waits(&self.mailbox, Time::default());
-            pair.owed = pair.owed.filter(|_| waits);
+            pair.owed = (pair.owed).filter(|owed| waits || owed.state == OwedState::UnderWay);
             effects.write(pair.record(&self.id, &sender));
             let newest = pair.owed.map(|_| pair.about.newest);
-            pushes
-                .unstored
-                .extend(newest.map(|newest| (newest, sender)));
+            let since = newest.filter(|newest| *newest > seq);
+            pushes.unstored.extend(since.map(|it| (it, sender)));
         }
         // What was to be kept of a pair was to be kept with its oldest message.
         for (sender, pair) in &mut pushes.by_sender {
@@ -204,7 +207,7 @@ impl User {
         self.forget_idle_pairs(effects);
     }
 
-    /// A device has connected. What was sent was for who was away; what is owed has a deadline again, for
+    /// A device has connected. Pushes that were sent have done their work; what is owed has a deadline again, for
     /// the device may get the message now.
     pub(super) fn has_come(&mut self, now: Time, rules: &PushRules, effects: &mut Effects) {
         let Some(pushes) = self.pushes.as_mut() else {
@@ -252,7 +255,7 @@ impl User {
             let due = due.unwrap_or(Time::NEVER);
             // Were something due now that has just been looked at, it would be looked at for ever.
             debug_assert!(due > now, "what is due at {now:?} has been dealt with");
-            pushes.ring_at(due.max(now.next()), effects);
+            pushes.ring_at(due, effects);
         }
     }
 
@@ -275,7 +278,8 @@ impl User {
                 {
                     // It tells of everything that is there.
                     pair.running.clear();
-                    (pair.owed, pair.about.oldest) = (Some(now), oldest);
+                    pair.about.oldest = oldest;
+                    pair.owe(now, OwedState::Queued);
                     let push = DuePush::new(&self.id, sender, now);
                     effects.rare().pushes.push(push);
                 }
@@ -306,15 +310,16 @@ impl User {
         let Some(pair) = pushes.by_sender.get_mut(&push.sender) else {
             return Turn::Never;
         };
-        let Some(since) = pair.owed else {
+        let Some(owed) = pair.owed else {
             return Turn::Never;
         };
-        if since != push.since {
-            // The receiver has come and gone since; another is owed now, perhaps for a message that is not kept yet.
-            if pushes.unstored.iter().any(|(_, it)| *it == push.sender) {
-                return Turn::Never;
-            }
-            *push = DuePush::new(&self.id, &push.sender, since);
+        if owed.state != OwedState::Queued {
+            // It is queued when the store has a message, or when the try that is under way has failed.
+            return Turn::Never;
+        }
+        if owed.since != push.since {
+            // The receiver has come and gone since; another is owed now.
+            *push = DuePush::new(&self.id, &push.sender, owed.since);
         }
         if !pair.is_wanted(&self.mailbox, now) {
             pair.owed = None;
@@ -325,6 +330,7 @@ impl User {
         if let Err(available_at) = pair.bucket.take(now, rules.collapse) {
             return Turn::Later(available_at);
         }
+        pair.owe(owed.since, OwedState::UnderWay);
         if let Some(full_at) = pair.bucket.full_at() {
             pushes.ring_at(full_at, effects);
         }
@@ -355,7 +361,10 @@ impl User {
             return false;
         };
         match outcome {
-            PushOutcome::Later(_) | PushOutcome::Deferred(_) => return true,
+            PushOutcome::Later(_) | PushOutcome::Deferred(_) => {
+                pair.owe(push.since, OwedState::Queued);
+                return true;
+            }
             PushOutcome::Sent => (pair.owed, pair.sent) = (None, Some(now)),
             PushOutcome::Dropped => pair.owed = None,
         }
@@ -395,7 +404,7 @@ impl User {
                     pair.bucket = Bucket::taken_at(sent, rules.collapse);
                 }
             } else if pair.is_wanted(&self.mailbox, now) {
-                pair.owed = Some(at);
+                pair.owe(at, OwedState::Queued);
                 let push = DuePush::new(&self.id, &found.sender, at);
                 effects.rare().pushes.push(push);
             }

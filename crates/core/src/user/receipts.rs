@@ -15,7 +15,7 @@ impl User {
             .any(|device| device.listening.receipts())
     }
 
-    /// Whether a receipt goes out at once on a connection, and to nobody else: its own device is the only one that wants
+    /// Whether a receipt goes out at once on a connection, and there alone: its own device is the only one that wants
     /// any, its window is open, and nothing waits for it.
     pub(crate) fn takes_receipts_at_once(&self, link: LinkId) -> bool {
         let mut devices = self

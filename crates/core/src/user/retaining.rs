@@ -4,9 +4,9 @@
 //! subscribes *claims* it: the store has the claim of a session that outlives its connection until the message is on
 //! its way, or the session is not to get it any more.
 //!
-//! Invariants, checked by `tests/retained.rs`: what is here is in the log; its content is stored once, and is here
-//! no longer than until the store has it; what is replaced, cleared or expired leaves the store when it is on its
-//! way to nobody.
+//! Invariants, checked by `tests/retained.rs`: what is here is in the log; its content is stored once, and is in
+//! memory only until the store has it; what is replaced, cleared or expired leaves the store when no device is being
+//! sent it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl User {
             && bytes + message.weight() <= limits.max_bytes
     }
 
-    /// The topic has no retained message any more. Says who was to get that and has not been sent it.
+    /// The topic has no retained message any more. Returns the devices that were to get it and have not been sent it.
     fn end_retained(&mut self, topic: &str, writes: &mut Writes) -> DeviceSet {
         let Some(topics) = &mut self.retained else {
             return DeviceSet::default();

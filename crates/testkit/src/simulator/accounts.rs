@@ -116,6 +116,11 @@ impl Simulator<'_> {
         };
         *newest = (*newest).max(*current);
         let token = token(user, *current);
+        if is_older {
+            // What ends with a token is its owner's again if that token comes back and a crash undoes the end.
+            self.flush();
+            self.drain();
+        }
         self.bench.directory().set_account(user, Some(&token));
         self.recheck();
         self.wills_are_doubtful();

@@ -64,6 +64,7 @@ impl Simulator<'_> {
 
     /// What is due by now, or would be soon, is sent.
     pub(super) fn push_all(&mut self) {
+        self.pushes.settle(&self.bench, true);
         // A push for somebody whose account was not there looks for it once a minute.
         let rounds = if self.worldly { 8 } else { 2 };
         for _ in 0..rounds {
@@ -75,7 +76,8 @@ impl Simulator<'_> {
         self.flush();
         self.drain();
         while let Some(push) = self.bench.next_push() {
-            self.pushes.settle(&self.bench, push, false);
+            self.pushes.take(push);
+            self.pushes.settle(&self.bench, false);
         }
         self.pushes.check_complete(&self.messages);
     }

@@ -302,7 +302,7 @@ impl Simulator<'_> {
             27 => self.bench.store().hold(true),
             28..30 => self.release()?,
             30 => self.own_channel(which)?,
-            31 if which == 0 => self.push()?,
+            31 => self.push()?,
             _ => self.devices[which].send(Packet::PingReq),
         }
         self.drain();
@@ -335,14 +335,14 @@ impl Simulator<'_> {
         let from = if forged { "9" } else { sender };
         let payload = packets::message(from, &format!("{number}{padding}"));
         message.weight += plain_weight(receiver, &payload);
-        self.messages.push(message);
         let is_judged_now = self.worldly && !self.fails && self.devices[which].is_heard();
         let is_judged_now = is_judged_now && self.bench.directory().is_answering();
         let refusal = if is_judged_now {
-            self.is_refused(number)
+            self.is_refused(&message)
         } else {
             None
         };
+        self.messages.push(message);
         if allowed && qos != QoS::AtMostOnce {
             let readers = self
                 .devices
@@ -387,14 +387,21 @@ impl Simulator<'_> {
         Some(())
     }
 
-    /// Pushes are sent, or cannot be.
+    /// Pushes are taken, and sent, or cannot be, or stay under way until pushes are sent again.
     fn push(&mut self) -> Option<()> {
-        let (count, fails) = (self.source.below(4)?, self.source.below(4)? == 0);
+        let (count, how) = (self.source.below(4)?, self.source.below(4)?);
         for _ in 0..count {
             let Some(push) = self.bench.next_push() else {
                 break;
             };
-            self.pushes.settle(&self.bench, push, fails);
+            self.pushes.take(push);
+        }
+        if how > 1 {
+            self.pushes.settle(&self.bench, how == 2);
+        } else {
+            // What is owed from now on is told from these by its time.
+            self.bench.pass(Duration::from_micros(1));
+            self.age();
         }
         Some(())
     }

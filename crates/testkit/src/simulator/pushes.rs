@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use jam_core::ids::UserId;
 use jam_core::push::{DuePush, PushOutcome};
 use jam_core::time::Time;
 
@@ -12,12 +13,25 @@ use crate::bench::Bench;
 /// By receiver and sender.
 type Pairs = HashMap<(String, String), Time>;
 
-/// What has been sent.
+/// A push that somebody is sending.
+struct UnderWay {
+    push: DuePush,
+    /// Whether its receiver may have been heard of since: there may be another one.
+    is_outdated: bool,
+}
+
+fn pair_of(push: &DuePush) -> (String, String) {
+    (push.receiver().to_string(), push.sender().to_string())
+}
+
+/// What has been sent, or is being sent.
 pub(super) struct Pushes {
     collapse: Duration,
     last: Pairs,
     /// Of those whose receiver has not been heard of since.
     window: Pairs,
+    /// Taken, and not settled.
+    under_way: Vec<UnderWay>,
     /// Users whose acknowledgements the server has not handled: it hears of them whenever it does.
     behind: Vec<&'static str>,
 }
@@ -28,6 +42,7 @@ impl Pushes {
             collapse,
             last: Pairs::new(),
             window: Pairs::new(),
+            under_way: Vec::new(),
             behind: Vec::new(),
         }
     }
@@ -35,6 +50,13 @@ impl Pushes {
     /// A user has come, or may have acknowledged something.
     pub(super) fn heard_of(&mut self, user: &str) {
         self.window.retain(|(receiver, _), _| receiver != user);
+        self.outdate(|push| push.receiver().as_str() == user);
+    }
+
+    fn outdate(&mut self, which: impl Fn(&DuePush) -> bool) {
+        for it in &mut self.under_way {
+            it.is_outdated |= which(&it.push);
+        }
     }
 
     /// These have sent what the server may not have handled.
@@ -47,36 +69,61 @@ impl Pushes {
     pub(super) fn end_life(&mut self, user: &str) {
         self.window
             .retain(|(receiver, sender), _| receiver != user && sender != user);
+        self.outdate(|push| {
+            [push.receiver(), push.sender()]
+                .map(UserId::as_str)
+                .contains(&user)
+        });
     }
 
-    /// That a push has gone out may have been forgotten.
+    /// That a push has gone out may have been forgotten, and what was under way is not.
     pub(super) fn crash(&mut self) {
         self.window.clear();
+        self.under_way.clear();
     }
 
-    /// Sends a push, or fails to.
-    pub(super) fn settle(&mut self, bench: &Bench, push: DuePush, fails: bool) {
-        let now = bench.now();
-        let pair = (push.receiver().to_string(), push.sender().to_string());
+    /// A push is taken to be sent.
+    pub(super) fn take(&mut self, push: DuePush) {
+        let pair = pair_of(&push);
         assert_ne!(pair.0, pair.1, "a push to the sender");
         assert!(
             pair.0 == "1" || pair.1 == "1",
             "a push from a stranger: {pair:?}"
         );
-        if fails {
-            bench.settle_push(push, PushOutcome::Later(now + Duration::from_secs(1)));
-            return;
-        }
-        bench.settle_push(push, PushOutcome::Sent);
-        let before = self.window.insert(pair.clone(), now);
+        let mut others = self.under_way.iter();
         assert!(
-            before.is_none_or(|before| before + self.collapse <= now),
-            "two pushes in a window: {pair:?}"
+            others.all(|it| it.is_outdated || pair_of(&it.push) != pair),
+            "a push is under way twice: {pair:?}"
         );
-        if self.behind.iter().any(|user| *user == pair.0) {
-            self.window.remove(&pair);
+        self.under_way.push(UnderWay {
+            push,
+            is_outdated: false,
+        });
+    }
+
+    /// All that is under way is sent, or cannot be.
+    pub(super) fn settle(&mut self, bench: &Bench, fails: bool) {
+        let now = bench.now();
+        for UnderWay { push, is_outdated } in std::mem::take(&mut self.under_way) {
+            if fails {
+                bench.settle_push(push, PushOutcome::Later(now + Duration::from_secs(1)));
+                continue;
+            }
+            let pair = pair_of(&push);
+            bench.settle_push(push, PushOutcome::Sent);
+            self.last.insert(pair.clone(), now);
+            if is_outdated {
+                continue;
+            }
+            let before = self.window.insert(pair.clone(), now);
+            assert!(
+                before.is_none_or(|before| before + self.collapse <= now),
+                "two pushes in a window: {pair:?}"
+            );
+            if self.behind.iter().any(|user| *user == pair.0) {
+                self.window.remove(&pair);
+            }
         }
-        self.last.insert(pair, now);
     }
 
     /// Somebody has been told of each message that nobody has acknowledged.

@@ -2,6 +2,7 @@
 
 use jam_core::router::GRACE;
 
+use super::device::Device;
 use super::{Simulator, USERS};
 
 impl Simulator<'_> {
@@ -31,7 +32,10 @@ impl Simulator<'_> {
             return Some(());
         };
         match (operation, choice) {
-            (27, 2) if self.fails => disk.fail(),
+            (27, 2) if self.fails => {
+                disk.fail();
+                self.devices.iter_mut().for_each(Device::may_be_rejected);
+            }
             (27, _) => {
                 let _ = disk.read();
             }

@@ -28,7 +28,7 @@ const CONTENT_TYPE: &str = "text/plain";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expiry {
     first: Time,
-    /// Later than that if it was sent again.
+    /// Later than that by less than a millisecond, or for ever if it was sent again.
     last: Time,
 }
 
@@ -64,7 +64,8 @@ impl Message {
             let end = self.published_at + Duration::from_secs(secs.into());
             self.expires = Some(Expiry {
                 first: end,
-                last: end,
+                // The server keeps milliseconds, rounded up: a message ends at the next one, if not at once.
+                last: Time::from_millis(end.as_millis_up()),
             });
             properties.message_expiry_secs = Some(secs);
         }
@@ -116,7 +117,9 @@ impl Device {
         }
         let is_expired = message.expires.is_some_and(|it| it.last + slack <= now);
         let may_be_on_its_way = self.has_seen(number) || self.may_have_missed();
-        self.may_be_its(number) && (!is_expired || may_be_on_its_way)
+        // What was on its way when it unsubscribed stays so, whether it has seen it or not.
+        let may_be_its = self.may_be_its(number) || self.may_have_missed();
+        may_be_its && (!is_expired || may_be_on_its_way)
     }
 }
 
@@ -148,10 +151,9 @@ impl Simulator<'_> {
         [least, most]
     }
 
-    /// Whether a message that the server judges at once is refused because the mailbox is full; `None` if that cannot be
-    /// known.
-    pub(super) fn is_refused(&self, number: usize) -> Option<bool> {
-        let message = &self.messages[number];
+    /// Whether a message that the server judges at once, before it counts as one, is refused because the mailbox is full;
+    /// `None` if that cannot be known.
+    pub(super) fn is_refused(&self, message: &Message) -> Option<bool> {
         if !self.is_tight || !message.is_kept() {
             return Some(false);
         }

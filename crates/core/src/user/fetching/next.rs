@@ -53,7 +53,7 @@ pub(super) enum StoredFirst {
     /// The packet id: the device may remember it, whatever becomes of the message.
     PacketId,
     /// That everything up to this entry may have been sent.
-    Horizon,
+    MaybeSentNow,
 }
 
 impl StoredFirst {
@@ -65,7 +65,7 @@ impl StoredFirst {
             QoS::AtLeastOnce if !room.can_store => Self::Nothing,
             // It may be older than what the device has been sent, so its number does not say whether it may have been.
             QoS::AtLeastOnce if entry.is_retained() => Self::PacketId,
-            QoS::AtLeastOnce if entry.is_stored() && !is_stored() => Self::Horizon,
+            QoS::AtLeastOnce if entry.is_stored() && !is_stored() => Self::MaybeSentNow,
             QoS::AtMostOnce | QoS::AtLeastOnce => Self::Nothing,
         }
     }
@@ -77,8 +77,8 @@ pub(super) fn content(device: &Device, entry: &Entry) -> Option<Arc<Message>> {
     message.or_else(|| device.loaded(entry.seq)).cloned()
 }
 
-/// How a message goes to a device: RETAIN says that it is a retained one, or what its publisher said to
-/// who asked for that (MQTT 5.0, section 3.3.1.3).
+/// How a message goes to a device: RETAIN says that it is a retained one, or, for a
+/// subscription that asked for it, what its publisher said (MQTT 5.0, section 3.3.1.3).
 fn terms(device: &Device, entry: &Entry, message: &Message, reads: Reads, qos: QoS) -> Terms {
     Terms {
         packet_id: None,

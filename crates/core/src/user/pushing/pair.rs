@@ -9,13 +9,32 @@ use crate::push::PushRules;
 use crate::store::{PushRecord, Seq, Write};
 use crate::time::Time;
 
+/// A push that is owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwedPush {
+    /// Since when.
+    pub(super) since: Time,
+    pub(super) state: OwedState,
+}
+
+/// How far a push that is owed has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwedState {
+    /// The store has none of the messages that it is about; one of them is in [`Pushes`](super::Pushes)`::unstored`.
+    AwaitingStore,
+    /// The router's queue has it, or an older one of the pair in its place.
+    Queued,
+    /// It has been handed out to be sent, and will be settled.
+    UnderWay,
+}
+
 /// It is idle, and is forgotten, when nothing runs or is owed, none was sent lately, and the bucket is full.
 #[derive(Debug, Default)]
 pub(super) struct Pair {
     /// Messages whose deadline runs, together if they came together, since when.
     pub(super) running: VecDeque<(Time, Span)>,
-    /// Since when a push is owed.
-    pub(super) owed: Option<Time>,
+    /// The push that is owed.
+    pub(super) owed: Option<OwedPush>,
     /// When one was sent.
     pub(super) sent: Option<Time>,
     /// What the push that is owed is about; the newest also of what runs.
@@ -56,6 +75,25 @@ impl Span {
 }
 
 impl Pair {
+    /// A push is owed since `since`.
+    pub(super) fn owe(&mut self, since: Time, state: OwedState) {
+        self.owed = Some(OwedPush { since, state });
+    }
+
+    /// Whether the push that is owed since `since` has been handed out.
+    pub(super) fn is_under_way(&self, since: Time) -> bool {
+        let state = OwedState::UnderWay;
+        self.owed == Some(OwedPush { since, state })
+    }
+
+    /// The push that is owed joins the router's queue, unless it is there or has been handed out: since when it is owed.
+    pub(super) fn queue(&mut self) -> Option<Time> {
+        let awaits = |owed: &&mut OwedPush| owed.state == OwedState::AwaitingStore;
+        let owed = self.owed.as_mut().filter(awaits)?;
+        owed.state = OwedState::Queued;
+        Some(owed.since)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.running.is_empty()
             && self.owed.is_none()
@@ -85,7 +123,7 @@ impl Pair {
 
     /// What the store is to keep of it.
     pub(super) fn record(&self, receiver: &UserId, sender: &UserId) -> Write {
-        let owed = self.owed.map(|at| (at, self.about));
+        let owed = self.owed.map(|owed| (owed.since, self.about));
         let owed = owed.or(self.running.front().copied());
         let (sent, at, seq) = match (self.sent, owed) {
             (Some(at), _) => (true, at, 0),

@@ -38,6 +38,8 @@ pub(super) struct Outgoing {
     was_refused: bool,
     /// The PUBREC has come.
     received: bool,
+    /// The store has failed before it was answered.
+    may_be_rejected: bool,
 }
 
 pub(super) struct Device {
@@ -58,7 +60,7 @@ pub(super) struct Device {
     doubtful: bool,
     /// A server that has crashed may not know when the connection ended: when the session ends at most.
     ends_late: Option<Time>,
-    /// A server that has crashed may not know that the session was taken up again: when it ends at least.
+    /// A server that has crashed may not know that the session was resumed: when it ends at least.
     ends_early: Option<Time>,
     /// What the next connection asks for, and then what this one has asked for, if it could.
     pub(super) receive_maximum: Option<u16>,
@@ -233,7 +235,8 @@ impl Device {
         self.will = self.next_will.take();
         for index in 0..self.outgoing.len() {
             let outgoing = &mut self.outgoing[index];
-            messages[outgoing.number].is_unordered |= self.missed || self.is_tight;
+            messages[outgoing.number].is_unordered |=
+                self.missed || self.is_tight || outgoing.may_be_rejected;
             if outgoing.received {
                 self.client.send(Packet::PubRel(Ack::success(outgoing.id)));
                 continue;
@@ -323,9 +326,18 @@ impl Device {
                 refusal,
                 was_refused: false,
                 received: false,
+                may_be_rejected: false,
             });
         }
         self.send(Packet::Publish(publish));
+    }
+
+    /// The store has failed: what it had not kept of this is refused. Who does not hear of that, and sends it again, sends
+    /// it after what was sent meanwhile.
+    pub(super) fn may_be_rejected(&mut self) {
+        for it in &mut self.outgoing {
+            it.may_be_rejected |= !it.received;
+        }
     }
 
     /// The session is to bring this message.
