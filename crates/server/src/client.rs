@@ -26,7 +26,7 @@ use jam_wire::{Decoder, ReasonCode};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use transport::Transport;
+use transport::ClientTransport;
 pub use url::ServerUrl;
 
 /// How long the server may take to answer.
@@ -44,7 +44,7 @@ const MAX_PACKET: usize = jam_wire::MAX_VARINT as usize + 5;
 /// A connection to a server, logged in.
 #[derive(Debug)]
 pub struct Client {
-    transport: Transport,
+    transport: ClientTransport,
     decoder: Decoder,
     received: BytesMut,
     device_channel: ByteString,
@@ -117,7 +117,7 @@ impl Client {
         token: &str,
     ) -> Result<Self, ClientError> {
         let client_id = ClientId::new(format!("{user}:{device}"));
-        let transport = timeout(ANSWER_TIMEOUT, Transport::connect(server, ca))
+        let transport = timeout(ANSWER_TIMEOUT, ClientTransport::connect(server, ca))
             .await
             .map_err(|_| ClientError::Unexpected(format!("{server} does not answer")))??;
         let mut client = Self {

@@ -1,12 +1,12 @@
 //! What the log says of single clients, on the target `jam_mqtt::clients`.
 //!
-//! Failed logins and lockouts are warnings, for a person or fail2ban to act on; packets that are none, protocol errors and
-//! logouts are told at `info`, everything else at `debug`. A client's own text gets into a line shortened and without
-//! any character that could end it, or move a terminal's cursor; a token or a payload never does.
+//! Failed logins and lockouts are warnings, for a person or fail2ban to act on; malformed packets, protocol errors and
+//! logouts are logged at `info`, everything else at `debug`. A client's own text gets into a line shortened and with `?`
+//! for all that could end the line or move a terminal's cursor; tokens and payloads are left out.
 //!
 //! Invariants: warnings and infos are bounded, [`LINES_OF_SOURCE`] of each and [`LINES`] a minute, whatever clients do, and
-//! so is the memory for that (`tests::a_flood_is_summed_up`); how many lines were not written is said each minute. A
-//! lockout is told, whatever its source has done before (`tests::a_lockout_is_told_after_a_flood_of_its_source`).
+//! so is the memory for that (`tests::a_flood_is_summed_up`); the number of suppressed lines is logged each minute. A
+//! lockout is logged, whatever its source has done before (`tests::a_lockout_is_told_after_a_flood_of_its_source`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -38,7 +38,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// How often it is looked whether the minute is over.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Sources whose lockout has been told; beyond, all are forgotten, and a lockout may be told once more.
+/// Sources whose lockout has been logged; beyond, all are forgotten, and a lockout may be logged once more.
 const LOCKOUTS: usize = 4096;
 
 /// Characters of a client id that are shown.
@@ -47,17 +47,17 @@ const SHOWN_CHARS: usize = 64;
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct ClientLog {
-    state: Mutex<State>,
+    state: Mutex<LineCounts>,
 }
 
 #[derive(Debug)]
-struct State {
+struct LineCounts {
     /// How long a lockout is one.
     window: Duration,
     since: Instant,
     lines: u32,
     of_source: HashMap<(Source, Level), u32, RandomState>,
-    /// Lines that were not written.
+    /// Suppressed lines.
     unsaid: u64,
     lockouts: HashMap<Source, Instant, RandomState>,
 }
@@ -66,7 +66,7 @@ impl ClientLog {
     /// `window`: `limits.failed_auth_window`.
     pub(crate) fn new(window: Duration) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(LineCounts {
                 window,
                 since: Instant::now(),
                 lines: 0,
@@ -84,14 +84,14 @@ impl ClientLog {
 
     /// A client has been let in.
     pub(crate) fn connected(&self, client: &ClientId, address: IpAddr) {
-        let client = Shown(client.as_str());
+        let client = LogText(client.as_str());
         tracing::debug!(target: "jam_mqtt::clients", %address, %client, "connected");
     }
 
     /// A client has authenticated and waits: the devices of its user log each other out in turn.
     pub(crate) fn held_back(&self, client: &ClientId, address: IpAddr) {
         if self.may_say(Level::WARN, address) {
-            let client = Shown(client.as_str());
+            let client = LogText(client.as_str());
             tracing::warn!(target: "jam_mqtt::clients", %address, %client, "held back: this user's devices log each other out in turn");
         }
     }
@@ -99,7 +99,7 @@ impl ClientLog {
     /// A connection has ended.
     pub(crate) fn ended(&self, ended: &Ended, address: IpAddr) {
         let Ended { client, why, .. } = ended;
-        let client = Shown(client.as_ref().map_or("", ClientId::as_str));
+        let client = LogText(client.as_ref().map_or("", ClientId::as_str));
         if let End::Refused(refusal) = why {
             self.refused(refusal, client, address);
         } else if let Some((message, reason)) = at_info(why) {
@@ -112,7 +112,7 @@ impl ClientLog {
         }
     }
 
-    fn refused(&self, refusal: &Refusal, client: Shown<'_>, address: IpAddr) {
+    fn refused(&self, refusal: &Refusal, client: LogText<'_>, address: IpAddr) {
         let reason = refusal.slug;
         if *refusal == refusals::CONNECT_WITHOUT_DIRECTORY {
             // No fault of the client's; the accounts database's watch says what is wrong.
@@ -167,7 +167,7 @@ impl ClientLog {
         true
     }
 
-    /// Begins a new minute if the last one is over. Returns how many lines were not written in it.
+    /// Begins a new minute if the last one is over. Returns how many lines were suppressed in it.
     fn begin_minute(&self, now: Instant) -> u64 {
         let mut state = self.lock();
         if now.duration_since(state.since) < MINUTE {
@@ -179,12 +179,12 @@ impl ClientLog {
         std::mem::take(&mut state.unsaid)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, LineCounts> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Says each minute how many lines were not written, until the server stops.
+/// Logs each minute how many lines were suppressed, until the server stops.
 pub(crate) async fn sum_up(client_log: Arc<ClientLog>, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(TICK);
     while next(&mut ticks, &mut stop).await {
@@ -195,7 +195,7 @@ pub(crate) async fn sum_up(client_log: Arc<ClientLog>, mut stop: watch::Receiver
     }
 }
 
-/// What is told at `info`: the message, and why if that does not say it.
+/// What is logged at `info`: the message, and the reason if the message leaves it out.
 fn at_info(why: &End) -> Option<(&'static str, Option<String>)> {
     Some(match why {
         End::Denied(reason) => ("connection refused", Some(reason.to_string())),
@@ -228,9 +228,9 @@ fn at_debug(why: &End) -> &'static str {
 
 /// A text of the client's: letters, digits and what ids are made of; at most [`SHOWN_CHARS`].
 #[derive(Clone, Copy)]
-pub(crate) struct Shown<'a>(pub(crate) &'a str);
+pub(crate) struct LogText<'a>(pub(crate) &'a str);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for LogText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
         let mut chars = self.0.chars();
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_clients_text_ends_no_line() {
-        let shown = |text: &str| Shown(text).to_string();
+        let shown = |text: &str| LogText(text).to_string();
         assert_eq!(shown("1:phone-2_b"), "1:phone-2_b");
         assert_eq!(shown("1:Téléphone"), "1:Téléphone");
         assert_eq!(shown("a\nb\r\u{1b}[2J\u{202e}\" =c"), "a?b???2J????c");

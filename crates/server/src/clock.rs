@@ -123,7 +123,7 @@ pub(crate) async fn watch(
     while next(&mut ticks, &mut stop).await {
         let change = clock.look();
         if let Some(change) = change {
-            say(change, &router, clock.now());
+            report(change, &router, clock.now());
         }
         if change.is_some() || kept.is_none_or(|at| at.elapsed() >= KEEP_EVERY) {
             kept = Some(Instant::now());
@@ -134,8 +134,8 @@ pub(crate) async fn watch(
     mailbox.keep_clock(clock.record());
 }
 
-/// What an operator has to know. `now` is the server's time.
-pub(crate) fn say(change: ClockChange, router: &Router, now: Time) {
+/// Logs what an operator has to know of it. `now` is the server's time.
+pub(crate) fn report(change: ClockChange, router: &Router, now: Time) {
     let words = |by: Duration| humantime::format_duration(Duration::from_secs(by.as_secs()));
     match change {
         ClockChange::Slept(by) => {

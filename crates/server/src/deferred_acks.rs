@@ -43,13 +43,13 @@ pub(crate) const AT_ONCE_MILLIS: u32 = 4;
 const ARRIVAL: Duration = Duration::from_micros(100);
 
 /// For how long an acknowledgement is left for the next wake-up of any connection.
-const LONGEST: Duration = Duration::from_millis(10);
+pub(crate) const LONGEST: Duration = Duration::from_millis(10);
 
 /// When ticks have to reap twice within this time, nothing is deferred for the rest of it.
 const REST: Duration = Duration::from_secs(1);
 
 /// How many sockets may be deferred at a time, give or take one for each thread. At the paces below there are rarely more than ten.
-const MOST: usize = 256;
+pub(crate) const MOST: usize = 256;
 
 /// Over what time messages are counted, as a power of two in milliseconds.
 const PACE_MILLIS_LOG2: u32 = 4;
@@ -86,7 +86,7 @@ impl<S> LowWater for WebSocketStream<S> {}
 pub(crate) struct DeferredAcks {
     /// Otherwise nothing is deferred.
     enabled: bool,
-    pace: Pace,
+    pace: MessagePace,
     deferred: Mutex<Deferred>,
 }
 
@@ -94,7 +94,7 @@ impl DeferredAcks {
     pub(crate) fn new(enabled: bool) -> Self {
         Self {
             enabled,
-            pace: Pace::default(),
+            pace: MessagePace::default(),
             deferred: Mutex::default(),
         }
     }
@@ -212,9 +212,9 @@ impl Deferred {
 /// How many messages there were lately: the number of the current period, those in the one before, those
 /// in it so far. Threads that count at the same time may lose one.
 #[derive(Debug, Default)]
-struct Pace(AtomicU64);
+struct MessagePace(AtomicU64);
 
-impl Pace {
+impl MessagePace {
     const COUNT_BITS: u32 = 16;
     const COUNT_MAX: u64 = (1 << Self::COUNT_BITS) - 1;
 

@@ -29,7 +29,7 @@ const REST: Duration = Duration::from_millis(5);
 
 /// Tells what there is to tell, until the server stops.
 pub(crate) async fn tell_friends(household: Household, mut stop: watch::Receiver<bool>) {
-    let mut teller = Teller {
+    let mut teller = FriendsTeller {
         household,
         failing: false,
         has_cut: false,
@@ -46,7 +46,7 @@ pub(crate) async fn tell_friends(household: Household, mut stop: watch::Receiver
     }
 }
 
-struct Teller {
+struct FriendsTeller {
     household: Household,
     /// The directory did not answer the last time.
     failing: bool,
@@ -57,7 +57,7 @@ struct Teller {
     rests_since: Instant,
 }
 
-impl Teller {
+impl FriendsTeller {
     /// Until nobody's turn has come, or the directory does not answer.
     async fn tell_all(&mut self) {
         let Household {
@@ -100,7 +100,7 @@ impl Teller {
             Err(error) if !self.failing => {
                 tracing::warn!(%error, "lists of friends wait: the accounts database does not answer");
             }
-            Ok(_) if self.failing => tracing::info!("lists of friends are told again"),
+            Ok(_) if self.failing => tracing::info!("lists of friends are sent again"),
             Ok(_) | Err(_) => {}
         }
         self.failing = read.is_err();

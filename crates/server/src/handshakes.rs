@@ -28,11 +28,11 @@ const NICE: i32 = 10;
 pub(crate) struct Handshakes {
     /// `None` once it is being dropped.
     runtime: Option<Runtime>,
-    turns: Mutex<Turns>,
+    turns: Mutex<SourceTurns>,
 }
 
 /// For each source with a handshake under way: who is at its turn.
-type Turns = HashMap<Source, Arc<Semaphore>, RandomState>;
+type SourceTurns = HashMap<Source, Arc<Semaphore>, RandomState>;
 
 /// A handshake under way; it ends when this is dropped.
 pub(crate) struct Handshake<T>(JoinHandle<T>);
@@ -63,12 +63,12 @@ impl Handshakes {
     where
         F: Future<Output: Send> + Unpin + Send + 'static,
     {
-        let turn = Turn::of(self.clone(), source);
+        let turn = SourceTurn::of(self.clone(), source);
         let runtime = self.runtime.as_ref().expect("it is there until the drop");
         Handshake(runtime.spawn(turn.take_steps(handshake)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Turns> {
+    fn lock(&self) -> MutexGuard<'_, SourceTurns> {
         self.turns
             .lock()
             .expect("no code that holds the lock can panic")
@@ -85,13 +85,13 @@ impl Drop for Handshakes {
 }
 
 /// One handshake's place among those of its source.
-struct Turn {
+struct SourceTurn {
     handshakes: Arc<Handshakes>,
     source: Source,
     semaphore: Arc<Semaphore>,
 }
 
-impl Turn {
+impl SourceTurn {
     fn of(handshakes: Arc<Handshakes>, source: Source) -> Self {
         let one = || Arc::new(Semaphore::new(1));
         let semaphore = handshakes.lock().entry(source).or_insert_with(one).clone();
@@ -128,7 +128,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for SourceTurn {
     fn drop(&mut self) {
         let mut turns = self.handshakes.lock();
         // The map's and this one.

@@ -42,6 +42,7 @@ impl<S> Heard<S> {
     }
 
     /// What the handshake is told of a write of so many bytes.
+    #[inline]
     fn wrote(&self, written: io::Result<usize>, len: usize) -> io::Result<usize> {
         if let (Ok(bytes), Some(traffic)) = (&written, self.wake_flag.traffic()) {
             traffic.sent(*bytes);

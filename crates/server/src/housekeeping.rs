@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jam_core::directory::{Answers, Generation, Question, Unavailable};
 use jam_core::ids::UserId;
 use jam_core::router::{Router, SHARDS};
-use jam_core::{DueWill, Ended};
+use jam_core::{DueWill, EndedAccounts};
 use tokio::sync::watch;
 use tokio::task::coop;
 
@@ -69,8 +69,8 @@ pub(crate) async fn keep_time(household: Household, mut stop: watch::Receiver<bo
     }
 }
 
-/// Hands messages to the store that were not acknowledged within their grace, and takes acknowledgements up
-/// that nobody has taken up.
+/// Hands messages to the store that were not acknowledged within their grace, and reaps deferred acknowledgements that
+/// no message has reaped.
 pub(crate) async fn end_graces(
     clock: Arc<Clock>,
     router: Arc<Router>,
@@ -221,7 +221,7 @@ impl Sweep {
 }
 
 fn say_what_ended(household: &Household) {
-    let Ended {
+    let EndedAccounts {
         lives,
         messages,
         retained,

@@ -54,7 +54,7 @@ pub(crate) struct Http {
 
 /// What the routes share.
 #[derive(Clone)]
-pub(crate) struct Served {
+pub(crate) struct HttpState {
     pub(crate) shared: Arc<Shared>,
     pub(crate) threads: Arc<Threads>,
     pub(crate) health: Arc<Health>,
@@ -88,14 +88,14 @@ struct Incoming {
     address: IpAddr,
     accepted: Time,
     /// What becomes of it after an upgrade.
-    go_on: fn(Upgraded, Served, ConnectionPermit, IpAddr, Time),
+    go_on: fn(Upgraded, HttpState, ConnectionPermit, IpAddr, Time),
     /// The connection's permit, until an upgrade takes it.
     permit: Arc<Mutex<Option<ConnectionPermit>>>,
 }
 
 impl Http {
     /// `with_page`: whether there is a chat page.
-    pub(crate) fn new(served: Served, metrics: Arc<ServerMetrics>, with_page: bool) -> Self {
+    pub(crate) fn new(served: HttpState, metrics: Arc<ServerMetrics>, with_page: bool) -> Self {
         let router = axum::Router::new()
             .route("/mqtt", get(mqtt))
             .route("/healthz", get(|| async { "ok\n" }))
@@ -191,7 +191,7 @@ fn is_allowed(origins: &[String], headers: &HeaderMap) -> bool {
 }
 
 async fn mqtt(
-    State(served): State<Served>,
+    State(served): State<HttpState>,
     Extension(incoming): Extension<Incoming>,
     mut request: Request<Body>,
 ) -> Response {
@@ -233,7 +233,7 @@ async fn mqtt(
 /// Hands an upgraded connection over to a thread for connections.
 fn go_on<S: Carrier>(
     upgraded: Upgraded,
-    served: Served,
+    served: HttpState,
     permit: ConnectionPermit,
     address: IpAddr,
     accepted: Time,
@@ -256,7 +256,7 @@ fn go_on<S: Carrier>(
     }
 }
 
-async fn readyz(State(served): State<Served>) -> (StatusCode, String) {
+async fn readyz(State(served): State<HttpState>) -> (StatusCode, String) {
     let troubles = served.health.troubles();
     if troubles.is_empty() {
         return (StatusCode::OK, "ready\n".to_owned());

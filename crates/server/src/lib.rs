@@ -13,6 +13,7 @@
 //! - [`cli`]: the commands. [`client`]: a small MQTT client for two of them. [`logging`]: the logs.
 //!   `client_log`: what they say of single clients. `events`: what the admin API does.
 //! - [`directory`]: accounts and friendships, in a file that other processes write to.
+//! - [`postgres`]: connections to PostgreSQL.
 //! - [`push`]: telling the phones of those who are away.
 //! - [`limits`]: what anybody can make the server hold, write and do.
 //! - [`settings`]: file, environment and flags into one checked [`settings::Settings`]. `named_file`: small files that they
@@ -48,6 +49,7 @@ mod metrics;
 mod named_file;
 mod permissions;
 mod permits;
+pub mod postgres;
 mod presence;
 mod proxy_protocol;
 pub mod push;

@@ -21,6 +21,7 @@ use jam_wire::decode::MAX_FILTERS;
 
 use crate::admin_bounds;
 use crate::connection::{HELD_BYTES, READ_BYTES};
+use crate::deferred_acks;
 use crate::events::{self, RINGS_BYTES, USER_EVENTS};
 use crate::friends::LISTS_AT_ONCE;
 use crate::logging::{LAST_WORDS_BYTES, QUEUE_BYTES};
@@ -454,6 +455,18 @@ fn of_server(settings: &Settings) -> Vec<Bound> {
             "memory of those, besides what they are answered",
             "`MAX_CONNECTIONS` × (`MAX_HEAD_BYTES` + `MAX_BODY_BYTES` + 2 × `SEND_BUFFER_BYTES`)",
             admin_bounds::CONNECTIONS_BYTES as u64,
+        ),
+        count(
+            OF,
+            "sockets whose acknowledgements are read with what comes next",
+            "`deferred_acks::MOST`",
+            deferred_acks::MOST as u64,
+        ),
+        count(
+            OF,
+            "milliseconds that such an acknowledgement waits at most, and a tick",
+            "`deferred_acks::LONGEST`",
+            deferred_acks::LONGEST.subsec_millis().into(),
         ),
         bytes(
             OF,

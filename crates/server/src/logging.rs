@@ -29,6 +29,9 @@ pub const END_PATIENCE: Duration = Duration::from_secs(1);
 /// What clients that are refused bring about is logged at most once in this time, each kind for itself.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The crate that speaks to PostgreSQL.
+const POSTGRES: &str = "tokio_postgres";
+
 /// The process's one way to standard error, once logging is set up.
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
@@ -75,7 +78,15 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
             Some(_) | None => return Err(expected()),
         });
     }
-    EnvFilter::try_new(directives.join(",")).map_err(|_| expected())
+    directives.retain(|directive| !directive.starts_with(POSTGRES));
+    let filter = EnvFilter::try_new(directives.join(",")).map_err(|_| expected())?;
+    Ok(mute_values(filter))
+}
+
+/// The driver's own log has the values that statements are run with, tokens and payloads among them.
+fn mute_values(filter: EnvFilter) -> EnvFilter {
+    let directive = format!("{POSTGRES}=off");
+    filter.add_directive(directive.parse().expect("it is a directive"))
 }
 
 /// Sets logging up for the whole process, panics included. The first call counts.
@@ -143,7 +154,7 @@ fn chosen(setting: Option<&str>, usual: Usual) -> Result<EnvFilter, String> {
         (Some(setting), _) => filter(setting).map_err(|why| format!("log = {setting:?}: {why}")),
         (None, Some(text)) => filter(&text)
             .map_err(|why| format!("the environment variable RUST_LOG is {text:?}: {why}")),
-        (None, None) => Ok(EnvFilter::new(usual)),
+        (None, None) => filter(usual),
     }
 }
 
@@ -229,8 +240,25 @@ mod tests {
     use super::filter;
 
     #[test]
+    fn no_filter_has_the_values_logged_that_statements_are_run_with() {
+        for text in [
+            "info",
+            "trace",
+            "trace,tokio_postgres=trace",
+            "tokio_postgres::query=debug,off",
+        ] {
+            let taken = filter(text).unwrap().to_string();
+            assert_eq!(taken.matches("postgres").count(), 1, "{taken}");
+            assert!(taken.contains("tokio_postgres=off"), "{taken}");
+        }
+    }
+
+    #[test]
     fn no_filter_mutes_by_a_mistake() {
-        let taken = |text: &str| filter(text).unwrap().to_string();
+        let taken = |text: &str| {
+            let taken = filter(text).unwrap().to_string();
+            taken.replace("tokio_postgres=off,", "")
+        };
         assert_eq!(taken("warning"), "warn");
         assert_eq!(taken("WARN"), "warn");
         assert_eq!(

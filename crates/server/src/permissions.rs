@@ -36,9 +36,11 @@ pub(crate) fn exposed_secrets(settings: &Settings) -> Vec<String> {
     }
     let in_files = settings.secrets_in_files();
     secrets.extend(in_files.map(|(key, file)| (file.to_owned(), format!("the file with {key},"))));
-    let accounts = settings.directory.path.clone();
-    secrets.push((accounts, "the accounts database".to_owned()));
-    secrets.push((mailbox::file(settings), "the mailbox".to_owned()));
+    if let Some(accounts) = settings.directory.file() {
+        secrets.push((accounts.path.clone(), "the accounts database".to_owned()));
+    }
+    let messages = mailbox::file(settings);
+    secrets.extend(messages.map(|file| (file, "the mailbox".to_owned())));
     secrets.retain(|(path, _)| is_exposed(path));
     let line = |(path, what): &(PathBuf, String)| {
         let path = path.display();
@@ -61,6 +63,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::settings::DirectorySettings;
 
     fn set_mode(path: &Path, mode: u32) {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -87,11 +90,12 @@ mod tests {
         set_mode(dir.path(), 0o755);
         let mut settings = Settings::default();
         settings.data = dir.path().to_owned();
-        settings.directory.path = dir.path().join("jam.db");
-        std::fs::write(&settings.directory.path, "").unwrap();
-        set_mode(&settings.directory.path, 0o640);
+        let accounts = dir.path().join("jam.db");
+        settings.directory = DirectorySettings::in_file(accounts.clone());
+        std::fs::write(&accounts, "").unwrap();
+        set_mode(&accounts, 0o640);
         assert!(exposed_secrets(&settings).is_empty());
-        set_mode(&settings.directory.path, 0o664);
+        set_mode(&accounts, 0o664);
         let lines = exposed_secrets(&settings);
         assert_eq!(lines.len(), 1);
         assert!(lines[0].contains("accounts database") && lines[0].contains("chmod o-rwx"));

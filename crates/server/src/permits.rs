@@ -1,17 +1,16 @@
-//! How many connections there may be, and the proof that none is left.
+//! How many connections there may be, and the proof that all have ended.
 //!
 //! A task that serves a connection holds a [`ConnectionPermit`] from the moment it is spawned until it ends, also
 //! across a TLS handshake and an upgrade to WebSocket. So the number of free permits is the number of
-//! connections that may still come, and when all are free no such task exists: that is what stopping
+//! connections that may still come, and when all are free every such task has ended: that is what stopping
 //! waits for. A permit also holds the [`WakeFlag`] by which others make its task look up.
 //!
-//! A permit is *half-open* until its client has authenticated. Half-open connections keep nobody out: when
-//! there is no place for a newcomer, in all, among [`MAX_HALF_OPEN`] or at its source, one of them is told to end.
-//! `half_open` says which.
+//! A permit is *half-open* until its client has authenticated. Half-open connections make way: when a newcomer finds
+//! all places taken, in all, among [`MAX_HALF_OPEN`] or at its source, one of them is asked to end. `half_open` says which.
 //!
-//! Invariants: never more than `connections` permits in all and `per_source` for one source
-//! (`limits_hold`); both are free again when a permit is dropped (`dropping_frees`); no permit whose client has
-//! authenticated is taken away (`who_has_authenticated_stays`).
+//! Invariants: at most `connections` permits in all and `per_source` for one source
+//! (`limits_hold`); both are free again when a permit is dropped (`dropping_frees`); a permit whose client has
+//! authenticated stays (`who_has_authenticated_stays`).
 
 mod half_open;
 #[cfg(test)]
@@ -44,7 +43,7 @@ const DISPLACED_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How safe the place of a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Standing {
+enum HolderState {
     /// The client has not authenticated.
     HalfOpen,
     /// Nor has it now that the place is needed for another one: the task is to end.
@@ -65,7 +64,7 @@ pub(crate) struct WakeFlag {
     asks_kernel: AtomicBool,
     /// A TLS handshake is under way: see [`crate::heard`].
     in_handshake: AtomicBool,
-    /// A [`Standing`], which changes under the lock of the permits.
+    /// A [`HolderState`], which changes under the lock of the permits.
     standing: AtomicU8,
     task: AtomicWaker,
     /// Whose connection it is, for the log.
@@ -82,7 +81,7 @@ impl Default for WakeFlag {
             heard: AtomicBool::default(),
             asks_kernel: AtomicBool::default(),
             in_handshake: AtomicBool::default(),
-            standing: AtomicU8::new(Standing::HalfOpen as u8),
+            standing: AtomicU8::new(HolderState::HalfOpen as u8),
             task: AtomicWaker::default(),
             address: OnceLock::new(),
             traffic: OnceLock::new(),
@@ -164,11 +163,11 @@ impl WakeFlag {
         self.in_handshake.load(Ordering::Relaxed)
     }
 
-    fn is(&self, standing: Standing) -> bool {
+    fn is(&self, standing: HolderState) -> bool {
         self.standing.load(Ordering::Acquire) == standing as u8
     }
 
-    fn set(&self, standing: Standing) {
+    fn set(&self, standing: HolderState) {
         self.standing.store(standing as u8, Ordering::Release);
     }
 }
@@ -218,7 +217,7 @@ struct Entered {
     source: Source,
     /// Whether it counts for its source: not while only a proxy's address is known.
     counted: bool,
-    /// The number of its arrival; `None` when its client has authenticated, or it has been told to end.
+    /// The number of its arrival; `None` when its client has authenticated, or it has been asked to end.
     half_open: Option<u64>,
 }
 
@@ -238,7 +237,7 @@ pub(crate) struct TooMany;
 pub(crate) enum End {
     /// The server stops.
     Stopping,
-    /// The place is needed for another connection; nothing is owed to this one.
+    /// The place is needed for another connection: it ends without a goodbye.
     Displaced,
 }
 
@@ -266,9 +265,9 @@ impl ConnectionPermits {
         let before = std::mem::replace(&mut taken.connections, connections) as usize;
         let after = connections as usize;
         if after >= before {
-            let taken_up = taken.surplus.min(after - before);
-            taken.surplus -= taken_up;
-            self.free.add_permits(after - before - taken_up);
+            let absorbed = taken.surplus.min(after - before);
+            taken.surplus -= absorbed;
+            self.free.add_permits(after - before - absorbed);
         } else {
             taken.surplus += before - after - self.free.forget_permits(before - after);
         }
@@ -314,7 +313,7 @@ impl ConnectionPermits {
     }
 
     /// Takes a permit for a connection that has come by a proxy and has not said from where, until
-    /// [`ConnectionPermit::attribute`]. It counts in all, and for no source.
+    /// [`ConnectionPermit::attribute`]. Until then it counts in all only.
     pub(crate) fn take_for_proxied(
         self: &Arc<Self>,
         vacancy: SemaphorePermit<'_>,
@@ -370,7 +369,7 @@ impl ConnectionPermits {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Tells every connection to end, those too that no session knows of.
+    /// Asks every connection to end, also those before their CONNECT.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         let flags: Vec<_> = self
@@ -384,7 +383,7 @@ impl ConnectionPermits {
         }
     }
 
-    /// Waits until no connection is left.
+    /// Waits until all connections have ended.
     pub(crate) async fn all_free(&self) {
         let connections = self.lock().connections;
         let all = self.free.acquire_many(connections).await;
@@ -436,7 +435,7 @@ impl Taken {
     fn displace(&mut self, key: usize) {
         let entered = &mut self.permits[key];
         entered.half_open = None;
-        entered.wake_flag.set(Standing::Displaced);
+        entered.wake_flag.set(HolderState::Displaced);
         entered.wake_flag.wake_by_ref();
         self.displaced += 1;
         // Its place at its source is free from now on; that in all when its task has ended.
@@ -489,11 +488,11 @@ impl ConnectionPermit {
         Ok(())
     }
 
-    /// The client has authenticated: from now on nobody takes the permit away.
+    /// The client has authenticated: from now on the permit stays until it is dropped.
     pub(crate) fn settle(&mut self) {
         let mut taken = self.permits.lock();
-        let displaced = self.wake_flag.is(Standing::Displaced);
-        self.wake_flag.set(Standing::Settled);
+        let displaced = self.wake_flag.is(HolderState::Displaced);
+        self.wake_flag.set(HolderState::Settled);
         let entered = &mut taken.permits[self.wake_flag.key()];
         let source = entered.source;
         if let Some(arrival) = entered.half_open.take() {
@@ -508,12 +507,12 @@ impl ConnectionPermit {
 
     /// Whether its client has yet to authenticate.
     pub(crate) fn is_half_open(&self) -> bool {
-        !self.wake_flag.is(Standing::Settled)
+        !self.wake_flag.is(HolderState::Settled)
     }
 
     /// Whether the place is needed for another connection: the task is to end at once.
     pub(crate) fn is_displaced(&self) -> bool {
-        self.wake_flag.is(Standing::Displaced)
+        self.wake_flag.is(HolderState::Displaced)
     }
 
     /// Whether the server is stopping.
@@ -526,7 +525,7 @@ impl ConnectionPermit {
         let (permits, wake_flag) = (self.permits.clone(), self.wake_flag.clone());
         poll_fn(move |cx| {
             wake_flag.register(cx.waker());
-            if wake_flag.is(Standing::Displaced) {
+            if wake_flag.is(HolderState::Displaced) {
                 Poll::Ready(End::Displaced)
             } else if permits.stopping() {
                 Poll::Ready(End::Stopping)

@@ -1,8 +1,8 @@
 //! Telling friends who comes and goes (PROTOCOL.md, section 10).
 //!
-//! One change is told after another, each as the directory stands at that moment. A subscriber who is to be told of more
-//! friends than there is room for is told the rest in pieces, and nobody waits for them meanwhile. What takes long, because
-//! somebody has many friends or the file is locked, holds up nothing but what is to be told after it.
+//! Changes are published one after another, each as the directory stands at that moment. A subscriber with more friends
+//! than there is room for gets the rest in pieces, while the others go on. What takes long, because somebody has many
+//! friends or the file is locked, holds up only the changes after it.
 
 use std::time::Duration;
 
@@ -18,17 +18,17 @@ use crate::ticks::{next, ticks};
 /// How often it is looked whether there is something to tell.
 const TICK: Duration = Duration::from_millis(50);
 
-/// A subscriber with many friends is told of them in pieces, with this much time to read between two pieces, and so
-/// often at most. What finds no room then is not sent.
+/// A subscriber with many friends gets their presence in pieces, with this much time to read between two pieces, and so
+/// many pieces at most. What finds no room then is dropped.
 const ROOM_TIME: Duration = Duration::from_millis(10);
 const ROOM_TRIES: u32 = 20;
 
-/// Subscribers who are told the rest later; beyond, it is not sent.
+/// Subscribers who get the rest later; of more, it is dropped.
 const MAX_SLOW: usize = 1024;
 
 /// Tells what there is to tell, until the server stops.
 pub(crate) async fn tell_presence(household: Household, mut stop: watch::Receiver<bool>) {
-    let mut teller = Teller::new(&household);
+    let mut teller = PresenceTeller::new(&household);
     let mut ticks = ticks(TICK);
     while next(&mut ticks, &mut stop).await {
         tokio::select! {
@@ -39,14 +39,14 @@ pub(crate) async fn tell_presence(household: Household, mut stop: watch::Receive
     }
 }
 
-struct Teller<'a> {
+struct PresenceTeller<'a> {
     household: &'a Household,
     slow: Vec<Subscriber<'a>>,
     /// The directory did not answer the last time.
     failing: bool,
 }
 
-/// Who has subscribed, and what they are still to be told.
+/// A subscriber, and whose presence is still to be sent.
 struct Subscriber<'a> {
     due: DuePresence,
     left: Vec<UserId>,
@@ -56,7 +56,7 @@ struct Subscriber<'a> {
     tries: u32,
 }
 
-impl<'a> Teller<'a> {
+impl<'a> PresenceTeller<'a> {
     fn new(household: &'a Household) -> Self {
         Self {
             household,
@@ -71,7 +71,7 @@ impl<'a> Teller<'a> {
             let mut is_all = true;
             while let Some(due) = self.household.router.next_presence() {
                 let told = self.tell(due).await;
-                self.say(&told);
+                self.report(&told);
                 // There may always be more, and who is slow has had time to read by then.
                 if Instant::now() >= turn_ends {
                     is_all = false;
@@ -86,17 +86,18 @@ impl<'a> Teller<'a> {
             }
             for subscriber in std::mem::take(&mut self.slow) {
                 let told = self.tell_subscriber(subscriber).await;
-                self.say(&told);
+                self.report(&told);
             }
         }
     }
 
-    fn say(&mut self, told: &Result<(), DirectoryError>) {
+    /// Logs once that presence cannot be sent, and once that it can again.
+    fn report(&mut self, told: &Result<(), DirectoryError>) {
         match told {
             Err(error) if !self.failing => {
-                tracing::warn!(%error, "presence is not told: the accounts database does not answer");
+                tracing::warn!(%error, "presence is not sent: the accounts database does not answer");
             }
-            Ok(()) if self.failing => tracing::info!("presence is told again"),
+            Ok(()) if self.failing => tracing::info!("presence is sent again"),
             Ok(()) | Err(_) => {}
         }
         self.failing = told.is_err();

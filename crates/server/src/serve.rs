@@ -26,11 +26,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jam_core::time::Time;
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::admin::gathering::{self, Gatherer, Sampling};
+use crate::admin::access::Access;
+use crate::admin::gathering::{self, Gatherer};
 use crate::admin::{self, Administered, Api};
 use crate::client_log::{self, ClientLog};
 use crate::clock;
@@ -50,7 +52,7 @@ use crate::permits::ConnectionPermits;
 use crate::presence;
 use crate::push::current::Current;
 use crate::push::{Notifier, dispatcher};
-use crate::settings::{Proxies, Settings};
+use crate::settings::Settings;
 use crate::threads::{self, Threads};
 use crate::tls::Tls;
 use crate::turns::Turns;
@@ -59,7 +61,7 @@ use crew::Crew;
 pub use error::ServeError;
 pub use signals::run;
 pub use sockets::GivenSockets;
-use sockets::{Sockets, address_of};
+use sockets::{Addresses, Sockets};
 use stores::{Mailbox, Stores};
 
 /// How long after the beginning of a stop clients may be told goodbye. With the rest, a stop takes less than 10 s.
@@ -67,6 +69,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long threads and stores may take to close. Everything that was acknowledged is on the disk by then.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long they may take if another server is to follow in this process: a COMMIT that hangs is waited for that long.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the mailbox may take to keep what is left.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -82,7 +87,17 @@ pub struct Running {
     pub http: Option<SocketAddr>,
     /// Where the admin API is served.
     pub admin: Option<SocketAddr>,
+    /// What is listened on, for a start after this one.
+    kept: GivenSockets,
     parts: Parts,
+}
+
+/// What a start has from before it.
+#[derive(Debug, Default)]
+struct Inherited {
+    sockets: GivenSockets,
+    /// Batches that the mailbox's database has lost in this process's life.
+    lost_batches: u64,
 }
 
 /// What a stop takes down, last first.
@@ -116,188 +131,196 @@ impl fmt::Debug for Parts {
 /// # Errors
 /// If an address, a TLS file or the directory cannot be used; nothing is served then.
 pub async fn start(settings: Settings) -> Result<Running, ServeError> {
-    start_on(settings, GivenSockets::default()).await
+    start_on(settings, Inherited::default()).await
 }
 
-/// Starts the server on these sockets, and binds those that are missing.
-async fn start_on(settings: Settings, given: GivenSockets) -> Result<Running, ServeError> {
-    let limits = &settings.limits;
+/// Starts the server on the sockets that are there, and binds those that are missing.
+async fn start_on(settings: Settings, before: Inherited) -> Result<Running, ServeError> {
     // A file that may not grow (`ulimit -f`) is an error of its write, for the log too, and not the end.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(ServeError::Io)?);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    let sockets = Sockets::bind(&settings, given).await?;
-    let mqtt = address_of(sockets.mqtt.as_ref())?;
-    let mqtts = address_of(sockets.mqtts.as_ref())?;
-    let http_address = address_of(sockets.http.as_ref())?;
-    let admin_address = address_of(sockets.admin.as_ref())?;
-
+    let mut sockets = Sockets::bind(&settings, before.sockets).await?;
+    let (addresses, kept) = (sockets.addresses()?, sockets.kept()?);
     let opening = settings.clone();
     let stores = tokio::task::spawn_blocking(move || Stores::open(&opening));
-    let Stores {
-        tls,
-        notifier,
-        directory,
-        mailbox,
-        router,
-        clock,
-        metrics,
-        access,
-    } = stores.await.expect("opening the stores does not panic")?;
-    let events = match admin_address {
-        Some(_) => Events::new(clock.stamp(clock.now()).as_millis()),
-        None => Events::off(),
-    };
-    let shared = Arc::new(Shared {
-        clock,
-        router,
-        directory,
-        deferred_acks: Arc::new(DeferredAcks::new(settings.listen.defer_acks)),
-        turns: Turns::default(),
-        client_log: Arc::new(ClientLog::new(limits.failed_auth_window)),
-        events: Arc::new(events),
-    });
-    let count = settings.listen.threads;
-    let first = directory::leave_reading_to_the_loader;
-    let threads = Threads::start(count, settings.listen.fill_percent, first);
-    let threads = Arc::new(threads.map_err(ServeError::Io)?);
-    let permits = ConnectionPermits::new(
-        descriptors::places(limits.connections, threads.len() + threads::OTHER_THREADS),
-        limits.connections_per_address,
-    );
-    let health = Arc::new(Health::new(
-        permits.clone(),
-        mailbox.clone(),
-        threads.clone(),
-    ));
+    let mut stores = stores.await.expect("opening the stores does not panic")?;
+    let (metrics, access) = (stores.metrics.clone(), stores.access.take());
+    metrics.lost_batches(before.lost_batches);
+    let mut parts = Parts::new(&settings, stores, addresses.admin.is_some())?;
+    if let Some((socket, access)) = sockets.admin.take().zip(access) {
+        parts.serve_admin(&settings, socket, access, addresses, &metrics)?;
+    }
+    parts.serve_clients(&settings, sockets, &metrics)?;
 
-    let housekeepers = housekeepers(
-        threads.housekeeping(),
-        &shared,
-        &mailbox,
-        &health,
-        tls.as_ref(),
-        notifier.clone().map(|it| it as Arc<dyn Notifier>),
-        &metrics,
-    );
-    let served = http::Served {
-        shared: shared.clone(),
-        threads: threads.clone(),
-        health: health.clone(),
-        origins: settings.listen.origins.clone().into(),
-        traffic: Traffic::at(ListenerName::Http, metrics.clone()),
-        refusals: Arc::default(),
-    };
-    let http = Http::new(served, metrics.clone(), settings.listen.chat);
-    let mut listeners = Crew::on(Handle::current());
-    listeners.spawn(|stop| Threads::watch(threads.clone(), stop));
-    let mut admin = Crew::on(Handle::current());
-    if let Some((socket, access)) = sockets.admin.zip(access) {
+    let notifier = parts.push.as_deref().map(|it| it as &dyn Notifier);
+    say_where_pushes_go(&settings, notifier);
+    tracing::info!(threads = parts.threads.len(), "threads for connections");
+    for (name, address) in addresses.named() {
+        let is_https = name == "http" && parts.tls.is_some();
+        tracing::info!(%address, "serving {name}{}", if is_https { "s" } else { "" });
+    }
+    Ok(Running {
+        mqtt: addresses.mqtt,
+        mqtts: addresses.mqtts,
+        http: addresses.http,
+        admin: addresses.admin,
+        kept,
+        parts,
+    })
+}
+
+impl Parts {
+    /// All but the listeners: the threads run, and so does housekeeping.
+    fn new(settings: &Settings, stores: Stores, is_administered: bool) -> Result<Self, ServeError> {
+        let Stores {
+            tls,
+            notifier,
+            directory,
+            mailbox,
+            router,
+            clock,
+            metrics,
+            access: _,
+        } = stores;
+        let (limits, listen) = (&settings.limits, &settings.listen);
+        let events = if is_administered {
+            Events::new(clock.stamp(clock.now()).as_millis())
+        } else {
+            Events::off()
+        };
+        let shared = Arc::new(Shared {
+            clock,
+            router,
+            directory,
+            deferred_acks: Arc::new(DeferredAcks::new(listen.defer_acks)),
+            turns: Turns::default(),
+            client_log: Arc::new(ClientLog::new(limits.failed_auth_window)),
+            events: Arc::new(events),
+        });
+        let first = directory::leave_reading_to_the_loader;
+        let threads = Threads::start(listen.threads, listen.fill_percent, first);
+        let threads = Arc::new(threads.map_err(ServeError::Io)?);
+        let permits = ConnectionPermits::new(
+            descriptors::places(limits.connections, threads.len() + threads::OTHER_THREADS),
+            limits.connections_per_address,
+        );
+        let health = Health::new(permits.clone(), mailbox.clone(), threads.clone());
+        let health = Arc::new(health);
+        let housekeepers = housekeepers(
+            threads.housekeeping(),
+            &shared,
+            &mailbox,
+            &health,
+            tls.as_ref(),
+            notifier.clone().map(|it| it as Arc<dyn Notifier>),
+            &metrics,
+        );
+        let mut listeners = Crew::on(Handle::current());
+        listeners.spawn(|stop| Threads::watch(threads.clone(), stop));
+        Ok(Self {
+            tls,
+            push: notifier,
+            mailbox,
+            shared,
+            permits,
+            threads,
+            health,
+            pings: Vec::new(),
+            housekeepers,
+            admin: Crew::on(Handle::current()),
+            listeners,
+        })
+    }
+
+    /// Serves operators: the API, the console and the metrics.
+    fn serve_admin(
+        &mut self,
+        settings: &Settings,
+        socket: TcpListener,
+        access: Access,
+        addresses: Addresses,
+        metrics: &Arc<ServerMetrics>,
+    ) -> Result<(), ServeError> {
+        let shared = &self.shared;
         let api = Api::new(Administered {
             settings: settings.clone(),
-            listeners: [
-                ("mqtt", mqtt),
-                ("mqtts", mqtts),
-                ("http", http_address),
-                ("admin", admin_address),
-            ]
-            .into_iter()
-            .filter_map(|(name, address)| Some((name, address?)))
-            .collect(),
+            listeners: addresses.named().collect(),
             clock: shared.clock.clone(),
             router: shared.router.clone(),
             directory: shared.directory.clone(),
-            mailbox: mailbox.clone(),
+            mailbox: self.mailbox.clone(),
             events: shared.events.clone(),
             started: Instant::now(),
         });
         let api = api.map_err(|error| ServeError::Io(io::Error::other(error)))?;
         let (events, clock) = (shared.events.clone(), shared.clock.clone());
-        admin.spawn(|stop| events::take_up(events, clock, stop));
+        self.admin
+            .spawn(|stop| events::collect(events, clock, stop));
         let gatherer = Arc::new(Gatherer {
             shared: shared.clone(),
             metrics: metrics.clone(),
-            permits: permits.clone(),
-            health: health.clone(),
-            mailbox: mailbox.clone(),
+            permits: self.permits.clone(),
+            health: self.health.clone(),
+            mailbox: self.mailbox.clone(),
+            tls: [addresses.mqtts, addresses.http]
+                .map(|address| self.tls.clone().filter(|_| address.is_some())),
             sampled: Arc::default(),
         });
-        let sampling = Sampling::of(&settings);
-        admin.spawn(|stop| gathering::sample(sampling, gatherer.clone(), stop));
+        let directory = settings.directory.file().map(|file| file.path.clone());
+        self.admin
+            .spawn(|stop| gathering::sample(directory, gatherer.clone(), stop));
         let router = admin::router(access, api, gatherer, settings.admin.metrics_open);
-        admin.spawn(|stop| admin::listener::serve(socket, router, stop));
-    }
-    let mut all_pings = Vec::new();
-    let handshakes = tls.is_some().then(Handshakes::start).transpose();
-    let with_tls = tls.clone().zip(handshakes.map_err(ServeError::Io)?);
-    let Proxies {
-        mqtt: to_mqtt,
-        mqtts: to_mqtts,
-        http: to_http,
-    } = settings.listen.proxies.clone();
-    use ListenerName::{Http as AtHttp, Mqtt as AtMqtt, Mqtts as AtMqtts};
-    for (name, socket, serves, tls, proxies) in [
-        (AtMqtt, sockets.mqtt, Serves::Mqtt, None, to_mqtt),
-        (
-            AtMqtts,
-            sockets.mqtts,
-            Serves::Mqtt,
-            with_tls.clone(),
-            to_mqtts,
-        ),
-        (AtHttp, sockets.http, Serves::Http(http), with_tls, to_http),
-    ] {
-        let Some(socket) = socket else { continue };
-        let listener = Listener {
-            socket,
-            permits: permits.clone(),
-            threads: threads.clone(),
-            proxies,
-            service: Service {
-                serves,
-                tls,
-                shared: shared.clone(),
-                handshake_timeout: limits.connect_timeout,
-                traffic: Traffic::at(name, metrics.clone()),
-            },
-        };
-        let (pings, asked) = watchdog::pings();
-        all_pings.push(pings);
-        listeners.spawn(|stop| listener.run(asked, stop));
+        self.admin
+            .spawn(|stop| admin::listener::serve(socket, router, stop));
+        Ok(())
     }
 
-    say_where_pushes_go(&settings, notifier.as_deref().map(|it| it as &dyn Notifier));
-    tracing::info!(threads = threads.len(), "threads for connections");
-    let http_name = if tls.is_some() { "https" } else { "http" };
-    for (name, address) in [
-        ("mqtt", mqtt),
-        ("mqtts", mqtts),
-        (http_name, http_address),
-        ("admin", admin_address),
-    ] {
-        if let Some(address) = address {
-            tracing::info!(%address, "serving {name}");
+    /// Serves clients: MQTT over TCP, TLS and WebSocket, and the pages.
+    fn serve_clients(
+        &mut self,
+        settings: &Settings,
+        sockets: Sockets,
+        metrics: &Arc<ServerMetrics>,
+    ) -> Result<(), ServeError> {
+        use ListenerName::{Http as AtHttp, Mqtt as AtMqtt, Mqtts as AtMqtts};
+        let listen = &settings.listen;
+        let served = http::HttpState {
+            shared: self.shared.clone(),
+            threads: self.threads.clone(),
+            health: self.health.clone(),
+            origins: listen.origins.clone().into(),
+            traffic: Traffic::at(AtHttp, metrics),
+            refusals: Arc::default(),
+        };
+        let http = Serves::Http(Http::new(served, metrics.clone(), listen.chat));
+        let handshakes = self.tls.is_some().then(Handshakes::start).transpose();
+        let tls = self.tls.clone().zip(handshakes.map_err(ServeError::Io)?);
+        let to = listen.proxies.clone();
+        for (name, socket, serves, tls, proxies) in [
+            (AtMqtt, sockets.mqtt, Serves::Mqtt, None, to.mqtt),
+            (AtMqtts, sockets.mqtts, Serves::Mqtt, tls.clone(), to.mqtts),
+            (AtHttp, sockets.http, http, tls, to.http),
+        ] {
+            let Some(socket) = socket else { continue };
+            let listener = Listener {
+                socket,
+                permits: self.permits.clone(),
+                threads: self.threads.clone(),
+                proxies,
+                service: Service {
+                    serves,
+                    tls,
+                    shared: self.shared.clone(),
+                    handshake_timeout: settings.limits.connect_timeout,
+                    traffic: Traffic::at(name, metrics),
+                },
+            };
+            let (pings, asked) = watchdog::pings();
+            self.pings.push(pings);
+            self.listeners.spawn(|stop| listener.run(asked, stop));
         }
+        Ok(())
     }
-    let parts = Parts {
-        tls,
-        push: notifier,
-        mailbox,
-        shared,
-        permits,
-        threads,
-        health,
-        pings: all_pings,
-        housekeepers,
-        admin,
-        listeners,
-    };
-    Ok(Running {
-        mqtt,
-        mqtts,
-        http: http_address,
-        admin: admin_address,
-        parts,
-    })
 }
 
 impl Running {
@@ -311,7 +334,23 @@ impl Running {
     ///
     /// Takes at most about 10 s; a client that does not read is given 3 s.
     pub async fn stop(self) {
-        let Parts {
+        drop(self.kept);
+        self.parts.stop(CLOSE_TIMEOUT).await;
+        tracing::info!("stopped");
+    }
+
+    /// The same, of a server whose mailbox has ended, for another one in this process: new connections wait for that.
+    /// `None`: something is left of this one.
+    async fn make_way(self) -> Option<GivenSockets> {
+        let is_closed = self.parts.stop(RELEASE_TIMEOUT).await;
+        is_closed.then_some(self.kept)
+    }
+}
+
+impl Parts {
+    /// Whether everything is closed; it may take `patience` in the end.
+    async fn stop(self, patience: Duration) -> bool {
+        let Self {
             tls: _,
             push: _,
             mailbox,
@@ -323,7 +362,7 @@ impl Running {
             housekeepers,
             admin,
             listeners,
-        } = self.parts;
+        } = self;
         let drained = Instant::now() + DRAIN_TIMEOUT;
         listeners.stop("accepting").await;
         acknowledge(&shared, &mailbox).await;
@@ -340,7 +379,9 @@ impl Running {
         housekeepers.stop("housekeeping").await;
         admin.stop("the admin address").await;
         shared.router.hand_over(Time::NEVER);
-        let flush = tokio::task::spawn_blocking(move || mailbox.flush(FLUSH_TIMEOUT));
+        // One that has ended keeps nothing.
+        let flush = move || mailbox.ended().is_some() || mailbox.flush(FLUSH_TIMEOUT);
+        let flush = tokio::task::spawn_blocking(flush);
         if !flush.await.expect("waiting for the mailbox does not panic") {
             tracing::error!("the mailbox could not keep everything in time");
         }
@@ -349,10 +390,11 @@ impl Running {
             threads.join();
             drop(shared);
         });
-        if tokio::time::timeout(CLOSE_TIMEOUT, close).await.is_err() {
+        let is_closed = tokio::time::timeout(patience, close).await.is_ok();
+        if !is_closed {
             tracing::error!("threads and stores did not close in time: a disk does not answer");
         }
-        tracing::info!("stopped");
+        is_closed
     }
 }
 

@@ -76,7 +76,7 @@ impl Systemd {
             Err(_) => io::ErrorKind::TimedOut.into(),
         };
         if !self.failed.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "the service manager cannot be told");
+            tracing::warn!(%error, "the service manager cannot be notified");
         }
     }
 
@@ -88,7 +88,7 @@ impl Systemd {
     }
 
     /// Asks for more time as long as the start goes on: a large mailbox takes its time, and a disk that does not answer
-    /// is not waited for.
+    /// is not waited for. When the server begins anew, its watchdog asks meanwhile.
     pub(crate) async fn extend_start(&self) -> Infallible {
         self.extend_every(EXTEND_EVERY).await
     }
@@ -103,8 +103,8 @@ impl Systemd {
             ticks.tick().await;
             let now = Effort::so_far();
             if now.is_more_than(&before) {
-                self.tell(&[NotifyState::ExtendTimeoutUsec(EXTENSION_USEC)])
-                    .await;
+                let extend = NotifyState::ExtendTimeoutUsec(EXTENSION_USEC);
+                self.tell(&[extend, NotifyState::Watchdog]).await;
             }
             before = now;
         }

@@ -1,6 +1,6 @@
 //! TLS: certificate chain, key and optionally the client authorities, from PEM files.
 //!
-//! Files that change are taken up while the server runs, for connections that come then; files that
+//! Files that change are loaded while the server runs, for connections that come then; files that
 //! cannot be used leave the last good ones in place. With `client_ca` set a client must show a certificate
 //! that one of its authorities signed. That only opens the door: who the client is, PROTOCOL.md,
 //! section 3, decides by token alone.
@@ -14,7 +14,8 @@ pub mod validity;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -26,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::named_file;
 use crate::settings::{self, Identity};
+use validity::Lifetime;
 
 /// Why TLS cannot be served from these files. Says which file and what to do.
 #[derive(Debug)]
@@ -59,12 +61,19 @@ type Stamp = [Option<FileStamp>; 4];
 /// The configuration in force.
 pub(crate) struct Tls {
     files: TlsFiles,
-    current: RwLock<Arc<ServerConfig>>,
-    taken_up: Mutex<TakenUp>,
+    current: RwLock<LoadedTls>,
+    in_force: Mutex<InForce>,
+}
+
+/// What handshakes use.
+struct LoadedTls {
+    config: Arc<ServerConfig>,
+    /// When the first certificate of the chain ends.
+    ends: SystemTime,
 }
 
 /// What the configuration in force was made of.
-struct TakenUp {
+struct InForce {
     /// Of the files, just before they were read.
     stamp: Stamp,
     /// Why what has come since cannot be used, as it was logged last.
@@ -90,11 +99,14 @@ impl TlsFiles {
         self.load().map(drop)
     }
 
-    fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    fn load(&self) -> Result<LoadedTls, TlsError> {
         let Identity { cert, key, chain } = &self.identity;
         let mut certificates = read_certificates(cert, "tls.cert")?;
+        let mut ends = Lifetime::of(&certificates, cert, "tls.cert")?.ends;
         if let Some(chain) = chain {
-            certificates.extend(read_certificates(chain, "tls.chain")?);
+            let further = read_certificates(chain, "tls.chain")?;
+            ends = ends.min(Lifetime::of(&further, chain, "tls.chain")?.ends);
+            certificates.extend(further);
         }
         let private_key = PrivateKeyDer::from_pem_slice(&read(key, "tls.key")?)
             .map_err(|error| unusable("tls.key", key, &error))?;
@@ -109,7 +121,8 @@ impl TlsFiles {
         let config = builder
             .with_single_cert(certificates, private_key)
             .map_err(|error| unusable("tls.cert, with tls.key", cert, &error))?;
-        Ok(Arc::new(config))
+        let config = Arc::new(config);
+        Ok(LoadedTls { config, ends })
     }
 
     fn stamp(&self) -> Stamp {
@@ -152,55 +165,63 @@ impl Tls {
         Ok(Self {
             files,
             current,
-            taken_up: Mutex::new(TakenUp { stamp, failure }),
+            in_force: Mutex::new(InForce { stamp, failure }),
         })
     }
 
     /// What the next handshake is to use.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        TlsAcceptor::from(current.clone())
+        TlsAcceptor::from(self.current().config.clone())
+    }
+
+    /// When the first certificate in force ends.
+    pub(crate) fn ends(&self) -> SystemTime {
+        self.current().ends
     }
 
     /// Reads the files again if they are not those in force. Blocks.
     pub(crate) fn reload_if_changed(&self) {
-        let mut taken_up = self.taken_up();
-        if taken_up.stamp == self.files.stamp() {
-            taken_up.failure = None; // it has been put back
+        let mut in_force = self.in_force();
+        if in_force.stamp == self.files.stamp() {
+            in_force.failure = None; // it has been put back
         } else {
-            self.take_up(&mut taken_up);
+            self.load(&mut in_force);
         }
     }
 
     /// Reads the files again, and says what has come of it. Blocks.
     pub(crate) fn reload(&self) {
-        let mut taken_up = self.taken_up();
-        taken_up.failure = None;
-        self.take_up(&mut taken_up);
+        let mut in_force = self.in_force();
+        in_force.failure = None;
+        self.load(&mut in_force);
     }
 
-    fn take_up(&self, taken_up: &mut TakenUp) {
+    fn load(&self, in_force: &mut InForce) {
         // Older than what is read, so a change in between is seen at the next look.
         let stamp = self.files.stamp();
         match self.files.load() {
-            Ok(config) => {
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+            Ok(loaded) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
                 let failure = None;
-                *taken_up = TakenUp { stamp, failure };
+                *in_force = InForce { stamp, failure };
                 tracing::info!(cert = %self.files.identity.cert.display(), "TLS files reloaded");
             }
             Err(error) => {
                 let failure = Some(error.to_string());
-                if taken_up.failure != failure {
-                    taken_up.failure = failure;
+                if in_force.failure != failure {
+                    in_force.failure = failure;
                     tracing::error!(%error, "TLS files not reloaded; the last good ones stay");
                 }
             }
         }
     }
 
-    fn taken_up(&self) -> std::sync::MutexGuard<'_, TakenUp> {
-        self.taken_up.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> RwLockReadGuard<'_, LoadedTls> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_force(&self) -> std::sync::MutexGuard<'_, InForce> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn pings() -> (Pings, Asked) {
 }
 
 /// All that has to work.
-pub(crate) struct Work {
+pub(crate) struct Watched {
     pub(crate) listeners: Vec<Pings>,
     pub(crate) threads: Arc<Threads>,
     pub(crate) mailbox: Arc<dyn MailboxStore<OnCommit>>,
@@ -65,7 +65,7 @@ impl Waits {
     }
 }
 
-impl Work {
+impl Watched {
     /// Whether all of it works; what does not.
     async fn prove(&self, waits: &mut Waits, timeout: Duration) -> Result<(), &'static str> {
         let now = Instant::now();
@@ -105,7 +105,7 @@ async fn ping(listener: &Pings) -> Option<()> {
 /// Tells the service manager how things are, and as long as it is so, that the server works, until the server stops.
 pub(crate) async fn attend(
     systemd: Arc<Systemd>,
-    work: Work,
+    work: Watched,
     health: Arc<Health>,
     permits: Arc<ConnectionPermits>,
     mut stop: watch::Receiver<bool>,
@@ -129,9 +129,9 @@ pub(crate) async fn attend(
         if proved.err() != fails {
             fails = proved.err();
             match fails {
-                Some(why) if half.is_some() => tracing::error!(
-                    "the service manager's watchdog is not told that the server works: {why}"
-                ),
+                Some(why) if half.is_some() => {
+                    tracing::error!("no ping for the service manager's watchdog: {why}");
+                }
                 Some(_) | None => {}
             }
         }
@@ -167,8 +167,8 @@ mod tests {
         pings
     }
 
-    fn work(disk: &Arc<FaultyStore>) -> Work {
-        Work {
+    fn work(disk: &Arc<FaultyStore>) -> Watched {
+        Watched {
             listeners: vec![answering(), answering()],
             threads: Arc::new(Threads::start(1, 50, || ()).unwrap()),
             mailbox: disk.clone(),
@@ -185,7 +185,7 @@ mod tests {
         let why = Err("a listener does not accept");
         let brief = Duration::from_millis(20);
         assert_eq!(work.prove(&mut waits, brief).await, why);
-        // It takes up what it was asked: that is an answer to a question of before.
+        // It reads what it was asked: that is an answer to a question of before.
         let _ = asked.recv().await.unwrap().send(());
         assert_eq!(work.prove(&mut waits, brief).await, why);
         drop(asked);

@@ -6,7 +6,7 @@
 //! Invariant: a token is compared in constant time, and is in no log, no error and no answer.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -53,6 +53,8 @@ enum Allows {
 pub enum AccessError {
     /// The file cannot be read or made.
     Io(PathBuf, io::Error),
+    /// The file of a server's token is not there.
+    Missing(PathBuf),
     /// Other users of the machine can read it.
     Exposed(PathBuf),
     /// It holds no token.
@@ -65,6 +67,12 @@ impl fmt::Display for AccessError {
             Self::Io(path, error) => write!(
                 f,
                 "cannot use the file of the admin token {}: {error}; set admin.token, or listen.admin = \"\" for no admin API",
+                path.display()
+            ),
+            Self::Missing(path) => write!(
+                f,
+                "there is no admin token {}: a server makes it when it starts; restart the server, or name its data directory \
+                 with --data",
                 path.display()
             ),
             Self::Exposed(path) => write!(
@@ -115,21 +123,32 @@ pub(crate) fn token_file(settings: &Settings) -> PathBuf {
     settings.data.join(TOKEN_FILE)
 }
 
-/// What a server with these settings lets do everything. Makes nothing.
+/// What the server that runs with these settings lets do everything. Makes nothing.
 pub(crate) fn token(settings: &Settings) -> Result<SecretString, AccessError> {
     match &settings.admin.token {
         Some(token) => Ok(token.clone()),
-        None => read(&token_file(settings)),
+        None => read(&token_file(settings)).map_err(|error| match error {
+            AccessError::Io(path, error) if error.kind() == io::ErrorKind::NotFound => {
+                AccessError::Missing(path)
+            }
+            other => other,
+        }),
     }
 }
 
-/// Whether [`Access::open`] would do, for `check`; makes nothing.
-pub(crate) fn check(settings: &Settings) -> Result<(), AccessError> {
-    let path = token_file(settings);
-    if settings.admin.token.is_some() || !path.exists() {
-        return Ok(());
+/// Where [`Access::open`] would find the token, in words for `check`; makes nothing.
+pub(crate) fn check(settings: &Settings) -> Result<String, AccessError> {
+    if settings.admin.token.is_some() {
+        return Ok("the one that is set".to_owned());
     }
-    read(&path).map(drop)
+    let path = token_file(settings);
+    let shown = path.display();
+    match read(&path) {
+        Err(AccessError::Io(_, error)) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(format!("{shown} would be created"))
+        }
+        found => found.map(|_| format!("in {shown}")),
+    }
 }
 
 fn make_or_read(path: &Path) -> Result<SecretString, AccessError> {
@@ -141,7 +160,7 @@ fn make_or_read(path: &Path) -> Result<SecretString, AccessError> {
 
 fn read(path: &Path) -> Result<SecretString, AccessError> {
     let failed = |error| AccessError::Io(path.to_owned(), error);
-    let file = File::open(path).map_err(failed)?;
+    let file = named_file::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.mode() & OF_OTHERS != 0 {
         return Err(AccessError::Exposed(path.to_owned()));
     }

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use jam_core::router::OnCommit;
 use jam_core::store::MailboxStore;
@@ -15,10 +15,8 @@ use crate::connection::Shared;
 use crate::health::Health;
 use crate::metrics::{Gauge, Gauges, ServerMetrics, Snapshot, process};
 use crate::permits::ConnectionPermits;
-use crate::settings::Settings;
 use crate::ticks::{next, ticks};
-use crate::tls::TlsFiles;
-use crate::tls::validity::{Validity, validity};
+use crate::tls::Tls;
 
 /// How often disks and files are looked at.
 const SAMPLE: Duration = Duration::from_secs(5);
@@ -30,6 +28,8 @@ pub(crate) struct Gatherer {
     pub(crate) permits: Arc<ConnectionPermits>,
     pub(crate) health: Arc<Health>,
     pub(crate) mailbox: Arc<dyn MailboxStore<OnCommit>>,
+    /// Of the listeners `mqtts` and `http`, if they are served and with TLS.
+    pub(crate) tls: [Option<Arc<Tls>>; 2],
     pub(crate) sampled: Arc<Mutex<Sampled>>,
 }
 
@@ -40,67 +40,24 @@ pub(crate) struct Sampled {
     wal_bytes: f64,
     mailbox_disk: f64,
     directory_disk: f64,
-    /// Of `mqtts` and `http`.
-    certificate_ends: [f64; 2],
     lockouts: f64,
 }
 
-/// Where that is looked for.
-#[derive(Debug, Clone)]
-pub(crate) struct Sampling {
-    directory: PathBuf,
-    tls: Option<TlsFiles>,
-    /// Whether `mqtts` and `http` are served.
-    with_tls: [bool; 2],
-}
-
-impl Sampling {
-    pub(crate) fn of(settings: &Settings) -> Self {
-        Self {
-            directory: settings.directory.path.clone(),
-            tls: TlsFiles::of(&settings.tls),
-            with_tls: [
-                settings.listen.mqtts.is_some(),
-                settings.listen.http.is_some(),
-            ],
-        }
+/// `directory`: where the accounts database is, if it is a file. Waits for disks.
+fn look(directory: Option<&Path>, mailbox: &dyn MailboxStore<OnCommit>) -> Sampled {
+    let mailbox = mailbox.disk_use();
+    let available = |path| {
+        let found = rustix::fs::statvfs(path);
+        number(found.map_or(0, |it| it.f_bavail.saturating_mul(it.f_frsize)))
+    };
+    Sampled {
+        db_bytes: number(mailbox.bytes),
+        wal_bytes: number(mailbox.log_bytes),
+        mailbox_disk: number(mailbox.available_bytes),
+        // That of another machine is not known, and nobody is to be warned of it.
+        directory_disk: directory.map_or(f64::NAN, available),
+        lockouts: 0.0,
     }
-
-    /// Waits for disks.
-    fn look(&self, mailbox: &dyn MailboxStore<OnCommit>) -> Sampled {
-        let mailbox = mailbox.disk_use();
-        let available = |path: &Path| {
-            let found = rustix::fs::statvfs(path);
-            found.map_or(0.0, |it| number(it.f_bavail.saturating_mul(it.f_frsize)))
-        };
-        let ends = self.tls.as_ref().and_then(certificate_end).unwrap_or(0.0);
-        Sampled {
-            db_bytes: number(mailbox.bytes),
-            wal_bytes: number(mailbox.log_bytes),
-            mailbox_disk: number(mailbox.available_bytes),
-            directory_disk: available(&self.directory),
-            certificate_ends: self.with_tls.map(|is| if is { ends } else { 0.0 }),
-            lockouts: 0.0,
-        }
-    }
-}
-
-/// The first end of a certificate in the files, in seconds since 1970.
-fn certificate_end(files: &TlsFiles) -> Option<f64> {
-    let identity = &files.identity;
-    let named = [
-        Some((&identity.cert, "tls.cert")),
-        identity.chain.as_ref().map(|chain| (chain, "tls.chain")),
-    ];
-    let ends = named.into_iter().flatten().filter_map(|(path, setting)| {
-        // At the beginning of time nothing has ended.
-        match validity(path, setting, SystemTime::UNIX_EPOCH).ok()? {
-            Validity::Until(end) | Validity::EndsSoon(end) | Validity::Ended(end) => Some(end),
-            Validity::Begins(_) => None,
-        }
-    });
-    let end = ends.min()?;
-    Some(number(end.duration_since(UNIX_EPOCH).ok()?.as_secs()))
 }
 
 #[expect(
@@ -113,14 +70,14 @@ fn number(count: u64) -> f64 {
 
 /// Looks now and then until the server stops. A disk that does not answer leaves the numbers as they were.
 pub(crate) async fn sample(
-    sampling: Sampling,
+    directory: Option<PathBuf>,
     gatherer: Arc<Gatherer>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut ticks = ticks(SAMPLE);
     while next(&mut ticks, &mut stop).await {
-        let (looking, mailbox) = (sampling.clone(), gatherer.mailbox.clone());
-        let looking = tokio::task::spawn_blocking(move || looking.look(&*mailbox));
+        let (directory, mailbox) = (directory.clone(), gatherer.mailbox.clone());
+        let looking = tokio::task::spawn_blocking(move || look(directory.as_deref(), &*mailbox));
         let mut found = tokio::select! {
             found = looking => found.expect("looking at files does not panic"),
             _ = stop.wait_for(|stop| *stop) => return,
@@ -153,6 +110,9 @@ impl Gatherer {
             ],
         );
         gauges.set(Gauge::ConnectionsMax, &[self.permits.most().into()]);
+        let (messages, bytes) = router.kept();
+        gauges.set(Gauge::MailboxMessages, &[number(messages)]);
+        gauges.set(Gauge::MailboxBytes, &[number(bytes)]);
         let oldest = store.oldest.map_or(0.0, |oldest| {
             number(router.adjustments().stamp(oldest).as_millis()) / 1000.0
         });
@@ -160,13 +120,19 @@ impl Gatherer {
         gauges.set(Gauge::MailboxPending, &[number(store.pending_bytes)]);
         gauges.set(Gauge::MailboxGrace, &[number(router.bytes_in_grace())]);
         gauges.set(Gauge::MailboxFile, &[sampled.db_bytes, sampled.wal_bytes]);
+        gauges.set(Gauge::PostgresDeadRows, &[number(store.dead_rows)]);
+        let oldest_snapshot = store.oldest_snapshot.as_secs_f64();
+        gauges.set(Gauge::PostgresOldestSnapshot, &[oldest_snapshot]);
         gauges.set(
             Gauge::DiskAvailable,
             &[sampled.mailbox_disk, sampled.directory_disk],
         );
         gauges.set(Gauge::PushesOwed, &[number(router.waiting_pushes() as u64)]);
         gauges.set(Gauge::Lockouts, &[sampled.lockouts]);
-        gauges.set(Gauge::CertificateExpiry, &sampled.certificate_ends);
+        let ends = |tls: &Tls| tls.ends().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let certificate_ends = (self.tls.each_ref())
+            .map(|tls| tls.as_ref().map_or(0.0, |tls| number(ends(tls).as_secs())));
+        gauges.set(Gauge::CertificateExpiry, &certificate_ends);
         process::gather(&mut gauges);
         Snapshot::new(router.metrics(), &self.metrics, &gauges)
     }

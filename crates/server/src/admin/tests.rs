@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::serve::tests::house::{House, soon};
 use crate::serve::{ServeError, start};
-use crate::settings::Settings;
+use crate::settings::{DirectorySettings, Settings};
 
 pub(crate) const TOKEN: &str = "may-everything";
 pub(crate) const READ_TOKEN: &str = "may-look";
@@ -171,7 +171,7 @@ async fn every_error_is_a_problem() {
 fn without_token(dir: &TempDir) -> Settings {
     let mut settings = Settings::default();
     settings.data = dir.path().to_owned();
-    settings.directory.path = dir.path().join("jam.db");
+    settings.directory = DirectorySettings::in_file(dir.path().join("jam.db"));
     settings.listen.mqtt = Some("127.0.0.1:0".parse().unwrap());
     settings.listen.http = None;
     settings.listen.admin = Some("127.0.0.1:0".parse().unwrap());

@@ -12,7 +12,7 @@ use super::{CliError, StoreArgs, make_data};
 use crate::directory::{
     self, Administration, AdministrationError, Friend, NewToken, PageRequest, User,
 };
-use crate::mailbox::{self, OpenError};
+use crate::mailbox::{self, OpenError, PurgeScope};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
@@ -168,18 +168,24 @@ impl UserCommand {
                 common.token(output, &id, &token)
             }
             Self::Remove { id, common } => {
+                let mailbox = mailbox::administration(&common.store.settings()?);
+                // A mailbox that cannot be used is found before anything is changed.
+                unless_served_or_missing(mailbox.count(&id, PurgeScope::Everything))?;
                 if !common.accounts()?.remove_user(&id).await? {
                     return Err(AdministrationError::NoUser(id).into());
                 }
                 // A server sees it go, and ends what it had.
-                let mailbox = mailbox::administration(&common.store.settings()?);
-                match mailbox.remove_unserved(&id) {
-                    Ok(_) | Err(OpenError::InUse(_) | OpenError::Missing(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
+                unless_served_or_missing(mailbox.remove_unserved(&id))?;
                 common.done(output, &format!("user {id} is removed"))
             }
         }
+    }
+}
+
+fn unless_served_or_missing(done: Result<u64, OpenError>) -> Result<(), CliError> {
+    match done {
+        Ok(_) | Err(OpenError::InUse { .. } | OpenError::Missing(_)) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -17,10 +17,11 @@ use super::output::Output;
 use crate::directory;
 use crate::folders;
 use crate::mailbox::{self, OpenError};
-use crate::settings::Settings;
+use crate::settings::{DirectoryFile, Settings};
 
 pub(super) const HELP: &str = "Example: jam-mqtt backup /var/backups/jam/today\n\n\
-    `jam-mqtt serve --data` on the copy starts. Wherever the accounts database is, its copy is jam.db there.";
+    `jam-mqtt serve --data` on the copy starts. Wherever the accounts database is, its copy is jam.db there; \
+    one in PostgreSQL is not copied.";
 
 /// What is to be copied, and where.
 #[derive(Debug, Args)]
@@ -39,7 +40,8 @@ impl Backup {
 
     /// With settings from elsewhere than the process's environment.
     pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
-        directory::require_named(&settings.directory)?;
+        let accounts = settings.directory.file();
+        accounts.map(directory::require_named).transpose()?;
         let new = NewData::make(&self.dir)?;
         let with_mailbox = match mailbox::backup(settings, &new.mailbox()?) {
             Ok(()) => true,
@@ -47,17 +49,25 @@ impl Backup {
             Err(error) => return Err(error.into()),
         };
         // Second: who was blocked while the messages were copied is blocked in the copy.
-        new.copy_directory(settings)?;
+        accounts.map(|it| new.copy_directory(it)).transpose()?;
+        if accounts.is_none() && !with_mailbox {
+            let why = "there is no mailbox yet, and the accounts are in PostgreSQL: back them up with pg_dump";
+            return Err(CliError::Failed(why.to_owned()));
+        }
         new.keep()?;
         let shown = self.dir.display();
         if self.common.json {
             return output.json(&json!({
                 "backup": self.dir.to_string_lossy(),
-                "directory": true,
+                "directory": accounts.is_some(),
                 "mailbox": with_mailbox,
             }));
         }
-        if with_mailbox {
+        if accounts.is_none() {
+            output.line(&format!("the mailbox is in {shown}"))?;
+            output.note("the accounts are in PostgreSQL: back them up with pg_dump");
+            Ok(())
+        } else if with_mailbox {
             output.line(&format!("accounts database and mailbox are in {shown}"))
         } else {
             output.line(&format!(
@@ -98,6 +108,11 @@ impl NewData {
         })
     }
 
+    /// Where it is being made.
+    pub(super) fn draft(&self) -> &Path {
+        self.draft.path()
+    }
+
     /// The folder in which the mailbox is to be.
     pub(super) fn mailbox(&self) -> Result<PathBuf, CliError> {
         let dir = self.draft.path().join("mailbox");
@@ -105,9 +120,9 @@ impl NewData {
         Ok(dir)
     }
 
-    pub(super) fn copy_directory(&self, settings: &Settings) -> Result<(), CliError> {
+    pub(super) fn copy_directory(&self, accounts: &DirectoryFile) -> Result<(), CliError> {
         let copy = self.draft.path().join("jam.db");
-        directory::backup(&settings.directory.path, &copy)?;
+        directory::backup(&accounts.path, &copy)?;
         directory::check_backup(&copy)?;
         Ok(())
     }

@@ -12,12 +12,13 @@ use serde::Serialize;
 
 use super::CliError;
 use super::output::{Output, table};
+use super::runtime::wait_for;
 use crate::admin::access;
 use crate::directory;
 use crate::mailbox::{self, Condition, MailboxAdministration, OpenError};
 use crate::permissions;
 use crate::push;
-use crate::settings::{self, Address, Settings};
+use crate::settings::{self, Address, DirectorySettings, Settings};
 use crate::threads;
 use crate::tls::TlsFiles;
 use crate::tls::validity::{Validity, validity};
@@ -55,10 +56,13 @@ impl Finding {
 
 pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<(), CliError> {
     let mut findings = vec![Finding::of("data", data(&settings.data))];
-    findings.push(Finding::of("accounts", accounts(settings)));
+    let accounts = wait_for(async { Ok(accounts(settings).await) })?;
+    findings.push(Finding::of("accounts", accounts));
     let kept = mailbox::administration(settings);
-    let (mailbox, served) = mailbox(&*kept, &settings.mailbox_dir());
+    let (mailbox, served) = mailbox(&*kept);
     findings.push(Finding::of("mailbox", mailbox));
+    let warnings = kept.warnings().into_iter();
+    findings.extend(warnings.map(|said| Finding::warning("mailbox", said)));
     findings.push(Finding::of("disk", kept.room()));
     let tls = TlsFiles::of(&settings.tls);
     let threads = threads::number_of(settings.listen.threads);
@@ -212,15 +216,17 @@ fn data(data: &Path) -> Result<String, String> {
     }
 }
 
-fn accounts(settings: &Settings) -> Result<String, String> {
-    let path = &settings.directory.path;
-    let shown = path.display();
-    if !path.exists() {
-        let missing = directory::require_named(&settings.directory);
-        missing.map_err(|error| error.to_string())?;
-        return Ok(format!("{shown} would be created"));
-    }
-    let found = directory::inspect(&settings.directory).map_err(|error| error.to_string())?;
+async fn accounts(settings: &Settings) -> Result<String, String> {
+    let shown = match &settings.directory {
+        DirectorySettings::Sqlite(file) if !file.path.exists() => {
+            directory::require_named(file).map_err(|error| error.to_string())?;
+            return Ok(format!("{} would be created", file.path.display()));
+        }
+        DirectorySettings::Sqlite(file) => file.path.display().to_string(),
+        DirectorySettings::Postgres(address) => address.to_string(),
+    };
+    let found = directory::inspect(&settings.directory).await;
+    let found = found.map_err(|error| error.to_string())?;
     let directory::Inspection { accounts, can_push } = found;
     let mut found = format!("{shown}, {accounts} accounts");
     if !can_push {
@@ -233,15 +239,11 @@ fn accounts(settings: &Settings) -> Result<String, String> {
 }
 
 fn admin_token(settings: &Settings) -> Result<String, String> {
-    access::check(settings).map_err(|error| error.to_string())?;
-    Ok(match settings.admin.token {
-        Some(_) => "the one that is set".to_owned(),
-        None => format!("in {}", access::token_file(settings).display()),
-    })
+    access::check(settings).map_err(|error| error.to_string())
 }
 
 /// What is found, and whether a server has it.
-fn mailbox(kept: &dyn MailboxAdministration, dir: &Path) -> (Result<String, String>, bool) {
+fn mailbox(kept: &dyn MailboxAdministration) -> (Result<String, String>, bool) {
     let found = match kept.check() {
         Ok(found) => found,
         Err(OpenError::Missing(path)) => {
@@ -249,7 +251,7 @@ fn mailbox(kept: &dyn MailboxAdministration, dir: &Path) -> (Result<String, Stri
         }
         Err(error) => return (Err(error.to_string()), false),
     };
-    if let Err(error) = writable(dir) {
+    if let Some(Err(error)) = kept.folder().map(writable) {
         return (Err(error), found.served);
     }
     let Condition {
@@ -262,8 +264,8 @@ fn mailbox(kept: &dyn MailboxAdministration, dir: &Path) -> (Result<String, Stri
     } else {
         "no server has it"
     };
-    let dir = dir.display();
-    let found = format!("{dir}, version {version}, messages: {messages}; {by}");
+    let place = kept.place();
+    let found = format!("{place}, version {version}, messages: {messages}; {by}");
     (Ok(found), served)
 }
 

@@ -6,20 +6,14 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use humantime::format_duration;
-use reqwest::{Client, Method, Url};
-use secrecy::ExposeSecret;
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::accounts::Common;
-use super::health::{client, local_url};
 use super::output::{Output, table};
+use super::running_server::RunningServer;
 use super::{CliError, block_on};
-use crate::admin::access;
-use crate::settings::Settings;
-
-/// For one answer.
-const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Addresses that are asked for at once: as many as there may be.
 const PAGE: &str = "1000";
@@ -109,60 +103,4 @@ async fn lift(
 struct Page {
     items: Vec<Value>,
     next: Option<String>,
-}
-
-/// The server that runs with some settings on this machine.
-struct RunningServer {
-    api: Url,
-    token: String,
-    client: Client,
-}
-
-impl RunningServer {
-    fn of(settings: &Settings) -> Result<Self, CliError> {
-        let address = settings.listen.admin.as_ref().ok_or_else(|| {
-            CliError::Usage("listen.admin is off: the server cannot be asked".to_owned())
-        })?;
-        let url = format!("{}/api/v1/", local_url("http", address));
-        let token = access::token(settings).map_err(|error| CliError::failed(&error))?;
-        Ok(Self {
-            api: Url::parse(&url).map_err(|error| CliError::failed(&error))?,
-            token: token.expose_secret().to_owned(),
-            client: client(TIMEOUT)?,
-        })
-    }
-
-    async fn ask(
-        &self,
-        method: Method,
-        path: &[&str],
-        query: impl IntoIterator<Item = (&str, String)>,
-    ) -> Result<Value, CliError> {
-        let mut url = self.api.clone();
-        url.path_segments_mut()
-            .expect("an http address has a path")
-            .pop_if_empty()
-            .extend(path);
-        for (name, value) in query {
-            url.query_pairs_mut().append_pair(name, &value);
-        }
-        let address = self.api.origin().ascii_serialization();
-        let failed = |why: &dyn std::fmt::Display| CliError::Failed(format!("{address}: {why}"));
-        let request = self.client.request(method, url).bearer_auth(&self.token);
-        let answer = request.send().await.map_err(|_| {
-            failed(&"no answer: the server does not run, or has another listen.admin")
-        })?;
-        let is_done = answer.status().is_success();
-        let body = answer
-            .bytes()
-            .await
-            .map_err(|error| failed(&error.without_url()))?;
-        let body: Value = serde_json::from_slice(&body)
-            .map_err(|_| failed(&"the answer is not JSON: another program listens there"))?;
-        match body["detail"].as_str() {
-            _ if is_done => Ok(body),
-            Some(detail) => Err(failed(&detail)),
-            None => Err(failed(&"the server refuses it and does not say why")),
-        }
-    }
 }

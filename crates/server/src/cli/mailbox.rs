@@ -1,10 +1,10 @@
-//! `mailbox`: what waits for a user, and what can be saved of a damaged mailbox. Never contents.
+//! `mailbox`: what waits for users, and what can be saved of a damaged mailbox. Never contents.
 
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 use humantime::format_duration;
 use jam_core::ids::UserId;
 use jam_core::time::Time;
@@ -18,7 +18,8 @@ use super::output::{Output, table};
 use super::runtime::wait_for;
 use crate::directory;
 use crate::mailbox::{
-    self, MailboxAdministration, Overview, PurgeScope, Purged, Report, SessionOverview,
+    self, ListOrder, Listed, MailboxAdministration, Overview, PurgeScope, Purged, Report,
+    SessionOverview,
 };
 use crate::settings::Settings;
 
@@ -37,8 +38,23 @@ const SALVAGE_HELP: &str = "Example: jam-mqtt mailbox salvage /var/lib/jam-saved
     For a mailbox of which `jam-mqtt check` says that it is damaged. Stop the server first. The \
     original stays as it is; `jam-mqtt serve --data` on the new directory starts.";
 
+const LIST_HELP: &str = "Example: jam-mqtt mailbox list --sort oldest --limit 10\n\n\
+    Users for whom nothing waits are left out.";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum MailboxCommand {
+    /// List who holds how much, the largest mailbox first
+    #[command(after_help = LIST_HELP)]
+    List {
+        /// Which mailbox comes first
+        #[arg(long, value_enum, default_value_t)]
+        sort: ListOrder,
+        /// Mailboxes at most
+        #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = value_parser!(u32).range(1..))]
+        limit: u32,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Show how much waits for a user, and what is on its way to each device
     #[command(after_help = "Example: jam-mqtt mailbox show 2")]
     Show(OfUser),
@@ -76,7 +92,8 @@ pub(super) struct OfUser {
 
 impl MailboxCommand {
     pub(super) fn run(self, output: &Output) -> Result<(), CliError> {
-        let (Self::Show(OfUser { common, .. })
+        let (Self::List { common, .. }
+        | Self::Show(OfUser { common, .. })
         | Self::Purge {
             of: OfUser { common, .. },
             ..
@@ -89,6 +106,18 @@ impl MailboxCommand {
     /// With settings from elsewhere than the process's environment.
     pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
         match self {
+            Self::List {
+                sort,
+                limit,
+                common,
+            } => {
+                let listed = mailbox::administration(settings).list(sort, limit)?;
+                if common.json {
+                    output.json(&listed.iter().map(listed_json).collect::<Vec<_>>())
+                } else {
+                    output.text(&list_text(&listed))
+                }
+            }
             Self::Show(OfUser { id, common }) => {
                 let overview = overview(&*mailbox::administration(settings), settings, &id)?;
                 if common.json {
@@ -118,8 +147,8 @@ impl MailboxCommand {
                     ));
                 }
                 // Settings that name the accounts database name it for the new mailbox too.
-                if !settings.directory.named {
-                    new.copy_directory(settings)?;
+                if let Some(accounts) = settings.directory.file().filter(|it| !it.named) {
+                    new.copy_directory(accounts)?;
                 }
                 new.keep()?;
                 if common.json {
@@ -133,7 +162,7 @@ impl MailboxCommand {
 }
 
 /// A user's mailbox. That nothing waits for somebody who does not exist is a mistyped id.
-fn overview(
+pub(super) fn overview(
     mailbox: &dyn MailboxAdministration,
     settings: &Settings,
     id: &UserId,
@@ -199,6 +228,32 @@ fn messages(count: u64) -> String {
     }
 }
 
+/// As `GET mailboxes` of the admin API has it.
+fn listed_json(listed: &Listed) -> Value {
+    json!({
+        "user": listed.user,
+        "messages": listed.messages,
+        "bytes": listed.bytes,
+        "oldest_secs": listed.oldest.as_secs(),
+        "retained": listed.retained,
+    })
+}
+
+fn list_text(listed: &[Listed]) -> String {
+    let heads = ["USER", "MESSAGES", "BYTES", "OLDEST", "RETAINED"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(listed.iter().map(|listed| {
+        vec![
+            printable(Some(&listed.user)),
+            listed.messages.to_string(),
+            listed.bytes.to_string(),
+            in_words(listed.oldest),
+            listed.retained.to_string(),
+        ]
+    }));
+    table(&rows)
+}
+
 fn overview_json(id: &UserId, overview: &Overview) -> Value {
     let now = overview.now;
     let session = |session: &SessionOverview| {
@@ -222,7 +277,7 @@ fn overview_json(id: &UserId, overview: &Overview) -> Value {
 }
 
 /// `None`: never.
-fn ends_in(at: Time, now: Time) -> Option<Duration> {
+pub(super) fn ends_in(at: Time, now: Time) -> Option<Duration> {
     (at != Time::NEVER).then(|| at.since(now))
 }
 
@@ -264,7 +319,7 @@ fn overview_text(id: &UserId, overview: &Overview) -> String {
     text
 }
 
-fn in_words(duration: Duration) -> String {
+pub(super) fn in_words(duration: Duration) -> String {
     format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 

@@ -5,14 +5,16 @@
 //! - this file: what the command line looks like. [`program`]: from there to what the process exits with.
 //! - `settings_args`: the options that are settings.
 //! - `accounts`: `user`, `friend`, `block`, `unblock`. `messages`: `send`, `listen`.
-//! - `mailbox`: what waits for a user. `lockouts`: addresses that are refused. `backup`, `check`, `demo`, `health`: the
-//!   commands of those names.
+//! - `mailbox`: what waits for a user. `sessions`: their devices. `lockouts`: addresses that are refused. `cluster`: the tables in PostgreSQL. `backup`, `copy`, `check`,
+//!   `demo`, `health`: the commands of those names. `running_server`: who is asked for what only a server knows.
 //! - `man`: the man pages.
 //! - [`output`]: what is printed where; [`error`]: why a command fails. `runtime`: the main thread's.
 
 mod accounts;
 mod backup;
 mod check;
+mod cluster;
+mod copy;
 mod demo;
 pub mod error;
 mod health;
@@ -23,7 +25,9 @@ mod messages;
 pub mod output;
 pub mod program;
 mod restore;
+mod running_server;
 mod runtime;
+mod sessions;
 mod settings_args;
 #[cfg(test)]
 mod tests;
@@ -90,9 +94,15 @@ enum Command {
     /// Take a block back
     #[command(after_help = "Example: jam-mqtt unblock 1 2    (1 no longer blocks 2)")]
     Unblock(accounts::Pair),
-    /// What waits for a user, never contents: show, purge; salvage what is damaged
+    /// What waits for users, never contents: list, show, purge; salvage what is damaged
     #[command(subcommand)]
     Mailbox(mailbox::MailboxCommand),
+    /// A user's devices: list, end
+    #[command(subcommand)]
+    Session(sessions::SessionCommand),
+    /// Databases of PostgreSQL that accounts and mailbox are in: init, migrate
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Addresses whose logins are refused: list, lift
     #[command(subcommand)]
     Lockout(lockouts::LockoutCommand),
@@ -102,6 +112,9 @@ enum Command {
     /// Put a backup in the place of what is there
     #[command(after_help = restore::HELP)]
     Restore(restore::Restore),
+    /// Copy accounts and mailbox from SQLite to PostgreSQL, or back
+    #[command(after_help = copy::HELP)]
+    Copy(copy::Copy),
     /// Send a message to a user's inbox
     #[command(after_help = messages::SEND_HELP)]
     Send(messages::Send),
@@ -133,7 +146,7 @@ enum Command {
 
 /// Makes the data directory, unless all that it is wanted for is somewhere else.
 fn make_data(settings: &Settings) -> Result<(), CliError> {
-    if settings.directory.named {
+    if settings.directory.is_named() {
         return Ok(());
     }
     std::fs::create_dir_all(&settings.data).map_err(|error| {
@@ -202,9 +215,12 @@ fn run(command: Command, output: &Output) -> Result<(), CliError> {
         Command::Block(pair) => runtime::wait_for(pair.set_blocked(true, output)),
         Command::Unblock(pair) => runtime::wait_for(pair.set_blocked(false, output)),
         Command::Mailbox(command) => command.run(output),
+        Command::Session(command) => command.run(output),
+        Command::Cluster(command) => command.run(output),
         Command::Lockout(command) => command.run(output),
         Command::Backup(backup) => backup.run(output),
         Command::Restore(restore) => restore.run(output),
+        Command::Copy(copy) => copy.run(output),
         Command::Send(send) => send.run(output),
         Command::Listen(listen) => listen.run(output),
         Command::Check { settings, json } => {

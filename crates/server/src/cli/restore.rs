@@ -16,7 +16,7 @@ use super::output::Output;
 use crate::directory;
 use crate::folders;
 use crate::mailbox::{self, Exchange};
-use crate::settings::Settings;
+use crate::settings::{DirectoryFile, Settings};
 
 pub(super) const HELP: &str = "Example: jam-mqtt restore /var/backups/jam/today\n\n\
     Stop the server first, or restore the accounts only: those can be restored under a server, and under \
@@ -43,7 +43,14 @@ impl Restore {
     /// With settings from elsewhere than the process's environment.
     pub(super) fn run_with(self, settings: &Settings, output: &Output) -> Result<(), CliError> {
         let accounts = self.dir.join("jam.db");
-        let users = directory::check_backup(&accounts).map_err(|error| {
+        let file = settings.directory.file();
+        if file.is_none() && (self.accounts_only || accounts.exists()) {
+            let why = "directory.url names PostgreSQL, and accounts are not restored there: put back what pg_dump has \
+                written, or name a file with --directory";
+            return Err(CliError::Failed(why.to_owned()));
+        }
+        let users = file.map(|_| directory::check_backup(&accounts)).transpose();
+        let users = users.map_err(|error| {
             CliError::Failed(format!(
                 "this is no backup: {error}; name a folder that `jam-mqtt backup` has made"
             ))
@@ -54,11 +61,13 @@ impl Restore {
         } else {
             Some(mailbox::restore(settings, &mailbox)?)
         };
-        fs::create_dir_all(folders::of(&settings.directory.path)).map_err(|error| {
-            let shown = settings.directory.path.display();
-            CliError::Failed(format!("cannot write {shown}: {error}"))
-        })?;
-        directory::restore(&accounts, &settings.directory.path)?;
+        if let Some(DirectoryFile { path, .. }) = file {
+            fs::create_dir_all(folders::of(path)).map_err(|error| {
+                let shown = path.display();
+                CliError::Failed(format!("cannot write {shown}: {error}"))
+            })?;
+            directory::restore(&accounts, path)?;
+        }
         let before = exchange.map(Exchange::complete).transpose()?;
         let shown = self.dir.display();
         if self.common.json {
@@ -69,12 +78,13 @@ impl Restore {
                 "before": before.flatten().map(|dir| dir.to_string_lossy().into_owned()),
             }));
         }
-        if self.accounts_only {
-            return output.line(&format!("{users} accounts are restored from {shown}"));
-        }
-        output.line(&format!(
-            "{users} accounts and the mailbox are restored from {shown}"
-        ))?;
+        output.line(&match users {
+            Some(users) if self.accounts_only => {
+                return output.line(&format!("{users} accounts are restored from {shown}"));
+            }
+            Some(users) => format!("{users} accounts and the mailbox are restored from {shown}"),
+            None => format!("the mailbox is restored from {shown}"),
+        })?;
         if let Some(before) = before.flatten() {
             let before = before.display();
             output.note(&format!(

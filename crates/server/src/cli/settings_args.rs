@@ -28,9 +28,13 @@ pub(super) struct StoreArgs {
     /// Where the server keeps its files [default: ./jam-data]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
-    /// Accounts and friendships: sqlite:PATH; a jam database works as it is [default: jam.db in --data]
+    /// Accounts and friendships: sqlite:PATH (a jam database works as it is), or
+    /// postgres://USER@HOST/DATABASE [default: jam.db in --data]
     #[arg(long, value_name = "URL")]
     directory: Option<String>,
+    /// What waits for its receiver: postgres://USER@HOST/DATABASE [default: in --data]
+    #[arg(long, value_name = "URL")]
+    mailbox: Option<String>,
 }
 
 /// Everything that `serve` takes.
@@ -44,15 +48,12 @@ pub(super) struct ServeArgs {
     /// MQTT over TLS; needs the settings tls.cert and tls.key [default: off]
     #[arg(long, value_name = "ADDR")]
     mqtts: Option<String>,
-    /// MQTT over WebSocket at /mqtt, and health; "" is off [default: 127.0.0.1:8080]
+    /// MQTT over WebSocket at /mqtt, chat page, health; "" is off [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
-    /// Admin API; "" is off [default: 127.0.0.1:8081]
+    /// Admin API, console, /metrics; "" is off [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
-    /// What waits for its receiver [default: in --data]
-    #[arg(long, value_name = "URL")]
-    mailbox: Option<String>,
     /// Send no push notifications
     #[arg(long, alias = "no_notification")]
     no_notification: bool,
@@ -68,6 +69,7 @@ impl StoreArgs {
         for (name, path, value) in [
             ("--data", "data", &self.data),
             ("--directory", "directory.url", &self.directory),
+            ("--mailbox", "mailbox.url", &self.mailbox),
         ] {
             flags.extend(value.clone().map(|value| Flag { name, path, value }));
         }
@@ -95,7 +97,6 @@ impl ServeArgs {
             ("--mqtts", "listen.mqtts", &self.mqtts),
             ("--http", "listen.http", &self.http),
             ("--admin", "listen.admin", &self.admin),
-            ("--mailbox", "mailbox.url", &self.mailbox),
         ] {
             flags.extend(value.clone().map(|value| Flag { name, path, value }));
         }

@@ -51,7 +51,7 @@ fn every_command_has_an_example() {
         );
         commands += 1;
     });
-    assert_eq!(commands, 25);
+    assert_eq!(commands, 31);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn every_flag_is_its_setting() {
         .extend([set("tls.cert", "c"), set("tls.key", "k")]);
     let settings = Settings::load(&sources).unwrap();
     assert_eq!(settings.data, Path::new("/d"));
-    assert_eq!(settings.directory.path, Path::new("/x"));
+    assert_eq!(settings.directory.file().unwrap().path, Path::new("/x"));
     let listen = &settings.listen;
     let addresses = [&listen.mqtt, &listen.mqtts, &listen.http, &listen.admin];
     let addresses = addresses.map(|address| address.as_ref().unwrap().as_str());
@@ -423,4 +423,62 @@ fn what_is_not_complete_is_removed() {
         assert_eq!(dir.exists(), made);
         assert!(!made || snapshot(&dir).is_empty());
     }
+}
+
+/// A schema is made once, by a command; a server runs on it, another is refused, and what copies files says who copies it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_runs_on_a_database() {
+    let database = tokio::task::spawn_blocking(crate::postgres::testing::database);
+    let database = database.await.unwrap();
+    let settings_in = |dir: &Path| {
+        let mut flags = flags_of(dir);
+        flags.push(Flag {
+            name: "test",
+            path: "mailbox.url",
+            value: database.url(),
+        });
+        let sources = Sources {
+            flags,
+            ..Sources::default()
+        };
+        Settings::load(&sources).unwrap()
+    };
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let settings = settings_in(dirs[0].path());
+    let run = |line: &str| {
+        let command = parse(line).unwrap();
+        let settings = settings.clone();
+        let output = Output::of_this_process("jam-mqtt");
+        let ran = match command {
+            Command::Cluster(command) => command.run_with(&settings, &output),
+            Command::Mailbox(command) => command.run_with(&settings, &output),
+            Command::Backup(command) => command.run_with(&settings, &output),
+            other => panic!("{other:?}"),
+        };
+        ran.map_err(|error| format!("{error:?}"))
+    };
+    let without = serve::start(settings.clone()).await.unwrap_err();
+    assert!(without.to_string().contains("cluster init"), "{without}");
+    assert_eq!(without.exit_status(), 69);
+    assert!(run("jam-mqtt cluster migrate").is_err());
+    run("jam-mqtt cluster init").unwrap();
+    run("jam-mqtt cluster migrate --dry-run").unwrap();
+    assert!(
+        run("jam-mqtt cluster init")
+            .unwrap_err()
+            .contains("not empty")
+    );
+    let running = serve::start(settings.clone()).await.unwrap();
+    let second = serve::start(settings_in(dirs[1].path())).await.unwrap_err();
+    assert_eq!(second.exit_status(), 75, "{second}");
+    run("jam-mqtt mailbox list").unwrap();
+    let copies = dirs[1].path().join("copy").display().to_string();
+    for line in ["mailbox salvage", "backup"] {
+        let refused = run(&format!("jam-mqtt {line} {copies}")).unwrap_err();
+        assert!(refused.contains("pg_dump"), "{refused}");
+    }
+    assert!(!dirs[0].path().join("mailbox").exists());
+    running.stop().await;
+    let again = serve::start(settings_in(dirs[1].path())).await.unwrap();
+    again.stop().await;
 }

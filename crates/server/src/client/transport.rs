@@ -1,4 +1,4 @@
-//! [`Transport`]: MQTT's bytes to a server and back, over TCP, TLS and WebSocket.
+//! [`ClientTransport`]: MQTT's bytes to a server and back, over TCP, TLS and WebSocket.
 
 use std::io;
 use std::path::Path;
@@ -27,12 +27,12 @@ pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 /// See the module's description.
-pub(super) enum Transport {
+pub(super) enum ClientTransport {
     Bytes(Box<dyn Io>),
     WebSocket(Box<WebSocketStream<Box<dyn Io>>>),
 }
 
-impl std::fmt::Debug for Transport {
+impl std::fmt::Debug for ClientTransport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Bytes(_) => "Bytes",
@@ -41,7 +41,7 @@ impl std::fmt::Debug for Transport {
     }
 }
 
-impl Transport {
+impl ClientTransport {
     /// Connects. With TLS the certificate must be good for the URL's host, signed by an authority in the file `ca`, or
     /// by one that this machine knows.
     pub(super) async fn connect(url: &ServerUrl, ca: Option<&Path>) -> Result<Self, ClientError> {

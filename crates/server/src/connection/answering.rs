@@ -81,7 +81,7 @@ mod tests {
     use super::super::tests::{permit, shared, tcp_stream};
     use super::*;
 
-    /// Else a receiver who keeps getting messages would not be heard.
+    /// So a receiver who keeps getting messages is heard in between.
     #[tokio::test]
     async fn an_answer_is_deferred_once_and_only_if_it_comes_at_once() {
         let shared = shared();

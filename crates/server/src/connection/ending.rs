@@ -1,12 +1,12 @@
-//! How a connection ends: not before what its client had sent is handled.
+//! How a connection ends: after what its client had sent is handled.
 //!
 //! Whatever ends it (the peer, silence, a stop), the loop goes on reading and decoding for a while, without
 //! regard to the room for answers, and the verdict comes last: a DISCONNECT, acknowledgements or a last message
 //! that stood behind something else count. A connection that another one is about to displace answers when it
-//! has handled what it has received; who displaces it waits for that.
+//! has handled what it has received; the newcomer waits for that.
 //!
 //! Invariant: an end takes no more than [`ENDING_TIMEOUT`] and [`ENDING_BYTES`]; a newcomer waits no longer than
-//! [`DISPLACED_TIMEOUT`], whatever those do that it displaces.
+//! [`DISPLACED_TIMEOUT`], whatever the displaced ones do.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -225,7 +225,7 @@ impl<S: Transport> Driver<S> {
         }
         if self.held || self.is_loading() {
             self.rare().heard_at = None;
-            return; // that wakes the task; who displaces it waits no longer than it has to
+            return; // that wakes the task; the newcomer waits only as long as it has to
         }
         if !self.input.is_empty() {
             self.rare().heard_at.get_or_insert(now);

@@ -390,12 +390,13 @@ impl<S: Transport> Driver<S> {
                 }
                 Loaded::Displaced => self.connection.handle_displaced(now),
             };
-            self.take_up(progress, now);
+            self.follow(progress, now);
         }
         Poll::Ready(())
     }
 
-    fn take_up(&mut self, progress: Progress, now: Time) {
+    /// Does what the rules ask for after a packet, so that the next one can be taken.
+    fn follow(&mut self, progress: Progress, now: Time) {
         let loading: Option<Loading> = match progress {
             Progress::Ready => None,
             Progress::Ask(question) => {

@@ -169,7 +169,7 @@ impl<S: Transport> Driver<S> {
                 Ok(Some(packet)) => {
                     let progress = self.connection.handle_packet(packet, now);
                     self.decoder.set_max_packet(self.connection.max_packet());
-                    self.take_up(progress, now);
+                    self.follow(progress, now);
                 }
                 Ok(None) => break,
                 Err(error) => {

@@ -23,7 +23,7 @@ const LATE: Duration = Duration::from_millis(500);
 const EXCUSED: Duration = Duration::from_secs(2);
 
 impl<S: Transport> Driver<S> {
-    /// When there is something to do though nobody wakes the task.
+    /// When there is something to do without a wake-up.
     pub(super) fn deadline(&self) -> Option<Time> {
         let Some(rare) = self.rare.as_deref() else {
             return self.connection.deadline();
@@ -69,7 +69,7 @@ impl<S: Transport> Driver<S> {
         };
         if self.connection.held_back().is_some() {
             let progress = self.connection.handle_timeout(now);
-            self.take_up(progress, now);
+            self.follow(progress, now);
             return Turn::Again;
         }
         if now.since(due) >= LATE {

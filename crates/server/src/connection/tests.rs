@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use jam_core::UserLimits;
 use jam_core::push::{PushAudience, PushRules};
 use jam_core::router::Rules;
+use jam_core::store::Recovered;
 use jam_testkit::store::FaultyStore;
 use jam_testkit::{FakeDirectory, packets};
 use jam_wire::packet::{Packet, Version};
@@ -52,8 +53,10 @@ pub(crate) fn shared_with(directory: Arc<FakeDirectory>, audience: PushAudience)
         failed_auth_window: Duration::from_secs(600),
     };
     let router = Router::new(rules, directory.clone(), Arc::new(FaultyStore::default()));
+    let clock = Clock::start(router.adjustments().clone(), None).0;
+    router.restore(Recovered::default(), clock.now());
     Arc::new(Shared {
-        clock: Arc::new(Clock::start(router.adjustments().clone(), None).0),
+        clock: Arc::new(clock),
         router,
         directory,
         deferred_acks: Arc::new(DeferredAcks::new(true)),
@@ -193,7 +196,7 @@ async fn a_connection_that_wakes_reaps_what_others_have_deferred() {
             return;
         }
     }
-    panic!("it was never taken up");
+    panic!("it was never read");
 }
 
 /// A client that logs in and then sends PINGREQs without end, and takes every answer.

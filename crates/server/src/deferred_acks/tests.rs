@@ -157,12 +157,15 @@ async fn the_oldest_come_first_and_the_youngest_are_left() {
 
 #[tokio::test]
 async fn a_larger_packet_wakes_at_once() {
-    let deferred_acks = after_messages(32);
-    let (mut client, server) = pair().await;
-    assert!(deferred_acks.defer(&server, Instant::now(), NOW));
-    client.write_all(&PUBACK).await.unwrap();
-    client.write_all(&PUBACK).await.unwrap(); // together they are more than one answer
-    assert!(wakes(&server, SURELY).await);
+    // The shortest PUBLISH to a topic of two characters; two answers, together.
+    let publish = vec![0x30, 5, 0, 2, b'/', b'1', b'x'];
+    for sent in [publish, [PUBACK, PUBACK].concat()] {
+        let deferred_acks = after_messages(32);
+        let (mut client, server) = pair().await;
+        assert!(deferred_acks.defer(&server, Instant::now(), NOW));
+        client.write_all(&sent).await.unwrap();
+        assert!(wakes(&server, SURELY).await);
+    }
 }
 
 #[tokio::test]
@@ -283,7 +286,7 @@ async fn nothing_is_deferred_at_another_pace() {
 #[test]
 fn the_pace_is_of_the_period_before() {
     let at = |millis| NOW + Duration::from_millis(millis);
-    let pace = Pace::default();
+    let pace = MessagePace::default();
     for _ in 0..16 {
         pace.count(NOW);
         assert!(!pace.is_right(NOW));

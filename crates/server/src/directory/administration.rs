@@ -1,7 +1,7 @@
 //! [`Administration`]: accounts and friendships as an operator reads and changes them, for the commands and the admin API.
 //!
-//! A change says whether it changed anything, so that the same request twice is no mistake: what is there already, or
-//! gone already, is an outcome. An error is what the caller has to be told apart ([`AdministrationError`]).
+//! A change reports whether it changed anything, so a request can be repeated: "already there" and "already gone" are
+//! outcomes. An error is a case that the caller handles differently ([`AdministrationError`]).
 //!
 //! Invariants: every change is made whole or not at all, and no list is longer than [`PageRequest::MAX`]
 //! (`directory::tests::administration` holds every kind of database to what is written here).
@@ -18,10 +18,10 @@ use super::DirectoryError;
 /// Bytes of randomness in a token: 256 bits.
 const TOKEN_BYTES: usize = 32;
 
-/// What a database says once it has been waited for.
+/// The result of an operation that waits for the database.
 pub type Outcome<'a, T> = Pin<Box<dyn Future<Output = Result<T, AdministrationError>> + Send + 'a>>;
 
-/// The accounts of a database, open for changes. Works with a server running on it or not, and in one.
+/// Reads and changes the accounts of a database: in a command, whether a server is running on it or not, and in the server.
 pub trait Administration: Send + Sync {
     /// The users whose ids begin with `prefix`, in the database's order of ids.
     fn users<'a>(&'a self, prefix: &'a str, page: &'a PageRequest) -> Outcome<'a, Page<User>>;
@@ -29,8 +29,8 @@ pub trait Administration: Send + Sync {
     /// One user.
     fn user<'a>(&'a self, user: &'a UserId) -> Outcome<'a, User>;
 
-    /// Adds a user. Fails if there is one with this id ([`AdministrationError::UserExists`]). Makes the database, if it is
-    /// one that the server would make by itself.
+    /// Adds a user. Fails if there is one with this id ([`AdministrationError::UserExists`]). Creates the database if it is
+    /// one that the server would create.
     fn add_user<'a>(
         &'a self,
         user: &'a UserId,
@@ -38,10 +38,10 @@ pub trait Administration: Send + Sync {
         token: &'a NewToken,
     ) -> Outcome<'a, ()>;
 
-    /// Gives a user a token in place of the one they have. Whether it is another one.
+    /// Replaces the token of a user. Returns whether it is another one.
     fn set_token<'a>(&'a self, user: &'a UserId, token: &'a NewToken) -> Outcome<'a, bool>;
 
-    /// Removes a user and their friendships. Whether there was one.
+    /// Removes a user and their friendships. Returns whether there was one.
     fn remove_user<'a>(&'a self, user: &'a UserId) -> Outcome<'a, bool>;
 
     /// The friends of a user in the database's order of ids, blocked ones included.
@@ -50,13 +50,13 @@ pub trait Administration: Send + Sync {
     /// One friend of a user, blocked or not; `None` if they are not friends.
     fn friend<'a>(&'a self, user: &'a UserId, friend: &'a UserId) -> Outcome<'a, Option<Friend>>;
 
-    /// Makes two users friends. Whether they were not. Half a friendship is completed without lifting a block.
+    /// Makes two users friends. Returns whether they were not. Half a friendship is completed, and a block stays.
     fn befriend<'a>(&'a self, a: &'a UserId, b: &'a UserId) -> Outcome<'a, bool>;
 
-    /// Ends a friendship, blocks included. Whether there was one, or half of one.
+    /// Ends a friendship, blocks included. Returns whether there was one, or half of one.
     fn unfriend<'a>(&'a self, a: &'a UserId, b: &'a UserId) -> Outcome<'a, bool>;
 
-    /// `user` blocks a friend, or takes it back. Whether it was otherwise before.
+    /// `user` blocks a friend, or unblocks them. Returns whether that changed anything.
     fn set_blocked<'a>(
         &'a self,
         user: &'a UserId,
@@ -70,7 +70,7 @@ pub trait Administration: Send + Sync {
 pub struct User {
     /// The user id.
     pub id: String,
-    /// What people call them.
+    /// The name that people see.
     pub name: Option<String>,
     /// Whether there is a token to log in with.
     pub token: bool,
@@ -85,7 +85,7 @@ pub struct User {
 pub struct Friend {
     /// The friend's user id.
     pub id: String,
-    /// What people call them.
+    /// The name that people see.
     pub name: Option<String>,
     /// The user has blocked the friend.
     pub blocked: bool,
@@ -93,16 +93,16 @@ pub struct Friend {
     pub been_blocked: bool,
 }
 
-/// Some of a list.
+/// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
-    /// Not more than were asked for.
+    /// At most as many as requested.
     pub items: Vec<T>,
-    /// What to ask for the next ones after; `None` when there are no more.
+    /// The `after` of the next page; `None` on the last one.
     pub next: Option<UserId>,
 }
 
-/// Which part of a list.
+/// Which page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageRequest {
     after: Option<UserId>,
@@ -121,7 +121,7 @@ impl PageRequest {
             .then_some(Self { after, limit })
     }
 
-    /// As many as there may be.
+    /// The first [`Self::MAX`] items whose ids come after `after`.
     #[must_use]
     pub fn after(after: Option<UserId>) -> Self {
         let limit = Self::MAX;
@@ -154,7 +154,7 @@ impl NewToken {
         random_token().map(|token| Self(token.into()))
     }
 
-    /// One that somebody has chosen.
+    /// A token that somebody has chosen.
     ///
     /// # Errors
     /// If nobody could log in with it.
@@ -167,7 +167,7 @@ impl NewToken {
         }
     }
 
-    /// To be shown once, or to be stored.
+    /// The token in the clear: to show it once, or to store it.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
@@ -185,7 +185,7 @@ pub fn random_token() -> Result<String, DirectoryError> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Why something was not done. Nothing was changed, except perhaps if it is [`Self::Unavailable`].
+/// Why an operation failed. Nothing has changed; after [`Self::Unavailable`] that is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdministrationError {
     /// There is no such user.
@@ -194,7 +194,7 @@ pub enum AdministrationError {
     UserExists(UserId),
     /// These two are not friends, so neither can block the other.
     NotFriends(UserId, UserId),
-    /// It cannot be in this database, or not with what is in it; in words that say what to do.
+    /// This database cannot hold it, or already holds what excludes it. The text says what to do.
     Refused(String),
     /// The database cannot be used now.
     Unavailable(DirectoryError),

@@ -23,8 +23,8 @@ pub(super) fn notification_token(user: &UserId) -> String {
     format!("phone-of-{user}")
 }
 
-/// Says it as from another machine: later, or not at all while the script has it hang.
-fn say<'a, T: 'a>(
+/// Answers as from another machine: later, or not at all while the script has it hang.
+fn later<'a, T: 'a>(
     directory: &'a FakeDirectory,
     answer: impl FnOnce() -> Option<T> + Send + 'a,
 ) -> Reply<'a, T> {
@@ -43,16 +43,16 @@ fn fact(directory: &FakeDirectory, question: &Question) -> Option<Fact> {
 
 impl AccountsDatabase for FakeDirectory {
     fn answer(&self, question: Question) -> Reply<'_, Answer> {
-        say(self, move || self.answer(&question).ok())
+        later(self, move || self.answer(&question).ok())
     }
 
     fn accounts<'a>(&'a self, users: &'a [UserId]) -> Reply<'a, Vec<Answer>> {
         let account = |user: &UserId| self.answer(&Question::Account(user.clone())).ok();
-        say(self, move || users.iter().map(account).collect())
+        later(self, move || users.iter().map(account).collect())
     }
 
     fn look(&self) -> Reply<'_, Generation> {
-        say(self, || self.is_answering().then(|| self.generation()))
+        later(self, || self.is_answering().then(|| self.generation()))
     }
 
     fn replacements(&self) -> u64 {
@@ -60,7 +60,7 @@ impl AccountsDatabase for FakeDirectory {
     }
 
     fn friends(&self, user: &UserId, who: Who) -> Box<dyn FriendList + '_> {
-        Box::new(Friends {
+        Box::new(ScriptedFriends {
             directory: self,
             user: user.clone(),
             who,
@@ -69,7 +69,7 @@ impl AccountsDatabase for FakeDirectory {
     }
 
     fn list_friends<'a>(&'a self, user: &'a UserId) -> Reply<'a, List> {
-        say(self, || self.list_friends(user).ok())
+        later(self, || self.list_friends(user).ok())
     }
 
     fn push_address<'a>(
@@ -78,7 +78,7 @@ impl AccountsDatabase for FakeDirectory {
         receiver: &'a UserId,
     ) -> Reply<'a, Option<PushAddress>> {
         let (from, to) = (sender.clone(), receiver.clone());
-        say(self, move || {
+        later(self, move || {
             let question = Question::Friendship {
                 sender: from,
                 receiver: to,
@@ -104,7 +104,7 @@ impl AccountsDatabase for FakeDirectory {
         user: &'a UserId,
         token: &'a SecretString,
     ) -> Reply<'a, bool> {
-        say(self, move || {
+        later(self, move || {
             let is_theirs = token.expose_secret() == notification_token(user);
             if is_theirs {
                 self.set_notification(user.as_str(), NotificationToken::Absent);
@@ -119,17 +119,17 @@ impl AccountsDatabase for FakeDirectory {
 }
 
 /// A user's friends, one at a time.
-struct Friends<'a> {
+struct ScriptedFriends<'a> {
     directory: &'a FakeDirectory,
     user: UserId,
     who: Who,
     said: usize,
 }
 
-impl FriendList for Friends<'_> {
+impl FriendList for ScriptedFriends<'_> {
     fn next(&mut self) -> Reply<'_, Option<Vec<UserId>>> {
         let sees_user = self.who == Who::SeesUser;
-        say(self.directory, move || {
+        later(self.directory, move || {
             let friends = self.directory.friends(&self.user, sees_user).ok()?;
             let next = friends.get(self.said).cloned();
             self.said += 1;

@@ -4,14 +4,22 @@
 //!
 //! - this file: [`AccountsDatabase`], all that a running server knows of it, and [`open`], which decides what kind it is.
 //! - [`administration`](mod@administration): [`Administration`], all that the commands and the admin API know of it.
-//! - [`sqlite`]: in an SQLite file, which is the only kind so far.
+//! - [`sqlite`]: in an SQLite file. [`postgres`]: in tables of PostgreSQL.
+//! - `copy`: the accounts of one database into another.
+//! - `facts`: what the rules look up, in either. `cache`: what is in memory of either. `numbers`: user ids as numbers of rows. `lives`: which account an id stands for.
 //!
 //! Invariant: what kind of database it is, and the numbers of its rows, stay in that kind's folder; above it are user ids
 //! and facts. The scripted directory of `fake` runs connections, presence and pushes as well (`tests`).
 
 pub mod administration;
+mod cache;
+mod copy;
+mod facts;
 #[cfg(test)]
 mod fake;
+mod lives;
+mod numbers;
+pub mod postgres;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -27,21 +35,22 @@ use jam_core::ids::UserId;
 use secrecy::SecretString;
 
 use crate::metrics::{ServerMetrics, StoreFailure};
-use crate::settings::DirectorySettings;
+use crate::settings::{DirectoryFile, DirectorySettings};
 pub use administration::{
     Administration, AdministrationError, Friend, NewToken, Page, PageRequest, User, random_token,
 };
+pub use copy::HeldAccounts;
 pub(crate) use sqlite::leave_reading_to_the_loader;
 pub use sqlite::{backup, check_backup, create, restore};
 
-/// What an accounts database says once it has been waited for, or why it cannot. Look-ups of the rules come without.
+/// The result of an operation that waits for the accounts database. The look-ups of the rules do not wait.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, DirectoryError>> + Send + 'a>>;
 
 /// The accounts database of a running server.
 ///
-/// The rules look up what is in memory ([`Directory`]): that allocates nothing and waits for nobody. Everything here may
-/// take its time, and fails when it takes too long. What is read is read when it is asked for; all that others have
-/// committed by then is in it.
+/// The rules look up what is in memory ([`Directory`]): that allocates nothing and never waits. Everything here may wait for
+/// the database, and fails after a time-out. It reads the database at the time of the call: everything that was committed
+/// before is seen.
 pub trait AccountsDatabase: Directory + Any {
     /// The answer to what the rules ask, of the same kind as the question.
     fn answer(&self, question: Question) -> Reply<'_, Answer>;
@@ -49,8 +58,8 @@ pub trait AccountsDatabase: Directory + Any {
     /// The accounts of `users`, in their order.
     fn accounts<'a>(&'a self, users: &'a [UserId]) -> Reply<'a, Vec<Answer>>;
 
-    /// The generation that comes back differs from that of an earlier look if anything was committed in between; what is
-    /// read from then on is of that one or a later. To be called all the time: memory is believed while it succeeds.
+    /// Looks for changes. The generation differs from that of an earlier look if anything was committed in between; later
+    /// reads are of this generation or a later one. To be called all the time: cached facts are valid while it succeeds.
     fn look(&self) -> Reply<'_, Generation>;
 
     /// How often another database has been found in the place of the one that was open: an account that is missing in it
@@ -113,13 +122,43 @@ pub(crate) fn open_counted(
     settings: &DirectorySettings,
     metrics: Arc<ServerMetrics>,
 ) -> Result<Arc<dyn AccountsDatabase>, DirectoryError> {
-    require_named(settings)?;
-    let directory = sqlite::SqliteDirectory::open_or_create(&settings.path)?;
-    if !settings.map_shm {
-        directory.leave_wal_index();
+    match settings {
+        DirectorySettings::Sqlite(file) => {
+            require_named(file)?;
+            let directory = sqlite::SqliteDirectory::open_or_create(&file.path)?;
+            if !file.map_shm {
+                directory.leave_wal_index();
+            }
+            directory.count_in(metrics);
+            Ok(Arc::new(directory))
+        }
+        DirectorySettings::Postgres(address) => {
+            let directory = postgres::PostgresDirectory::open(address)?;
+            directory.count_in(metrics);
+            Ok(Arc::new(directory))
+        }
     }
-    directory.count_in(metrics);
-    Ok(Arc::new(directory))
+}
+
+/// Fills the database `to`, which has to be empty, with the accounts of `from`. An SQLite file is made if there is none.
+///
+/// # Errors
+/// If one cannot be read or the other not be written; the other one is then as it was.
+pub async fn copy(
+    from: &DirectorySettings,
+    to: &DirectorySettings,
+) -> Result<HeldAccounts, DirectoryError> {
+    use postgres::copying::{PostgresSource, PostgresTarget};
+    use sqlite::copying::{SqliteSource, SqliteTarget};
+    let source: Box<dyn copy::CopySource> = match from {
+        DirectorySettings::Sqlite(file) => Box::new(SqliteSource::open(&file.path)?),
+        DirectorySettings::Postgres(address) => Box::new(PostgresSource::open(address).await?),
+    };
+    let target: Box<dyn copy::CopyTarget> = match to {
+        DirectorySettings::Sqlite(file) => Box::new(SqliteTarget::open(&file.path)?),
+        DirectorySettings::Postgres(address) => Box::new(PostgresTarget::open(address).await?),
+    };
+    copy::fill(source, target).await
 }
 
 /// The accounts of the database that a server would run on, for a command: with a server running or not.
@@ -129,9 +168,15 @@ pub(crate) fn open_counted(
 pub fn administration(
     settings: &DirectorySettings,
 ) -> Result<Arc<dyn Administration>, DirectoryError> {
-    require_named(settings)?;
-    let administration = sqlite::SqliteAdministration::new(settings);
-    Ok(Arc::new(administration))
+    Ok(match settings {
+        DirectorySettings::Sqlite(file) => {
+            require_named(file)?;
+            Arc::new(sqlite::SqliteAdministration::new(file))
+        }
+        DirectorySettings::Postgres(address) => {
+            Arc::new(postgres::PostgresAdministration::new(address))
+        }
+    })
 }
 
 /// Hashes the API tokens of a database of our own that stand in it in the clear: those of before tokens were hashed, and those that
@@ -142,15 +187,22 @@ pub fn administration(
 /// # Errors
 /// If it cannot be written now; then they stay in the clear, which is understood.
 pub fn hash_tokens(settings: &DirectorySettings) -> Result<u64, DirectoryError> {
-    sqlite::hash_tokens(&settings.path)
+    match settings {
+        DirectorySettings::Sqlite(file) => sqlite::hash_tokens(&file.path),
+        // Its tables hash each token that is written.
+        DirectorySettings::Postgres(_) => Ok(0),
+    }
 }
 
 /// Looks at a database that is there, and leaves no trace.
 ///
 /// # Errors
 /// If it is no jam database, or cannot be read.
-pub fn inspect(settings: &DirectorySettings) -> Result<Inspection, DirectoryError> {
-    sqlite::inspect(&settings.path)
+pub async fn inspect(settings: &DirectorySettings) -> Result<Inspection, DirectoryError> {
+    match settings {
+        DirectorySettings::Sqlite(file) => sqlite::inspect(&file.path),
+        DirectorySettings::Postgres(address) => postgres::inspect(address).await,
+    }
 }
 
 /// What [`inspect`] has found.
@@ -167,14 +219,14 @@ pub struct Inspection {
 ///
 /// # Errors
 /// Where it was looked for, and what names it.
-pub fn require_named(settings: &DirectorySettings) -> Result<(), DirectoryError> {
-    if !settings.named || settings.path.exists() {
+pub fn require_named(file: &DirectoryFile) -> Result<(), DirectoryError> {
+    if !file.named || file.path.exists() {
         return Ok(());
     }
     Err(DirectoryError::new(format!(
         "there is no accounts database at {}: correct directory.url (--directory, or db_path of the environment \
          file), or leave it empty to have jam.db created in the data directory",
-        settings.path.display()
+        file.path.display()
     )))
 }
 

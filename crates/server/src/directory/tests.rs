@@ -1,6 +1,7 @@
 //! The parts of a server on an accounts database that is no SQLite file, and that has nothing in memory.
 
 mod administration;
+mod copying;
 
 use std::sync::Mutex;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! From the threads that record to the one that takes up: a bounded queue for each thread.
+//! From the threads that record to the one that collects: a bounded queue for each thread.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -38,10 +38,10 @@ use book::Book;
 pub(crate) use book::{Entry, RINGS_BYTES, USER_EVENTS};
 use book::{PUSH_EVENTS, STREAM_EVENTS};
 use lanes::{LANE_EVENTS, LANES, Lane};
-pub(crate) use reader::{Filter, Reader, Told};
+pub(crate) use reader::{EventReader, Filter, Told};
 pub(crate) use recording::PushResult;
 
-/// How often what was recorded is taken up.
+/// How often what was recorded is collected.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Who may follow the stream at once.
@@ -195,9 +195,13 @@ impl Events {
 
     /// Follows the stream; `None` when there are [`READERS`] that do. `after`: the id of the last event that the reader has
     /// seen, else it begins with what happens from now on.
-    pub(crate) fn follow(self: &Arc<Self>, after: Option<u64>, filter: Filter) -> Option<Reader> {
+    pub(crate) fn follow(
+        self: &Arc<Self>,
+        after: Option<u64>,
+        filter: Filter,
+    ) -> Option<EventReader> {
         let place = self.places.clone().try_acquire_owned().ok()?;
-        Some(Reader::new(self.clone(), place, after, filter))
+        Some(EventReader::new(self.clone(), place, after, filter))
     }
 
     /// The number that an id of this run has; what has another run's id has seen nothing of this one.
@@ -205,8 +209,8 @@ impl Events {
         self.book().number_of(id)
     }
 
-    /// Takes up what was recorded, of one lane after the other, and tells the readers.
-    async fn take_up(&self, now: Stamp) {
+    /// Collects what was recorded, from one lane after the other, and tells the readers.
+    async fn collect(&self, now: Stamp) {
         for lane in &self.lanes {
             let (events, lost) = lane.take();
             if !events.is_empty() || lost > 0 {
@@ -231,16 +235,16 @@ impl Events {
     }
 }
 
-/// Takes up what is recorded until the server stops; the readers end then.
-pub(crate) async fn take_up(
+/// Collects what is recorded until the server stops; the readers end then.
+pub(crate) async fn collect(
     events: Arc<Events>,
     clock: Arc<Clock>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut ticks = ticks(TICK);
     while next(&mut ticks, &mut stop).await {
-        events.take_up(clock.stamp(clock.now())).await;
+        events.collect(clock.stamp(clock.now())).await;
     }
-    events.take_up(clock.stamp(clock.now())).await;
+    events.collect(clock.stamp(clock.now())).await;
     events.next.send_replace(None);
 }

@@ -39,7 +39,7 @@ pub(crate) enum Told {
 }
 
 /// See the module's description.
-pub(crate) struct Reader {
+pub(crate) struct EventReader {
     events: Arc<Events>,
     changes: watch::Receiver<Option<u64>>,
     next: u64,
@@ -48,7 +48,7 @@ pub(crate) struct Reader {
     _place: OwnedSemaphorePermit,
 }
 
-impl Reader {
+impl EventReader {
     pub(super) fn new(
         events: Arc<Events>,
         place: OwnedSemaphorePermit,

@@ -11,7 +11,7 @@ use jam_wire::ReasonCode;
 use jam_wire::decode::DecodeError;
 
 use super::{Event, Events, Kind, Standing};
-use crate::client_log::Shown;
+use crate::client_log::LogText;
 
 /// Bytes of a push service's words.
 const DETAIL_BYTES: usize = 128;
@@ -136,7 +136,7 @@ fn of_stranger(
         kind,
         user: client.and_then(|client| UserId::parse(client.user_part()).ok()),
         standing: Standing::Claimed,
-        client: client.map(|client| ClientId::new(Shown(client.as_str()).to_string())),
+        client: client.map(|client| ClientId::new(LogText(client.as_str()).to_string())),
         address: Some(address),
         packet: Some("connect"),
         reason: Some(reason),

@@ -64,7 +64,7 @@ impl Events {
     }
 
     async fn told_of(&self, name: &str) -> Vec<String> {
-        self.take_up(NOW).await;
+        self.collect(NOW).await;
         self.of_user(&user(name))
             .iter()
             .map(|it| told(it))
@@ -72,9 +72,9 @@ impl Events {
     }
 
     async fn minute(&self) {
-        self.take_up(NOW).await;
+        self.collect(NOW).await;
         self.book().tick(Instant::now() + MINUTE, NOW);
-        self.take_up(NOW).await;
+        self.collect(NOW).await;
     }
 }
 
@@ -91,7 +91,7 @@ fn told(entry: &Entry) -> String {
     format!("{more}{}{reason} {count}", kind.name())
 }
 
-impl Reader {
+impl EventReader {
     /// What there is at the moment.
     async fn rest(&mut self) -> Vec<String> {
         let mut all = Vec::new();
@@ -112,10 +112,10 @@ async fn a_flood_of_one_user_leaves_the_others_their_room() {
     events.connects("2:phone");
     for _ in 0..1000 {
         events.is_refused("1:phone", "not_friends", 3);
-        events.take_up(NOW).await;
+        events.collect(NOW).await;
     }
     events.is_refused("2:phone", "rate", 1);
-    events.take_up(NOW).await;
+    events.collect(NOW).await;
     let all = reader.rest().await;
     assert_eq!(all.len(), 1 + usize::from(OF_USER) + 1, "{all:?}");
     assert_eq!(all.first().unwrap(), "connect 1");
@@ -130,7 +130,7 @@ async fn a_flood_of_one_user_leaves_the_others_their_room() {
         [sum, "connect 1".to_owned()]
     );
     events.is_refused("1:phone", "not_friends", 1);
-    events.take_up(NOW).await;
+    events.collect(NOW).await;
     assert_eq!(
         reader.rest().await,
         ["refused not_friends 1"],
@@ -149,7 +149,7 @@ async fn strangers_make_no_ring_and_hide_nothing() {
         let name = format!("made-up-{n}:phone");
         events.ends(Some(&name), End::Refused(refusals::UNKNOWN_USER), 1);
         events.ends(None, End::Malformed(DecodeError::Malformed("x")), 2 + n);
-        events.take_up(NOW).await;
+        events.collect(NOW).await;
     }
     assert_eq!(events.book().rings(), (0, 0));
     let all = reader.rest().await;
@@ -171,7 +171,7 @@ async fn strangers_make_no_ring_and_hide_nothing() {
         events.ends(Some("1:x"), End::Refused(refusals::SPAM), n);
     }
     events.is_refused("1:phone", "rate", 1);
-    events.take_up(NOW).await;
+    events.collect(NOW).await;
     let all = reader.rest().await;
     assert_eq!(all.len(), 1 + 2 * usize::from(OF_USER) + 1, "{all:?}");
     assert_eq!(events.told_of("1").await[0], "refused rate 1");
@@ -191,7 +191,7 @@ async fn sums_of_many_users_are_one() {
         for _ in 0..=OF_USER {
             events.is_refused(&format!("{n}:phone"), "rate", 1);
         }
-        events.take_up(NOW).await;
+        events.collect(NOW).await;
     }
     reader.rest().await;
     events.minute().await;
@@ -211,7 +211,7 @@ async fn rings_stay_within_their_bytes() {
     for n in 0..10_000 {
         events.connects(&format!("{n}:{}", "x".repeat(200)));
         events.is_refused("first:phone", "rate", 1);
-        events.take_up(NOW).await;
+        events.collect(NOW).await;
         let (_, bytes) = events.book().rings();
         assert!(bytes <= few, "{bytes}");
     }
@@ -243,7 +243,7 @@ async fn a_slow_reader_is_told_how_much_it_has_missed() {
     for n in 0..50 {
         events.connects(&format!("{n}:phone"));
     }
-    events.take_up(NOW).await;
+    events.collect(NOW).await;
     let all = slow.rest().await;
     assert_eq!(all.len(), 1 + ROOM.stream);
     assert_eq!(all[0], "dropped 30");
@@ -305,7 +305,7 @@ async fn a_filter_hides_what_is_not_asked_for_but_not_that_something_is_missing(
     for reader in &mut readers {
         assert_eq!(reader.rest().await.last().unwrap(), "more dropped 5");
     }
-    events.take_up(NOW).await;
+    events.collect(NOW).await;
     let lost = "more dropped 3";
     let missed = format!("dropped {}", LANE_EVENTS + 1 - ROOM.stream);
     for reader in &mut readers {
@@ -334,7 +334,7 @@ async fn there_are_so_many_readers_and_a_stop_ends_them() {
     tokio::task::yield_now().await;
     let (stop, stopped) = watch::channel(false);
     let clock = Arc::new(Clock::start(Arc::default(), None).0);
-    let taking = tokio::spawn(take_up(events.clone(), clock, stopped));
+    let taking = tokio::spawn(collect(events.clone(), clock, stopped));
     events.connects("1:phone");
     stop.send_replace(true);
     taking.await.unwrap();
@@ -355,7 +355,7 @@ async fn a_reader_lets_others_in() {
     for n in 0..LANE_EVENTS {
         events.connects(&format!("{n}:phone"));
     }
-    events.take_up(NOW).await;
+    events.collect(NOW).await;
     let mut reader = events.follow(Some(0), Filter::default()).unwrap();
     let began = tokio::time::Instant::now();
     for _ in 0..LANE_EVENTS {
@@ -383,7 +383,7 @@ async fn threads_that_flood_wait_for_nobody_and_what_is_lost_is_counted() {
             });
         }
     });
-    events.take_up(NOW).await;
+    events.collect(NOW).await;
     let all = reader.rest().await;
     let connects = all.iter().filter(|it| *it == "connect 1").count();
     let lost = all.iter().filter_map(|it| it.strip_prefix("more dropped "));
@@ -410,7 +410,7 @@ async fn pushes_are_remembered_apart() {
     for n in 0..100 {
         events.connects(&format!("other-{n}:phone"));
     }
-    events.take_up(NOW).await;
+    events.collect(NOW).await;
     let pushes = events.pushes();
     assert_eq!(pushes.len(), ROOM.pushes);
     let last = &pushes[0].event;
@@ -488,7 +488,7 @@ async fn every_end_is_told_for_what_it_is() {
         let events = events_with(ROOM);
         let mut reader = events.follow(None, Filter::default()).unwrap();
         events.ends(name, why.clone(), 1);
-        events.take_up(NOW).await;
+        events.collect(NOW).await;
         assert_eq!(reader.rest().await.concat(), is, "{why:?}");
     }
     // What was refused before the end is told before it, with how often.
@@ -520,7 +520,7 @@ async fn a_strangers_text_is_shown_as_in_the_log() {
     let name = format!("1:\u{1b}[2J\u{202e}{}", "x".repeat(200));
     events.ends(Some(&name), End::Refused(refusals::TOKEN_FORMAT), 1);
     events.ends(Some("a/b:c"), End::Refused(refusals::ID_MISMATCH), 1);
-    events.take_up(NOW).await;
+    events.collect(NOW).await;
     let Some(Told::Event(entry)) = reader.next().await else {
         panic!("an event")
     };

@@ -27,7 +27,7 @@ pub(super) type LossLine = fn(lost: u64) -> String;
 
 /// See the module's description.
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// There is something to write.
     filled: Condvar,
     /// Everything has been written, or given up.
@@ -35,7 +35,7 @@ pub(super) struct Queue {
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     /// Whole lines.
     waiting: Vec<u8>,
     /// Bytes that the thread has taken and is writing.
@@ -48,7 +48,7 @@ struct State {
     ending: bool,
 }
 
-impl State {
+impl QueueState {
     fn is_settled(&self) -> bool {
         self.waiting.is_empty() && self.writing == 0
     }
@@ -68,7 +68,7 @@ impl Queue {
             filled: Condvar::new(),
             settled: Condvar::new(),
         });
-        let writer = Writer {
+        let writer = LogWriter {
             queue: queue.clone(),
             sink,
             loss_line,
@@ -140,13 +140,13 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What the thread has.
-struct Writer<W> {
+struct LogWriter<W> {
     queue: Arc<Queue>,
     sink: W,
     loss_line: LossLine,
@@ -156,7 +156,7 @@ struct Writer<W> {
     torn: bool,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> LogWriter<W> {
     fn run(mut self) {
         let mut lines = Vec::new();
         loop {

@@ -2,18 +2,56 @@
 //!
 //! Invariants: contents are never shown; only the server removes its messages, for what it has in memory would come back.
 
-use jam_core::ids::UserId;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use jam_core::ids::{ClientId, UserId};
 use jam_core::time::Time;
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::error::OpenError;
 
-/// A mailbox as the commands know it, with a server running on it or not. What they ask may wait for a disk.
+/// A mailbox as the commands use it, whether a server is running on it or not. A call may wait for a disk.
 pub trait MailboxAdministration: Send + Sync {
+    /// The place of the mailbox, which need not exist: a folder, or a database.
+    fn place(&self) -> String;
+
+    /// The folder in which its files are, if it is in files of our own.
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Warnings: a server can run on it, and may lose acknowledged messages.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// A user's mailbox in numbers.
     ///
     /// # Errors
     /// If there is no mailbox, or it cannot be read.
     fn show(&self, user: &UserId) -> Result<Overview, OpenError>;
+
+    /// Mailboxes in which messages wait, the first `most` of them in this order.
+    ///
+    /// # Errors
+    /// If there is no mailbox, or it cannot be read.
+    fn list(&self, order: ListOrder, most: u32) -> Result<Vec<Listed>, OpenError>;
+
+    /// Ends sessions of `user`: that of `client`, or all. How many there were. The next start removes them, and publishes
+    /// their wills, as if they had expired.
+    ///
+    /// # Errors
+    /// If there is no mailbox, or it cannot be changed; [`OpenError::InUse`]: the server that has it can end them.
+    fn end_sessions(&self, user: &UserId, client: Option<&ClientId>) -> Result<u64, OpenError>;
+
+    /// Whether a server has the mailbox.
+    ///
+    /// # Errors
+    /// If that cannot be found out.
+    fn is_served(&self) -> Result<bool, OpenError>;
 
     /// How many messages [`Self::purge`] would remove.
     ///
@@ -45,7 +83,7 @@ pub trait MailboxAdministration: Send + Sync {
     /// What is wrong with it.
     fn check(&self) -> Result<Condition, OpenError>;
 
-    /// How much room there is for it, be it there or not.
+    /// How much room there is for it. It need not exist.
     ///
     /// # Errors
     /// In words: there is not enough.
@@ -72,6 +110,32 @@ pub enum Purged {
     Asked,
 }
 
+/// The order of a list of mailboxes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ListOrder {
+    /// The largest.
+    #[default]
+    Bytes,
+    /// The one with the message that has waited longest.
+    Oldest,
+}
+
+/// A mailbox in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Whose it is.
+    pub user: String,
+    /// Messages that wait.
+    pub messages: u64,
+    /// Their bytes, as the limits count them.
+    pub bytes: u64,
+    /// For how long the oldest has waited.
+    pub oldest: Duration,
+    /// Retained messages.
+    pub retained: u64,
+}
+
 /// A user's mailbox in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overview {
@@ -85,7 +149,7 @@ pub struct Overview {
     pub oldest: Option<Time>,
     /// Retained messages.
     pub retained: u64,
-    /// The user's sessions.
+    /// The user's sessions that have not ended.
     pub sessions: Vec<SessionOverview>,
 }
 
@@ -94,7 +158,8 @@ pub struct Overview {
 pub struct SessionOverview {
     /// The client id.
     pub client: String,
-    /// When it ends; `None` while the client is connected.
+    /// When it ends; `None` while the client is connected. If no server has the mailbox, what a start now would make of a client
+    /// that was connected when the last one was killed.
     pub ends_at: Option<Time>,
     /// Topics.
     pub subscriptions: usize,

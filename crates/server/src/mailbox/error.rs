@@ -6,11 +6,30 @@ use std::path::{Path, PathBuf};
 /// Why a mailbox cannot be opened. The file is as it was.
 #[derive(Debug)]
 pub enum OpenError {
-    /// There is none.
+    /// The mailbox is missing.
     Missing(PathBuf),
     /// Another process has it.
-    InUse(PathBuf),
-    /// What stands there is not, or no longer, a mailbox that can be read as a whole.
+    InUse {
+        /// The file, or the database.
+        place: String,
+        /// What another server may have instead.
+        instead: &'static str,
+    },
+    /// A database that cannot be used.
+    Database {
+        /// Hosts and name.
+        place: String,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// A database that has lost what it had confirmed: what it has now can be read anew.
+    Lost {
+        /// Hosts and name.
+        place: String,
+        /// How many batches.
+        batches: u64,
+    },
+    /// Only parts of it can be read, or it is another kind of file.
     Damaged {
         /// The file.
         path: PathBuf,
@@ -28,6 +47,15 @@ pub enum OpenError {
     },
     /// Another program's file.
     NotOurs(PathBuf),
+    /// A directory where the file is to be, or the other way round.
+    WrongKind {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
+    /// Its file may be read and not written.
+    ReadOnly(PathBuf),
     /// There is no room on its disk, and none in reserve.
     Full(PathBuf),
     /// The operating system or SQLite says no.
@@ -47,6 +75,21 @@ impl OpenError {
         }
     }
 
+    pub(super) fn wrong_kind(path: &Path, what: impl fmt::Display) -> Self {
+        Self::WrongKind {
+            path: path.to_owned(),
+            what: what.to_string(),
+        }
+    }
+
+    /// Of a file.
+    pub(super) fn in_use(path: &Path) -> Self {
+        Self::InUse {
+            place: path.display().to_string(),
+            instead: "a data directory",
+        }
+    }
+
     pub(super) fn damaged(path: &Path, what: impl Into<String>) -> Self {
         Self::Damaged {
             path: path.to_owned(),
@@ -63,11 +106,17 @@ impl fmt::Display for OpenError {
                 "there is no mailbox {}; `jam-mqtt serve` makes one when it starts",
                 path.display()
             ),
-            Self::InUse(path) => write!(
+            Self::InUse { place, instead } => write!(
                 f,
-                "the mailbox {} is in use by another server; stop that one, or give this one a data \
-                 directory of its own",
-                path.display()
+                "the mailbox {place} is in use by another server; stop that one, or give this one {instead} of its own"
+            ),
+            Self::Database { place, what } => {
+                write!(f, "the mailbox in {place} cannot be used: {what}")
+            }
+            Self::Lost { place, batches } => write!(
+                f,
+                "the mailbox in {place} has lost {batches} batches that had been confirmed; start the server again: it goes \
+                 on with what is there"
             ),
             Self::Damaged { path, what } => write!(
                 f,
@@ -85,6 +134,17 @@ impl fmt::Display for OpenError {
                 f,
                 "{} is an SQLite file of another program, not a mailbox: move it away, or give the \
                  server another data directory",
+                path.display()
+            ),
+            Self::WrongKind { path, what } => write!(
+                f,
+                "{} is no mailbox: {what}; move it away, or give the server another data directory",
+                path.display()
+            ),
+            Self::ReadOnly(path) => write!(
+                f,
+                "the mailbox cannot be written: {0} is read-only for this user; run this as the user of the server, or \
+                 chmod u+w {0}",
                 path.display()
             ),
             Self::Full(path) => write!(

@@ -1,6 +1,6 @@
-//! [`Kept`]: what is known by heart of the file, so that nothing is deleted that is not there.
+//! [`Kept`]: what memory knows of the file, so that a delete is written only if there may be something to delete.
 //!
-//! Invariant: what stands in the file is here; what is here may not stand there.
+//! Invariant: everything that is in the file is here. What is here may be missing in the file.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -35,13 +35,13 @@ impl PacketKey {
     }
 }
 
-/// What may stand in the file once the batches that were handed out are committed. Deleting what is
-/// not here needs no write.
+/// What may be in the file once the batches that were handed out are committed. Deleting anything else
+/// needs no write.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// Most sessions have no packet id: they take nothing but their place here.
+    /// All sessions. Most have no packet id in use, and take no more memory than this.
     sessions: HashSet<SessionId, RandomState>,
-    /// The packet ids of those that have any.
+    /// The packet ids in use, of sessions that have any.
     packets: HashMap<SessionId, HashSet<u32, RandomState>, RandomState>,
     /// The retained messages that sessions are still to get.
     claims: HashMap<SessionId, HashSet<Seq, RandomState>, RandomState>,

@@ -45,6 +45,8 @@ pub(super) struct Op {
     pub(super) write: Option<Write>,
     /// Of [`Pending::calls`]; [`NO_CALL`] if nobody waits.
     call: u32,
+    /// As in [`Source`].
+    pub(super) part: u16,
     /// Of a message: a device has acknowledged it since.
     pub(super) acknowledged: bool,
     /// Of a message or a will: it is tried again, and a commit that failed may have reached the file all the same.
@@ -53,15 +55,23 @@ pub(super) struct Op {
     pub(super) size: usize,
 }
 
+/// Which call an operation is of, and where what it is about is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source {
+    call: u32,
+    /// The part of the user that the call is about; 0 in a kind of store that has no parts.
+    part: u16,
+}
+
 const NO_CALL: u32 = u32::MAX;
 
-/// Operations in the order of their calls, less those that no longer matter.
+/// Operations in the order of their calls, less the obsolete ones.
 #[derive(Debug)]
 pub(super) struct Pending<C> {
     pub(super) ops: Vec<Op>,
     live: usize,
     calls: Vec<Call<C>>,
-    /// Completions of calls that nobody needs kept any more.
+    /// Completions of calls that have become obsolete.
     early: Vec<C>,
     by_seq: Map<Seq, u32>,
     by_packet: Map<PacketKey, u32>,
@@ -101,7 +111,7 @@ impl<C> Default for Pending<C> {
 
 impl<C> Pending<C> {
     /// Takes a call. Costs no I/O and completes nothing.
-    pub(super) fn push(&mut self, kept: &Kept, writes: Writes, completion: Option<C>) {
+    pub(super) fn push(&mut self, kept: &Kept, part: u16, writes: Writes, completion: Option<C>) {
         let refusable = is_refusable(&writes);
         let lone = refusable && writes.len() == 1;
         let appends = writes.iter().any(|it| matches!(it, Write::Append(_)));
@@ -122,7 +132,7 @@ impl<C> Pending<C> {
             {
                 continue;
             }
-            self.put(kept, write, call);
+            self.put(kept, write, Source { call, part });
         }
     }
 
@@ -136,12 +146,12 @@ impl<C> Pending<C> {
         self.live == 0
     }
 
-    /// Bytes of memory, about.
     /// How many changes there are.
     pub(super) fn changes(&self) -> usize {
         self.ops.len()
     }
 
+    /// Bytes of memory, about.
     pub(super) fn bytes(&self) -> usize {
         self.bytes + self.ops.len() * OP_BYTES
     }
@@ -232,8 +242,9 @@ impl<C> Pending<C> {
         self.allow_for_either(kept);
         for op in &self.ops {
             let Some(write) = &op.write else { continue };
-            let call = places.get(op.call as usize).copied().unwrap_or(NO_CALL);
-            let is_rejected = op.call != NO_CALL && call == NO_CALL;
+            let of = op.call;
+            let call = places.get(of as usize).copied().unwrap_or(NO_CALL);
+            let is_rejected = of != NO_CALL && call == NO_CALL;
             let write = match write {
                 // Of an append that nobody waits for, nobody has to be told either.
                 Write::Append(_) if call == NO_CALL => continue,
@@ -245,7 +256,14 @@ impl<C> Pending<C> {
             };
             let may_be_there =
                 matches!(write, Write::Append(_) | Write::Retain(_) | Write::Will(_));
-            again.put(kept, write, call);
+            again.put(
+                kept,
+                write,
+                Source {
+                    call,
+                    part: op.part,
+                },
+            );
             if may_be_there && let Some(last) = again.ops.last_mut() {
                 (last.acknowledged, last.again) = (op.acknowledged, true);
             }
@@ -274,13 +292,19 @@ impl<C> Pending<C> {
         self.highest = self.highest.max(later.highest);
         for op in later.ops {
             let Some(write) = op.write else { continue };
-            let call = if op.call == NO_CALL {
-                NO_CALL
-            } else {
-                op.call + offset
+            let call = match op.call {
+                NO_CALL => NO_CALL,
+                call => call + offset,
             };
             let acknowledged = op.acknowledged;
-            self.put(kept, write, call);
+            self.put(
+                kept,
+                write,
+                Source {
+                    call,
+                    part: op.part,
+                },
+            );
             if acknowledged && let Some(op) = self.ops.last_mut() {
                 op.acknowledged = true;
             }

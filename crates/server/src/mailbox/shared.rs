@@ -21,6 +21,8 @@ pub const MAX_PENDING_BYTES: usize = 256 << 20;
 
 /// Messages to read, and who wants them.
 pub(super) struct Load {
+    /// The part of the user in whose log they are; 0 in a kind of store that has no parts.
+    pub(super) part: u16,
     pub(super) seqs: Vec<Seq>,
     pub(super) then: OnLoaded,
     /// How often it has been tried in vain.
@@ -59,7 +61,7 @@ pub(super) struct State<C> {
 }
 
 #[derive(Debug)]
-pub(super) struct Shared<C> {
+pub(super) struct MailboxShared<C> {
     state: Mutex<State<C>>,
     work: Condvar,
     progress: Condvar,
@@ -76,16 +78,16 @@ pub(super) struct Shared<C> {
     ending: AtomicBool,
     /// How often the writer has come round.
     pub(super) turns: AtomicU64,
-    /// Who is told of what happens.
-    pub(super) events: OnceLock<Events>,
+    /// Where events are reported.
+    pub(super) events: OnceLock<EventSink>,
 }
 
-/// Who is told of what happens.
-pub(super) struct Events(pub(super) Box<dyn StoreEvents>);
+/// Where events are reported.
+pub(super) struct EventSink(pub(super) Box<dyn StoreEvents>);
 
-impl std::fmt::Debug for Events {
+impl std::fmt::Debug for EventSink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Events")
+        f.write_str("EventSink")
     }
 }
 
@@ -102,7 +104,7 @@ impl std::fmt::Debug for Loads {
     }
 }
 
-impl<C> Shared<C> {
+impl<C> MailboxShared<C> {
     pub(super) fn new(kept: Kept) -> Self {
         Self {
             state: Mutex::new(State {
@@ -137,12 +139,13 @@ impl<C> Shared<C> {
             .expect("no code under this lock can panic")
     }
 
-    pub(super) fn push(&self, writes: Writes, completion: Option<C>) {
+    /// Takes a call about a user in `part`.
+    pub(super) fn push(&self, part: u16, writes: Writes, completion: Option<C>) {
         let mut guard = self.state();
         let state = &mut *guard;
-        state.pending.push(&state.kept, writes, completion);
+        state.pending.push(&state.kept, part, writes, completion);
         state.pushed += 1;
-        self.say(state);
+        self.publish_flags(state);
         let wake = std::mem::take(&mut state.asleep);
         drop(guard);
         if wake {
@@ -150,8 +153,8 @@ impl<C> Shared<C> {
         }
     }
 
-    /// What is asked often, and without the lock.
-    fn say(&self, state: &State<C>) {
+    /// Publishes what is read often, so that reading it needs no lock.
+    fn publish_flags(&self, state: &State<C>) {
         let State {
             pending,
             committing,
@@ -193,35 +196,34 @@ impl<C> Shared<C> {
         !outcome.timed_out()
     }
 
-    /// Waits for work, at most for `patience`; `regardless`: only for that time, whatever comes.
-    pub(super) fn wait_for_work(&self, patience: Duration, regardless: bool) -> Waited {
-        let mut state = self.state();
-        let started = Instant::now();
-        loop {
-            if state.stopping {
-                return if state.pending.is_empty() {
-                    Waited::Stop
-                } else {
-                    Waited::Work
-                };
-            }
-            if !regardless && !state.pending.is_empty() {
-                return Waited::Work;
-            }
-            let Some(left) = patience.checked_sub(started.elapsed()) else {
-                return if regardless {
-                    Waited::Work
-                } else {
-                    Waited::Idle
-                };
-            };
-            state.asleep = !regardless;
-            state = self
-                .work
-                .wait_timeout(state, left)
-                .expect("no code under this lock can panic")
-                .0;
-            state.asleep = false;
+    /// Waits until there is a batch, at most for `patience`.
+    pub(super) fn wait_for_work(&self, patience: Duration) -> Waited {
+        let (mut state, _) = self
+            .work
+            .wait_timeout_while(self.state(), patience, |state| {
+                // Each time: what woke it may leave nothing to write, and the next `push` is to wake it too.
+                state.asleep = state.pending.is_empty() && !state.stopping;
+                state.asleep
+            })
+            .expect("no code under this lock can panic");
+        state.asleep = false;
+        match (state.pending.is_empty(), state.stopping) {
+            (false, _) => Waited::Work,
+            (true, false) => Waited::Idle,
+            (true, true) => Waited::Stop,
+        }
+    }
+
+    /// Waits for all of `pause` before the next try, whatever comes meanwhile; only a stop cuts it short.
+    pub(super) fn wait_before_retry(&self, pause: Duration) -> Waited {
+        let (state, _) = self
+            .work
+            .wait_timeout_while(self.state(), pause, |state| !state.stopping)
+            .expect("no code under this lock can panic");
+        if state.stopping && state.pending.is_empty() {
+            Waited::Stop
+        } else {
+            Waited::Work
         }
     }
 
@@ -234,6 +236,7 @@ impl<C> Shared<C> {
                 0 => None,
                 millis => Some(Time::from_millis(millis)),
             },
+            ..StoreGauges::default()
         }
     }
 
@@ -257,7 +260,7 @@ impl<C> Shared<C> {
         let (calls, early) = (batch.take_calls(), batch.take_early());
         let ops = Arc::new(batch);
         state.committing = Some(Arc::clone(&ops));
-        self.say(state);
+        self.publish_flags(state);
         Batch {
             ops,
             calls,
@@ -266,6 +269,15 @@ impl<C> Shared<C> {
             clock: state.clock,
             upto: state.pushed,
         }
+    }
+
+    /// Takes the appends that wait, to be refused at once: nothing can be written, and nobody knows for how long.
+    pub(super) fn refuse(&self) -> Vec<C> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let refused = state.pending.refuse(&mut state.kept);
+        self.publish_flags(state);
+        refused
     }
 
     /// The record is in the file, unless there is a newer one.
@@ -286,7 +298,7 @@ impl<C> Shared<C> {
         if let Ok(spare) = spare {
             state.spare = spare;
         }
-        self.say(&state);
+        self.publish_flags(&state);
     }
 
     /// The completions of the first `upto` calls have been called.
@@ -306,12 +318,12 @@ impl<C> Shared<C> {
         let (mut again, rejected) = batch.ops.retry(batch.calls, &mut state.kept);
         again.absorb(&state.kept, std::mem::take(&mut state.pending));
         state.pending = again;
-        self.say(state);
+        self.publish_flags(state);
         (rejected, state.pending.is_empty())
     }
 
     /// Messages that are not in the file yet, and those that will not be; the rest is in the file.
-    pub(super) fn in_memory(&self, seqs: &[Seq]) -> Vec<(Seq, Found)> {
+    pub(super) fn in_memory(&self, seqs: &[Seq]) -> Vec<(Seq, Whereabouts)> {
         let state = self.state();
         let places = [Some(&state.pending), state.committing.as_deref()];
         let find = |seq| {
@@ -320,10 +332,10 @@ impl<C> Shared<C> {
                 .find_map(|place| {
                     let message = place
                         .message(seq)
-                        .map(|message| Found::Here(message.clone()));
-                    message.or_else(|| place.removes(seq).then_some(Found::Gone))
+                        .map(|message| Whereabouts::Here(message.clone()));
+                    message.or_else(|| place.removes(seq).then_some(Whereabouts::Gone))
                 })
-                .unwrap_or(Found::InFile)
+                .unwrap_or(Whereabouts::InFile)
         };
         seqs.iter().map(|&seq| (seq, find(seq))).collect()
     }
@@ -377,8 +389,8 @@ impl<C> Shared<C> {
     }
 }
 
-impl<C: Completion> Shared<C> {
-    /// Completes calls that nobody needs kept any more.
+impl<C: Completion> MailboxShared<C> {
+    /// Completes calls that have become obsolete.
     pub(super) fn complete_early(&self) {
         if self.early.load(Ordering::Relaxed) == 0 {
             return;
@@ -397,6 +409,14 @@ impl<C> Batch<C> {
     }
 }
 
+impl<C: Completion> Batch<C> {
+    /// Answers those of whom nothing is written any more.
+    pub(super) fn answer_unwritten(&mut self) {
+        self.early.drain(..).for_each(C::committed);
+        self.refused.drain(..).for_each(C::rejected);
+    }
+}
+
 /// What became of waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waited {
@@ -410,8 +430,11 @@ pub(super) enum Waited {
 
 /// Where a message is.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Whereabouts {
     Here(Arc<Message>),
     InFile,
     Gone,
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ mod text;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jam_core::metrics::{Cells, Kind, first_cell};
+use jam_core::metrics::{Cells, MetricType, first_cell};
 
 use crate::spans;
 
@@ -96,7 +96,7 @@ impl ServerMetrics {
     }
 
     fn observe(&self, index: Index, value: u64) {
-        if let Kind::Histogram(buckets) = COUNTED[index as usize].kind {
+        if let MetricType::Histogram(buckets) = COUNTED[index as usize].kind {
             self.add(index, buckets.index(value), 1);
             self.add(index, buckets.count(), value);
         }
@@ -124,6 +124,11 @@ impl ServerMetrics {
     /// The mailbox could not be written.
     pub(crate) fn mailbox_failed(&self, failure: StoreFailure) {
         self.add(Index::StoreErrors, failure as usize, 1);
+    }
+
+    /// The mailbox's database has lost so many batches that it had confirmed.
+    pub(crate) fn lost_batches(&self, batches: u64) {
+        self.add(Index::MailboxLostBatches, 0, batches);
     }
 
     /// The accounts database could not be asked or changed.
@@ -166,43 +171,49 @@ fn micros(duration: Duration) -> u64 {
 /// What comes in and goes out at one listener.
 #[derive(Debug)]
 pub(crate) struct Traffic {
-    metrics: Arc<ServerMetrics>,
-    listener: ListenerName,
+    /// Those of the metrics: nearer by than there.
+    cells: Cells,
+    listener: usize,
 }
 
 impl Traffic {
-    pub(crate) fn at(listener: ListenerName, metrics: Arc<ServerMetrics>) -> Arc<Self> {
-        Arc::new(Self { metrics, listener })
+    pub(crate) fn at(listener: ListenerName, metrics: &ServerMetrics) -> Arc<Self> {
+        Arc::new(Self {
+            cells: metrics.0.clone(),
+            listener: listener as usize,
+        })
+    }
+
+    #[inline]
+    fn add(&self, index: Index, by: u64) {
+        self.cells
+            .add(families::first_of(index) + self.listener, by);
     }
 
     /// A connection has come; [`Self::closed`] is due.
     pub(crate) fn opened(&self) {
-        let listener = self.listener as usize;
-        self.metrics.add(Index::Connections, listener, 1);
-        self.metrics.add(Index::ConnectionsOpened, listener, 1);
+        self.add(Index::Connections, 1);
+        self.add(Index::ConnectionsOpened, 1);
     }
 
     pub(crate) fn closed(&self) {
-        let listener = self.listener as usize;
-        self.metrics.add(Index::Connections, listener, u64::MAX); // one less
+        self.add(Index::Connections, u64::MAX); // one less
     }
 
     pub(crate) fn refused(&self, why: RefusedConnection) {
-        let series = self.listener as usize * families::REFUSED_REASONS.len() + why as usize;
-        self.metrics.add(Index::ConnectionsRefused, series, 1);
+        let series = self.listener * families::REFUSED_REASONS.len() + why as usize;
+        let first = families::first_of(Index::ConnectionsRefused);
+        self.cells.add(first + series, 1);
     }
 
     #[inline]
     pub(crate) fn received(&self, bytes: usize) {
-        let listener = self.listener as usize;
-        self.metrics
-            .add(Index::ReceivedBytes, listener, bytes as u64);
+        self.add(Index::ReceivedBytes, bytes as u64);
     }
 
     #[inline]
     pub(crate) fn sent(&self, bytes: usize) {
-        let listener = self.listener as usize;
-        self.metrics.add(Index::SentBytes, listener, bytes as u64);
+        self.add(Index::SentBytes, bytes as u64);
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jam_core::metrics::{Cells, Family, Kind, Metrics};
+use jam_core::metrics::{Cells, Family, MetricType, Metrics};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use super::ServerMetrics;
-use super::families::{ALL, Gauge, Place};
+use super::families::{ALL, Gauge, ValueSource};
 
 /// The numbers that have been gathered: of each series of a family, in their order.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(crate) struct Gauges(BTreeMap<Gauge, Vec<f64>>);
 
 impl Gauges {
     pub(crate) fn set(&mut self, gauge: Gauge, values: &[f64]) {
-        debug_assert_eq!(values.len(), Place::Gathered(gauge).family().count());
+        debug_assert_eq!(values.len(), ValueSource::Gathered(gauge).family().count());
         self.0.insert(gauge, values.to_vec());
     }
 }
@@ -57,12 +57,12 @@ impl Snapshot {
 }
 
 impl Values {
-    fn of(place: Place, rules: &Metrics, server: &ServerMetrics, gauges: &Gauges) -> Self {
+    fn of(place: ValueSource, rules: &Metrics, server: &ServerMetrics, gauges: &Gauges) -> Self {
         let family = place.family();
         let value = |series: usize| match place {
-            Place::Rules(_) => read(family, rules.cells(), place.first_cell(), series),
-            Place::Counted(_) => read(family, server.cells(), place.first_cell(), series),
-            Place::Gathered(gauge) => {
+            ValueSource::Rules(_) => read(family, rules.cells(), place.first_cell(), series),
+            ValueSource::Counted(_) => read(family, server.cells(), place.first_cell(), series),
+            ValueSource::Gathered(gauge) => {
                 let gathered = gauges.0.get(&gauge).and_then(|values| values.get(series));
                 Value::Number(gathered.copied().unwrap_or(0.0))
             }
@@ -78,12 +78,12 @@ impl Values {
 fn read(family: &Family, cells: &Cells, first: usize, series: usize) -> Value {
     let first = first + series * family.cells_of_series();
     match family.kind {
-        Kind::Counter => Value::Number(as_number(cells.sum(first))),
+        MetricType::Counter => Value::Number(as_number(cells.sum(first))),
         // A gauge is made of what was added and taken away, which are not read at one moment.
-        Kind::Gauge => Value::Number(as_number(
+        MetricType::Gauge => Value::Number(as_number(
             cells.sum(first).cast_signed().max(0).cast_unsigned(),
         )),
-        Kind::Histogram(buckets) => {
+        MetricType::Histogram(buckets) => {
             let sum = as_number(cells.sum(first + buckets.count())) / buckets.unit;
             let mut count = 0;
             let mut bounded = Vec::new();
@@ -123,7 +123,7 @@ impl Serialize for Snapshot {
 impl Serialize for Values {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.series.iter().map(|(values, value)| {
-            Shown {
+            ShownSeries {
                 labels: self
                     .family
                     .labels
@@ -138,7 +138,7 @@ impl Serialize for Values {
 }
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct ShownSeries<'a> {
     labels: BTreeMap<&'static str, &'static str>,
     #[serde(flatten)]
     value: &'a Value,

@@ -14,9 +14,9 @@ fn table() -> String {
     for place in &ALL {
         let family = place.family();
         let kind = match family.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram(_) => "histogram",
+            MetricType::Counter => "counter",
+            MetricType::Gauge => "gauge",
+            MetricType::Histogram(_) => "histogram",
         };
         let values = |label: usize| match family.series {
             _ if family.name == "jam_build_info" => String::new(),
@@ -97,6 +97,7 @@ fn the_table_of_what_is_counted_is_in_order() {
         (Index::CommitChanges, "jam_commit_changes"),
         (Index::DirectoryLoadSeconds, "jam_directory_load_seconds"),
         (Index::HttpRequests, "jam_http_requests_total"),
+        (Index::MailboxLostBatches, "jam_mailbox_lost_batches_total"),
     ] {
         assert_eq!(COUNTED[index as usize].name, name);
     }

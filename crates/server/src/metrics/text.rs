@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use jam_core::metrics::Kind;
+use jam_core::metrics::MetricType;
 
 use super::snapshot::{Snapshot, Value, Values};
 
@@ -23,9 +23,9 @@ impl Values {
     fn write(&self, text: &mut String) -> fmt::Result {
         let family = self.family;
         let kind = match family.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram(_) => "histogram",
+            MetricType::Counter => "counter",
+            MetricType::Gauge => "gauge",
+            MetricType::Histogram(_) => "histogram",
         };
         writeln!(text, "# HELP {} {}", family.name, family.help)?;
         writeln!(text, "# TYPE {} {kind}", family.name)?;

@@ -65,7 +65,7 @@ fn told(device: &Client) -> usize {
 #[tokio::test]
 async fn nobody_waits_for_one_who_does_not_read() {
     let setting = Setting::new();
-    let mut teller = Teller::new(&setting.household);
+    let mut teller = PresenceTeller::new(&setting.household);
     let two = setting.device("2:phone");
     two.subscribe("/2/presence", AtMostOnce);
     teller.tell_all().await;
@@ -94,7 +94,7 @@ async fn nobody_waits_for_one_who_does_not_read() {
 #[tokio::test]
 async fn who_never_reads_is_not_told_in_the_end() {
     let setting = Setting::new();
-    let mut teller = Teller::new(&setting.household);
+    let mut teller = PresenceTeller::new(&setting.household);
     let _two = setting.device("2:phone");
     teller.tell_all().await;
     let _stuck = setting.stuck();

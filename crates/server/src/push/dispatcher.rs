@@ -52,19 +52,20 @@ pub(crate) async fn send_pushes(
     loop {
         let has_room = dispatcher.has_room();
         let again = dispatcher.pace.next_probe(Instant::now());
+        let order = dispatcher.pace.order();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             Some(tried) = dispatcher.under_way.join_next() => {
                 dispatcher.settle(tried.expect("a try neither panics nor is cancelled"));
             }
-            push = std::future::poll_fn(|context| router.poll_push(context, household.clock.now())), if has_room => {
+            push = std::future::poll_fn(|context| router.poll_push(context, household.clock.now(), order)), if has_room => {
                 dispatcher.start(push);
             }
             () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
             _ = ticks.tick() => {}
         }
-        dispatcher.say();
+        dispatcher.report();
     }
     dispatcher.finish().await;
 }
@@ -207,7 +208,7 @@ impl Dispatcher {
         let delivery = match result {
             Attempt::Made(delivery) => delivery,
             Attempt::Replaced => {
-                self.pace.answered(began);
+                self.pace.answered(began, now);
                 self.receivers.answered(receiver);
                 return backoff(push.attempts());
             }
@@ -223,23 +224,24 @@ impl Dispatcher {
             why,
         } = delivery
         else {
-            self.pace.answered(began);
+            self.pace.answered(began, now);
             self.receivers.answered(receiver);
             return Duration::ZERO;
         };
-        let (is_news, wait) = if *scope == Scope::Service {
+        let attempts = push.attempts();
+        let (scope, is_news, wait) = if *scope == Scope::Service {
             self.receivers.undecided(receiver);
-            let wait = backoff(push.attempts()).max(retry_after.unwrap_or_default());
-            (true, wait)
+            let wait = backoff(attempts).max(retry_after.unwrap_or_default());
+            (Scope::Service, true, wait)
         } else {
-            let attempts = push.attempts();
-            self.receivers.failed(receiver, attempts, *retry_after, now)
+            let failed = (self.receivers).failed(receiver, attempts, *retry_after, now);
+            (failed.scope(*scope), failed.is_news, failed.wait)
         };
         tracing::debug!(user = receiver.as_str(), ?wait, "a push has to wait: {why}");
         let failure = Failure {
             receiver,
             is_news,
-            scope: *scope,
+            scope,
             retry_after: *retry_after,
             why,
         };
@@ -247,9 +249,9 @@ impl Dispatcher {
         wait
     }
 
-    fn say(&mut self) {
+    fn report(&mut self) {
         let waiting = self.household.router.waiting_pushes() + self.under_way.len();
-        self.pace.say(waiting, Instant::now());
+        self.pace.report(waiting, Instant::now());
         // Together: after an outage of a day they come in crowds.
         if self.log.expired > 0 && self.under_way.is_empty() {
             let dropped = std::mem::take(&mut self.log.expired);

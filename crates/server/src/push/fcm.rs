@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use super::account::ServiceAccount;
-use super::http::{Answer, Http};
-use super::oauth::{Access, Oauth};
+use super::http::{Answer, HttpClient};
+use super::oauth::{AccessToken, Oauth};
 use super::{Delivering, Delivery, Notifier, Push, Scope};
 use crate::settings::ServiceUrl;
 
@@ -35,7 +35,7 @@ const CODE_BYTES: usize = 40;
 /// Firebase, for one project.
 #[derive(Debug)]
 pub(super) struct Fcm {
-    http: Http,
+    http: HttpClient,
     oauth: Oauth,
     project: String,
     url: ServiceUrl,
@@ -43,7 +43,7 @@ pub(super) struct Fcm {
 
 impl Fcm {
     /// Firebase at `base`, for the account's project.
-    pub(super) fn new(http: Http, account: ServiceAccount, base: &ServiceUrl) -> Self {
+    pub(super) fn new(http: HttpClient, account: ServiceAccount, base: &ServiceUrl) -> Self {
         let project = account.project().to_owned();
         let url = base.join(&["v1", "projects", &project, "messages:send"]);
         let oauth = Oauth::new(http.clone(), account);
@@ -70,7 +70,7 @@ impl Fcm {
         Ok(outcome(&self.post(body, &access).await?))
     }
 
-    async fn post(&self, body: String, access: &Access) -> Result<Answer, Delivery> {
+    async fn post(&self, body: String, access: &AccessToken) -> Result<Answer, Delivery> {
         let request = self
             .http
             .post(self.url.expose())

@@ -41,7 +41,7 @@ const IDLE_CONNECTIONS: usize = 4;
 
 /// What requests are made with. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Http {
+pub(super) struct HttpClient {
     client: Client,
     /// Opens a connection for each request.
     unpooled: Client,
@@ -64,7 +64,7 @@ pub(super) struct NoAnswer {
     pub(super) why: String,
 }
 
-impl Http {
+impl HttpClient {
     /// For requests to these addresses.
     ///
     /// # Errors

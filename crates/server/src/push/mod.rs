@@ -37,7 +37,7 @@ use secrecy::SecretString;
 
 use self::account::ServiceAccount;
 use self::fcm::Fcm;
-use self::http::Http;
+use self::http::HttpClient;
 pub(crate) use self::receivers::MAX_RECEIVERS;
 use self::webhook::Webhook;
 use crate::settings;
@@ -142,11 +142,11 @@ pub(crate) fn open(push: &settings::Push) -> Result<Option<Arc<dyn Notifier>>, P
     }
     if let Some(path) = &push.fcm_key {
         let account = ServiceAccount::read(path)?;
-        let http = Http::new(&[push.fcm_url.expose(), account.token_uri()])?;
+        let http = HttpClient::new(&[push.fcm_url.expose(), account.token_uri()])?;
         return Ok(Some(Arc::new(Fcm::new(http, account, &push.fcm_url))));
     }
     if let Some(webhook) = &push.webhook {
-        let http = Http::new(&[webhook.url.expose()])?;
+        let http = HttpClient::new(&[webhook.url.expose()])?;
         return Ok(Some(Arc::new(Webhook::new(http, webhook))));
     }
     Ok(None)

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::account::ServiceAccount;
-use super::http::{Answer, Http};
+use super::http::{Answer, HttpClient};
 use super::{Delivery, Scope};
 
 /// What the access token is good for.
@@ -31,7 +31,7 @@ const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Access tokens for one service account.
 #[derive(Debug)]
 pub(super) struct Oauth {
-    http: Http,
+    http: HttpClient,
     account: ServiceAccount,
     last: Mutex<Last>,
 }
@@ -40,13 +40,13 @@ pub(super) struct Oauth {
 #[derive(Debug)]
 enum Last {
     Never,
-    Token { access: Access, until: Instant },
+    Token { access: AccessToken, until: Instant },
     Failed { at: Instant, delivery: Delivery },
 }
 
 /// `Bearer` and an access token, as a header's value. `Debug` does not show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Access(HeaderValue);
+pub(super) struct AccessToken(HeaderValue);
 
 #[derive(Deserialize)]
 struct Grant {
@@ -55,7 +55,7 @@ struct Grant {
 }
 
 impl Oauth {
-    pub(super) fn new(http: Http, account: ServiceAccount) -> Self {
+    pub(super) fn new(http: HttpClient, account: ServiceAccount) -> Self {
         Self {
             http,
             account,
@@ -64,7 +64,7 @@ impl Oauth {
     }
 
     /// An access token that has not expired, or why there is none: [`Delivery::Unavailable`].
-    pub(super) async fn access(&self) -> Result<Access, Delivery> {
+    pub(super) async fn access(&self) -> Result<AccessToken, Delivery> {
         let asked = Instant::now();
         let mut last = self.last.lock().await;
         match &*last {
@@ -93,7 +93,7 @@ impl Oauth {
     }
 
     /// An access token instead of one that the service has refused, though it should still hold.
-    pub(super) async fn another(&self, refused: &Access) -> Result<Access, Delivery> {
+    pub(super) async fn another(&self, refused: &AccessToken) -> Result<AccessToken, Delivery> {
         {
             let mut last = self.last.lock().await;
             if matches!(&*last, Last::Token { access, .. } if access == refused) {
@@ -103,7 +103,7 @@ impl Oauth {
         self.access().await
     }
 
-    async fn ask(&self) -> Result<(Access, Duration), Delivery> {
+    async fn ask(&self) -> Result<(AccessToken, Duration), Delivery> {
         // The wall clock, which Google judges it by, and not the server's own.
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let assertion = self
@@ -121,14 +121,14 @@ impl Oauth {
     }
 }
 
-impl Access {
+impl AccessToken {
     /// The value of `Authorization`.
     pub(super) fn header(&self) -> HeaderValue {
         self.0.clone()
     }
 }
 
-fn grant(answer: &Answer) -> Option<(Access, Duration)> {
+fn grant(answer: &Answer) -> Option<(AccessToken, Duration)> {
     if !answer.status.is_success() {
         return None;
     }
@@ -139,7 +139,7 @@ fn grant(answer: &Answer) -> Option<(Access, Duration)> {
     let mut header = HeaderValue::try_from(format!("Bearer {}", grant.access_token)).ok()?;
     header.set_sensitive(true);
     let life = Duration::from_secs(grant.expires_in).min(MAX_LIFE);
-    Some((Access(header), life - MARGIN.min(life / 10)))
+    Some((AccessToken(header), life - MARGIN.min(life / 10)))
 }
 
 /// Without a token nothing can be sent, whatever the reason. The pushes wait: a key that is not accepted any

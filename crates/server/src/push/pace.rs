@@ -8,6 +8,11 @@
 //!
 //! As long as all that fails may be the receivers' own trouble (they have had enough, or are slow to be reached), others
 //! are tried as before, one each [`RECEIVERS_PAUSE`]: however many phones are in trouble, the others lose seconds.
+//! So it is with a receiver who fails again when others have been answered meanwhile. What fails for the first time costs the
+//! others a second while the service has answered lately: a pause is no longer than a part of the time since
+//! ([`PATIENCE_PART`]), unless the service asks for that. Of the pushes that try, one is the oldest and the next the
+//! newest: behind any number of receivers who fail, the next push that the service takes ends the pauses, and a push that
+//! `n` receivers are before has its turn after at most `2n + 1` tries.
 //!
 //! It is said once that the service does not answer, and once that it does again; while it does not, once in
 //! [`REMIND_AFTER`] with the number of pushes that wait. One that keeps coming and going is not told of more
@@ -16,6 +21,7 @@
 use std::time::Duration;
 
 use jam_core::ids::UserId;
+use jam_core::push::PushOrder;
 use tokio::time::Instant;
 
 use super::Scope;
@@ -35,6 +41,9 @@ const RECEIVERS_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause, also if the service asks for a longer one.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long the service has not answered, for each second of a pause.
+const PATIENCE_PART: u32 = 30;
+
 /// The longest that a push waits to be tried again, unless the service asks for more.
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
@@ -47,6 +56,8 @@ pub(super) struct Pace {
     /// Receivers whose pushes have failed since one was answered, up to [`SEVERAL`].
     failing: Vec<UserId>,
     trouble: Option<Trouble>,
+    /// When the service last answered.
+    answered_at: Option<Instant>,
     /// When it was last said that the service does not answer.
     said: Option<Instant>,
     /// Whether it has not been said yet that it answers again.
@@ -64,6 +75,8 @@ struct Trouble {
     probes: u32,
     /// Whether one is on its way.
     probing: bool,
+    /// Which push is the next to try.
+    order: PushOrder,
     next_probe: Instant,
     why: String,
 }
@@ -99,10 +112,21 @@ impl Pace {
         Some(trouble.next_probe).filter(|at| *at > now)
     }
 
+    /// Which push is to be sent next.
+    pub(super) fn order(&self) -> PushOrder {
+        self.trouble
+            .as_ref()
+            .map_or(PushOrder::OldestFirst, |it| it.order)
+    }
+
     /// A push is on its way from `now`.
     pub(super) fn started(&mut self, now: Instant) {
         if let Some(trouble) = &mut self.trouble {
             trouble.probing = true;
+            trouble.order = match trouble.order {
+                PushOrder::OldestFirst => PushOrder::NewestFirst,
+                PushOrder::NewestFirst => PushOrder::OldestFirst,
+            };
             if trouble.is_receivers() {
                 trouble.next_probe = now + RECEIVERS_PAUSE;
             }
@@ -125,7 +149,8 @@ impl Pace {
     }
 
     /// The service has answered what was sent at `sent`.
-    pub(super) fn answered(&mut self, sent: Instant) {
+    pub(super) fn answered(&mut self, sent: Instant, now: Instant) {
+        self.answered_at = Some(now);
         self.failing.clear();
         let is_probe = self.ended(sent);
         // That it answers somebody says that the others' trouble was their own.
@@ -162,7 +187,11 @@ impl Pace {
         let pause = if is_receivers {
             RECEIVERS_PAUSE
         } else {
-            backoff(probes).max(wish.unwrap_or_default())
+            let unanswered = self.answered_at.map(|at| now.saturating_duration_since(at));
+            let patience = unanswered
+                .filter(|_| failure.scope < Scope::Service)
+                .map_or(MAX_PAUSE, |it| (it / PATIENCE_PART).max(FIRST_WAIT));
+            (backoff(probes).min(patience)).max(wish.unwrap_or_default())
         };
         let next_probe = now + pause.min(MAX_PAUSE);
         let trouble = self.trouble.get_or_insert_with(|| Trouble {
@@ -170,6 +199,7 @@ impl Pace {
             scope: failure.scope,
             probes,
             probing: false,
+            order: PushOrder::OldestFirst,
             next_probe,
             why: String::new(),
         });
@@ -179,9 +209,9 @@ impl Pace {
         failure.why.clone_into(&mut trouble.why);
     }
 
-    /// Says what is to be said by now. `waiting`: pushes that wait; while none does, nobody knows how the
-    /// service is.
-    pub(super) fn say(&mut self, waiting: usize, now: Instant) {
+    /// Logs that the service does not answer, and again every [`REMIND_AFTER`]. `waiting`: pushes that wait; only a push
+    /// finds out how the service is.
+    pub(super) fn report(&mut self, waiting: usize, now: Instant) {
         let Some(trouble) = self.trouble.as_ref().filter(|_| waiting > 0) else {
             return;
         };
@@ -268,7 +298,7 @@ mod tests {
         pace.started(later);
         assert!(!pace.has_room(1, later), "one is on its way");
         // What was on its way before neither ends the trouble nor makes it worse.
-        pace.answered(now - SECOND);
+        pace.answered(now - SECOND, now);
         assert!(pace.trouble.is_some());
         for receiver in 0..100 {
             fail(&mut pace, receiver, Scope::Request, now - SECOND, now);
@@ -277,8 +307,31 @@ mod tests {
         pace.undecided(later);
         assert!(pace.has_room(0, later));
         pace.started(later);
-        pace.answered(later);
+        pace.answered(later, later);
         assert!(pace.has_room(MAX_IN_FLIGHT - 1, later));
+    }
+
+    /// Its own trouble costs the others no more than what fails for the first time.
+    #[test]
+    fn a_receiver_who_fails_again_stops_nobody_after_many_who_failed_at_first() {
+        let mut pace = Pace::default();
+        let mut now = Instant::now();
+        pace.answered(now, now);
+        for receiver in 0..8 {
+            now += SECOND;
+            fail(&mut pace, receiver, Scope::Request, now, now);
+        }
+        now = pace.next_probe(now).unwrap_or(now);
+        pace.started(now);
+        let again = Failure {
+            receiver: &UserId::parse("0").unwrap(),
+            is_news: false,
+            scope: Scope::Receiver,
+            retry_after: None,
+            why: "503",
+        };
+        pace.failed(now, &again, now);
+        assert!(pace.next_probe(now).is_none_or(|at| at <= now + SECOND));
     }
 
     #[test]
@@ -311,7 +364,7 @@ mod tests {
                 fail_asking(&mut pace, 2, scope, Some(3600 * SECOND), now, now);
                 assert!(pace.has_room(MAX_IN_FLIGHT - 1, now));
             }
-            pace.answered(now);
+            pace.answered(now, now);
             fail(&mut pace, 3, scope, now, now);
             assert!(pace.has_room(0, now), "they were not in a row");
         }
@@ -351,7 +404,7 @@ mod tests {
             pace.failed(now, &failure, now);
         }
         // Any answer ends it, also to what was on its way.
-        pace.answered(now - 60 * SECOND);
+        pace.answered(now - 60 * SECOND, now);
         assert!(pace.has_room(0, now));
     }
 
@@ -390,7 +443,7 @@ mod tests {
         let later = now + 2 * SECOND;
         pace.started(later);
         fail(&mut pace, 3, Scope::Service, later, later);
-        pace.answered(now - SECOND);
+        pace.answered(now - SECOND, now);
         assert!(!pace.has_room(0, later + SECOND / 2));
         assert_eq!(pace.trouble.as_ref().unwrap().why, "503");
     }

@@ -3,7 +3,8 @@
 //!
 //! A receiver whose push failed is *held* until it is time for another try, for pushes of all senders; then one
 //! of them tries. Nobody else's push waits for it: such tries take [`MAX_RETRIES`] places, and leave the rest to receivers
-//! of whom no trouble is known. Invariants: [`MAX_RECEIVERS`] are known at most; of one that is not, each push waits for
+//! of whom no trouble is known. When the service has answered others between two failures of a receiver, it is well: the
+//! trouble is the receiver's *own*. Invariants: [`MAX_RECEIVERS`] are known at most; of one that is not, each push waits for
 //! itself.
 
 use std::collections::{HashMap, HashSet};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use jam_core::ids::UserId;
 use tokio::time::Instant;
 
+use super::Scope;
 use super::pace::{MAX_IN_FLIGHT, backoff};
 
 /// Pushes for one receiver that are on their way at a time: a phone that the service is slow to reach leaves the
@@ -38,6 +40,26 @@ pub(super) struct Receivers {
     /// Those who are being tried again.
     retried: HashSet<UserId>,
     swept: Option<Instant>,
+    /// How often the service has answered.
+    answers: u64,
+}
+
+/// What a failed try says of its receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// Whether it is the first of several in a row.
+    pub(super) is_news: bool,
+    /// Whether the service has answered others since the one before.
+    pub(super) is_own: bool,
+    /// How long the receiver's pushes wait.
+    pub(super) wait: Duration,
+}
+
+impl Failed {
+    /// What it says of others, if the try itself says `scope`.
+    pub(super) fn scope(self, scope: Scope) -> Scope {
+        if self.is_own { Scope::Receiver } else { scope }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +68,8 @@ struct Receiver {
     /// Tries that failed, one after another.
     failures: u32,
     held_until: Option<Instant>,
+    /// [`Receivers::answers`] at the last failure.
+    answers: u64,
 }
 
 impl Receiver {
@@ -78,6 +102,7 @@ impl Receivers {
 
     /// The service has answered: nothing is wrong with this receiver.
     pub(super) fn answered(&mut self, id: &UserId) {
+        self.answers += 1;
         if let Some(receiver) = self.end_try(id) {
             (receiver.failures, receiver.held_until) = (0, None);
         }
@@ -90,24 +115,29 @@ impl Receivers {
         self.forget_if_idle(id);
     }
 
-    /// The try has failed, the push's own `attempts` before: whether that is news of this receiver, and how long
-    /// its pushes wait.
+    /// The try has failed, the push's own `attempts` before.
     pub(super) fn failed(
         &mut self,
         id: &UserId,
         attempts: u32,
         retry_after: Option<Duration>,
         now: Instant,
-    ) -> (bool, Duration) {
-        let failures = self.end_try(id).map_or(0, |it| it.failures);
+    ) -> Failed {
+        let answers = self.answers;
+        let before = self.end_try(id).map(|it| (it.failures, it.answers));
+        let (failures, answers_before) = before.unwrap_or((0, answers));
         let wait = backoff(failures.max(attempts)).max(retry_after.unwrap_or_default());
         if let Some(receiver) = self.known.get_mut(id) {
-            receiver.failures = failures.saturating_add(1);
+            (receiver.failures, receiver.answers) = (failures.saturating_add(1), answers);
             let until = now + wait;
             receiver.held_until = Some(receiver.held_until.map_or(until, |it| it.max(until)));
         }
         self.keep_bound(id, now);
-        (failures == 0, wait)
+        Failed {
+            is_news: failures == 0,
+            is_own: failures > 0 && answers > answers_before,
+            wait,
+        }
     }
 
     fn end_try(&mut self, id: &UserId) -> Option<&mut Receiver> {
@@ -156,15 +186,15 @@ mod tests {
         let mut receivers = Receivers::default();
         let (busy, other, now) = (user(2), user(3), Instant::now());
         receivers.start(&busy, now).unwrap();
-        let (is_news, wait) = receivers.failed(&busy, 0, Some(60 * SECOND), now);
-        assert_eq!((is_news, wait), (true, 60 * SECOND));
+        let failed = receivers.failed(&busy, 0, Some(60 * SECOND), now);
+        assert_eq!((failed.is_news, failed.wait), (true, 60 * SECOND));
         assert_eq!(receivers.start(&busy, now + 59 * SECOND), Err(SECOND));
         assert_eq!(receivers.start(&other, now), Ok(()));
         // One at a time tries.
         let later = now + 60 * SECOND;
         assert_eq!(receivers.start(&busy, later), Ok(()));
         assert_eq!(receivers.start(&busy, later), Err(PLACE_WAIT));
-        let (is_news, wait) = receivers.failed(&busy, 0, None, later);
+        let Failed { is_news, wait, .. } = receivers.failed(&busy, 0, None, later);
         assert!(!is_news && wait >= SECOND && wait <= 4 * SECOND);
         assert_eq!(receivers.start(&busy, later), Err(wait));
         receivers.start(&busy, later + wait).unwrap();
@@ -180,11 +210,27 @@ mod tests {
         let mut longest = Duration::ZERO;
         for _ in 0..200 {
             receivers.start(&user(2), now).unwrap();
-            let (_, wait) = receivers.failed(&user(2), 0, None, now);
+            let wait = receivers.failed(&user(2), 0, None, now).wait;
             longest = longest.max(wait);
             now += wait;
         }
         assert!(longest > 30 * SECOND && longest <= 300 * SECOND);
+    }
+
+    #[test]
+    fn trouble_is_the_receivers_own_when_others_were_answered_in_between() {
+        let (mut receivers, now) = (Receivers::default(), Instant::now());
+        let try_in_vain = |receivers: &mut Receivers, id| {
+            receivers.known.entry(user(id)).or_default().held_until = None;
+            receivers.start(&user(id), now).unwrap();
+            receivers.failed(&user(id), 0, None, now).is_own
+        };
+        assert!(!try_in_vain(&mut receivers, 2) && !try_in_vain(&mut receivers, 2));
+        receivers.start(&user(3), now).unwrap();
+        receivers.answered(&user(3));
+        assert!(!try_in_vain(&mut receivers, 4), "that is the first time");
+        assert!(try_in_vain(&mut receivers, 2));
+        assert!(!try_in_vain(&mut receivers, 2), "none was answered since");
     }
 
     /// After a restart the receiver is not known, and the push has been tried before.
@@ -194,7 +240,7 @@ mod tests {
         for number in 0..200 {
             let (mut receivers, now) = (Receivers::default(), Instant::now());
             receivers.start(&user(number), now).unwrap();
-            let (_, wait) = receivers.failed(&user(number), 10, None, now);
+            let wait = receivers.failed(&user(number), 10, None, now).wait;
             longest = longest.max(wait);
         }
         assert!(longest > 30 * SECOND && longest <= 300 * SECOND);
@@ -262,8 +308,8 @@ mod tests {
         let now = Instant::now();
         for number in 0..2 * MAX_RECEIVERS {
             receivers.start(&user(number), now).unwrap();
-            let (is_news, wait) = receivers.failed(&user(number), 0, Some(60 * SECOND), now);
-            assert!(is_news && wait == 60 * SECOND);
+            let failed = receivers.failed(&user(number), 0, Some(60 * SECOND), now);
+            assert!(failed.is_news && failed.wait == 60 * SECOND);
             assert!(receivers.known.len() <= MAX_RECEIVERS);
         }
         // Room comes back when their time is over.

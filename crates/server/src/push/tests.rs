@@ -3,6 +3,7 @@
 mod dispatcher;
 mod fcm;
 mod oauth;
+mod pacing;
 mod stand_in;
 mod webhook;
 
@@ -55,8 +56,8 @@ fn address(text: &str) -> ServiceUrl {
     ServiceUrl::parse(text).unwrap()
 }
 
-fn http() -> Http {
-    Http::with(rustls::RootCertStore::empty(), PATIENCE).unwrap()
+fn http() -> HttpClient {
+    HttpClient::with(rustls::RootCertStore::empty(), PATIENCE).unwrap()
 }
 
 /// Made anew for each run.

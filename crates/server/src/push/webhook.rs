@@ -9,7 +9,7 @@ use ring::hmac;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 
-use super::http::{Answer, Http};
+use super::http::{Answer, HttpClient};
 use super::{Delivering, Delivery, Notifier, Push};
 use crate::settings::{self, ServiceUrl};
 
@@ -19,7 +19,7 @@ const SIGNATURE: &str = "x-jam-signature";
 /// One address that takes pushes.
 #[derive(Debug)]
 pub(super) struct Webhook {
-    http: Http,
+    http: HttpClient,
     url: ServiceUrl,
     key: hmac::Key,
 }
@@ -34,7 +34,7 @@ struct Body<'a> {
 }
 
 impl Webhook {
-    pub(super) fn new(http: Http, webhook: &settings::Webhook) -> Self {
+    pub(super) fn new(http: HttpClient, webhook: &settings::Webhook) -> Self {
         let secret = webhook.secret.expose_secret().as_bytes();
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let url = webhook.url.clone();

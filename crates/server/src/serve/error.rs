@@ -63,7 +63,7 @@ impl ServeError {
             },
             Self::Given(_) | Self::Tls(_) | Self::Push(_) | Self::Admin(_) => CONFIG,
             Self::Mailbox(error) => match error.downcast_ref() {
-                Some(OpenError::InUse(_)) => IN_USE,
+                Some(OpenError::InUse { .. }) => IN_USE,
                 _ => UNAVAILABLE,
             },
             Self::Directory(_) => UNAVAILABLE,

@@ -1,7 +1,7 @@
 //! SIGHUP: settings, TLS files and push key are read again, from where they were read at the start.
 //!
 //! What cannot be used changes nothing, and the log says why; what only a restart changes it names. Nothing on the path
-//! of a message waits for it. Invariant: settings are taken up all together or not at all.
+//! of a message waits for it. Invariant: settings are applied all together or not at all.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,8 +17,8 @@ use crate::settings::{Settings, Sources};
 use crate::threads::{OTHER_THREADS, Threads};
 use crate::tls::Tls;
 
-/// The settings that are taken up without a restart. The others were told to clients, or are what the server stands on.
-const TAKEN_UP: [&str; 10] = [
+/// The settings that are applied without a restart. The others were told to clients, or are what the server stands on.
+const APPLIED: [&str; 10] = [
     "log",
     "push.fcm_key",
     "push.fcm_url",
@@ -60,12 +60,18 @@ impl Reload {
         }
     }
 
+    /// The settings as they were read last.
+    pub(super) fn in_force(&self) -> Settings {
+        let in_force = self.in_force.lock();
+        in_force.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Reads all of it. May take as long as a disk does.
     pub(super) fn read(&self) {
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         match Settings::load(&self.sources) {
             Ok(new) => {
-                self.take_up(&new, &in_force);
+                self.apply(&new, &in_force);
                 *in_force = new;
             }
             Err(error) => {
@@ -82,7 +88,7 @@ impl Reload {
         }
     }
 
-    fn take_up(&self, new: &Settings, before: &Settings) {
+    fn apply(&self, new: &Settings, before: &Settings) {
         let limits = &new.limits;
         let threads = self.threads.len() + OTHER_THREADS;
         let places = descriptors::places(limits.connections, threads);
@@ -97,12 +103,12 @@ impl Reload {
         }
         let listed = |names: Vec<&str>| names.join(", ");
         let pushes = self.push.is_some();
-        let is_taken_up =
-            |name: &&str| TAKEN_UP.contains(name) && (pushes || !name.starts_with("push."));
-        let changed = listed(new.differences(before).filter(is_taken_up).collect());
+        let is_applied =
+            |name: &&str| APPLIED.contains(name) && (pushes || !name.starts_with("push."));
+        let changed = listed(new.differences(before).filter(is_applied).collect());
         tracing::info!(changed, "settings reloaded");
         let waiting = new.differences(&self.started);
-        let waiting = listed(waiting.filter(|name| !is_taken_up(name)).collect());
+        let waiting = listed(waiting.filter(|name| !is_applied(name)).collect());
         if !waiting.is_empty() {
             tracing::warn!(
                 settings = waiting,
@@ -117,9 +123,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_taken_up_is_a_setting() {
+    fn what_is_applied_is_a_setting() {
         let known = Settings::default().to_toml();
-        for name in TAKEN_UP {
+        for name in APPLIED {
             let key = name.rsplit('.').next().unwrap();
             assert!(known.contains(&format!("{key} = ")), "{name}");
         }

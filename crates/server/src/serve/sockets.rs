@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::{self, SocketAddr};
+use std::os::fd::AsFd;
 
 use listenfd::ListenFd;
 use tokio::net::TcpListener;
@@ -23,7 +24,16 @@ pub(super) struct Sockets {
     pub(super) admin: Option<TcpListener>,
 }
 
-/// Listening sockets that the service manager has passed on.
+/// Where each listener that is on is bound: port 0 has become a real one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addresses {
+    pub(super) mqtt: Option<SocketAddr>,
+    pub(super) mqtts: Option<SocketAddr>,
+    pub(super) http: Option<SocketAddr>,
+    pub(super) admin: Option<SocketAddr>,
+}
+
+/// Listening sockets that the service manager has passed on, or that this process has listened on before.
 #[derive(Debug, Default)]
 pub struct GivenSockets(Vec<Given>);
 
@@ -32,6 +42,8 @@ struct Given {
     /// By what name; "" without one.
     name: String,
     socket: net::TcpListener,
+    /// By this process.
+    is_ours: bool,
 }
 
 /// A listener, and the setting of its address.
@@ -71,10 +83,24 @@ impl GivenSockets {
             {
                 return Err(wrong(&"it does not listen (is Accept=no set?)"));
             }
-            let name = name.to_owned();
-            given.push(Given { name, socket });
+            given.push(Given {
+                name: name.to_owned(),
+                socket,
+                is_ours: false,
+            });
         }
         Ok(Self(given))
+    }
+
+    /// Those that other settings leave where they are.
+    pub(super) fn unmoved(mut self, from: &Settings, to: &Settings) -> Self {
+        let address = |name: &str, settings: &Settings| {
+            let which = ALL.into_iter().find(|which| which.name() == name);
+            which.and_then(|which| which.address(settings).map(|it| it.as_str().to_owned()))
+        };
+        self.0
+            .retain(|given| address(&given.name, from) == address(&given.name, to));
+        self
     }
 }
 
@@ -82,7 +108,12 @@ impl Sockets {
     /// Takes what is given, and binds the rest.
     pub(super) async fn bind(settings: &Settings, given: GivenSockets) -> Result<Self, ServeError> {
         let mut sockets = Self::default();
-        for Given { name, socket } in given.0 {
+        for Given {
+            name,
+            socket,
+            is_ours,
+        } in given.0
+        {
             let address = socket.local_addr().map_err(ServeError::Io)?;
             let which = which(&name, address, settings).ok_or_else(|| {
                 ServeError::Given(format!(
@@ -101,7 +132,9 @@ impl Sockets {
                     which.name()
                 )));
             }
-            tracing::info!(%address, listener = which.name(), "this socket was passed on by the service manager");
+            if !is_ours {
+                tracing::info!(%address, listener = which.name(), "this socket was passed on by the service manager");
+            }
         }
         for which in ALL {
             let socket = sockets.of(which);
@@ -117,6 +150,37 @@ impl Sockets {
         Ok(sockets)
     }
 
+    /// The same sockets once more: as long as they are held, connections wait.
+    pub(super) fn kept(&self) -> Result<GivenSockets, ServeError> {
+        let all = [&self.mqtt, &self.mqtts, &self.http, &self.admin];
+        let there = ALL
+            .into_iter()
+            .zip(all)
+            .filter_map(|(which, socket)| Some((which, socket.as_ref()?)));
+        let kept = there.map(|(which, socket)| {
+            let socket = socket.as_fd().try_clone_to_owned();
+            Ok(Given {
+                name: which.name().to_owned(),
+                socket: socket.map_err(ServeError::Io)?.into(),
+                is_ours: true,
+            })
+        });
+        kept.collect::<Result<_, _>>().map(GivenSockets)
+    }
+
+    pub(super) fn addresses(&self) -> Result<Addresses, ServeError> {
+        let address = |socket: &Option<TcpListener>| {
+            let address = socket.as_ref().map(TcpListener::local_addr);
+            address.transpose().map_err(ServeError::Io)
+        };
+        Ok(Addresses {
+            mqtt: address(&self.mqtt)?,
+            mqtts: address(&self.mqtts)?,
+            http: address(&self.http)?,
+            admin: address(&self.admin)?,
+        })
+    }
+
     fn of(&mut self, which: Which) -> &mut Option<TcpListener> {
         match which {
             Which::Mqtt => &mut self.mqtt,
@@ -124,6 +188,15 @@ impl Sockets {
             Which::Http => &mut self.http,
             Which::Admin => &mut self.admin,
         }
+    }
+}
+
+impl Addresses {
+    /// Those that there are, each with its listener's name.
+    pub(super) fn named(self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let all = [self.mqtt, self.mqtts, self.http, self.admin];
+        let named = ALL.map(Which::name).into_iter().zip(all);
+        named.filter_map(|(name, address)| Some((name, address?)))
     }
 }
 
@@ -171,14 +244,6 @@ fn which(name: &str, address: SocketAddr, settings: &Settings) -> Option<Which> 
     of_port.next().filter(|_| of_port.next().is_none())
 }
 
-/// Where it is bound: port 0 has become a real one.
-pub(super) fn address_of(socket: Option<&TcpListener>) -> Result<Option<SocketAddr>, ServeError> {
-    socket
-        .map(TcpListener::local_addr)
-        .transpose()
-        .map_err(ServeError::Io)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +283,7 @@ mod tests {
             let given = names.iter().map(|name| Given {
                 name: (*name).to_owned(),
                 socket: socket(),
+                is_ours: false,
             });
             GivenSockets(given.collect())
         };

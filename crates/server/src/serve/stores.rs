@@ -131,7 +131,7 @@ fn restore(
     let (clock, change) = Clock::start(router.adjustments().clone(), found.clock);
     router.restore(found, clock.now());
     if let Some(change) = change {
-        clock::say(change, router, clock.now());
+        clock::report(change, router, clock.now());
     }
     mailbox.attach(Box::new(Arc::downgrade(router)));
     tracing::info!(messages, "the mailbox is open");

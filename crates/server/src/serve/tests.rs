@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::settings::DirectorySettings;
 use crate::tls::tests::write_identity;
 use house::{Client, HELLO, House, bytes_of, connect, connect_to, publish, soon, subscribe};
 
@@ -276,7 +277,7 @@ async fn silence_is_ended() {
 async fn an_address_that_is_taken_is_named() {
     let house = House::open(|_, _| ()).await;
     let mut settings = Settings::default();
-    settings.directory.path = house.dir.path().join("jam.db");
+    settings.directory = DirectorySettings::in_file(house.dir.path().join("jam.db"));
     settings.listen.mqtt = Some(house.running.mqtt.unwrap().to_string().parse().unwrap());
     settings.listen.http = None;
     settings.listen.admin = None;

@@ -161,7 +161,7 @@ pub(super) const KEYS: &[Key] = &[
         "directory.url",
         "",
         Kind::Url,
-        r#"accounts and friendships: sqlite:PATH; "" = sqlite:<data>/jam.db"#,
+        r#"accounts and friendships: sqlite:PATH, postgres://USER:PASSWORD@HOST/DATABASE; "" = sqlite:<data>/jam.db"#,
     ),
     key(
         "directory.map_shm",
@@ -173,7 +173,7 @@ pub(super) const KEYS: &[Key] = &[
         "mailbox.url",
         "",
         Kind::Url,
-        r#"what waits for its receiver; "" = <data>/mailbox"#,
+        r#"what waits for its receiver: postgres://USER@HOST/DATABASE; "" = <data>/mailbox"#,
     ),
     key(
         "mailbox.max_messages",

@@ -18,7 +18,7 @@ use crate::named_file;
 pub const DEFAULT_FILE: &str = "jam-mqtt.toml";
 
 /// Where settings come from.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// The file named by `--config`. It must exist.
     pub config: Option<PathBuf>,

@@ -26,6 +26,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::postgres;
+
 pub use address::{Address, InvalidAddress};
 use keys::KEYS;
 use layers::Values;
@@ -154,8 +156,17 @@ pub struct Identity {
 
 /// Accounts and friendships.
 #[derive(Debug, Clone)]
-pub struct DirectorySettings {
-    /// The SQLite file. Follows from `directory.url`, or from `data`.
+pub enum DirectorySettings {
+    /// In an SQLite file.
+    Sqlite(DirectoryFile),
+    /// In PostgreSQL.
+    Postgres(Box<postgres::Address>),
+}
+
+/// Accounts and friendships in an SQLite file.
+#[derive(Debug, Clone)]
+pub struct DirectoryFile {
+    /// The file. Follows from `directory.url`, or from `data`.
     pub path: PathBuf,
     /// Whether `directory.url` names it: then it may be somebody else's.
     pub named: bool,
@@ -163,9 +174,38 @@ pub struct DirectorySettings {
     pub map_shm: bool,
 }
 
+impl DirectorySettings {
+    /// The SQLite file at `path`, which is made when it is missing.
+    #[must_use]
+    pub fn in_file(path: PathBuf) -> Self {
+        Self::Sqlite(DirectoryFile {
+            path,
+            named: false,
+            map_shm: true,
+        })
+    }
+
+    /// The SQLite file, if it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&DirectoryFile> {
+        match self {
+            Self::Sqlite(file) => Some(file),
+            Self::Postgres(_) => None,
+        }
+    }
+
+    /// Whether `directory.url` says where it is.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.file().is_none_or(|file| file.named)
+    }
+}
+
 /// What waits for its receiver.
 #[derive(Debug, Clone)]
 pub struct Mailbox {
+    /// The database that it is in; `None`: a folder of the data directory.
+    pub database: Option<postgres::Address>,
     /// Messages of one mailbox.
     pub max_messages: u32,
     /// Bytes of one mailbox.

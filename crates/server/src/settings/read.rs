@@ -13,10 +13,10 @@ use secrecy::SecretString;
 use super::keys::{self, Kind};
 use super::layers::Values;
 use super::{
-    Address, DirectorySettings, Identity, InvalidAddress, Limits, Mailbox, Proxies, ServiceUrl,
-    SettingsError, Webhook,
+    Address, DirectoryFile, DirectorySettings, Identity, InvalidAddress, Limits, Mailbox, Proxies,
+    ServiceUrl, SettingsError, Webhook,
 };
-use crate::logging;
+use crate::{logging, postgres};
 
 /// Reads values of the table by their names.
 pub(super) struct Reader<'a>(&'a Values);
@@ -207,11 +207,11 @@ impl<'a> Reader<'a> {
     pub(super) fn directory(&self, data: &Path) -> Result<DirectorySettings, SettingsError> {
         let url = self.text("directory.url");
         if url.is_empty() {
-            return Ok(DirectorySettings {
+            return Ok(DirectorySettings::Sqlite(DirectoryFile {
                 path: data.join("jam.db"),
                 named: false,
                 map_shm: self.bool("directory.map_shm")?,
-            });
+            }));
         }
         // As in other programs' URLs, `//` before a path means nothing.
         let path = url
@@ -223,34 +223,45 @@ impl<'a> Reader<'a> {
                 "directory.url",
                 "expected sqlite:PATH; write ./ before this path",
             )),
-            Some(path) if !path.is_empty() && !path.contains('\0') => Ok(DirectorySettings {
-                path: PathBuf::from(path),
-                named: true,
-                map_shm: self.bool("directory.map_shm")?,
-            }),
-            _ if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                let why = "PostgreSQL is not served yet, expected sqlite:PATH";
+            Some(path) if !path.is_empty() && !path.contains('\0') => {
+                Ok(DirectorySettings::Sqlite(DirectoryFile {
+                    path: PathBuf::from(path),
+                    named: true,
+                    map_shm: self.bool("directory.map_shm")?,
+                }))
+            }
+            _ if postgres::Address::is_postgres(url) => postgres::Address::parse(url)
+                .map(|address| DirectorySettings::Postgres(Box::new(address)))
+                .map_err(|error| self.error("directory.url", &error.to_string())),
+            _ => {
+                let why = r#"expected sqlite:PATH, postgres://USER@HOST/DATABASE, or """#;
                 Err(self.error("directory.url", why))
             }
-            _ => Err(self.error("directory.url", r#"expected sqlite:PATH, or """#)),
         }
     }
 
     pub(super) fn mailbox(&self) -> Result<Mailbox, SettingsError> {
-        let url = self.text("mailbox.url");
-        if !url.is_empty() {
-            let why = if url.starts_with("nats://") {
-                r#"NATS is not served yet, expected """#
-            } else {
-                r#"expected "", the embedded store"#
-            };
-            return Err(self.error("mailbox.url", why));
-        }
         Ok(Mailbox {
+            database: self.mailbox_database()?,
             max_messages: self.count("mailbox.max_messages")?,
             max_bytes: self.bytes("mailbox.max_bytes", 1, u64::MAX)?,
             max_age: self.positive_duration("mailbox.max_age")?,
         })
+    }
+
+    fn mailbox_database(&self) -> Result<Option<postgres::Address>, SettingsError> {
+        let url = self.text("mailbox.url");
+        if url.is_empty() {
+            return Ok(None);
+        }
+        if !postgres::Address::is_postgres(url) {
+            let why = r#"expected postgres://…, or "", the embedded store"#;
+            return Err(self.error("mailbox.url", why));
+        }
+        let address = postgres::Address::parse(url);
+        address
+            .map(Some)
+            .map_err(|error| self.error("mailbox.url", &error.to_string()))
     }
 
     pub(super) fn limits(&self) -> Result<Limits, SettingsError> {

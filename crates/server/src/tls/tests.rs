@@ -20,7 +20,7 @@ pub(crate) fn write_identity(dir: &Path, name: &str) -> Identity {
 }
 
 fn current(tls: &Tls) -> Arc<ServerConfig> {
-    tls.current.read().unwrap().clone()
+    tls.current().config.clone()
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_bad_file_changes_nothing() {
     tls.reload_if_changed();
     assert!(
         !Arc::ptr_eq(&first, &current(&tls)),
-        "the new one is taken up"
+        "the new one is in force"
     );
 }
 
@@ -62,6 +62,41 @@ fn opened(dir: &Path) -> (Tls, Identity) {
     (tls.unwrap(), identity)
 }
 
+/// Its files may be renewed and of no use: the certificate that ends is the one that clients see.
+#[test]
+fn the_end_is_that_of_what_is_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let [first, second] = [2080, 2090].map(|year| {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let ends = SystemTime::from(params.not_after);
+        (params.self_signed(&key).unwrap().pem(), ends)
+    });
+    let identity = write_identity(dir.path(), "localhost");
+    let write = |pem: &str, key: &str| {
+        std::fs::write(&identity.cert, pem).unwrap();
+        std::fs::write(&identity.key, key).unwrap();
+    };
+    write(&first.0, &key.serialize_pem());
+    let tls = Tls::open(TlsFiles {
+        identity: identity.clone(),
+        client_ca: None,
+    })
+    .unwrap();
+    assert_eq!(tls.ends(), first.1);
+    write(&second.0, "no key");
+    tls.reload_if_changed();
+    assert_eq!(tls.ends(), first.1);
+    write(&second.0, &key.serialize_pem());
+    tls.reload_if_changed();
+    assert_eq!(tls.ends(), second.1);
+    // Of a chain, the first that ends.
+    std::fs::write(&identity.cert, second.0 + &first.0).unwrap();
+    tls.reload_if_changed();
+    assert_eq!(tls.ends(), first.1);
+}
+
 /// Another certificate, not in its place yet.
 fn renewed() -> (tempfile::TempDir, Identity) {
     let dir = tempfile::tempdir().unwrap();
@@ -70,7 +105,7 @@ fn renewed() -> (tempfile::TempDir, Identity) {
 }
 
 fn failure(tls: &Tls) -> Option<String> {
-    tls.taken_up().failure.clone()
+    tls.in_force().failure.clone()
 }
 
 #[test]
@@ -92,7 +127,7 @@ fn what_cannot_be_read_yet_is_tried_again() {
     }
     std::fs::copy(&new.key, &later).unwrap();
     tls.reload_if_changed();
-    assert!(!Arc::ptr_eq(&first, &current(&tls)), "it is taken up");
+    assert!(!Arc::ptr_eq(&first, &current(&tls)), "it is in force");
     assert_eq!(failure(&tls), None);
 }
 
@@ -106,7 +141,7 @@ fn a_failure_that_leaves_no_trace_in_the_files_is_tried_again() {
     std::fs::copy(&new.key, &identity.key).unwrap();
     std::fs::copy(&new.cert, &identity.cert).unwrap();
     // As if the reading had failed at a look at these very files.
-    tls.taken_up().failure = Some("cannot use it".to_owned());
+    tls.in_force().failure = Some("cannot use it".to_owned());
     tls.reload_if_changed();
     assert!(!Arc::ptr_eq(&first, &current(&tls)));
 }
@@ -122,7 +157,7 @@ fn a_key_that_does_not_belong_to_the_certificate_yet_is_tried_again() {
     assert!(Arc::ptr_eq(&first, &current(&tls)), "half a pair");
     std::fs::rename(&new.key, &identity.key).unwrap();
     tls.reload_if_changed();
-    assert!(!Arc::ptr_eq(&first, &current(&tls)), "the pair is taken up");
+    assert!(!Arc::ptr_eq(&first, &current(&tls)), "the pair is in force");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{TlsError, read_certificates, unusable};
@@ -23,32 +24,54 @@ pub enum Validity {
     Begins(SystemTime),
 }
 
+/// When all of some certificates are valid: from the last that begins until the first that ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lifetime {
+    begins: SystemTime,
+    pub(super) ends: SystemTime,
+}
+
+impl Lifetime {
+    /// Of the certificates in `path`, which `setting` names. There is one at least.
+    pub(super) fn of(
+        certificates: &[CertificateDer<'_>],
+        path: &Path,
+        setting: &str,
+    ) -> Result<Self, TlsError> {
+        let mut begins = SystemTime::UNIX_EPOCH;
+        let mut ends: Option<SystemTime> = None;
+        for certificate in certificates {
+            let (_, certificate) = X509Certificate::from_der(certificate)
+                .map_err(|error| unusable(setting, path, &error))?;
+            let validity = certificate.validity();
+            begins = begins.max(time(validity.not_before.timestamp()));
+            let end = time(validity.not_after.timestamp());
+            ends = Some(ends.map_or(end, |other| other.min(end)));
+        }
+        let ends = ends.ok_or_else(|| unusable(setting, path, &"there is no certificate in it"))?;
+        Ok(Self { begins, ends })
+    }
+
+    fn at(self, now: SystemTime) -> Validity {
+        let Self { begins, ends } = self;
+        if ends <= now {
+            Validity::Ended(ends)
+        } else if begins > now {
+            Validity::Begins(begins)
+        } else if ends <= now + RENEWAL {
+            Validity::EndsSoon(ends)
+        } else {
+            Validity::Until(ends)
+        }
+    }
+}
+
 /// How the certificates in `path` stand at `now`. `setting` names the file.
 ///
 /// # Errors
 /// If they cannot be read.
 pub fn validity(path: &Path, setting: &str, now: SystemTime) -> Result<Validity, TlsError> {
-    let mut first_end: Option<SystemTime> = None;
-    let mut last_begin: Option<SystemTime> = None;
-    for certificate in read_certificates(path, setting)? {
-        let (_, certificate) = X509Certificate::from_der(&certificate)
-            .map_err(|error| unusable(setting, path, &error))?;
-        let begin = time(certificate.validity().not_before.timestamp());
-        let end = time(certificate.validity().not_after.timestamp());
-        last_begin = Some(last_begin.map_or(begin, |other| other.max(begin)));
-        first_end = Some(first_end.map_or(end, |other| other.min(end)));
-    }
-    let none = || unusable(setting, path, &"there is no certificate in it");
-    let (begin, end) = (last_begin.ok_or_else(none)?, first_end.ok_or_else(none)?);
-    Ok(if end <= now {
-        Validity::Ended(end)
-    } else if begin > now {
-        Validity::Begins(begin)
-    } else if end <= now + RENEWAL {
-        Validity::EndsSoon(end)
-    } else {
-        Validity::Until(end)
-    })
+    Ok(Lifetime::of(&read_certificates(path, setting)?, path, setting)?.at(now))
 }
 
 /// Of seconds since 1970; what is before counts as then.

@@ -28,7 +28,7 @@ impl CloseCode {
 
 /// How a client has ended what it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum StreamEnd {
     /// By a Close frame; the code to answer, if it gave one.
     Closed(Option<CloseCode>),
     /// By what is no WebSocket, or none that MQTT allows.
@@ -56,7 +56,7 @@ impl Control {
 /// What of a client's stream has been read so far.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
-    state: State,
+    state: FrameState,
     /// The frames of a message are not all here: continuations are expected.
     in_message: bool,
     /// The ping that is to be answered.
@@ -64,11 +64,11 @@ pub(crate) struct Frames {
 }
 
 #[derive(Debug)]
-enum State {
+enum FrameState {
     Header([u8; MAX_HEADER], u8),
     Data { left: u64, mask: [u8; 4] },
     Control(Box<PartialControl>),
-    Ended(End),
+    Ended(StreamEnd),
 }
 
 #[derive(Debug)]
@@ -79,7 +79,7 @@ struct PartialControl {
     payload: Control,
 }
 
-impl Default for State {
+impl Default for FrameState {
     fn default() -> Self {
         Self::Header([0; MAX_HEADER], 0)
     }
@@ -102,7 +102,7 @@ impl Frames {
         let (mut at, mut kept) = (0, 0);
         while at < bytes.len() {
             match &mut self.state {
-                State::Header(header, len) => {
+                FrameState::Header(header, len) => {
                     header[usize::from(*len)] = bytes[at];
                     (*len, at) = (*len + 1, at + 1);
                     let header = &header[..usize::from(*len)];
@@ -110,7 +110,7 @@ impl Frames {
                         self.enter(next);
                     }
                 }
-                State::Data { left, mask } => {
+                FrameState::Data { left, mask } => {
                     let len = usize::try_from(*left)
                         .map_or(bytes.len() - at, |left| left.min(bytes.len() - at));
                     bytes.copy_within(at..at + len, kept);
@@ -119,10 +119,10 @@ impl Frames {
                     *left -= len as u64;
                     (at, kept) = (at + len, kept + len);
                     if *left == 0 {
-                        self.state = State::default();
+                        self.state = FrameState::default();
                     }
                 }
-                State::Control(control) => {
+                FrameState::Control(control) => {
                     control.payload.push(bytes[at] ^ control.mask[0]);
                     control.mask.rotate_left(1);
                     (control.left, at) = (control.left - 1, at + 1);
@@ -131,16 +131,16 @@ impl Frames {
                         self.enter(state);
                     }
                 }
-                State::Ended(_) => break,
+                FrameState::Ended(_) => break,
             }
         }
         kept
     }
 
     /// How the client has ended what it sends, if it has.
-    pub(crate) fn end(&self) -> Option<End> {
+    pub(crate) fn end(&self) -> Option<StreamEnd> {
         match self.state {
-            State::Ended(end) => Some(end),
+            FrameState::Ended(end) => Some(end),
             _ => None,
         }
     }
@@ -151,16 +151,16 @@ impl Frames {
     }
 
     /// Frames without a payload, and control frames that are complete, are over as soon as they begin.
-    fn enter(&mut self, next: State) {
+    fn enter(&mut self, next: FrameState) {
         self.state = match next {
-            State::Data { left: 0, .. } => State::default(),
-            State::Control(control) if control.left == 0 => match control.opcode {
-                opcode::CLOSE => State::Ended(close(control.payload.payload())),
+            FrameState::Data { left: 0, .. } => FrameState::default(),
+            FrameState::Control(control) if control.left == 0 => match control.opcode {
+                opcode::CLOSE => FrameState::Ended(close(control.payload.payload())),
                 opcode::PING => {
                     self.ping = Some(Box::new(control.payload));
-                    State::default()
+                    FrameState::default()
                 }
-                _ => State::default(),
+                _ => FrameState::default(),
             },
             other => other,
         };
@@ -168,7 +168,7 @@ impl Frames {
 }
 
 /// What follows a header; `None` as long as that is not complete.
-fn begin(header: &[u8], in_message: &mut bool) -> Option<State> {
+fn begin(header: &[u8], in_message: &mut bool) -> Option<FrameState> {
     const FINAL: u8 = 0x80;
     const RESERVED: u8 = 0x70;
     const MASKED: u8 = 0x80;
@@ -178,7 +178,7 @@ fn begin(header: &[u8], in_message: &mut bool) -> Option<State> {
     let (opcode, is_final) = (first & 0x0F, first & FINAL != 0);
     let is_control = opcode >= opcode::CLOSE;
     let short = second & !MASKED;
-    let failed = |code| Some(State::Ended(End::Failed(code)));
+    let failed = |code| Some(FrameState::Ended(StreamEnd::Failed(code)));
     // All that two bytes can say is looked at before the rest is waited for.
     let is_allowed = match opcode {
         opcode::TEXT => return failed(CloseCode::UNSUPPORTED_DATA),
@@ -210,7 +210,7 @@ fn begin(header: &[u8], in_message: &mut bool) -> Option<State> {
         return failed(CloseCode::PROTOCOL_ERROR); // the highest bit must be 0
     }
     if is_control {
-        return Some(State::Control(Box::new(PartialControl {
+        return Some(FrameState::Control(Box::new(PartialControl {
             opcode,
             left: short,
             mask,
@@ -221,26 +221,26 @@ fn begin(header: &[u8], in_message: &mut bool) -> Option<State> {
         })));
     }
     *in_message = !is_final;
-    Some(State::Data { left, mask })
+    Some(FrameState::Data { left, mask })
 }
 
 /// What a Close frame says (section 5.5.1).
-fn close(payload: &[u8]) -> End {
+fn close(payload: &[u8]) -> StreamEnd {
     match payload {
-        [] => End::Closed(None),
+        [] => StreamEnd::Closed(None),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
             // Sections 7.4.1 and 7.4.2, and those that IANA has registered since.
             let is_code = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
             if !is_code {
-                End::Failed(CloseCode::PROTOCOL_ERROR)
+                StreamEnd::Failed(CloseCode::PROTOCOL_ERROR)
             } else if std::str::from_utf8(reason).is_err() {
-                End::Failed(CloseCode::INVALID_PAYLOAD)
+                StreamEnd::Failed(CloseCode::INVALID_PAYLOAD)
             } else {
-                End::Closed(Some(CloseCode(code)))
+                StreamEnd::Closed(Some(CloseCode(code)))
             }
         }
-        [_] => End::Failed(CloseCode::PROTOCOL_ERROR),
+        [_] => StreamEnd::Failed(CloseCode::PROTOCOL_ERROR),
     }
 }
 
@@ -257,11 +257,11 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
 }
 
 /// The header of a server's final frame with a payload of so many bytes, and how many bytes of it count.
-pub(crate) fn header(kind: Kind, len: usize) -> ([u8; 10], usize) {
+pub(crate) fn header(kind: FrameKind, len: usize) -> ([u8; 10], usize) {
     let opcode = match kind {
-        Kind::Binary => opcode::BINARY,
-        Kind::Pong => opcode::PONG,
-        Kind::Close => opcode::CLOSE,
+        FrameKind::Binary => opcode::BINARY,
+        FrameKind::Pong => opcode::PONG,
+        FrameKind::Close => opcode::CLOSE,
     };
     let mut header = [0; 10];
     header[0] = 0x80 | opcode;
@@ -283,7 +283,7 @@ pub(crate) fn header(kind: Kind, len: usize) -> ([u8; 10], usize) {
 
 /// The frames that a server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FrameKind {
     Binary,
     Pong,
     Close,

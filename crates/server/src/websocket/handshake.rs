@@ -94,8 +94,8 @@ mod tests {
         assert_eq!(key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
-    #[test]
-    fn what_is_no_upgrade_is_refused() {
+    #[tokio::test]
+    async fn what_is_no_upgrade_is_refused() {
         let good: [(&str, &str); 4] = [
             ("connection", "keep-alive, Upgrade"),
             ("upgrade", "websocket"),
@@ -111,23 +111,33 @@ mod tests {
                 }
             }
             let mut request = request.body(Body::empty()).expect("a request");
-            accept(&mut request).expect_err("it is refused").status()
+            let answer = *accept(&mut request).expect_err("it is refused");
+            async {
+                let status = answer.status().as_u16();
+                let why = axum::body::to_bytes(answer.into_body(), 1000).await;
+                (status, String::from_utf8(why.unwrap().into()).unwrap())
+            }
         };
-        for (name, bad) in [("connection", Some("close")), ("upgrade", None)] {
-            assert_eq!(refused(name, bad), StatusCode::BAD_REQUEST);
+        let bad = |why: &str| (400, format!("{why}\n"));
+        for (name, value) in [("connection", Some("close")), ("upgrade", None)] {
+            let why = "this is a WebSocket: ask for an upgrade";
+            assert_eq!(refused(name, value).await, bad(why));
         }
-        let version = "sec-websocket-version";
-        assert_eq!(refused(version, Some("8")), StatusCode::UPGRADE_REQUIRED);
-        assert_eq!(refused(version, None), StatusCode::UPGRADE_REQUIRED);
+        for version in [Some("8"), None] {
+            let (status, _) = refused("sec-websocket-version", version).await;
+            assert_eq!(status, 426);
+        }
         for key in [
             None,
             Some("short"),
             Some("dGhlIHNhbXBsZSBub25jZQ="),
             Some("dGhlIHNhbXBsZQ=="),
         ] {
-            assert_eq!(refused("sec-websocket-key", key), StatusCode::BAD_REQUEST);
+            let why = "Sec-WebSocket-Key must be 16 bytes in base64";
+            assert_eq!(refused("sec-websocket-key", key).await, bad(why));
         }
         // Nothing is wrong with it, but there is no connection under it.
-        assert_eq!(refused("", None), StatusCode::BAD_REQUEST);
+        let why = "this connection cannot be upgraded";
+        assert_eq!(refused("", None).await, bad(why));
     }
 }

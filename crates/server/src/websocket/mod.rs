@@ -23,7 +23,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(crate) use frames::CloseCode;
-use frames::{End, Frames, Kind, MAX_CONTROL};
+use frames::{FrameKind, Frames, MAX_CONTROL, StreamEnd};
 pub(crate) use handshake::accept;
 
 /// How many bytes one binary frame holds at most on its way out: a pong waits for no more.
@@ -83,7 +83,7 @@ struct Head {
 }
 
 impl Head {
-    fn begin(&mut self, kind: Kind, payload_len: usize) {
+    fn begin(&mut self, kind: FrameKind, payload_len: usize) {
         let (header, len) = frames::header(kind, payload_len);
         (self.at, self.len) = (0, 0);
         self.push(&header[..len]);
@@ -137,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             } else if !self.is_closing
                 && let Some(ping) = self.frames.take_ping()
             {
-                self.head.begin(Kind::Pong, ping.payload().len());
+                self.head.begin(FrameKind::Pong, ping.payload().len());
                 self.head.push(ping.payload());
             } else {
                 break;
@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         }
         if self.frame_left == 0 {
             self.frame_left = len.min(WRITE_BYTES);
-            self.head.begin(Kind::Binary, self.frame_left);
+            self.head.begin(FrameKind::Binary, self.frame_left);
         }
         loop {
             let mut out = [io::IoSlice::new(&[]); 1 + WRITE_SLICES];
@@ -211,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
 
     fn end(&mut self) -> io::Result<()> {
         match self.frames.end() {
-            Some(End::Failed(code)) if !self.end_is_told => {
+            Some(StreamEnd::Failed(code)) if !self.end_is_told => {
                 self.end_is_told = true;
                 Err(io::Error::new(
                     io::ErrorKind::InvalidData,
@@ -225,12 +225,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     /// The Close frame that is to end the WebSocket.
     fn begin_close(&mut self) {
         let code = match self.frames.end() {
-            Some(End::Closed(code)) => code,
-            Some(End::Failed(code)) => Some(code),
+            Some(StreamEnd::Closed(code)) => code,
+            Some(StreamEnd::Failed(code)) => Some(code),
             None => Some(self.close_code),
         };
         self.is_closing = true;
-        self.head.begin(Kind::Close, code.map_or(0, |_| 2));
+        self.head.begin(FrameKind::Close, code.map_or(0, |_| 2));
         if let Some(CloseCode(code)) = code {
             self.head.push(&code.to_be_bytes());
         }
@@ -248,7 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketStream<S> {
             if self
                 .frames
                 .end()
-                .is_some_and(|end| matches!(end, End::Closed(_)))
+                .is_some_and(|end| matches!(end, StreamEnd::Closed(_)))
             {
                 return Poll::Ready(Ok(()));
             }

@@ -3,14 +3,14 @@
 use axum::Json;
 use axum::extract::State;
 use jam_core::ids::{ClientId, UserId};
-use jam_core::router::{DevicePresence, DeviceView, Kicked, UserView, Which};
+use jam_core::router::{DevicePresence, DeviceView, Kicked, UserFilter, UserView};
 use jam_core::time::Time;
 use jam_wire::packet::Version;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{Asked, At, DevicePath, Nothing, UserPath};
-use super::page::{Limit, Order, Page, walk};
+use super::page::{Order, Page, PageLimit, walk};
 use super::{Api, Shared};
 use crate::admin::problem::Problem;
 
@@ -107,7 +107,7 @@ pub(super) struct WhichDevices {
     /// Devices of a page.
     #[serde(default)]
     #[param(value_type = u16, minimum = 1, maximum = 1000, default = 100)]
-    limit: Limit,
+    limit: PageLimit,
     /// The `next` of the page before.
     after: Option<String>,
 }
@@ -134,8 +134,8 @@ pub(super) async fn list(
         .as_ref()
         .and_then(|it| UserId::parse(it.user_part()).ok());
     let which = match asked.connected {
-        Some(true) => Which::Connected,
-        Some(false) | None => Which::WithDevice,
+        Some(true) => UserFilter::Connected,
+        Some(false) | None => UserFilter::WithDevice,
     };
     let prefix = asked.prefix.unwrap_or_default();
     let (router, now) = (&api.of.router, api.of.clock.now());
@@ -219,9 +219,9 @@ enum SessionFate {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HowToDisconnect {
-    /// What becomes of its session.
+    /// What becomes of its session: `keep` if left out.
     #[serde(default)]
-    #[param(inline, required = false, default = "keep")]
+    #[param(inline, required = false)]
     session: SessionFate,
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::http::header;
 use axum::response::IntoResponse;
-use utoipa::openapi::path::{HttpMethod, Operation};
+use utoipa::openapi::path::{HttpMethod, Operation, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required,
@@ -84,6 +84,17 @@ fn add_errors(operation: &mut Operation, method: &HttpMethod) {
     ];
     if *method != HttpMethod::Get {
         errors.push(("403", "The token may look, and change nothing"));
+    }
+    for parameter in operation.parameters.iter_mut().flatten() {
+        let RefOr::T(parameter) = parameter else {
+            continue;
+        };
+        if parameter.parameter_in == ParameterIn::Header {
+            parameter.required = Required::False;
+        }
+        if parameter.name == "after" {
+            errors.push(("404", "No page begins after the cursor"));
+        }
     }
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         body.required = Some(Required::False);

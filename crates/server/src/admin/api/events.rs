@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::extract::{Asked, At, Nothing, UserPath, wrong};
-use super::page::{Limit, Order, Page};
+use super::page::{Order, Page, PageLimit, no_page};
 use crate::admin::problem::Problem;
 use crate::events::{Entry, Filter, Kind, READERS, Told};
 
@@ -154,7 +154,7 @@ pub(super) struct WhichPushes {
     /// Pushes of a page.
     #[serde(default)]
     #[param(value_type = u16, minimum = 1, maximum = 1000, default = 100)]
-    limit: Limit,
+    limit: PageLimit,
     /// The `next` of the page before.
     after: Option<String>,
 }
@@ -178,7 +178,7 @@ pub(super) async fn pushes(
     let before: Option<u64> = match asked.after {
         Some(after) => {
             let number = order.key(&after)?.parse();
-            Some(number.map_err(|_| wrong("this cursor is of another list"))?)
+            Some(number.map_err(|_| no_page())?)
         }
         None => None,
     };
@@ -201,7 +201,10 @@ pub(super) async fn pushes(
 #[serde(deny_unknown_fields)]
 pub(super) struct WhichEvents {
     /// Only those of these types, with commas between them.
-    #[param(example = "refused,lockout")]
+    #[param(
+        example = "refused,lockout",
+        pattern = "^(connect|refused|held_back|logout|kick|disconnect|lockout|push|dropped)(,(connect|refused|held_back|logout|kick|disconnect|lockout|push|dropped))*$"
+    )]
     types: Option<String>,
     /// Only those of this user.
     #[param(min_length = 1, max_length = 64, pattern = "^[^/+#$:\\u0000]+$")]
@@ -237,7 +240,7 @@ impl WhichEvents {
     tag = "events",
     params(
         WhichEvents,
-        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that was seen; 0: none was",
+        ("Last-Event-ID" = String, Header, description = "The `id` of the last event that was seen; 0: none was",
             pattern = "^(0|[0-9a-f]{1,16}\\.[0-9]{1,19})$"),
     ),
     responses(

@@ -29,6 +29,21 @@ pub(super) struct UserPath {
     id: String,
 }
 
+/// Whose mailbox it is, in a path. A mailbox is not removed as what is named by its own id is: one that was purged is
+/// empty, and its owner goes on.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OwnerPath {
+    /// The id of the user whose mailbox it is, percent-encoded.
+    #[param(
+        min_length = 1,
+        max_length = 64,
+        pattern = "^[^/+#$:\\u0000]+$",
+        example = "2"
+    )]
+    owner: String,
+}
+
 /// A user and a friend in a path.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -71,6 +86,12 @@ pub(super) struct DevicePath {
 impl UserPath {
     pub(super) fn user(&self) -> Result<UserId, Problem> {
         user(&self.id)
+    }
+}
+
+impl OwnerPath {
+    pub(super) fn owner(&self) -> Result<UserId, Problem> {
+        user(&self.owner)
     }
 }
 

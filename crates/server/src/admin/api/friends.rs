@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{Asked, At, Nothing, PairPath, UserPath};
-use super::page::{Limit, Order, Page};
+use super::page::{Order, Page, PageLimit};
 use super::{Api, Done, Shared, refused, refused_list};
 use crate::admin::problem::Problem;
 use crate::directory::{self, PageRequest};
@@ -55,7 +55,7 @@ pub(super) struct WhichFriends {
     /// Friends of a page.
     #[serde(default)]
     #[param(value_type = u16, required = false, minimum = 1, maximum = 1000, default = 100)]
-    limit: Limit,
+    limit: PageLimit,
     /// The `next` of the page before.
     after: Option<String>,
 }
@@ -70,7 +70,7 @@ pub(super) struct WhichFriends {
     params(UserPath, WhichFriends),
     responses(
         (status = 200, description = "Some of the friends", body = Page<Friend>),
-        (status = 404, description = "There is no such user"),
+        (status = 404, description = "There is no such user, or no page begins after the cursor"),
     ),
 )]
 pub(super) async fn list(

@@ -11,8 +11,8 @@ use jam_core::time::Time;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{Asked, At, Nothing, wrong};
-use super::page::{Limit, Order, Page};
+use super::extract::{Asked, At, Nothing};
+use super::page::{Order, Page, PageLimit, no_page};
 use super::{Done, Shared};
 use crate::admin::problem::Problem;
 
@@ -71,7 +71,7 @@ pub(super) struct Which {
     /// Addresses of a page.
     #[serde(default)]
     #[param(value_type = u16, required = false, minimum = 1, maximum = 1000, default = 100)]
-    limit: Limit,
+    limit: PageLimit,
     /// The `next` of the page before.
     after: Option<String>,
 }
@@ -91,10 +91,7 @@ pub(super) async fn list(
     Asked(asked): Asked<Which>,
 ) -> Result<Json<Page<Lockout>>, Problem> {
     let order = Order::Addresses;
-    let place = |cursor: String| {
-        source(&order.key(&cursor)?)
-            .ok_or_else(|| wrong("after is no cursor: send what was in `next`"))
-    };
+    let place = |cursor: String| source(&order.key(&cursor)?).ok_or_else(no_page);
     let after = asked.after.map(place).transpose()?;
     let limit = usize::from(asked.limit.count());
     let now = api.of.clock.now();

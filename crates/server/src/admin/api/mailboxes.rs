@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use jam_core::ids::UserId;
 use jam_core::router::{MailboxView, SHARDS, UserView};
 use jam_core::store::Seq;
@@ -13,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::devices::Device;
-use super::extract::{Asked, At, Nothing, UserPath, user, wrong};
-use super::page::{Limit, Page};
+use super::extract::{Asked, At, Nothing, OwnerPath, user};
+use super::page::{Page, PageLimit};
 use super::{Api, Shared, unavailable};
 use crate::admin::problem::Problem;
+use crate::mailbox::ListOrder;
 
 /// How long the answer to a purge waits for the disk.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,9 +52,9 @@ pub(super) struct MailboxOfUser {
 /// How much, and what is on its way to each device; never contents.
 #[utoipa::path(
     get,
-    path = "/users/{id}/mailbox",
+    path = "/users/{owner}/mailbox",
     tag = "mailboxes",
-    params(UserPath),
+    params(OwnerPath),
     responses(
         (status = 200, description = "The mailbox in numbers", body = MailboxOfUser),
         (status = 404, description = "There is no such user"),
@@ -60,10 +62,10 @@ pub(super) struct MailboxOfUser {
 )]
 pub(super) async fn show(
     State(api): Shared,
-    At(path): At<UserPath>,
+    At(path): At<OwnerPath>,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<MailboxOfUser>, Problem> {
-    let user = path.user()?;
+    let user = path.owner()?;
     let view = api.of.router.view(&user);
     if view.is_none() {
         api.require_account(&user).await?;
@@ -138,27 +140,27 @@ pub(super) struct Purged {
 /// too. That nothing waits is no error.
 #[utoipa::path(
     delete,
-    path = "/users/{id}/mailbox",
+    path = "/users/{owner}/mailbox",
     tag = "mailboxes",
-    params(UserPath, WhatToPurge),
+    params(OwnerPath, WhatToPurge),
     responses(
         (status = 200, description = "It is gone", body = Purged),
         (status = 404, description = "There can be no such user"),
+        (status = 409, description = "Both `from` and `all`"),
     ),
 )]
 pub(super) async fn purge(
     State(api): Shared,
-    At(path): At<UserPath>,
+    At(path): At<OwnerPath>,
     Asked(asked): Asked<WhatToPurge>,
 ) -> Result<Json<Purged>, Problem> {
-    let owner = path.user()?;
+    let owner = path.owner()?;
     let from = asked.from.as_deref().map(user).transpose()?;
     let router = &api.of.router;
     let removed = match (from, asked.all) {
         (Some(_), true) => {
-            return Err(wrong(
-                "from and all contradict each other: send one of them",
-            ));
+            let detail = "from and all contradict each other: send one of them";
+            return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
         (None, true) => {
             let view = router.view(&owner);
@@ -180,30 +182,19 @@ pub(super) async fn purge(
     Ok(Json(Purged { removed }))
 }
 
-/// What comes first.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Sort {
-    /// The largest.
-    #[default]
-    Bytes,
-    /// That with the message that has waited longest.
-    Oldest,
-}
-
 /// Which mailboxes.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WhichMailboxes {
-    /// What comes first.
+    /// What comes first: `bytes` if left out.
     #[serde(default)]
-    #[param(inline, required = false, default = "bytes")]
-    sort: Sort,
+    #[param(inline, required = false)]
+    sort: ListOrder,
     /// How many.
     #[serde(default)]
     #[param(value_type = u16, required = false, minimum = 1, maximum = 1000, default = 100)]
-    limit: Limit,
+    limit: PageLimit,
 }
 
 /// Mailboxes in which most waits
@@ -222,8 +213,8 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Mailbox>>, Problem> {
     let count = usize::from(asked.limit.count());
     let rank = |(_, view): &(UserId, MailboxView)| match asked.sort {
-        Sort::Bytes => u64::MAX - view.bytes,
-        Sort::Oldest => view.oldest.unwrap_or(Seq::MAX),
+        ListOrder::Bytes => u64::MAX - view.bytes,
+        ListOrder::Oldest => view.oldest.unwrap_or(Seq::MAX),
     };
     let mut first: Vec<(UserId, MailboxView)> = Vec::new();
     for part in 0..SHARDS {

@@ -1,17 +1,17 @@
 //! Lists, some of them at a time.
 //!
 //! A cursor is the last key of a page, so what is added or removed meanwhile moves nothing: who is there all the time is
-//! in exactly one page. A walk through memory is in an order that a restart changes; its cursors say so.
+//! in exactly one page. A walk through memory is in an order that a restart changes; its cursors say so. A text that is no
+//! cursor of a list names no page of it (404).
 
 use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jam_core::ids::UserId;
-use jam_core::router::{Router, SHARDS, Which};
+use jam_core::router::{Router, SHARDS, UserFilter};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::extract::wrong;
 use crate::admin::problem::Problem;
 use crate::directory::{self, PageRequest};
 
@@ -35,15 +35,15 @@ pub(super) struct Page<T> {
 /// How many items of a page.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(try_from = "u16")]
-pub(super) struct Limit(u16);
+pub(super) struct PageLimit(u16);
 
-impl Default for Limit {
+impl Default for PageLimit {
     fn default() -> Self {
         Self(DEFAULT_LIMIT)
     }
 }
 
-impl TryFrom<u16> for Limit {
+impl TryFrom<u16> for PageLimit {
     type Error = &'static str;
 
     fn try_from(limit: u16) -> Result<Self, Self::Error> {
@@ -55,7 +55,7 @@ impl TryFrom<u16> for Limit {
     }
 }
 
-impl Limit {
+impl PageLimit {
     pub(super) fn count(self) -> u16 {
         self.0
     }
@@ -91,29 +91,31 @@ impl Order {
             return Ok(None);
         };
         let user = UserId::parse(self.key(cursor)?);
-        user.map(Some)
-            .map_err(|_| wrong("after is no cursor: send what was in `next`"))
+        user.map(Some).map_err(|_| no_page())
     }
 
     /// The key that a cursor stands for.
     pub(super) fn key(self, cursor: &str) -> Result<String, Problem> {
         let text = URL_SAFE_NO_PAD.decode(cursor).ok();
         let text = text.and_then(|bytes| String::from_utf8(bytes).ok());
-        let text = text.ok_or_else(|| wrong("after is no cursor: send what was in `next`"))?;
-        match text.strip_prefix(&self.prefix()) {
-            Some(key) => Ok(key.to_owned()),
-            None => Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "this cursor is of another list, or of before the server's last start: begin at the first page",
-            )),
-        }
+        let key = text.and_then(|text| Some(text.strip_prefix(&self.prefix())?.to_owned()));
+        key.ok_or_else(no_page)
     }
+}
+
+/// What is asked for after a text that is no cursor of the list.
+pub(super) fn no_page() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no page begins there: after is not what was in `next` of this list, or from before the server's last start; \
+         begin at the first page",
+    )
 }
 
 /// Those items of a list of the accounts database that are `wanted`, as many as asked for, and after which one of all items
 /// the next page begins. Ends early once [`MOST_READ`] items have been read.
 pub(super) async fn pick<T, E, F>(
-    limit: Limit,
+    limit: PageLimit,
     mut after: Option<UserId>,
     read: impl Fn(PageRequest) -> F,
     wanted: impl Fn(&T) -> bool,
@@ -151,7 +153,7 @@ where
 /// thread waits for more than one part of [`SHARDS`].
 pub(super) async fn walk(
     router: &Router,
-    which: Which,
+    which: UserFilter,
     first: Option<&UserId>,
     mut take: impl FnMut(UserId) -> bool,
 ) {
@@ -199,7 +201,10 @@ mod tests {
             let reads = RefCell::default();
             let number = |item: &String| item.parse::<usize>().unwrap();
             let is_wanted = |item: &String| wanted(number(item));
-            let page = pick(Limit(limit), after, read(&reads), is_wanted, |item| item).await;
+            let page = pick(PageLimit(limit), after, read(&reads), is_wanted, |item| {
+                item
+            })
+            .await;
             let page = page.unwrap();
             most_read.set(most_read.get().max(reads.borrow().iter().sum()));
             sizes.push(page.items.len());

@@ -6,12 +6,12 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jam_core::ids::UserId;
-use jam_core::router::Which;
+use jam_core::router::UserFilter;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{Asked, At, Body, Nothing, UserPath, wrong};
-use super::page::{Limit, Order, Page, pick, walk};
+use super::page::{Order, Page, PageLimit, pick, walk};
 use super::{Api, Done, Shared, refused, refused_list};
 use crate::admin::problem::Problem;
 use crate::directory::{self, AdministrationError, NewToken, PageRequest};
@@ -79,7 +79,7 @@ pub(super) struct WhichUsers {
     /// Users of a page.
     #[serde(default)]
     #[param(value_type = u16, required = false, minimum = 1, maximum = 1000, default = 100)]
-    limit: Limit,
+    limit: PageLimit,
     /// The `next` of the page before.
     after: Option<String>,
 }
@@ -143,17 +143,22 @@ impl Api {
         order: Order,
     ) -> Result<Page<User>, Problem> {
         let (mut ids, mut is_over) = (Vec::new(), true);
-        walk(&self.of.router, Which::Connected, after.as_ref(), |user| {
-            if Some(&user) == after.as_ref() || !user.as_str().starts_with(&asked.prefix) {
-                return true;
-            }
-            if ids.len() == usize::from(asked.limit.count()) {
-                is_over = false;
-                return false;
-            }
-            ids.push(user);
-            true
-        })
+        walk(
+            &self.of.router,
+            UserFilter::Connected,
+            after.as_ref(),
+            |user| {
+                if Some(&user) == after.as_ref() || !user.as_str().starts_with(&asked.prefix) {
+                    return true;
+                }
+                if ids.len() == usize::from(asked.limit.count()) {
+                    is_over = false;
+                    return false;
+                }
+                ids.push(user);
+                true
+            },
+        )
         .await;
         let next = ids
             .last()

@@ -14,11 +14,11 @@ use super::fact;
 
 type Said<T> = Result<T, AdministrationError>;
 
-/// Says it as from another machine: later.
-fn later<'a, T: Send + 'a>(say: impl FnOnce() -> Said<T> + Send + 'a) -> Outcome<'a, T> {
+/// Answers as from another machine: later.
+fn later<'a, T: Send + 'a>(answer: impl FnOnce() -> Said<T> + Send + 'a) -> Outcome<'a, T> {
     Box::pin(async {
         tokio::task::yield_now().await;
-        say()
+        answer()
     })
 }
 

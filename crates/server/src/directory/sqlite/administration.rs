@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::super::numbers::id_of_new;
 use super::changes::{cannot_write, is_constraint};
 use super::schema::LOCK_PATIENCE;
 use super::shared::NO_PANIC;
@@ -24,7 +25,7 @@ use super::{
     PageRequest, User, changes, lists, schema,
 };
 use crate::metrics::{ServerMetrics, StoreFailure};
-use crate::settings::DirectorySettings;
+use crate::settings::DirectoryFile;
 
 /// Requests that are worked on at once. Others wait for their turn.
 const AT_ONCE: usize = 4;
@@ -45,7 +46,7 @@ pub struct SqliteAdministration {
     /// Whether adding a user may make the file.
     may_create: bool,
     turns: Arc<Semaphore>,
-    /// [`super::shared::Shared::passing`], or nothing that matters.
+    /// [`super::shared::DirectoryShared::passing`], or nothing that matters.
     passing: Arc<RwLock<()>>,
     /// What a server counts in.
     metrics: Option<Arc<ServerMetrics>>,
@@ -54,11 +55,11 @@ pub struct SqliteAdministration {
 impl SqliteAdministration {
     /// On the file that the settings lead to.
     #[must_use]
-    pub fn new(settings: &DirectorySettings) -> Self {
-        let may_create = !settings.named;
+    pub fn new(file: &DirectoryFile) -> Self {
+        let may_create = !file.named;
         Self {
             may_create,
-            ..Self::beside(settings.path.clone(), Arc::default(), None)
+            ..Self::beside(file.path.clone(), Arc::default(), None)
         }
     }
 
@@ -80,10 +81,10 @@ impl SqliteAdministration {
     /// Has a thread do some work that may wait.
     fn on_thread<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Request) -> Result<T, AdministrationError> + Send + 'static,
+        work: impl FnOnce(&AdminRequest) -> Result<T, AdministrationError> + Send + 'static,
     ) -> Outcome<'_, T> {
         let (turns, passing) = (Arc::clone(&self.turns), Arc::clone(&self.passing));
-        let request = Request {
+        let request = AdminRequest {
             path: self.path.clone(),
             may_create: self.may_create,
             ends: Instant::now() + PATIENCE,
@@ -135,14 +136,14 @@ impl SqliteAdministration {
 }
 
 /// What a thread works on.
-struct Request {
+struct AdminRequest {
     path: PathBuf,
     may_create: bool,
     /// From then on it fails, and changes nothing.
     ends: Instant,
 }
 
-impl Request {
+impl AdminRequest {
     /// What fails changes nothing.
     fn change<T>(
         &self,
@@ -195,7 +196,7 @@ impl Administration for SqliteAdministration {
     ) -> Outcome<'a, ()> {
         let (user, name, token) = (user.clone(), name.map(str::to_owned), token.clone());
         self.on_thread(move |request| {
-            let id = changes::id_of_new(&user)?;
+            let id = id_of_new(&user)?;
             if request.may_create {
                 schema::create_if_missing(&request.path)?;
             }

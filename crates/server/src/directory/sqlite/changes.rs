@@ -8,26 +8,14 @@ use jam_core::ids::UserId;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::rows::{self, row_id};
+use super::super::lives::made_up_address;
+use super::super::numbers::{must_differ, row_id};
 use super::{
-    AdministrationError, DirectoryError, NewToken, failure, is_busy, random_token, schema, tokens,
+    AdministrationError, DirectoryError, NewToken, failure, is_busy, rows, schema, tokens,
 };
 
 /// Finds the row of a friendship, whatever type its ids have.
 const OF_PAIR: &str = "user_id IN (?1, ?2) AND friend_id IN (?3, ?4)";
-
-/// The row that a new user is to have.
-pub(super) fn id_of_new(user: &UserId) -> Result<i64, AdministrationError> {
-    match row_id(user.as_str()) {
-        Some(id) if id >= 1 => Ok(id),
-        Some(id) => Err(AdministrationError::Refused(format!(
-            "{id} is no id for a new user: 1 is the least"
-        ))),
-        None => Err(AdministrationError::Refused(format!(
-            "\"{user}\" is no user id of this accounts database: its ids are decimal integers, such as 42"
-        ))),
-    }
-}
 
 /// Adds an account, with something in every column that the database demands.
 pub(super) fn add(
@@ -41,8 +29,10 @@ pub(super) fn add(
         return Err(AdministrationError::UserExists(user.clone()));
     }
     let mut columns = vec!["user_id", "user_api_token"];
-    let mut values: Vec<Box<dyn ToSql>> =
-        vec![Box::new(id), Box::new(tokens::stored(tx, id, token)?)];
+    let mut values: Vec<Box<dyn ToSql>> = vec![
+        Box::new(id),
+        Box::new(tokens::stored(tx, id, token.expose())?),
+    ];
     let demanded = demanded_columns(tx)?;
     if let Some(name) = name {
         columns.push("username");
@@ -58,9 +48,7 @@ pub(super) fn add(
         .any(|column| column == "user_email")
     {
         columns.push("user_email");
-        let mut random = random_token()?;
-        random.truncate(rows::MADE_UP_CHARACTERS);
-        values.push(Box::new(random + rows::MADE_UP));
+        values.push(Box::new(made_up_address()?));
     }
     if demanded.iter().any(|column| column == "user_password_hash") {
         columns.push("user_password_hash");
@@ -91,7 +79,7 @@ pub(super) fn set_token(
     let id = must_exist(tx, user)?;
     let sql =
         "UPDATE accounts SET user_api_token = ?2 WHERE user_id = ?1 AND user_api_token IS NOT ?2";
-    Ok(tx.execute(sql, params![id, tokens::stored(tx, id, token)?])? > 0)
+    Ok(tx.execute(sql, params![id, tokens::stored(tx, id, token.expose())?])? > 0)
 }
 
 /// Removes an account, its friendships and its device, if there is such an account. Whether there was.
@@ -194,15 +182,6 @@ pub(super) fn must_exist(
     }
 }
 
-fn must_differ(a: &UserId, b: &UserId) -> Result<(), AdministrationError> {
-    if a == b {
-        return Err(AdministrationError::Refused(format!(
-            "{a} and {b} are the same user; name two"
-        )));
-    }
-    Ok(())
-}
-
 fn must_be_two(
     connection: &Connection,
     a: &UserId,
@@ -236,6 +215,10 @@ pub(super) fn is_constraint(error: &rusqlite::Error) -> bool {
 pub(super) fn cannot_write(error: &rusqlite::Error) -> AdministrationError {
     let why = if is_busy(error) {
         "another process is writing to the accounts database; try again".to_owned()
+    } else if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) {
+        format!(
+            "the accounts database cannot be changed: {error}; look whether this user may write to it and its folder"
+        )
     } else {
         format!("the accounts database cannot be changed: {error}")
     };

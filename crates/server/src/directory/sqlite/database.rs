@@ -19,18 +19,19 @@ use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::cache::Key;
+use super::super::cache::Key;
+use super::super::facts::FactLookup;
+use super::super::numbers::row_id;
 use super::loader::Loader;
 use super::requests::{Request, What};
-use super::rows::{self, row_id};
 #[cfg(test)]
 use super::shared::MEANWHILE;
-use super::shared::{NO_PANIC, SILENCE, Shared};
+use super::shared::{DirectoryShared, NO_PANIC, SILENCE};
 #[cfg(test)]
 use super::wal_index::WalIndex;
 use super::{
-    AccountsDatabase, Administration, DirectoryError, FriendList, Friends, Place, PushAddress,
-    Reply, ShownPlace, SqliteAdministration, Who, schema,
+    AccountsDatabase, Administration, DirectoryError, FriendList, Friends, ListCursor, PushAddress,
+    Reply, ShownCursor, SqliteAdministration, Who, rows, schema,
 };
 use crate::metrics::ServerMetrics;
 
@@ -43,7 +44,7 @@ const ACCOUNTS_AT_ONCE: usize = 128;
 /// A jam database as the rules see it.
 #[derive(Debug)]
 pub struct SqliteDirectory {
-    shared: Arc<Shared>,
+    shared: Arc<DirectoryShared>,
     requests: mpsc::Sender<Request>,
 }
 
@@ -53,7 +54,7 @@ impl SqliteDirectory {
     /// # Errors
     /// If the file is missing, is no jam database, or lacks a table or column.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
-        let shared = Arc::new(Shared::new(path));
+        let shared = Arc::new(DirectoryShared::new(path));
         let opened = shared.open_connections()?;
         let (requests, queue) = mpsc::channel(QUEUE);
         Loader::start(Arc::clone(&shared), opened, queue).map_err(|error| {
@@ -131,7 +132,8 @@ impl SqliteDirectory {
         self.ask_anyway(what).await
     }
 
-    /// Waits for an answer while the loader shows signs of life.
+    /// Waits for an answer while the loader shows signs of life. Who finds it silent for `SILENCE` ends the belief in what is in
+    /// memory, whatever they have asked.
     async fn ask_anyway<T>(
         &self,
         what: impl FnOnce(oneshot::Sender<Result<T, DirectoryError>>) -> What,
@@ -146,27 +148,17 @@ impl SqliteDirectory {
         loop {
             match timeout(SILENCE, &mut answered).await {
                 Ok(answer) => return answer.map_err(|error| self.shared.count(error)),
-                Err(_) if self.shared.is_unheard() => return Err(self.shared.count(silent())),
+                Err(_) if self.shared.is_unheard() => {
+                    self.shared.silent.store(true, Ordering::Relaxed);
+                    return Err(self.shared.count(silent()));
+                }
                 Err(_) => {}
             }
         }
     }
+}
 
-    /// What holds of an id that no jam database can hold, whatever is read.
-    fn of_nobody(&self, question: &Question) -> Answer {
-        let fact = match question {
-            Question::Account(_) => Fact::Account(None),
-            Question::Friendship { .. } => Fact::Friendship(Friendship::NotFriends),
-            Question::NotificationToken(_) => Fact::NotificationToken(NotificationToken::Absent),
-        };
-        let as_of = self.shared.cache.generation();
-        Answer { fact, as_of }
-    }
-
-    fn known_of_nobody<T>(&self, fact: T) -> Lookup<T> {
-        Lookup::Known(fact, self.shared.cache.generation())
-    }
-
+impl FactLookup for SqliteDirectory {
     fn get<T>(&self, key: &Key, pick: impl Fn(&Fact) -> Option<T>) -> Lookup<T> {
         if self.shared.silent.load(Ordering::Relaxed) {
             return Lookup::Unknown;
@@ -186,52 +178,23 @@ impl SqliteDirectory {
         };
         found.map_or(Lookup::Unknown, |(fact, as_of)| Lookup::Known(fact, as_of))
     }
-}
 
-impl Key {
-    /// `None` for ids that no jam database can hold: nothing needs to be loaded to answer those.
-    fn of(question: &Question) -> Option<Self> {
-        Some(match question {
-            Question::Account(user) => Self::Account(row_id(user.as_str())?),
-            Question::Friendship { sender, receiver } => Self::Friendship {
-                sender: row_id(sender.as_str())?,
-                receiver: row_id(receiver.as_str())?,
-            },
-            Question::NotificationToken(user) => Self::NotificationToken(row_id(user.as_str())?),
-        })
+    fn generation(&self) -> Generation {
+        self.shared.cache.generation()
     }
 }
 
 impl Directory for SqliteDirectory {
     fn account(&self, user: &UserId) -> Lookup<Option<Account>> {
-        let Some(id) = row_id(user.as_str()) else {
-            return self.known_of_nobody(None);
-        };
-        self.get(&Key::Account(id), |fact| match fact {
-            Fact::Account(account) => Some(account.clone()),
-            _ => None,
-        })
+        self.get_account(user)
     }
 
     fn friendship(&self, sender: &UserId, receiver: &UserId) -> Lookup<Friendship> {
-        let (Some(sender), Some(receiver)) = (row_id(sender.as_str()), row_id(receiver.as_str()))
-        else {
-            return self.known_of_nobody(Friendship::NotFriends);
-        };
-        self.get(&Key::Friendship { sender, receiver }, |fact| match fact {
-            Fact::Friendship(friendship) => Some(*friendship),
-            _ => None,
-        })
+        self.get_friendship(sender, receiver)
     }
 
     fn notification_token(&self, user: &UserId) -> Lookup<NotificationToken> {
-        let Some(id) = row_id(user.as_str()) else {
-            return self.known_of_nobody(NotificationToken::Absent);
-        };
-        self.get(&Key::NotificationToken(id), |fact| match fact {
-            Fact::NotificationToken(token) => Some(*token),
-            _ => None,
-        })
+        self.get_notification_token(user)
     }
 }
 
@@ -256,8 +219,7 @@ impl AccountsDatabase for SqliteDirectory {
         })
     }
 
-    /// A look that finds the loader silent for `SILENCE` ends the belief in what is in memory, and one that is
-    /// answered begins it again.
+    /// One that is answered begins the belief in what is in memory again.
     fn look(&self) -> Reply<'_, Generation> {
         Box::pin(async {
             let looked = self.ask_anyway(What::Look).await;
@@ -280,7 +242,7 @@ impl AccountsDatabase for SqliteDirectory {
             directory: self,
             user: row_id(user.as_str()),
             who,
-            next: Some(Place::START),
+            next: Some(ListCursor::START),
         })
     }
 
@@ -288,7 +250,7 @@ impl AccountsDatabase for SqliteDirectory {
         Box::pin(async move {
             let mut list = List::default();
             let mut rows = 0;
-            let mut next = row_id(user.as_str()).map(|user| (user, ShownPlace::START));
+            let mut next = row_id(user.as_str()).map(|user| (user, ShownCursor::START));
             while let Some((user, place)) = next {
                 if rows >= MAX_ROWS {
                     list.cut();
@@ -367,7 +329,7 @@ struct Reading<'a> {
     user: Option<i64>,
     who: Who,
     /// `None` when all have been read.
-    next: Option<Place>,
+    next: Option<ListCursor>,
 }
 
 impl FriendList for Reading<'_> {

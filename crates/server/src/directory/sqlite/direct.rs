@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use jam_core::directory::Fact;
 use rusqlite::Connection;
 
-use super::cache::Key;
+use super::super::cache::Key;
 use super::rows;
 
 /// From here on a read is slow: many times what one takes that finds everything in memory.

@@ -7,8 +7,9 @@ use jam_core::ids::UserId;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params};
 
+use super::super::numbers::row_id;
 use super::Who;
-use super::rows::{is_false, of_pair, row_id};
+use super::rows::{is_false, of_pair};
 
 /// Rows that are looked at before others get their turn.
 pub(super) const AT_ONCE: u32 = 128;
@@ -19,18 +20,18 @@ pub(super) struct Friends {
     /// In no order that means anything.
     pub(super) friends: Vec<UserId>,
     /// Where to go on, if there are more.
-    pub(super) next: Option<Place>,
+    pub(super) next: Option<ListCursor>,
 }
 
 /// A place in a user's rows.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Place {
+pub(super) struct ListCursor {
     /// SQLite keeps numbers and texts apart where a column has no type; numbers come first.
     in_texts: bool,
     after: Value,
 }
 
-impl Place {
+impl ListCursor {
     /// Before the first row.
     pub(super) const START: Self = Self {
         in_texts: false,
@@ -43,17 +44,17 @@ pub(super) fn read(
     connection: &Connection,
     user: i64,
     who: Who,
-    place: &Place,
+    place: &ListCursor,
 ) -> rusqlite::Result<Friends> {
     let rows = rows(connection, user, place)?;
     let next = match rows.last() {
-        Some(last) if rows.len() >= AT_ONCE as usize => Some(Place {
+        Some(last) if rows.len() >= AT_ONCE as usize => Some(ListCursor {
             in_texts: place.in_texts,
             after: last.clone(),
         }),
-        _ if !place.in_texts => Some(Place {
+        _ if !place.in_texts => Some(ListCursor {
             in_texts: true,
-            ..Place::START
+            ..ListCursor::START
         }),
         _ => None,
     };
@@ -79,7 +80,7 @@ pub(super) fn read(
     Ok(Friends { friends, next })
 }
 
-fn rows(connection: &Connection, user: i64, place: &Place) -> rusqlite::Result<Vec<Value>> {
+fn rows(connection: &Connection, user: i64, place: &ListCursor) -> rusqlite::Result<Vec<Value>> {
     let (user, form) = if place.in_texts {
         (Value::Text(user.to_string()), "text")
     } else {

@@ -4,15 +4,14 @@
 //! sorted only where somebody has stored their ids as text.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
 use jam_core::ids::UserId;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::super::numbers::{cut, first_of, one_more, ranges, row_id};
 use super::changes::must_exist;
-use super::rows::{self, row_id};
-use super::{AdministrationError, Friend, Page, PageRequest, User, schema};
+use super::{AdministrationError, Friend, Page, PageRequest, User, rows, schema};
 
 /// The users whose ids begin with `prefix`, by number.
 pub(super) fn users(
@@ -114,61 +113,6 @@ const TEXTS: &str = "SELECT CAST(friend_id AS INTEGER) AS id, blocked, been_bloc
         AND CAST(CAST(friend_id AS INTEGER) AS TEXT) = friend_id AND CAST(friend_id AS INTEGER) >= ?2
     ORDER BY id LIMIT ?3";
 
-/// The least id that may be in the page; `None` if no id comes after that of the request.
-fn first_of(page: &PageRequest) -> Result<Option<i64>, AdministrationError> {
-    let Some(after) = page.place() else {
-        return Ok(Some(i64::MIN));
-    };
-    let after = row_id(after.as_str()).ok_or_else(|| {
-        let why = format!("no list of this accounts database goes on after \"{after}\"");
-        AdministrationError::Refused(why)
-    })?;
-    Ok(after.checked_add(1))
-}
-
-/// Items that are looked for: one more than the page holds says that there are more.
-fn one_more(page: &PageRequest) -> u16 {
-    page.limit() + 1
-}
-
-fn cut<T>(mut items: Vec<T>, page: &PageRequest, id: impl Fn(&T) -> &String) -> Page<T> {
-    let limit = usize::from(page.limit());
-    let has_more = items.len() > limit;
-    items.truncate(limit);
-    let last = items.last().filter(|_| has_more);
-    let next = last.and_then(|last| UserId::parse(id(last)).ok());
-    Page { items, next }
-}
-
-/// The numbers that begin with `prefix` in decimal, from the least.
-fn ranges(prefix: &str) -> Vec<RangeInclusive<i64>> {
-    let first = match (prefix, row_id(prefix)) {
-        ("", _) => return vec![i64::MIN..=i64::MAX],
-        ("-", _) => return vec![i64::MIN..=-1],
-        (_, None) => return Vec::new(),
-        (_, Some(0)) => return vec![0..=0],
-        (_, Some(first)) => i128::from(first),
-    };
-    let all = i128::from(i64::MIN)..=i128::from(i64::MAX);
-    let mut ranges = Vec::new();
-    // With each further digit ten times as many.
-    let (mut low, mut high) = (first, first);
-    while low <= *all.end() && high >= *all.start() {
-        let number = |it: i128| i64::try_from(it.clamp(*all.start(), *all.end()));
-        let (Ok(from), Ok(to)) = (number(low), number(high)) else {
-            break;
-        };
-        ranges.push(from..=to);
-        (low, high) = if first > 0 {
-            (low * 10, high * 10 + 9)
-        } else {
-            (low * 10 - 9, high * 10)
-        };
-    }
-    ranges.sort_unstable_by_key(|range| *range.start());
-    ranges
-}
-
 /// With a condition on `user_id`, and how many as ?3.
 fn select_users(connection: &Connection, condition: &str) -> rusqlite::Result<String> {
     let push = if schema::has_notification_tokens(connection)? {
@@ -205,71 +149,4 @@ fn name_column(connection: &Connection) -> rusqlite::Result<&'static str> {
     } else {
         "NULL"
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_hold_what_begins_with_a_prefix() {
-        let numbers = [
-            i64::MIN,
-            -120,
-            -13,
-            -12,
-            -2,
-            -1,
-            0,
-            1,
-            2,
-            9,
-            10,
-            12,
-            13,
-            99,
-            120,
-            129,
-            130,
-            1_200,
-            9_000_000_000_000_000_000,
-            i64::MAX,
-        ];
-        for prefix in [
-            "",
-            "-",
-            "-1",
-            "-12",
-            "-9",
-            "0",
-            "1",
-            "12",
-            "9",
-            "92",
-            "99",
-            "01",
-            "-0",
-            "a",
-            "%",
-            " 1",
-            "1 ",
-            "9223372036854775807",
-            "9223372036854775808",
-            "-9223372036854775808",
-        ] {
-            let ranges = ranges(prefix);
-            assert!(ranges.len() <= 19);
-            assert!(
-                ranges.is_sorted_by(|a, b| a.end() < b.start()),
-                "{ranges:?}"
-            );
-            for number in numbers {
-                assert_eq!(
-                    ranges.iter().any(|range| range.contains(&number)),
-                    number.to_string().starts_with(prefix),
-                    "{prefix} {number}"
-                );
-            }
-        }
-    }
 }

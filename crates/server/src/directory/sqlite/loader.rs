@@ -12,11 +12,11 @@ use jam_core::directory::{Answer, Fact, Generation};
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
-use super::cache::Key;
+use super::super::cache::Key;
 use super::files::{Files, Names};
 use super::requests::{Request, What};
 use super::schema::LOCK_PATIENCE;
-use super::shared::{LookError, Opened, Shared};
+use super::shared::{DirectoryShared, LookError, OpenedDatabase};
 use super::{DirectoryError, PushAddress, friends, is_busy, rows, shown};
 use crate::metrics::StoreFailure;
 
@@ -30,7 +30,7 @@ const OPEN_REST: Duration = Duration::from_millis(250);
 const BATCH: usize = 256;
 
 pub(super) struct Loader {
-    shared: Arc<Shared>,
+    shared: Arc<DirectoryShared>,
     /// `None` while no file is open.
     reader: Option<Connection>,
     names: Names,
@@ -43,12 +43,12 @@ pub(super) struct Loader {
     /// Whether it has been said that the file is gone.
     missing: bool,
     /// Of which kinds of questions it has been said that they cannot be answered.
-    unanswered: [bool; Kind::COUNT],
+    unanswered: [bool; QuestionKind::COUNT],
 }
 
 /// A kind of question.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum QuestionKind {
     Account,
     Friendship,
     NotificationToken,
@@ -58,8 +58,8 @@ enum Kind {
 impl Loader {
     /// Starts the thread. It ends when nobody can send requests any more.
     pub(super) fn start(
-        shared: Arc<Shared>,
-        opened: Opened,
+        shared: Arc<DirectoryShared>,
+        opened: OpenedDatabase,
         queue: mpsc::Receiver<Request>,
     ) -> std::io::Result<()> {
         let mut loader = Self {
@@ -70,7 +70,7 @@ impl Loader {
             suspect: false,
             opened: (Instant::now(), None),
             missing: false,
-            unanswered: [false; Kind::COUNT],
+            unanswered: [false; QuestionKind::COUNT],
         };
         let thread = thread::Builder::new().name("directory".to_owned());
         thread.spawn(move || loader.run(queue))?;
@@ -179,7 +179,7 @@ impl Loader {
             .ok_or(LookError::Busy)?;
         let path = self.shared.path.display();
         let was_replaced = now.db != self.files.db;
-        let mut open = || -> Result<Opened, DirectoryError> {
+        let mut open = || -> Result<OpenedDatabase, DirectoryError> {
             if was_replaced {
                 self.names.set_log_aside(&self.files)?;
             }
@@ -233,15 +233,15 @@ impl Loader {
         if let Some(metrics) = self.shared.metrics.get() {
             metrics.read_fact(began.elapsed());
         }
-        self.say(Kind::of(key), read.as_ref().err());
+        self.report(QuestionKind::of(key), read.as_ref().err());
         let fact = read?;
         self.shared.cache.insert(key, fact.clone(), as_of);
         Ok(Answer { fact, as_of })
     }
 
-    /// Says once that a kind of question cannot be answered, and once that it can again. A lock is none
-    /// of its business: the directory's watch meets that too, and says so.
-    fn say(&mut self, kind: Kind, error: Option<&rusqlite::Error>) {
+    /// Logs once that a kind of question cannot be answered, and once that it can again. A lock is reported by the
+    /// directory's watch, which meets it too.
+    fn report(&mut self, kind: QuestionKind, error: Option<&rusqlite::Error>) {
         let asks = kind.asks();
         let unanswered = &mut self.unanswered[kind as usize];
         match error {
@@ -285,12 +285,12 @@ impl Loader {
         let read = self.read(deadline, |reader| {
             rows::read_push_address(reader, sender, receiver)
         });
-        self.say(Kind::PushAddress, read.as_ref().err());
+        self.report(QuestionKind::PushAddress, read.as_ref().err());
         Ok(read?)
     }
 }
 
-impl Kind {
+impl QuestionKind {
     const COUNT: usize = 4;
 
     fn of(key: Key) -> Self {

@@ -3,14 +3,15 @@
 //! # Layout
 //!
 //! - [`database`]: [`SqliteDirectory`], what the rules ask. Answers from memory, never waits for a lock on the file.
-//! - `shared`: the open file, what is in memory of it, and whether that may be believed now. `cache`: that memory.
+//! - `shared`: the open file, what is in memory of it, and whether that may be believed now.
 //! - `loader`: the thread that reads the file for it; `requests`: what it is asked.
 //! - `friends`: who is told of whose presence; `shown`: which friends a user is shown.
 //! - `direct`: a fact read by the thread that asks, where that takes no time.
 //! - `files`: which files the database consists of, and whether they are those that are open.
 //! - `wal_index`: whether another process has committed anything, for nothing.
 //! - `schema`: opening, creating and checking the file. `rows`: ids and facts as they stand in it; `values`: of any type. `tokens`: API tokens.
-//! - [`administration`]: what the commands and the admin API do; `lists` and `changes` have its statements. `backup`: a copy.
+//! - [`administration`]: what the commands and the admin API do; `lists` and `changes` have its statements. `backup`: a copy. `copying`: from
+//!   or into another kind of database.
 //!
 //! Invariants: serving writes to the file only to hash tokens in one of our own, at the start, and to clear a notification token that is dead
 //! (`tests::pushing`), and never holds a read transaction between two questions
@@ -20,8 +21,8 @@
 
 pub mod administration;
 mod backup;
-mod cache;
 mod changes;
+pub(super) mod copying;
 pub mod database;
 mod direct;
 mod files;
@@ -44,15 +45,15 @@ use std::path::Path;
 use super::administration::Outcome;
 use super::{
     AccountsDatabase, Administration, AdministrationError, DirectoryError, Friend, FriendList,
-    Inspection, NewToken, Page, PageRequest, PushAddress, Reply, User, Who, random_token,
+    Inspection, NewToken, Page, PageRequest, PushAddress, Reply, User, Who,
 };
 use crate::metrics::StoreFailure;
 pub use administration::SqliteAdministration;
 pub use backup::{backup, check_backup, restore};
 pub use database::SqliteDirectory;
 pub(crate) use direct::leave_reading_to_the_loader;
-use friends::{Friends, Place};
-use shown::{Shown, ShownPlace};
+use friends::{Friends, ListCursor};
+use shown::{Shown, ShownCursor};
 
 /// Makes an empty accounts database, unless something is there.
 ///

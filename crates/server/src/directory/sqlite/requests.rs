@@ -5,9 +5,9 @@ use std::time::Instant;
 use jam_core::directory::{Answer, Generation};
 use tokio::sync::oneshot;
 
-use super::cache::Key;
+use super::super::cache::Key;
 use super::schema::LOCK_PATIENCE;
-use super::{DirectoryError, Friends, Place, PushAddress, Shown, ShownPlace, Who};
+use super::{DirectoryError, Friends, ListCursor, PushAddress, Shown, ShownCursor, Who};
 
 /// What the thread is asked for, and since when. Each waits for locks for [`LOCK_PATIENCE`] in all, the
 /// time in the queue included. Whoever no longer waits for the reply doesn't get it.
@@ -29,13 +29,13 @@ pub(super) enum What {
     Friends(
         i64,
         Who,
-        Place,
+        ListCursor,
         oneshot::Sender<Result<Friends, DirectoryError>>,
     ),
     /// The same of those who are shown.
     Shown(
         i64,
-        ShownPlace,
+        ShownCursor,
         oneshot::Sender<Result<Shown, DirectoryError>>,
     ),
     Look(oneshot::Sender<Result<Generation, DirectoryError>>),

@@ -7,24 +7,12 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::super::cache::Key;
+use super::super::lives::life_of;
 use super::PushAddress;
-use super::cache::Key;
 use super::schema::has_notification_tokens;
 use super::tokens;
-use super::values::{mark, token};
-
-/// The canonical decimal form of an `i64`, which is the only form of an id in a jam database.
-///
-/// `None` for `01`, `+1`, `-0`, ` 1`, `1.0`, `1e0` and all that SQLite would also take for a number.
-pub(super) fn row_id(text: &str) -> Option<i64> {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let canonical = match digits.as_bytes() {
-        [b'0'] => digits.len() == text.len(),
-        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    canonical.then(|| text.parse().ok()).flatten()
-}
+use super::values::token;
 
 /// Selects the rows of a user that have a friend, each id as a number or as a text; where `$also`.
 /// A row may come more than once: SQLite makes a text of a number where the columns are of text.
@@ -113,11 +101,6 @@ fn read_life(connection: &Connection, id: i64) -> rusqlite::Result<Life> {
     rows.next()?.map_or(Ok(Life::default()), life)
 }
 
-/// The addresses that [`super::changes`] makes up: one for each account.
-pub(super) const MADE_UP: &str = "@jam.invalid";
-/// Characters before that.
-pub(super) const MADE_UP_CHARACTERS: usize = 32;
-
 fn life(row: &Row<'_>) -> rusqlite::Result<Life> {
     let value = |column: &str| match row.as_ref().column_index(column) {
         Ok(index) => row.get_ref(index).map(token),
@@ -125,18 +108,11 @@ fn life(row: &Row<'_>) -> rusqlite::Result<Life> {
     };
     let (email, name) = (value("user_email")?, value("username")?);
     let password = value("user_password_hash")?;
-    let is_made_up = |email: &[u8]| {
-        let random = email.strip_suffix(MADE_UP.as_bytes());
-        random.is_some_and(|it| {
-            it.len() == MADE_UP_CHARACTERS && it.iter().all(u8::is_ascii_hexdigit)
-        })
-    };
-    Ok(Life {
-        made_up: email.as_deref().is_some_and(is_made_up),
-        email: email.map(|email| mark(&[b"user_email", &email])),
-        name: name.map(|name| mark(&[b"username", &name])),
-        password: password.map(|hash| mark(&[b"user_password_hash", &hash])),
-    })
+    Ok(life_of(
+        email.as_deref(),
+        name.as_deref(),
+        password.as_deref(),
+    ))
 }
 
 /// The receiver's id as ?1 and ?2, the sender's as ?3 and ?4.

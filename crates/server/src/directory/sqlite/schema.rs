@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{DirectoryError, failure};
 use crate::metrics::StoreFailure;
-use crate::{file_uri, folders};
+use crate::{file_uri, folders, named_file};
 
 /// How long another process may lock the file before what waits for it fails.
 pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -119,6 +119,9 @@ fn describe(path: &Path, error: &rusqlite::Error) -> DirectoryError {
             path.display()
         ));
     }
+    if let Err(wrong_kind) = expect_file(path) {
+        return wrong_kind;
+    }
     let path = path.display();
     let message = match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => {
@@ -135,8 +138,22 @@ fn describe(path: &Path, error: &rusqlite::Error) -> DirectoryError {
     DirectoryError::of(failure(error), message)
 }
 
+/// Fails if something else than a file is there. To open a pipe would be to wait for its writer; to open and close the
+/// database beside SQLite would be to give up its locks.
+fn expect_file(path: &Path) -> Result<(), DirectoryError> {
+    let found = named_file::expect_file(path).err();
+    let Some(what) = found.filter(named_file::is_wrong_kind) else {
+        return Ok(());
+    };
+    Err(DirectoryError::new(format!(
+        "{} is no accounts database: {what}; set directory.url to the file",
+        path.display()
+    )))
+}
+
 /// Opens the file without a trace: nothing is created beside it, nothing in it changes.
 pub(super) fn open_for_inspection(path: &Path) -> Result<Connection, DirectoryError> {
+    expect_file(path)?;
     // A reader of a file in WAL mode makes a `-shm` and a `-wal`, unless it is told that nobody
     // writes. Somebody does if there is a `-wal`; then there is nothing left to create.
     let mut wal = path.as_os_str().to_owned();
@@ -198,7 +215,8 @@ pub(super) fn create_if_missing(path: &Path) -> Result<(), DirectoryError> {
     }
     let cannot = |why: &dyn std::fmt::Display| {
         DirectoryError::new(format!(
-            "the accounts database {} cannot be created: {why}",
+            "the accounts database {} cannot be created: {why}; look whether the disk is full, and whether this user may \
+             write to its folder",
             path.display()
         ))
     };

@@ -1,4 +1,4 @@
-//! [`Shared`]: the open file, what is in memory of it, and whether that may be believed now.
+//! [`DirectoryShared`]: the open file, what is in memory of it, and whether that may be believed now.
 //!
 //! Before memory is believed, the file is looked at if nobody has for [`LOOK_AGE`], less in WAL mode: `PRAGMA data_version`
 //! on a connection held for that changes with every commit of any other connection or process. No look waits for
@@ -13,7 +13,7 @@ use jam_core::directory::{Fact, Generation};
 use rusqlite::Connection;
 use rusqlite::types::FromSql;
 
-use super::cache::{Cache, Key};
+use super::super::cache::{Cache, Key};
 use super::direct::{Direct, may_read_here};
 use super::files::{FileId, Files, Names};
 use super::wal_index::WalIndex;
@@ -37,7 +37,7 @@ const DURING_LOOK: u32 = 2;
 
 /// From here on a loader that shows no sign of life counts as one that does not answer: the disk, or whatever else
 /// the system lets it wait for. To wait for another process's lock is a sign of life. Nobody waits for its answers
-/// much longer than this, and once [`super::AccountsDatabase::look`] has found it, nothing in memory is believed.
+/// much longer than this, and once somebody has found it, nothing in memory is believed until a look is answered.
 pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
 pub(super) const NO_PANIC: &str = "no code that looks can panic";
@@ -53,7 +53,7 @@ thread_local! {
 
 /// What look-ups and the loader both use.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct DirectoryShared {
     pub(super) path: PathBuf,
     pub(super) cache: Cache,
     pub(super) direct: Direct,
@@ -83,7 +83,7 @@ pub(super) struct Shared {
 
 /// What the loader needs of what has been opened.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedDatabase {
     pub(super) reader: Connection,
     pub(super) names: Names,
     /// What the names stood for when it was opened.
@@ -107,7 +107,7 @@ impl std::fmt::Debug for Look {
     }
 }
 
-impl Shared {
+impl DirectoryShared {
     /// Of the database at `path`; nothing is open yet.
     pub(super) fn new(path: &Path) -> Self {
         Self {
@@ -181,7 +181,7 @@ impl Shared {
     }
 
     /// Opens what stands at the path now: every connection, the loader's included.
-    pub(super) fn open_connections(&self) -> Result<Opened, DirectoryError> {
+    pub(super) fn open_connections(&self) -> Result<OpenedDatabase, DirectoryError> {
         for _ in 0..OPEN_TRIES {
             let names = Names::of(&self.path);
             let before = names.look();
@@ -200,7 +200,7 @@ impl Shared {
             *self.look.lock().expect(NO_PANIC) = Some(look);
             self.direct.open(direct);
             self.cache.invalidate();
-            return Ok(Opened {
+            return Ok(OpenedDatabase {
                 reader,
                 names,
                 files,

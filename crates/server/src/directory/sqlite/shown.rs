@@ -8,8 +8,9 @@ use jam_core::friends::PART_BYTES;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::super::numbers::row_id;
 use super::friends::{AT_ONCE, is_first};
-use super::rows::{is_false, of_pair, row_id};
+use super::rows::{is_false, of_pair};
 
 /// Some of a user's friends.
 #[derive(Debug, Default)]
@@ -19,7 +20,7 @@ pub(super) struct Shown {
     /// Rows that were looked at.
     pub(super) rows: usize,
     /// Where to go on, if there are more.
-    pub(super) next: Option<ShownPlace>,
+    pub(super) next: Option<ShownCursor>,
 }
 
 /// A friend.
@@ -33,7 +34,7 @@ pub(super) struct ShownFriend {
 
 /// A place in a user's rows.
 #[derive(Debug, Clone)]
-pub(super) struct ShownPlace {
+pub(super) struct ShownCursor {
     /// Whether they are looked for by the user's id as a text: SQLite keeps those apart where a column has no type.
     in_texts: bool,
     after: Value,
@@ -47,7 +48,7 @@ struct Texts {
     of_friends: bool,
 }
 
-impl ShownPlace {
+impl ShownCursor {
     /// Before the first row.
     pub(super) const START: Self = Self {
         in_texts: false,
@@ -70,7 +71,7 @@ const ROWS: &str = "
 pub(super) fn read(
     connection: &Connection,
     user: i64,
-    place: &ShownPlace,
+    place: &ShownCursor,
 ) -> rusqlite::Result<Shown> {
     let texts = match place.texts {
         Some(texts) => texts,
@@ -92,14 +93,14 @@ pub(super) fn read(
         shown.friends.extend(friend);
         last = Some(value);
     }
-    let after = |in_texts, after| ShownPlace {
+    let after = |in_texts, after| ShownCursor {
         in_texts,
         after,
         texts: Some(texts),
     };
     shown.next = match last {
         Some(last) if shown.rows >= AT_ONCE as usize => Some(after(place.in_texts, last)),
-        _ if texts.of_user && !place.in_texts => Some(after(true, ShownPlace::START.after)),
+        _ if texts.of_user && !place.in_texts => Some(after(true, ShownCursor::START.after)),
         _ => None,
     };
     Ok(shown)

@@ -27,7 +27,7 @@ use tempfile::TempDir;
 
 use super::shared::SILENCE;
 use super::*;
-use crate::settings::DirectorySettings;
+use crate::settings::DirectoryFile;
 
 const JAM: &str = "
     CREATE TABLE accounts (user_id INTEGER PRIMARY KEY AUTOINCREMENT, user_email TEXT UNIQUE,
@@ -93,7 +93,7 @@ impl Jam {
 
 /// As the commands have it, for a file that the server makes by itself.
 fn administration_of(path: &Path) -> Arc<dyn Administration> {
-    Arc::new(SqliteAdministration::new(&DirectorySettings {
+    Arc::new(SqliteAdministration::new(&DirectoryFile {
         path: path.to_owned(),
         named: false,
         map_shm: true,

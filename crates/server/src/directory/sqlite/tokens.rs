@@ -10,14 +10,18 @@
 //! Invariants: a start that is killed has hashed all tokens or none (`tests::tokens`), and whatever it has hashed is in no page of
 //! the file any more once [`HASHED`] stands in it.
 
+use std::borrow::Cow;
 use std::path::Path;
+use std::str::Utf8Error;
 
 use jam_core::directory::{Mark, SHA_256_LEN, Token, sha_256};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, TransactionBehavior, params};
 
+use super::super::lives::token_mark;
 use super::schema::HASHED;
-use super::{DirectoryError, NewToken, schema, values};
+use super::{DirectoryError, schema, values};
+use crate::directory::copy::StoredToken;
 
 /// What a hashed token begins with. 0xFF is in no UTF-8.
 const FORM: [u8; 2] = [0xFF, 1];
@@ -42,22 +46,40 @@ pub(super) fn read(id: i64, value: ValueRef<'_>) -> Option<Token> {
         let (mark, hash) = rest.split_first_chunk()?;
         return Some(Token::hashed(hash.try_into().ok()?, Mark::new(*mark)));
     }
-    values::token(value).map(|token| Token::plain(&token, mark(id, &token)))
+    values::token(value).map(|token| Token::plain(&token, token_mark(id, &token)))
 }
 
 /// What is to stand in the file for a new token.
-pub(super) fn stored(
-    connection: &Connection,
-    id: i64,
-    token: &NewToken,
-) -> rusqlite::Result<Value> {
+pub(super) fn stored(connection: &Connection, id: i64, token: &str) -> rusqlite::Result<Value> {
     Ok(
         if schema::is_ours(connection)? && version(connection)? >= HASHED {
-            Value::Blob(hashed(id, token.expose().as_bytes()))
+            Value::Blob(hashed(id, token.as_bytes()))
         } else {
-            Value::Text(token.expose().to_owned())
+            Value::Text(token.to_owned())
         },
     )
+}
+
+/// As it stands in the file; an error if it is no text. `None`: nobody gets in.
+pub(super) fn as_stored(value: ValueRef<'_>) -> Result<Option<StoredToken>, Utf8Error> {
+    if let ValueRef::Blob(blob) = value
+        && let Some(rest) = blob.strip_prefix(&FORM)
+    {
+        return Ok(rest.split_first_chunk().and_then(|(mark, hash)| {
+            let (mark, hash) = (Mark::new(*mark), hash.try_into().ok()?);
+            Some(StoredToken::Hashed { mark, hash })
+        }));
+    }
+    let token = values::token(value);
+    let clear = |token: Cow<'_, [u8]>| {
+        std::str::from_utf8(&token).map(|it| StoredToken::Clear(it.to_owned()))
+    };
+    token.map(clear).transpose()
+}
+
+/// What is to stand in the file for a token that is known by its hash.
+pub(super) fn of_hash(mark: Mark, hash: &[u8; SHA_256_LEN]) -> Value {
+    Value::Blob([&FORM[..], &mark.bytes(), hash].concat())
 }
 
 /// Hashes the tokens of a file of ours that are in the clear; leaves any other file as it is. How many there were.
@@ -122,16 +144,12 @@ fn next(connection: &Connection, last: i64, limit: u32) -> rusqlite::Result<Vec<
     accounts.collect()
 }
 
-fn hashed(id: i64, token: &[u8]) -> Vec<u8> {
+pub(super) fn hashed(id: i64, token: &[u8]) -> Vec<u8> {
     let mut blob = Vec::with_capacity(HASHED_LEN);
     blob.extend_from_slice(&FORM);
-    blob.extend_from_slice(&mark(id, token).bytes());
+    blob.extend_from_slice(&token_mark(id, token).bytes());
     blob.extend_from_slice(&sha_256(token));
     blob
-}
-
-fn mark(id: i64, token: &[u8]) -> Mark {
-    values::mark(&[b"token", &id.to_be_bytes(), token])
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {

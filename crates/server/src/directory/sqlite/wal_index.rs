@@ -11,7 +11,7 @@
 const WORDS: usize = 6;
 
 /// A header, as it is or was.
-pub(super) type Header = [u64; WORDS];
+pub(super) type WalHeader = [u64; WORDS];
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(super) use linux::WalIndex;
@@ -26,7 +26,7 @@ mod linux {
     use memmap2::{MmapOptions, MmapRaw};
 
     use super::super::files::FileId;
-    use super::{Header, WORDS};
+    use super::{WORDS, WalHeader};
 
     /// The beginning of an open file's `-shm`.
     #[derive(Debug)]
@@ -47,11 +47,11 @@ mod linux {
             name.push("-shm");
             let file = ManuallyDrop::new(File::open(name).ok()?);
             let metadata = file.metadata().ok()?;
-            if metadata.len() < size_of::<Header>() as u64 {
+            if metadata.len() < size_of::<WalHeader>() as u64 {
                 return None;
             }
             let map = MmapOptions::new()
-                .len(size_of::<Header>())
+                .len(size_of::<WalHeader>())
                 .map_raw_read_only(&*file)
                 .ok()?;
             Some(Self {
@@ -74,7 +74,7 @@ mod linux {
         }
 
         /// What stands there now. It may be half of one and half of the next, which is like neither.
-        pub(in super::super) fn header(&self) -> Header {
+        pub(in super::super) fn header(&self) -> WalHeader {
             let header = self.words().each_ref().map(|it| it.load(Ordering::Relaxed));
             fence(Ordering::Acquire);
             header
@@ -88,7 +88,7 @@ mod linux {
         }
 
         /// To be called when what the look has found is known to all, with the header as it was before the look.
-        pub(in super::super) fn see(&self, header: Header) {
+        pub(in super::super) fn see(&self, header: WalHeader) {
             for (seen, word) in self.seen.iter().zip(header) {
                 seen.store(word, Ordering::Release);
             }
@@ -114,7 +114,7 @@ mod elsewhere {
     use std::path::Path;
 
     use super::super::files::FileId;
-    use super::Header;
+    use super::WalHeader;
 
     #[derive(Debug)]
     pub(in super::super) enum WalIndex {}
@@ -132,7 +132,7 @@ mod elsewhere {
             match self {}
         }
 
-        pub(in super::super) fn header(&self) -> Header {
+        pub(in super::super) fn header(&self) -> WalHeader {
             match *self {}
         }
 
@@ -140,7 +140,7 @@ mod elsewhere {
             match *self {}
         }
 
-        pub(in super::super) fn see(&self, _: Header) {
+        pub(in super::super) fn see(&self, _: WalHeader) {
             match *self {}
         }
     }

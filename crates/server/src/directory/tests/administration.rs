@@ -4,31 +4,36 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::settings::DirectorySettings;
+use crate::directory::postgres::tests::made_in_postgres;
+use crate::postgres::testing::HasAddress as _;
+use crate::settings::{DirectoryFile, DirectorySettings};
 
 const FOREIGN: &str = "
     CREATE TABLE accounts (user_id INTEGER PRIMARY KEY, user_api_token TEXT, username TEXT UNIQUE);
     CREATE TABLE user_friends (user_id, friend_id, blocked, been_blocked);";
 
-/// One of each kind: of our own, of another program without types and indexes, and the script.
+/// One of each kind: of our own, of another program without types and indexes, of PostgreSQL, and the script.
 fn kinds(dir: &TempDir) -> Vec<(&'static str, Arc<dyn Administration>)> {
-    let own = DirectorySettings {
-        path: dir.path().join("own.db"),
-        named: false,
-        map_shm: true,
-    };
-    let foreign = DirectorySettings {
+    let own = DirectorySettings::in_file(dir.path().join("own.db"));
+    let foreign = DirectoryFile {
         path: dir.path().join("foreign.db"),
         named: true,
         map_shm: true,
     };
     let connection = Connection::open(&foreign.path).unwrap();
     connection.execute_batch(FOREIGN).unwrap();
+    let foreign = DirectorySettings::Sqlite(foreign);
+    let postgres = DirectorySettings::Postgres(Box::new(made_in_postgres().address()));
     let script = Arc::new(FakeDirectory::default());
     vec![
         ("our own", administration(&own).unwrap()),
         ("foreign", administration(&foreign).unwrap()),
         ("in a server", open(&foreign).unwrap().administration()),
+        ("PostgreSQL", administration(&postgres).unwrap()),
+        (
+            "PostgreSQL in a server",
+            open(&postgres).unwrap().administration(),
+        ),
         ("script", script.administration()),
     ]
 }

@@ -1,85 +1,65 @@
 //! What one write changes in a batch: which of the earlier ones it makes superfluous, and whether it is needed itself.
 
 use jam_core::ids::UserId;
-use jam_core::store::{Append, Seq, SessionId, WillId, Write};
+use jam_core::store::{Seq, SessionId, WillId, Write};
 
-use super::{Op, Pending, index};
+use super::{Op, Pending, Source, index};
 use crate::mailbox::kept::{Kept, PacketKey};
 
 /// Operations among which those of a session that ends are looked for.
 const SCAN_OPS: usize = 1024;
 
 impl<C> Pending<C> {
-    pub(super) fn put(&mut self, kept: &Kept, write: Write, call: u32) {
+    pub(super) fn put(&mut self, kept: &Kept, write: Write, from: Source) {
         match write {
-            Write::Append(append) => self.append(append, call),
+            Write::Append(ref append) | Write::Retain(ref append) => {
+                self.append(append.seq, write, from);
+            }
             Write::Acknowledged { seq, waits_for } => {
-                self.acknowledge(kept, seq, waits_for, call);
+                self.acknowledge(kept, seq, waits_for, from);
             }
-            Write::Remove(seq) => self.remove(kept, seq, call),
-            Write::Session(record) => {
-                self.highest = self.highest.max(record.id);
-                let at = self.next();
-                let before = self.by_session.insert(record.id, at);
-                self.supersede(before);
-                self.add(Write::Session(record), call);
-            }
-            Write::EndSession(session) => self.end_session(kept, session, call),
+            Write::Remove(seq) => self.remove(kept, seq, from),
+            Write::Session(ref record) => self.session(record.id, write, from),
+            Write::EndSession(session) => self.end_session(kept, session, from),
             Write::Subscribe(session, ref subscription) => {
-                self.subscription((session, subscription.topic.as_str().into()), write, call);
+                self.subscription((session, subscription.topic.as_str().into()), write, from);
             }
             Write::Unsubscribe(session, ref topic) => {
-                self.subscription((session, topic.as_str().into()), write, call);
+                self.subscription((session, topic.as_str().into()), write, from);
             }
             Write::Received(_, session, id) => {
-                self.packet(PacketKey::received(session, id), write, call);
+                self.packet(PacketKey::received(session, id), write, from);
             }
             Write::InFlight(session, id, _) => {
-                self.packet(PacketKey::in_flight(session, id), write, call);
+                self.packet(PacketKey::in_flight(session, id), write, from);
             }
             Write::Released(session, id) => {
-                self.free(kept, PacketKey::received(session, id), write, call);
+                self.free(kept, PacketKey::received(session, id), write, from);
             }
             Write::EndInFlight(session, id) => {
-                self.free(kept, PacketKey::in_flight(session, id), write, call);
+                self.free(kept, PacketKey::in_flight(session, id), write, from);
             }
-            Write::Retain(ref append) => {
-                self.highest = self.highest.max(append.seq);
-                let at = self.next();
-                self.by_seq.insert(append.seq, at);
-                self.add(write, call);
-            }
-            Write::Unretain(_) => self.add(write, call),
-            Write::Claim(session, seq) => {
-                let at = self.next();
-                let before = self.by_claim.insert((session, seq), at);
-                self.supersede(before);
-                self.add(write, call);
-            }
-            Write::EndClaim(session, seq) => self.end_claim(kept, session, seq, call),
-            Write::Will(record) => {
-                self.highest = self.highest.max(record.id);
-                let at = self.next();
-                self.by_will.insert(record.id, at);
-                self.add(Write::Will(record), call);
-            }
-            Write::EndWill(_, id) => self.end_will(id, write, call),
+            Write::Unretain(_) => self.add(write, from),
+            Write::Claim(session, seq) => self.claim((session, seq), write, from),
+            Write::EndClaim(session, seq) => self.end_claim(kept, session, seq, from),
+            Write::Will(ref record) => self.will(record.id, write, from),
+            Write::EndWill(_, id) => self.end_will(id, write, from),
             Write::Push(ref push) => {
                 let key = (push.receiver.clone(), push.sender.clone());
-                self.pushed(key, write, call);
+                self.pushed(key, write, from);
             }
             Write::EndPush(ref receiver, ref sender) => {
                 let key = (receiver.clone(), sender.clone());
-                self.pushed(key, write, call);
+                self.pushed(key, write, from);
             }
             Write::AnswerAfter(_, seq) => self.answer_after(seq),
             Write::Owner(ref owner) => {
                 let user = owner.user.clone();
-                self.owner(user, write, call);
+                self.owner(user, write, from);
             }
             Write::EndOwner(ref user) => {
                 let user = user.clone();
-                self.owner(user, write, call);
+                self.owner(user, write, from);
             }
         }
     }
@@ -99,14 +79,36 @@ impl<C> Pending<C> {
         }
     }
 
-    fn append(&mut self, append: Append, call: u32) {
-        self.highest = self.highest.max(append.seq);
+    fn append(&mut self, seq: Seq, write: Write, from: Source) {
+        self.highest = self.highest.max(seq);
         let at = self.next();
-        self.by_seq.insert(append.seq, at);
-        self.add(Write::Append(append), call);
+        self.by_seq.insert(seq, at);
+        self.add(write, from);
     }
 
-    fn acknowledge(&mut self, kept: &Kept, seq: Seq, waits_for: u32, call: u32) {
+    fn session(&mut self, session: SessionId, write: Write, from: Source) {
+        self.highest = self.highest.max(session);
+        let at = self.next();
+        let before = self.by_session.insert(session, at);
+        self.supersede(before);
+        self.add(write, from);
+    }
+
+    fn claim(&mut self, claim: (SessionId, Seq), write: Write, from: Source) {
+        let at = self.next();
+        let before = self.by_claim.insert(claim, at);
+        self.supersede(before);
+        self.add(write, from);
+    }
+
+    fn will(&mut self, will: WillId, write: Write, from: Source) {
+        self.highest = self.highest.max(will);
+        let at = self.next();
+        self.by_will.insert(will, at);
+        self.add(write, from);
+    }
+
+    fn acknowledge(&mut self, kept: &Kept, seq: Seq, waits_for: u32, from: Source) {
         if kept.is_unreadable(seq) {
             return;
         }
@@ -125,10 +127,10 @@ impl<C> Pending<C> {
         }
         self.by_seq.insert(seq, at);
         self.supersede(before);
-        self.add(Write::Acknowledged { seq, waits_for }, call);
+        self.add(Write::Acknowledged { seq, waits_for }, from);
     }
 
-    fn remove(&mut self, kept: &Kept, seq: Seq, call: u32) {
+    fn remove(&mut self, kept: &Kept, seq: Seq, from: Source) {
         if kept.is_unreadable(seq) {
             return;
         }
@@ -147,34 +149,34 @@ impl<C> Pending<C> {
                 }
                 if again {
                     self.by_seq.insert(seq, at);
-                    self.add(Write::Remove(seq), call);
+                    self.add(Write::Remove(seq), from);
                 }
                 return;
             }
         }
         self.by_seq.insert(seq, at);
         self.supersede(before);
-        self.add(Write::Remove(seq), call);
+        self.add(Write::Remove(seq), from);
     }
 
-    fn packet(&mut self, key: PacketKey, write: Write, call: u32) {
+    fn packet(&mut self, key: PacketKey, write: Write, from: Source) {
         let at = self.next();
         let before = self.by_packet.insert(key, at);
         self.supersede(before);
-        self.add(write, call);
+        self.add(write, from);
     }
 
     /// A packet id that stands for nothing any more.
-    fn free(&mut self, kept: &Kept, key: PacketKey, write: Write, call: u32) {
+    fn free(&mut self, kept: &Kept, key: PacketKey, write: Write, from: Source) {
         if kept.has(key) {
-            self.packet(key, write, call);
+            self.packet(key, write, from);
             return;
         }
         let before = self.by_packet.remove(&key);
         self.supersede(before);
     }
 
-    fn end_session(&mut self, kept: &Kept, session: SessionId, call: u32) {
+    fn end_session(&mut self, kept: &Kept, session: SessionId, from: Source) {
         let at = self.next();
         let before = self.by_session.insert(session, at);
         self.supersede(before);
@@ -199,14 +201,14 @@ impl<C> Pending<C> {
             self.by_session.remove(&session);
             return;
         }
-        self.add(Write::EndSession(session), call);
+        self.add(Write::EndSession(session), from);
     }
 
-    fn end_will(&mut self, id: WillId, write: Write, call: u32) {
+    fn end_will(&mut self, id: WillId, write: Write, from: Source) {
         // With its message it may be rejected, and then the will is still due.
         let may_be_refused = self
             .calls
-            .get(call as usize)
+            .get(from.call as usize)
             .is_some_and(|call| call.refusable);
         if !may_be_refused && let Some(before) = self.by_will.remove(&id) {
             let again = self.ops[before as usize].again;
@@ -215,23 +217,23 @@ impl<C> Pending<C> {
                 return;
             }
         }
-        self.add(write, call);
+        self.add(write, from);
     }
 
-    fn subscription(&mut self, key: (SessionId, Box<str>), write: Write, call: u32) {
+    fn subscription(&mut self, key: (SessionId, Box<str>), write: Write, from: Source) {
         let at = self.next();
         let before = self.by_subscription.insert(key, at);
         self.supersede(before);
-        self.add(write, call);
+        self.add(write, from);
     }
 
-    fn end_claim(&mut self, kept: &Kept, session: SessionId, seq: Seq, call: u32) {
+    fn end_claim(&mut self, kept: &Kept, session: SessionId, seq: Seq, from: Source) {
         let at = self.next();
         let before = self.by_claim.remove(&(session, seq));
         self.supersede(before);
         if kept.has_claim(session, seq) {
             self.by_claim.insert((session, seq), at);
-            self.add(Write::EndClaim(session, seq), call);
+            self.add(Write::EndClaim(session, seq), from);
         }
     }
 
@@ -243,18 +245,18 @@ impl<C> Pending<C> {
         }
     }
 
-    fn pushed(&mut self, key: (UserId, UserId), write: Write, call: u32) {
+    fn pushed(&mut self, key: (UserId, UserId), write: Write, from: Source) {
         let at = self.next();
         let before = self.by_push.insert(key, at);
         self.supersede(before);
-        self.add(write, call);
+        self.add(write, from);
     }
 
-    fn owner(&mut self, user: UserId, write: Write, call: u32) {
+    fn owner(&mut self, user: UserId, write: Write, from: Source) {
         let at = self.next();
         let before = self.by_owner.insert(user, at);
         self.supersede(before);
-        self.add(write, call);
+        self.add(write, from);
     }
 
     fn supersede(&mut self, before: Option<u32>) {
@@ -272,14 +274,15 @@ impl<C> Pending<C> {
         index(self.ops.len())
     }
 
-    fn add(&mut self, write: Write, call: u32) {
+    fn add(&mut self, write: Write, from: Source) {
         let size = usize::try_from(write.weight()).unwrap_or(usize::MAX);
         self.live += 1;
         self.ends += usize::from(matches!(write, Write::EndSession(_)));
         self.bytes += size;
         self.ops.push(Op {
             write: Some(write),
-            call,
+            call: from.call,
+            part: from.part,
             acknowledged: false,
             again: false,
             size,

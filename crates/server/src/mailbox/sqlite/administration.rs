@@ -3,35 +3,36 @@
 //! Invariant: while a server has the file, what is to be removed is written down in the table `purge` and nothing else
 //! is changed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use jam_core::ids::UserId;
+use jam_core::ids::{ClientId, UserId};
 use jam_core::store::Seq;
 use jam_core::time::Time;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::purging::{EVERYTHING, remove_everything};
-use super::records as rec;
+use super::purging::remove_everything;
+use super::records::{self as rec, EVERYTHING};
 use super::recover;
 use super::reserve::{self, LEAST_BYTES};
-use super::schema::{self, Files};
+use super::schema::{self, MailboxFiles};
 use crate::clock;
 use crate::mailbox::{
-    Condition, MailboxAdministration, OpenError, Overview, PurgeScope, Purged, SessionOverview,
+    Condition, ListOrder, Listed, MailboxAdministration, OpenError, Overview, PurgeScope, Purged,
+    SessionOverview,
 };
 
 /// The mailbox in a directory.
 #[derive(Debug)]
 pub struct SqliteMailboxAdministration {
     dir: PathBuf,
-    files: Files,
+    files: MailboxFiles,
 }
 
 impl SqliteMailboxAdministration {
     /// Of the mailbox in `dir`, if there is one.
     #[must_use]
     pub fn of(dir: PathBuf) -> Self {
-        let files = Files::of(&dir);
+        let files = MailboxFiles::of(&dir);
         Self { dir, files }
     }
 
@@ -105,8 +106,17 @@ fn sender(scope: PurgeScope<'_>) -> &str {
 }
 
 impl MailboxAdministration for SqliteMailboxAdministration {
+    fn place(&self) -> String {
+        self.dir.display().to_string()
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.dir)
+    }
+
     /// Reads all of the file.
     fn show(&self, user: &UserId) -> Result<Overview, OpenError> {
+        let is_served = self.is_served()?;
         self.look(|connection| {
             let transaction = connection.unchecked_transaction()?;
             let sql = "SELECT count(*), coalesce(sum(size), 0), min(received_at) FROM message
@@ -120,15 +130,67 @@ impl MailboxAdministration for SqliteMailboxAdministration {
             })?;
             let sql = "SELECT count(*) FROM retained WHERE user = ?1";
             let retained = transaction.query_row(sql, [user.as_str()], |row| row.get(0))?;
+            let now = time_of(&transaction)?;
             Ok(Overview {
                 messages,
                 bytes,
-                now: time_of(&transaction)?,
+                now,
                 oldest: rec::time(oldest)?,
                 retained: rec::from_number(retained)?,
-                sessions: sessions(&transaction, user)?,
+                sessions: sessions(&transaction, user, now, is_served)?,
             })
         })
+    }
+
+    /// Reads all of the file.
+    fn list(&self, order: ListOrder, most: u32) -> Result<Vec<Listed>, OpenError> {
+        self.look(|connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let now = time_of(&transaction)?;
+            let first = match order {
+                ListOrder::Bytes => "3 DESC",
+                ListOrder::Oldest => "4",
+            };
+            let sql = format!(
+                "SELECT user, count(*), sum(size), min(received_at), coalesce(max(kept), 0)
+                 FROM message
+                 LEFT JOIN (SELECT user, count(*) AS kept FROM retained GROUP BY user) USING (user)
+                 WHERE id NOT IN (SELECT message FROM retained)
+                 GROUP BY user ORDER BY {first}, user LIMIT ?1"
+            );
+            let row = |row: &Row<'_>| {
+                Ok(Listed {
+                    user: row.get(0)?,
+                    messages: rec::from_number(row.get(1)?)?,
+                    bytes: rec::from_number(row.get(2)?)?,
+                    oldest: now.since(Time::from_millis(rec::from_number(row.get(3)?)?)),
+                    retained: rec::from_number(row.get(4)?)?,
+                })
+            };
+            let mut select = transaction.prepare(&sql)?;
+            select.query_map([most], row)?.collect()
+        })
+    }
+
+    /// A session that has ended by the time that is in the file has ended whatever the next start's clocks say.
+    fn end_sessions(&self, user: &UserId, client: Option<&ClientId>) -> Result<u64, OpenError> {
+        self.change(|connection| {
+            let last = super::clock::read(connection)?.map(|record| record.time);
+            let sql = "UPDATE session SET ends_at = ?3, expiry = 0
+                 WHERE user = ?1 AND (?2 IS NULL OR client = ?2)
+                 AND (ends_at IS NULL OR ends_at > ?4)";
+            let ended = (
+                user.as_str(),
+                client.map(ClientId::as_str),
+                rec::received(last.unwrap_or_default()),
+                rec::received(time_of(connection)?),
+            );
+            connection.execute(sql, ended).map(|ended| ended as u64)
+        })
+    }
+
+    fn is_served(&self) -> Result<bool, OpenError> {
+        Ok(self.files.keep_free()?.is_none())
     }
 
     fn count(&self, user: &UserId, scope: PurgeScope<'_>) -> Result<u64, OpenError> {
@@ -143,7 +205,7 @@ impl MailboxAdministration for SqliteMailboxAdministration {
                 let which = (user.as_str(), sender(scope), rec::INBOX);
                 connection.query_row(sql, which, |row| row.get(0))
             };
-            rec::from_number(count?)
+            Ok(rec::from_number(count?)?)
         })
     }
 
@@ -157,7 +219,7 @@ impl MailboxAdministration for SqliteMailboxAdministration {
             removed.map(|removed| removed as u64)
         });
         match removed {
-            Err(OpenError::InUse(_)) => {
+            Err(OpenError::InUse { .. }) => {
                 self.ask(user, scope).map_err(|error| self.error(&error))?;
                 Ok(Purged::Asked)
             }
@@ -181,6 +243,7 @@ impl MailboxAdministration for SqliteMailboxAdministration {
     fn check(&self) -> Result<Condition, OpenError> {
         let free = self.files.keep_free()?;
         schema::prepare_existing(&self.files)?;
+        self.files.expect_writable()?;
         let sqlite = |error| self.error(&error);
         let connection = match &free {
             Some(_) => schema::open_to_inspect(&self.files),
@@ -227,24 +290,33 @@ fn time_of(connection: &Connection) -> rusqlite::Result<Time> {
     Ok(clock::time_after(super::clock::read(connection)?))
 }
 
-fn sessions(connection: &Connection, user: &UserId) -> rusqlite::Result<Vec<SessionOverview>> {
+/// Those that have not ended: the next start removes the others.
+fn sessions(
+    connection: &Connection,
+    user: &UserId,
+    now: Time,
+    is_served: bool,
+) -> rusqlite::Result<Vec<SessionOverview>> {
     let mut select = connection.prepare(
-        "SELECT client, ends_at,
+        "SELECT client, ends_at, expiry,
              (SELECT count(*) FROM subscription WHERE subscription.session = session.id),
              (SELECT count(*) FROM received WHERE received.session = session.id),
              (SELECT count(*) FROM in_flight WHERE in_flight.session = session.id)
-         FROM session WHERE user = ?1 ORDER BY id",
+         FROM session WHERE user = ?1 AND (ends_at IS NULL OR ends_at > ?2) ORDER BY id",
     )?;
     let row = |row: &Row<'_>| {
+        let ends_at = rec::time(row.get(1)?)?;
+        let at_a_start = now + rec::from_duration(row.get(2)?)?;
         Ok(SessionOverview {
             client: row.get(0)?,
-            ends_at: rec::time(row.get(1)?)?,
-            subscriptions: row.get::<_, u16>(2)?.into(),
-            received: rec::from_number(row.get(3)?)?,
-            in_flight: rec::from_number(row.get(4)?)?,
+            ends_at: ends_at.or((!is_served).then_some(at_a_start)),
+            subscriptions: row.get::<_, u16>(3)?.into(),
+            received: rec::from_number(row.get(4)?)?,
+            in_flight: rec::from_number(row.get(5)?)?,
         })
     };
-    select.query_map([user.as_str()], row)?.collect()
+    let whose = (user.as_str(), rec::received(now));
+    select.query_map(whose, row)?.collect()
 }
 
 /// When messages of the file were received.

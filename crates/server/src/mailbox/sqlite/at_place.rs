@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, Error, backup, ffi};
 
-use super::schema::{self, Files};
+use super::schema::{self, MailboxFiles};
 
 /// Device and inode; an open file keeps its inode from being used again.
 type Identity = (u64, u64);
@@ -24,7 +24,7 @@ pub(super) struct Misplaced(&'static str);
 
 #[derive(Debug)]
 pub(super) struct AtPlace {
-    pub(super) files: Files,
+    pub(super) files: MailboxFiles,
     db: Option<Identity>,
     log: [Option<Identity>; 2],
     /// A lock file that took the place of one that was deleted.
@@ -40,7 +40,7 @@ pub(super) struct AtPlace {
 
 impl AtPlace {
     /// The files of an open mailbox, whose lock is held.
-    pub(super) fn of(files: Files) -> Self {
+    pub(super) fn of(files: MailboxFiles) -> Self {
         Self {
             db: identity(&files.db),
             log: [identity(files.wal()), identity(&files.shm())],

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::SqliteMailboxAdministration;
-use super::schema::{self, Files};
+use super::schema::{self, MailboxFiles};
 use crate::mailbox::{MailboxAdministration as _, OpenError};
 
 /// Copies the mailbox in `dir`, as it is at one moment, into the directory `to`. A server may go on.
@@ -16,10 +16,10 @@ use crate::mailbox::{MailboxAdministration as _, OpenError};
 /// # Errors
 /// If there is no mailbox, it cannot be read, or there is one in `to` or it cannot be written.
 pub fn backup(dir: &Path, to: &Path) -> Result<(), OpenError> {
-    let files = Files::of(dir);
+    let files = MailboxFiles::of(dir);
     schema::prepare_existing(&files)?;
     let path = files.db;
-    let to = &Files::of(to).db;
+    let to = &MailboxFiles::of(to).db;
     let io = |error| OpenError::io(to, error);
     if to.exists() {
         return Err(OpenError::io(to, "there is a file already"));
@@ -65,7 +65,7 @@ impl Exchange {
     pub fn prepare(from: &Path, dir: &Path) -> Result<Self, OpenError> {
         SqliteMailboxAdministration::of(from.to_owned()).check()?;
         let lock = if dir.exists() {
-            Some(Files::of(dir).lock()?)
+            Some(MailboxFiles::of(dir).lock()?)
         } else {
             None
         };

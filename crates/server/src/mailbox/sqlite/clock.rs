@@ -2,8 +2,6 @@
 //!
 //! Invariant: a record is written whole, in one transaction; what cannot be right is as good as none.
 
-use std::time::Duration;
-
 use jam_core::time::Time;
 use jam_core::timekeeping::ClockRecord;
 use rusqlite::{Connection, Error};
@@ -40,15 +38,5 @@ pub(super) fn write(connection: &Connection, record: &ClockRecord) -> Result<(),
     meta::put(connection, SINCE_BOOT, rec::duration(record.since_boot))?;
     record.proved_offset_millis.map_or(Ok(()), |offset| {
         meta::put(connection, PROVED_OFFSET, offset)
-    })
-}
-
-/// Whether a record says something that the one in the file does not, or so little of it is left that an idle
-/// writer has to write it: the machine's clocks say the rest.
-pub(super) fn is_news(record: &ClockRecord, written: Option<&ClockRecord>) -> bool {
-    const EVERY: Duration = Duration::from_secs(3600);
-    written.is_none_or(|written| {
-        let key = |it: &ClockRecord| (it.offset_millis, it.boot, it.proved_offset_millis);
-        key(written) != key(record) || record.time.since(written.time) >= EVERY
     })
 }

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use rusqlite::types::Type;
+
 use crate::mailbox::OpenError;
+use crate::mailbox::values::Wrong;
 
 impl OpenError {
     /// Sorts an error of SQLite: what cannot be read as a database is damage, the rest may pass.
@@ -35,4 +38,10 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
         error.sqlite_error_code(),
         Some(DatabaseCorrupt | NotADatabase | Unknown)
     )
+}
+
+impl From<Wrong> for rusqlite::Error {
+    fn from(wrong: Wrong) -> Self {
+        Self::FromSqlConversionFailure(0, Type::Null, Box::new(wrong))
+    }
 }

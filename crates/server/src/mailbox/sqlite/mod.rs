@@ -21,6 +21,7 @@ mod backup;
 mod clock;
 mod error;
 mod meta;
+mod oldest;
 mod purging;
 mod reader;
 mod records;
@@ -51,7 +52,7 @@ use jam_core::timekeeping::ClockRecord;
 use rusqlite::Connection;
 
 use crate::mailbox::OpenError;
-use crate::mailbox::shared::{Events, Load, Shared};
+use crate::mailbox::shared::{EventSink, Load, MailboxShared};
 use crate::metrics::ServerMetrics;
 pub use administration::SqliteMailboxAdministration;
 use at_place::AtPlace;
@@ -67,7 +68,7 @@ pub use writer::{PROBE_INTERVAL, PURGE_INTERVAL};
 /// Dropping it commits what waits and closes the file.
 #[derive(Debug)]
 pub struct SqliteMailbox<C = OnCommit> {
-    shared: Arc<Shared<C>>,
+    shared: Arc<MailboxShared<C>>,
     place: Arc<AtPlace>,
     reader: Option<JoinHandle<()>>,
     writer: Option<JoinHandle<()>>,
@@ -90,7 +91,7 @@ impl<C: Completion> SqliteMailbox<C> {
         dir: &Path,
         metrics: Arc<ServerMetrics>,
     ) -> Result<(Arc<Self>, Recovered), OpenError> {
-        let files = schema::Files::of(dir);
+        let files = schema::MailboxFiles::of(dir);
         let with_room = |error| match error {
             OpenError::Io { path, .. }
                 if reserve::is_full(&files.db) || reserve::has_no_room(&files.db) =>
@@ -107,7 +108,7 @@ impl<C: Completion> SqliteMailbox<C> {
             found,
             reading,
         } = opened;
-        let shared = Arc::new(Shared::new(found.kept));
+        let shared = Arc::new(MailboxShared::new(found.kept));
         let place = Arc::new(AtPlace::of(files.clone()));
         let applier = apply::Applier::new(found.reserved, found.position);
         shared.trouble.store(given_up.is_some(), Ordering::Relaxed);
@@ -145,16 +146,17 @@ impl<C: Completion> MailboxStore<C> for SqliteMailbox<C> {
     }
 
     fn attach(&self, events: Box<dyn StoreEvents>) {
-        drop(self.shared.events.set(Events(events)));
+        drop(self.shared.events.set(EventSink(events)));
     }
 
     // Numbers are unique in the file: it finds everything without its user.
     fn write(&self, _: &UserId, writes: Writes, completion: Option<C>) {
-        self.shared.push(writes, completion);
+        self.shared.push(0, writes, completion);
     }
 
     fn load(&self, _: &UserId, seqs: Vec<Seq>, then: OnLoaded) {
         self.shared.push_load(Load {
+            part: 0,
             seqs,
             then,
             tries: 0,
@@ -235,7 +237,7 @@ fn join(thread: JoinHandle<()>) {
 
 /// The file that messages stand in, of the mailbox in `dir`.
 pub(super) fn file(dir: &Path) -> PathBuf {
-    schema::Files::of(dir).db
+    schema::MailboxFiles::of(dir).db
 }
 
 /// A mailbox's file.
@@ -245,7 +247,7 @@ struct Opened {
     reading: Connection,
 }
 
-fn open_files(files: &schema::Files) -> Result<Opened, OpenError> {
+fn open_files(files: &schema::MailboxFiles) -> Result<Opened, OpenError> {
     let closed = schema::prepare(files)?;
     let connection = schema::open(files, closed)?;
     let sqlite = |error| OpenError::sqlite(&files.db, &error);
@@ -262,7 +264,7 @@ fn open_files(files: &schema::Files) -> Result<Opened, OpenError> {
 
 /// Even to read a mailbox takes some room: on a full disk, the reserve is given up for that.
 fn open_in_what_room_there_is(
-    files: &schema::Files,
+    files: &schema::MailboxFiles,
 ) -> Result<(Opened, Option<Reserve>), OpenError> {
     let mut given_up = None;
     if reserve::is_full(&files.db) && files.exist() {

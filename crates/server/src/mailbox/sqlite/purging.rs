@@ -2,10 +2,7 @@
 
 use rusqlite::{Connection, Error, Row};
 
-use super::records as rec;
-
-/// In `purge.sender`: retained messages, sessions and wills are to go too. No user id looks like this.
-pub(super) const EVERYTHING: &str = "/";
+use super::records::{self as rec, EVERYTHING};
 
 /// Does what another process asked a server for that is not there any more, and forgets that it was asked: both or
 /// neither.

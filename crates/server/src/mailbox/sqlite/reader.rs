@@ -15,7 +15,7 @@ use super::at_place::AtPlace;
 use super::error::is_damage;
 use super::records as rec;
 use super::schema;
-use crate::mailbox::shared::{Found, Load, Shared};
+use crate::mailbox::shared::{Load, MailboxShared, Whereabouts};
 
 /// How often an unreadable message is tried: about a minute.
 pub const READ_TRIES: u32 = 60;
@@ -29,7 +29,7 @@ const MAX_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Reader<C> {
-    shared: Arc<Shared<C>>,
+    shared: Arc<MailboxShared<C>>,
     place: Arc<AtPlace>,
     connection: Connection,
     /// Whether the connection is to be replaced before the next try.
@@ -37,7 +37,11 @@ pub(super) struct Reader<C> {
 }
 
 impl<C: Completion> Reader<C> {
-    pub(super) fn new(shared: Arc<Shared<C>>, place: Arc<AtPlace>, connection: Connection) -> Self {
+    pub(super) fn new(
+        shared: Arc<MailboxShared<C>>,
+        place: Arc<AtPlace>,
+        connection: Connection,
+    ) -> Self {
         Self {
             shared,
             place,
@@ -55,7 +59,7 @@ impl<C: Completion> Reader<C> {
         }
     }
 
-    fn load(&mut self, mut load: Load) {
+    pub(super) fn load(&mut self, mut load: Load) {
         match self.read(&load.seqs, false) {
             Ok(messages) => (load.then)(messages),
             Err(error) => {
@@ -89,7 +93,7 @@ impl<C: Completion> Reader<C> {
         let mut messages = Vec::with_capacity(found.len());
         if found
             .iter()
-            .any(|(_, found)| matches!(found, Found::InFile))
+            .any(|(_, found)| matches!(found, Whereabouts::InFile))
             && self.suspect
             && self.place.are_ours()
         {
@@ -99,9 +103,9 @@ impl<C: Completion> Reader<C> {
         let transaction = self.connection.unchecked_transaction()?;
         for (seq, found) in found {
             match found {
-                Found::Here(message) => messages.push((seq, message)),
-                Found::Gone => {}
-                Found::InFile => match select(&transaction, seq) {
+                Whereabouts::Here(message) => messages.push((seq, message)),
+                Whereabouts::Gone => {}
+                Whereabouts::InFile => match select(&transaction, seq) {
                     Ok(message) => messages.extend(message.map(|message| (seq, message))),
                     Err(error) if leave => self.leave(seq, &error),
                     Err(error) => return Err(error),
@@ -125,13 +129,14 @@ fn select(connection: &Connection, seq: Seq) -> Result<Option<Arc<Message>>, Err
     let mut select = connection.prepare_cached(
         "SELECT sender, received_at, expires_at, body, flags, sender_life FROM message WHERE id = ?1",
     )?;
-    let row = |row: &rusqlite::Row<'_>| {
+    let row = |row: &rusqlite::Row<'_>| -> Result<_, Error> {
         let (sender, body) = (
             rec::sender(row.get_ref(0)?, row.get_ref(5)?)?,
             row.get_ref(3)?.as_blob()?,
         );
         let flags = rec::Flags::from_number(row.get(4)?)?;
-        rec::decode_message(body, flags.packet_id, sender, row.get(1)?, row.get(2)?)
+        let message = rec::decode_message(body, flags.packet_id, sender, row.get(1)?, row.get(2)?);
+        Ok(message?)
     };
     select.query_row([rec::number(seq)], row).optional()
 }

@@ -10,8 +10,8 @@ use std::thread;
 use jam_core::directory::Life;
 use jam_core::ids::ClientId;
 use jam_core::store::{
-    OutboundState, OutboundStates, OwnerRecord, PushRecord, Recovered, RecoveredClaim,
-    RecoveredEntry, RetainedTopic, Seq, SessionId, SessionRecord, Subscription, WillRecord,
+    OutboundStates, OwnerRecord, PushRecord, Recovered, RecoveredClaim, RecoveredEntry,
+    RetainedTopic, Seq, SessionId, SessionRecord, Subscription, WillRecord,
 };
 use jam_core::time::Time;
 use jam_wire::packet::PacketId;
@@ -22,14 +22,13 @@ use super::meta;
 use super::purging;
 use super::records as rec;
 use super::schema;
-use super::statements::{AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC};
 use crate::mailbox::kept::{Kept, PacketKey};
 
 /// So many numbers are worth a thread of their own.
 const ALONE: u64 = 20_000;
 
 /// Threads that read at once. A row is read in half a microsecond, so there is no need of more.
-const MAX_READERS: usize = 4;
+const MAX_READERS: u64 = 4;
 
 /// All but the messages of the logs, and what the writer needs to know.
 pub(super) struct Found {
@@ -46,7 +45,7 @@ pub(super) fn recover(path: &Path, connection: &Connection) -> Result<Found, Err
     purging::purge(connection)?;
     let reserved = reserved(connection)?;
     forget_orphans(connection);
-    let mut parts = in_parts(path, "session", sessions)?.into_iter();
+    let mut parts = in_parts(path, "session", readers(), sessions)?.into_iter();
     let mut sessions = parts.next().unwrap_or_default();
     parts.for_each(|part| sessions.extend(part));
     let mut kept = Kept::default();
@@ -101,7 +100,7 @@ type Sessions = Vec<Session>;
 
 fn reserved(connection: &Connection) -> Result<u64, Error> {
     let value = meta::get(connection, meta::LAST_SEQ)?;
-    value.map_or(Ok(0), rec::from_number)
+    Ok(value.map_or(Ok(0), rec::from_number)?)
 }
 
 fn sessions(connection: &Connection, first: i64, last: i64) -> Result<Part<Sessions>, Error> {
@@ -209,13 +208,7 @@ fn in_flight(
     while let Some(row) = rows.next()? {
         let session = rec::from_number(row.get(0)?)?;
         let id = rec::packet_id(row.get(1)?)?;
-        let seq = rec::from_number(row.get(3)?)?;
-        let flight = match row.get(2)? {
-            AWAITS_PUBACK => OutboundState::AwaitsPubAck(seq),
-            AWAITS_PUBREC => OutboundState::AwaitsPubRec(seq),
-            AWAITS_PUBCOMP => OutboundState::AwaitsPubComp,
-            _ => return Err(rec::wrong("the state of a packet id")),
-        };
+        let flight = rec::from_in_flight(row.get(2)?, row.get(3)?)?;
         next = row.get::<_, i64>(4)?.saturating_add(1);
         kept.packet(PacketKey::in_flight(session, id));
         if let Some((_, _, flights)) = find(sessions, session) {
@@ -230,7 +223,7 @@ pub(super) fn all_entries(
     path: &Path,
     take: impl Fn(RecoveredEntry) + Sync,
 ) -> Result<usize, Error> {
-    let counts = in_parts(path, "message", |connection, first, last| {
+    let counts = in_parts(path, "message", readers(), |connection, first, last| {
         entries(connection, first, last, &take)
     })?;
     Ok(counts.into_iter().sum())
@@ -245,18 +238,24 @@ struct Part<T> {
     next: Option<i64>,
 }
 
-/// Reads a table by its numbers; a long one in several parts at once.
+/// Threads that this machine can run at once, up to [`MAX_READERS`].
+fn readers() -> u64 {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    MAX_READERS.min(cores as u64)
+}
+
+/// Reads a table by its numbers; a long one in several parts at once, with so many `readers` at most.
 fn in_parts<T: Send>(
     path: &Path,
     table: &str,
+    readers: u64,
     read: impl Fn(&Connection, i64, i64) -> Result<Part<T>, Error> + Sync,
 ) -> Result<Vec<T>, Error> {
     let connection = schema::open_to_read(path)?;
     let Some((first, last)) = bounds(&connection, table)? else {
         return Ok(Vec::new());
     };
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let parts = (last.abs_diff(first) / ALONE + 1).min(cores.min(MAX_READERS) as u64);
+    let parts = (last.abs_diff(first) / ALONE + 1).min(readers);
     let length = i64::try_from(last.abs_diff(first) / parts).unwrap_or(i64::MAX);
     thread::scope(|scope| {
         let read = &read;
@@ -275,7 +274,7 @@ fn in_parts<T: Send>(
             let part = reader.join().expect("reading does not panic")?;
             // A number that was altered would end a part too early.
             if part.next != first {
-                return Err(rec::wrong("a number"));
+                return Err(rec::wrong("a number").into());
             }
             first = part.first.or(first);
             all.push(part.found);
@@ -305,7 +304,7 @@ fn rows(
     while let Some(row) = rows.next()? {
         let number: i64 = row.get(0)?;
         if before >= Some(number) {
-            return Err(rec::wrong("a number"));
+            return Err(rec::wrong("a number").into());
         }
         if number > last {
             next = Some(number);
@@ -497,9 +496,9 @@ mod tests {
         for id in [1, last] {
             connection.execute(sql, [id]).unwrap();
         }
-        let parts = |next: Option<i64>| {
+        let parts = |readers, next: Option<i64>| {
             let read = Mutex::new(0);
-            let outcome = in_parts(&path, "will", |_, from, to| {
+            let outcome = in_parts(&path, "will", readers, |_, from, to| {
                 *read.lock().unwrap() += 1;
                 let (is_first, is_last) = (from == i64::MIN, to == i64::MAX);
                 let first = match (is_first, is_last) {
@@ -516,11 +515,12 @@ mod tests {
             });
             (read.into_inner().unwrap(), outcome.is_ok())
         };
-        let (read, fits) = parts(Some(last));
-        assert!(fits);
-        // A machine with one core has no parts.
-        for wrong in [None, Some(last - 1)] {
-            assert_eq!(parts(wrong), (read, read == 1));
+        assert_eq!(parts(1, None), (1, true));
+        for readers in 2..=MAX_READERS {
+            assert_eq!(parts(readers, Some(last)), (readers, true));
+            for wrong in [None, Some(last - 1)] {
+                assert_eq!(parts(readers, wrong), (readers, false));
+            }
         }
     }
 }

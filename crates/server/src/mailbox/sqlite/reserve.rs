@@ -185,6 +185,26 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().len(), RESERVE_BYTES);
     }
 
+    /// A file system without that, and what stands in its place: it is not tried again, and nothing waits for it.
+    #[test]
+    fn where_no_room_can_be_reserved_the_log_is_as_long_as_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mailbox.reserve");
+        fs::create_dir(&path).unwrap();
+        let mut reserve = Reserve::at(path.clone());
+        assert_eq!(reserve.log_pages(), CHECKPOINT_PAGES);
+        assert!(!reserve.give_up() && reserve.take_back());
+        fs::remove_dir(&path).unwrap();
+        assert!(!reserve.take_any() && !path.exists());
+        // What there was at the start cannot be taken again either.
+        fs::write(&path, "as it was").unwrap();
+        let mut reserve = Reserve::given_up(path.clone()).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(!reserve.take_back());
+        assert!(reserve.take_back(), "trouble ends");
+        assert_eq!(reserve.log_pages(), CHECKPOINT_PAGES);
+    }
+
     /// What is left of it is for small changes, but where it is smaller than that.
     #[test]
     fn the_log_has_room_in_the_reserve() {

@@ -13,8 +13,9 @@ use rusqlite::{Connection, Error, Row, params_from_iter};
 use super::meta;
 use super::records as rec;
 use super::recover;
-use super::schema::{self, Files};
+use super::schema::{self, MailboxFiles};
 use crate::mailbox::OpenError;
+use crate::named_file;
 
 /// What has been saved, and what not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,12 +53,16 @@ const THERE: &str = "SELECT 1 FROM message WHERE id = ?1";
 /// If a server has the mailbox, there is nothing to read, a later version has written it, there is one in `to`, or
 /// it cannot be written.
 pub fn salvage(dir: &Path, to: &Path) -> Result<Report, OpenError> {
-    let files = Files::of(dir);
+    let files = MailboxFiles::of(dir);
     if !files.exist() {
         return Err(OpenError::Missing(files.db));
     }
+    let found = named_file::expect_file(&files.db).err();
+    if let Some(what) = found.filter(named_file::is_wrong_kind) {
+        return Err(OpenError::wrong_kind(&files.db, what));
+    }
     let _lock = files.lock()?;
-    let to = &Files::of(to).db;
+    let to = &MailboxFiles::of(to).db;
     if to.exists() {
         return Err(OpenError::io(to, "there is a file already"));
     }
@@ -83,7 +88,7 @@ pub fn salvage(dir: &Path, to: &Path) -> Result<Report, OpenError> {
 struct Work(PathBuf);
 
 impl Work {
-    fn copy(files: &Files, to: &Path) -> Result<Self, OpenError> {
+    fn copy(files: &MailboxFiles, to: &Path) -> Result<Self, OpenError> {
         let dir = to.with_extension("work");
         fs::create_dir(&dir).map_err(|error| OpenError::io(&dir, error))?;
         let work = Self(dir);
@@ -144,7 +149,8 @@ fn save(from: &Connection, into: &Connection, report: &mut Report) -> Result<(),
     let table = ("subscription", columns, "session, topic");
     copy_table(from, into, table, valid, report)?;
     let valid = |row: &Row<'_>| {
-        row.get(0).and_then(rec::from_number).is_ok() && row.get(1).and_then(rec::packet_id).is_ok()
+        row.get(0).is_ok_and(|it| rec::from_number(it).is_ok())
+            && row.get(1).is_ok_and(|it| rec::packet_id(it).is_ok())
     };
     let key = "session, packet_id";
     copy_table(from, into, ("received", key, key), valid, report)?;
@@ -237,11 +243,11 @@ fn is_message(row: &Row<'_>) -> Result<(), Error> {
     // Before version 4 a message weighed its payload; a retained one of then, the whole packet.
     let sizes = [message.weight(), payload.len() as u64, body.len() as u64];
     if !sizes.contains(&size.into()) {
-        return Err(rec::wrong("the size of a message"));
+        return Err(rec::wrong("the size of a message").into());
     }
     // What lies on a page of its own may be anything by now. Most of that is no longer what was let in.
     if flags.inbox && check_sender(&payload, id.as_str()).is_err() {
-        return Err(rec::wrong("the payload of a message"));
+        return Err(rec::wrong("the payload of a message").into());
     }
     Ok(())
 }

@@ -15,11 +15,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
-use crate::file_uri;
 use crate::mailbox::OpenError;
-pub(super) use files::{Files, create_dir, sync_dir_of};
+use crate::{file_uri, named_file};
+pub(super) use files::{MailboxFiles, create_dir, sync_dir_of};
 pub(super) use migrations::{VERSION, migrate};
 
 /// "JAM2": stands in the header of each mailbox.
@@ -48,15 +48,18 @@ const HEADER: usize = 100;
 
 /// Makes an empty mailbox if there is none, and looks at the one that is there without touching it.
 /// Says whether it was closed properly.
-pub(super) fn prepare(files: &Files) -> Result<bool, OpenError> {
+pub(super) fn prepare(files: &MailboxFiles) -> Result<bool, OpenError> {
     let error = |error: io::Error| OpenError::io(&files.db, error);
     let log = match fs::metadata(files.wal()) {
         Ok(meta) => Some(meta.len()),
         Err(why) if why.kind() == io::ErrorKind::NotFound => None,
         Err(why) => return Err(error(why)),
     };
-    match File::open(&files.db) {
+    match named_file::open(&files.db) {
         Ok(file) => inspect(&files.db, file, log.is_some())?,
+        Err(why) if named_file::is_wrong_kind(&why) => {
+            return Err(OpenError::wrong_kind(&files.db, why));
+        }
         Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(error(why)),
         Err(_) if log.is_some() => {
             return Err(OpenError::damaged(
@@ -75,7 +78,7 @@ pub(super) fn prepare(files: &Files) -> Result<bool, OpenError> {
 }
 
 /// As [`prepare`], but without making one.
-pub(super) fn prepare_existing(files: &Files) -> Result<bool, OpenError> {
+pub(super) fn prepare_existing(files: &MailboxFiles) -> Result<bool, OpenError> {
     if files.exist() {
         return prepare(files);
     }
@@ -150,10 +153,14 @@ pub(super) fn create(path: &Path) -> Result<(), OpenError> {
 }
 
 /// Opens the file that [`prepare`] has let through, checks it and brings it up to date.
-pub(super) fn open(files: &Files, closed: bool) -> Result<Connection, OpenError> {
+pub(super) fn open(files: &MailboxFiles, closed: bool) -> Result<Connection, OpenError> {
     let path = &files.db;
     let sqlite = |error: rusqlite::Error| OpenError::sqlite(path, &error);
     let mut connection = open_to_write(path).map_err(sqlite)?;
+    // SQLite opens it all the same.
+    if connection.is_readonly(MAIN_DB).map_err(sqlite)? {
+        return Err(OpenError::ReadOnly(path.clone()));
+    }
     let found = pragma(&connection, "user_version").map_err(sqlite)?;
     check_version(path, found)?;
     let bytes = fs::metadata(path).map_or(u64::MAX, |meta| meta.len());
@@ -222,7 +229,7 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Opens a file that no server has for a look: nothing is created beside it, nothing in it changes.
-pub(super) fn open_to_inspect(files: &Files) -> rusqlite::Result<Connection> {
+pub(super) fn open_to_inspect(files: &MailboxFiles) -> rusqlite::Result<Connection> {
     let connection = if files.wal().exists() {
         // The log's index in memory: a file for it would be made otherwise, and the log emptied in
         // the end. SQLite wants to be able to write for that.

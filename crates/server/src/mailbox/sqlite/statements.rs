@@ -17,13 +17,6 @@ use rusqlite::{CachedStatement, Connection, Error, params};
 use super::records as rec;
 use crate::mailbox::pending::Op;
 
-/// `in_flight.state`.
-pub(super) const AWAITS_PUBACK: i64 = 1;
-/// `in_flight.state`.
-pub(super) const AWAITS_PUBREC: i64 = 2;
-/// `in_flight.state`.
-pub(super) const AWAITS_PUBCOMP: i64 = 3;
-
 pub(super) fn insert(verb: &str) -> String {
     format!(
         "{verb} INTO message (id, user, sender, flags, waits_for, acknowledged, received_at, expires_at,
@@ -174,13 +167,9 @@ pub(super) fn put_in_flight(
     state: OutboundState,
     position: i64,
 ) -> Result<(), Error> {
-    let (state, seq) = match state {
-        OutboundState::AwaitsPubAck(seq) => (AWAITS_PUBACK, seq),
-        OutboundState::AwaitsPubRec(seq) => (AWAITS_PUBREC, seq),
-        OutboundState::AwaitsPubComp => (AWAITS_PUBCOMP, 0),
-    };
+    let (state, message) = rec::in_flight(state);
     let session = rec::number(session);
-    let row = params![session, id.get(), state, rec::number(seq), position];
+    let row = params![session, id.get(), state, message, position];
     let sql = "INSERT OR REPLACE INTO in_flight (session, packet_id, state, message, position)
          VALUES (?1, ?2, ?3, ?4, ?5)";
     execute(connection, sql, row)

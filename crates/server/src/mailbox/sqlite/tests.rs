@@ -3,13 +3,15 @@
 mod setting;
 
 mod clock;
-mod coalescing;
 mod commands;
 mod damage;
 mod failing;
 mod kept;
 mod killed;
 mod misplaced;
-mod model;
+mod reading;
 mod retried;
+mod room;
 mod trouble;
+
+crate::mailbox::tests::suite!(setting::InFiles, 40);

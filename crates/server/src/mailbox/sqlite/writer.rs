@@ -19,12 +19,12 @@ use rusqlite::{Connection, Error, ErrorCode};
 
 use super::apply::{Applier, Purge};
 use super::at_place::{AtPlace, is_moved};
-use super::clock;
-use super::purging::EVERYTHING;
-use super::records;
+use super::oldest::Oldest;
+use super::records::{self, EVERYTHING};
 use super::reserve::{self, LEAST_BYTES, Reserve};
 use super::schema;
-use crate::mailbox::shared::{Batch, Shared, Waited};
+use crate::mailbox::clock;
+use crate::mailbox::shared::{Batch, MailboxShared, Waited};
 use crate::metrics::{ServerMetrics, StoreFailure};
 
 /// How often a file that could not be written is tried again.
@@ -33,19 +33,12 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often an idle writer looks for what other processes ask.
 pub const PURGE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How often the oldest message is looked for.
-const AGE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// When the first message of the file was received; retained ones are as old as they like.
-const OLDEST: &str = "SELECT received_at FROM message \
-    WHERE id NOT IN (SELECT message FROM retained_message) ORDER BY id LIMIT 1";
-
 /// How often a file that another process has locked is waited for, each time for the busy timeout.
 const BUSY_TRIES: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct Writer<C> {
-    shared: Arc<Shared<C>>,
+    shared: Arc<MailboxShared<C>>,
     place: Arc<AtPlace>,
     connection: Connection,
     applier: Applier,
@@ -61,13 +54,12 @@ pub(super) struct Writer<C> {
     /// What the file remembers of the clocks.
     clock: Option<ClockRecord>,
     metrics: Arc<ServerMetrics>,
-    /// When the oldest message was last looked for.
-    aged: Option<Instant>,
+    oldest: Oldest,
 }
 
 impl<C: Completion> Writer<C> {
     pub(super) fn new(
-        shared: Arc<Shared<C>>,
+        shared: Arc<MailboxShared<C>>,
         place: Arc<AtPlace>,
         connection: Connection,
         applier: Applier,
@@ -87,7 +79,7 @@ impl<C: Completion> Writer<C> {
             probed: Instant::now(),
             clock,
             metrics,
-            aged: None,
+            oldest: Oldest::default(),
         }
     }
 
@@ -107,7 +99,12 @@ impl<C: Completion> Writer<C> {
             } else {
                 PURGE_INTERVAL
             };
-            match self.shared.wait_for_work(patience, self.is_failing()) {
+            let waited = if self.is_failing() {
+                self.shared.wait_before_retry(patience)
+            } else {
+                self.shared.wait_for_work(patience)
+            };
+            match waited {
                 Waited::Work => {
                     let batch = self.shared.take();
                     let kept = self.write(batch);
@@ -171,12 +168,7 @@ impl<C: Completion> Writer<C> {
 
     /// Whether the batch is kept.
     fn write(&mut self, mut batch: Batch<C>) -> bool {
-        std::mem::take(&mut batch.early)
-            .into_iter()
-            .for_each(C::committed);
-        std::mem::take(&mut batch.refused)
-            .into_iter()
-            .for_each(C::rejected);
+        batch.answer_unwritten();
         let new_numbers = self.applier.must_reserve(&batch.ops);
         let wrote =
             !batch.ops.is_idle() || self.is_failing() || new_numbers || !self.purged.is_empty();
@@ -360,20 +352,14 @@ impl<C: Completion> Writer<C> {
         }
     }
 
-    /// Now and then, for the metrics: the first is the one with the lowest number.
+    /// For the metrics.
     fn look_for_the_oldest(&mut self) {
-        if self.aged.is_some_and(|aged| aged.elapsed() < AGE_INTERVAL) {
-            return;
+        match self.oldest.look(&self.connection, Instant::now()) {
+            Ok(Some(millis)) => self.shared.oldest.store(millis, Ordering::Relaxed),
+            Ok(None) => {}
+            // Its writes say what is wrong with the file.
+            Err(error) => tracing::debug!(%error, "cannot look for the oldest message"),
         }
-        self.aged = Some(Instant::now());
-        let oldest = self.connection.query_row(OLDEST, [], |row| row.get(0));
-        let millis: i64 = match oldest {
-            Ok(millis) => millis,
-            Err(Error::QueryReturnedNoRows) => 0,
-            Err(_) => return, // its writes say what is wrong
-        };
-        let millis = u64::try_from(millis).unwrap_or(0);
-        self.shared.oldest.store(millis, Ordering::Relaxed);
     }
 
     /// Whether the router has been told, or there is nothing that it could be told.

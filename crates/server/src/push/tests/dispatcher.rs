@@ -9,7 +9,7 @@ use super::*;
 use crate::client::Client;
 use crate::directory::{self, NewToken};
 use crate::serve::{Running, start};
-use crate::settings::Settings;
+use crate::settings::{DirectorySettings, Settings};
 
 /// More receivers than pushes that are on their way at a time.
 const CROWD: usize = 68;
@@ -26,7 +26,7 @@ impl House {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
         settings.data = dir.path().to_owned();
-        settings.directory.path = dir.path().join("jam.db");
+        settings.directory = DirectorySettings::in_file(dir.path().join("jam.db"));
         settings.listen.mqtt = Some("127.0.0.1:0".parse().unwrap());
         settings.listen.http = None;
         settings.listen.admin = None;
@@ -332,6 +332,30 @@ async fn eighty_phones_that_cannot_be_reached_hold_up_nobody_for_long() {
     told(83, Duration::from_secs(2)).await;
 }
 
+/// One by one those who fail would take half a minute.
+#[tokio::test]
+async fn who_came_last_is_told_while_the_service_fails_for_those_before() {
+    let firebase = Firebase::open().await;
+    let house = House::with_firebase(41, &firebase).await;
+    firebase.messages.usually(Reply::plain(500, ""));
+    firebase
+        .messages
+        .when("phone-of-41\"", Reply::json(200, &json!({})));
+    let mut writer = house.client("1").await;
+    for receiver in 2..=4 {
+        write(&mut writer, &receiver.to_string()).await;
+    }
+    firebase.messages.until(3).await;
+    for receiver in 5..=41 {
+        write(&mut writer, &receiver.to_string()).await;
+    }
+    let is_told = || {
+        let mut requests = firebase.messages.requests().into_iter();
+        requests.any(|it| it.body.contains("phone-of-41\""))
+    };
+    until("it waits for all before it", is_told).await;
+}
+
 #[tokio::test]
 async fn three_busy_phones_in_a_row_cost_the_others_two_seconds_at_most() {
     let firebase = Firebase::open().await;
@@ -403,7 +427,7 @@ async fn a_key_that_cannot_be_used_stops_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = Settings::default();
     settings.data = dir.path().to_owned();
-    settings.directory.path = dir.path().join("jam.db");
+    settings.directory = DirectorySettings::in_file(dir.path().join("jam.db"));
     settings.listen.mqtt = Some("127.0.0.1:0".parse().unwrap());
     settings.listen.http = None;
     settings.listen.admin = None;
@@ -413,7 +437,10 @@ async fn a_key_that_cannot_be_used_stops_the_start() {
         error.contains("push.fcm_key") && error.contains("missing.json"),
         "{error}"
     );
-    assert!(!settings.directory.path.exists(), "nothing is made");
+    assert!(
+        !settings.directory.file().unwrap().path.exists(),
+        "nothing is made"
+    );
     settings.push.enabled = false;
     start(settings).await.unwrap().stop().await;
 }

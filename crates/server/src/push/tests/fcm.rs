@@ -322,16 +322,16 @@ impl Http2 {
         }
     }
 
-    fn notifier(&self, http: Http, firebase: &Firebase) -> Fcm {
+    fn notifier(&self, http: HttpClient, firebase: &Firebase) -> Fcm {
         let account = ServiceAccount::parse(&firebase.key_file().to_string()).unwrap();
         let base = address(&format!("https://localhost:{}", self.port));
         Fcm::new(http, account, &base)
     }
 
-    fn trusted(&self) -> Http {
+    fn trusted(&self) -> HttpClient {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
-        Http::with(roots, Duration::from_secs(5)).unwrap()
+        HttpClient::with(roots, Duration::from_secs(5)).unwrap()
     }
 
     fn accepted(&self) -> usize {

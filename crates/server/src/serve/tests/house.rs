@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::directory::{self, Administration, NewToken};
 use crate::serve::{Running, start};
-use crate::settings::Settings;
+use crate::settings::{DirectorySettings, Settings};
 
 /// No step of a test takes longer, unless something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ impl House {
         let mut settings = Settings::default();
         settings.limits.publish_rate = None; // tests publish as fast as they can
         settings.data = dir.path().to_owned();
-        settings.directory.path = dir.path().join("jam.db");
+        settings.directory = DirectorySettings::in_file(dir.path().join("jam.db"));
         settings.listen.mqtt = Some("127.0.0.1:0".parse().unwrap());
         settings.listen.http = Some("localhost:0".parse().unwrap());
         settings.listen.admin = None;

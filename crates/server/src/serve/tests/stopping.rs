@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jam_core::router::OnCommit;
 use jam_wire::packet::Packet;
 use jam_wire::reason::ReasonCode;
 use tokio::io::AsyncReadExt;
@@ -88,6 +89,6 @@ async fn the_time_of_the_stop_is_kept() {
     running.stop().await;
     let mut settings = Settings::default();
     settings.data = dir.path().to_owned();
-    let (_mailbox, recovered) = mailbox::open(&settings, Arc::default()).unwrap();
+    let (_mailbox, recovered) = mailbox::open::<OnCommit>(&settings, Arc::default()).unwrap();
     assert!(recovered.clock.unwrap().time >= at_stop);
 }

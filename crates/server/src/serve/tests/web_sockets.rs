@@ -118,7 +118,7 @@ async fn a_web_socket_is_told_that_the_server_stops() {
         .unwrap();
     assert_eq!(next_bytes(&mut socket).await[0], 0x20);
     let stop = tokio::spawn(house.running.stop());
-    assert_eq!(next_bytes(&mut socket).await, [0xE0, 1, 0x8B]);
+    assert_eq!(next_bytes(&mut socket).await, [0xE0, 2, 0x8B, 0]);
     assert!(soon(socket.next()).await.unwrap().unwrap().is_close());
     soon(stop).await.unwrap();
 }

@@ -3,7 +3,7 @@
 use jam_core::friends::PART_BYTES;
 
 use super::*;
-use crate::directory::sqlite::shown::{ShownPlace, read};
+use crate::directory::sqlite::shown::{ShownCursor, read};
 
 /// The list of a user, friend by friend.
 async fn list(directory: &SqliteDirectory, user: &str) -> Vec<String> {
@@ -104,7 +104,7 @@ fn of_a_long_key_no_more_is_read_than_shows_that_it_is_too_long() {
     let jam = Jam::new("delete");
     jam.run("UPDATE accounts SET public_key = printf('%.*c', 10000000, 'k') WHERE user_id = 2");
     let connection = Connection::open(jam.path()).unwrap();
-    let shown = read(&connection, 1, &ShownPlace::START).unwrap();
+    let shown = read(&connection, 1, &ShownCursor::START).unwrap();
     let key = shown.friends[0].public_key.as_ref().unwrap();
     assert_eq!(key.len(), PART_BYTES + 1);
 }
@@ -223,7 +223,7 @@ async fn many_friends_come_by_number_and_hold_up_nobody() {
             .map(|i| friend(i, &format!("\"n{i}\""), i % 3 == 0, "null"))
             .collect();
         assert_eq!(list(&directory, "1").await, expected);
-        let mut place = Some(ShownPlace::START);
+        let mut place = Some(ShownCursor::START);
         let connection = Connection::open(jam.path()).unwrap();
         while let Some(from) = place {
             let shown = read(&connection, 1, &from).unwrap();

@@ -4,12 +4,15 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+
 use crate::folders;
 use crate::mailbox::OpenError;
 
 /// The files of a mailbox.
 #[derive(Debug, Clone)]
-pub(in crate::mailbox::sqlite) struct Files {
+pub(in crate::mailbox::sqlite) struct MailboxFiles {
     /// The database.
     pub(in crate::mailbox::sqlite) db: PathBuf,
     /// Its write-ahead log.
@@ -18,7 +21,7 @@ pub(in crate::mailbox::sqlite) struct Files {
     lock: PathBuf,
 }
 
-impl Files {
+impl MailboxFiles {
     pub(in crate::mailbox::sqlite) fn of(dir: &Path) -> Self {
         Self {
             db: dir.join("mailbox.db"),
@@ -53,7 +56,10 @@ impl Files {
     /// Keeps servers out for as long as the file is open, without making one; `None`: a server has the
     /// mailbox.
     pub(in crate::mailbox::sqlite) fn keep_free(&self) -> Result<Option<Free>, OpenError> {
-        let error = |error: io::Error| OpenError::io(&self.lock, error);
+        let error = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotADirectory => no_directory(folders::of(&self.lock)),
+            _ => OpenError::io(&self.lock, error),
+        };
         let file = match File::open(&self.lock) {
             Ok(file) => file,
             Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Some(Free(None))),
@@ -66,6 +72,16 @@ impl Files {
         }
     }
 
+    /// Fails if a file is there that a server could not write. Writes nothing.
+    pub(in crate::mailbox::sqlite) fn expect_writable(&self) -> Result<(), OpenError> {
+        for path in [&self.db, &self.wal, &self.lock] {
+            if let Err(Errno::ACCESS | Errno::PERM) = access(path, Access::WRITE_OK) {
+                return Err(OpenError::ReadOnly(path.clone()));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the mailbox for as long as the file is open.
     pub(in crate::mailbox::sqlite) fn lock(&self) -> Result<File, OpenError> {
         let error = |error: io::Error| OpenError::io(&self.lock, error);
@@ -75,10 +91,15 @@ impl Files {
             .truncate(false)
             .write(true)
             .open(&self.lock)
-            .map_err(error)?;
+            .map_err(|why| match why.kind() {
+                io::ErrorKind::PermissionDenied if self.lock.exists() => {
+                    OpenError::ReadOnly(self.lock.clone())
+                }
+                _ => error(why),
+            })?;
         match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse(self.db.clone())),
+            Err(fs::TryLockError::WouldBlock) => Err(OpenError::in_use(&self.db)),
             Err(fs::TryLockError::Error(why)) => Err(error(why)),
         }
     }
@@ -92,7 +113,14 @@ pub(in crate::mailbox::sqlite) struct Free(
 
 /// The directory, readable for nobody else.
 pub(in crate::mailbox::sqlite) fn create_dir(dir: &Path) -> Result<(), OpenError> {
-    folders::make_private(dir).map_err(|error| OpenError::io(dir, error))
+    folders::make_private(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => no_directory(dir),
+        _ => OpenError::io(dir, error),
+    })
+}
+
+fn no_directory(dir: &Path) -> OpenError {
+    OpenError::wrong_kind(dir, "it is a file, not a directory")
 }
 
 /// Makes a rename last.

@@ -9,42 +9,7 @@ use rusqlite::Connection;
 
 use super::setting::{Setting, append};
 use crate::mailbox::sqlite::schema;
-
-fn clock(time: u64) -> ClockRecord {
-    ClockRecord {
-        time: Time::from_millis(time),
-        offset_millis: -86_400_000,
-        boot: u64::MAX >> 1,
-        since_boot: Duration::from_millis(12_345),
-        proved_offset_millis: None,
-    }
-}
-
-#[test]
-fn a_new_mailbox_remembers_nothing() {
-    let mut setting = Setting::new();
-    assert_eq!(setting.reopen().clock, None);
-    setting.write([append(1)]);
-    assert_eq!(setting.reopen().clock, None);
-}
-
-#[test]
-fn the_last_record_comes_back() {
-    let mut setting = Setting::new();
-    setting.mailbox().keep_clock(clock(1));
-    setting.write([append(1)]);
-    setting.flush();
-    let proved = ClockRecord {
-        proved_offset_millis: Some(-5),
-        ..clock(2)
-    };
-    // Without a batch: at the end.
-    setting.mailbox().keep_clock(proved);
-    assert_eq!(setting.reopen().clock, Some(proved));
-    // Nothing was said since.
-    setting.write([append(2)]);
-    assert_eq!(setting.reopen().clock, Some(proved));
-}
+use crate::mailbox::tests::clock::clock;
 
 #[test]
 fn a_killed_server_has_kept_it_with_its_last_batch() {

@@ -7,164 +7,21 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use jam_core::directory::Life;
-use jam_core::message::Message;
 use jam_core::store::{MailboxStore, OutboundState, OwnerRecord, Write};
 use jam_core::time::Time;
 use rusqlite::Connection;
 
 use super::setting::{
-    Hooks, PATIENCE, Setting, admin, append, append_of, id, open, record, retain_of, subscription,
-    user, wait_until, will,
+    Hooks, PATIENCE, Setting, admin, append, append_of, open, record, retain_of, seqs,
+    subscription, user, wait_until, will,
 };
-use crate::mailbox::PurgeScope::{Everything, Inbox, InboxFrom};
+use crate::mailbox::PurgeScope::{Everything, Inbox};
 use crate::mailbox::sqlite::{OpenError, PROBE_INTERVAL, backup, salvage, schema};
 use crate::mailbox::{MailboxAdministration as _, Purged};
-
-#[test]
-fn an_overview_counts_and_shows_nothing() {
-    let setting = Setting::new();
-    setting.write([
-        append_of(1, "1", "abc"),
-        append_of(2, "2", "abc"),
-        append_of(3, "1", "de"),
-    ]);
-    setting.write([
-        Write::Session(record(4)),
-        Write::Subscribe(4, Box::new(subscription("/1/inbox"))),
-        Write::InFlight(4, id(1), OutboundState::AwaitsPubAck(1)),
-    ]);
-    setting.flush();
-    let overview = admin(setting.path()).show(&user("1")).unwrap();
-    assert_eq!(
-        (overview.messages, overview.bytes, overview.retained),
-        (2, 5 + 2 * "/1/inbox".len() as u64, 0)
-    );
-    assert_eq!(overview.oldest, Some(Time::from_millis(1_700_000_000_000)));
-    let session = &overview.sessions[0];
-    assert_eq!(
-        (session.subscriptions, session.received, session.in_flight),
-        (1, 0, 1)
-    );
-    assert_eq!(session.client, "1:phone");
-    let nobody = admin(setting.path()).show(&user("3")).unwrap();
-    assert_eq!((nobody.messages, nobody.oldest), (0, None));
-    assert!(
-        admin(&setting.path().join("elsewhere"))
-            .show(&user("1"))
-            .is_err()
-    );
-}
-
-#[test]
-fn a_server_is_asked_to_purge() {
-    let mut setting = Setting::new();
-    let (to, asked) = sync_channel(10);
-    let on_purge = move |user, up_to, from| to.send((user, up_to, from)).unwrap();
-    setting.mailbox().attach(Box::new(Hooks {
-        on_purge: Some(Box::new(on_purge)),
-        ..Hooks::default()
-    }));
-    setting.write([append(1), append_of(2, "2", "x"), append(3)]);
-    setting.flush();
-    assert_eq!(
-        admin(setting.path()).purge(&user("1"), Inbox).unwrap(),
-        Purged::Asked
-    );
-    assert_eq!(asked.recv_timeout(PATIENCE).unwrap(), (user("1"), 3, None));
-    // The router has them removed; here nobody does.
-    assert_eq!(setting.reopen().entries.len(), 3);
-    setting.close();
-    assert_eq!(
-        admin(setting.path()).purge(&user("1"), Inbox).unwrap(),
-        Purged::Removed(2)
-    );
-    let left: Vec<_> = setting
-        .reopen()
-        .entries
-        .iter()
-        .map(|entry| entry.seq)
-        .collect();
-    assert_eq!(left, [2]);
-    // Nobody listens: it is done at the next start.
-    assert_eq!(
-        admin(setting.path()).purge(&user("2"), Inbox).unwrap(),
-        Purged::Asked
-    );
-    assert!(setting.reopen().entries.is_empty());
-}
-
-#[test]
-fn one_sender_s_messages_are_purged() {
-    let mut setting = Setting::new();
-    setting.write([append(1), append(2), append_of(3, "2", "x")]);
-    setting.flush();
-    let (receiver, sender, other) = (user("1"), user("7"), user("8"));
-    let count = |scope| admin(setting.path()).count(&receiver, scope).unwrap();
-    assert_eq!(
-        (
-            count(Inbox),
-            count(InboxFrom(&sender)),
-            count(InboxFrom(&other))
-        ),
-        (2, 2, 0)
-    );
-    // Nobody listens: it is done at the next start.
-    for from in [&other, &sender] {
-        let asked = admin(setting.path())
-            .purge(&receiver, InboxFrom(from))
-            .unwrap();
-        assert_eq!(asked, Purged::Asked);
-        assert!(
-            admin(setting.path())
-                .is_purge_due(&receiver, InboxFrom(from))
-                .unwrap()
-        );
-    }
-    assert_eq!(setting.reopen().entries.len(), 1);
-    setting.close();
-    let stopped = |from| {
-        admin(setting.path())
-            .purge(&user("2"), InboxFrom(from))
-            .unwrap()
-    };
-    assert_eq!(stopped(&other), Purged::Removed(0));
-    assert_eq!(stopped(&sender), Purged::Removed(1));
-}
-
-#[test]
-fn a_purge_at_the_start_takes_one_sender_s_messages_up_to_the_request() {
-    let mut setting = Setting::new();
-    let of_another = |seq| match append(seq) {
-        Write::Append(mut append) => {
-            let message = &append.message;
-            let (publish, at) = (message.to_stored(), message.received_at());
-            let message = Message::from_stored(publish, user("8"), None, at, Time::NEVER);
-            append.message = Arc::new(message);
-            Write::Append(append)
-        }
-        other => other,
-    };
-    setting.write([append(1), of_another(2)]);
-    setting.flush();
-    let admin = admin(setting.path());
-    let seven = user("7");
-    let asked = admin.purge(&user("1"), InboxFrom(&seven));
-    assert_eq!(asked.unwrap(), Purged::Asked);
-    setting.write([append(3), of_another(4)]);
-    assert_eq!(seqs(&setting.reopen()), [2, 3, 4]);
-    let asked = admin.purge(&user("1"), Inbox);
-    assert_eq!(asked.unwrap(), Purged::Asked);
-    setting.write([append(5)]);
-    assert_eq!(seqs(&setting.reopen()), [5]);
-}
 
 /// Rows of `purge` that are put back as they were: a request that is there again.
 fn ask_again(setting: &Setting) {
     setting.sql("INSERT INTO purge SELECT * FROM purge_of_before");
-}
-
-fn seqs(found: &super::setting::Found) -> Vec<u64> {
-    found.entries.iter().map(|entry| entry.seq).collect()
 }
 
 #[test]
@@ -574,29 +431,6 @@ fn retained_messages_of_an_earlier_version_get_numbers() {
     let report = salvage(setting.path(), saved.path()).unwrap();
     assert_eq!((report.retained, report.messages, report.wrong), (3, 0, 0));
     assert_eq!(admin(saved.path()).check().unwrap().messages, 0);
-}
-
-#[test]
-fn a_purge_leaves_what_is_retained() {
-    let mut setting = Setting::new();
-    setting.write([append(1), retain_of(2, "/1/a", "a")]);
-    setting.flush();
-    let overview = admin(setting.path()).show(&user("1")).unwrap();
-    assert_eq!(
-        (overview.messages, overview.bytes, overview.retained),
-        (1, 9, 1)
-    );
-    setting.close();
-    let purge = |setting: &Setting| admin(setting.path()).purge(&user("1"), Inbox).unwrap();
-    assert_eq!(purge(&setting), Purged::Removed(1));
-    setting.reopen();
-    setting.write([append(3)]);
-    setting.flush();
-    // Done at the next start.
-    assert_eq!(purge(&setting), Purged::Asked);
-    let recovered = setting.reopen();
-    let left: Vec<_> = recovered.entries.iter().map(|it| it.seq).collect();
-    assert_eq!((left, recovered.retained.len()), (vec![2], 1));
 }
 
 #[test]

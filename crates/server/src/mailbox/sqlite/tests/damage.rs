@@ -76,7 +76,7 @@ fn flipped_bits_never_make_an_empty_mailbox() {
                 messages as u64 > MESSAGES - 20,
                 "{messages} left, byte {at}"
             ),
-            Err(OpenError::InUse(_)) => panic!("byte {at}"),
+            Err(OpenError::InUse { .. }) => panic!("byte {at}"),
             Err(_) => damaged += 1,
         }
     }
@@ -253,7 +253,7 @@ fn what_is_on_a_page_that_was_overwritten_is_not_taken_for_a_message() {
 fn a_second_server_is_refused() {
     let setting = Setting::new();
     let error = Mailbox::open(setting.path()).unwrap_err();
-    assert!(matches!(error, OpenError::InUse(_)));
+    assert!(matches!(error, OpenError::InUse { .. }));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::setting::{
 };
 use crate::mailbox::PurgeScope::Inbox;
 use crate::mailbox::kept::Kept;
-use crate::mailbox::shared::{Load, Shared};
+use crate::mailbox::shared::{Load, MailboxShared};
 use crate::mailbox::sqlite::{PROBE_INTERVAL, PURGE_INTERVAL, schema};
 use crate::mailbox::{MailboxAdministration as _, Purged};
 
@@ -132,10 +132,10 @@ fn a_server_stops_although_nothing_can_be_written() {
 #[test]
 fn what_is_flushed_is_answered() {
     let setting = Setting::new();
-    // Whoever answers waits until somebody listens.
+    // An answer waits until the test reads it.
     let (to, answers) = sync_channel(0);
     let writes = [append(1)].into_iter().collect();
-    setting.mailbox().shared.push(writes, Some(Told(to, 1)));
+    setting.mailbox().shared.push(0, writes, Some(Told(to, 1)));
     assert!(!setting.mailbox().flush(Duration::from_millis(300)));
     assert_eq!(answers.recv_timeout(PATIENCE).unwrap(), (1, Ok(())));
     setting.flush();
@@ -241,9 +241,10 @@ fn a_request_that_cannot_be_right_purges_nothing() {
 
 #[test]
 fn what_could_not_be_read_is_read_again_when_its_time_has_come() {
-    let shared = Shared::<Told>::new(Kept::default());
+    let shared = MailboxShared::<Told>::new(Kept::default());
     let ask = |seq, not_before| {
         shared.push_load(Load {
+            part: 0,
             seqs: vec![seq],
             then: Box::new(|_| ()),
             tries: 1,

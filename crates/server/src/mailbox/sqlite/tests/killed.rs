@@ -45,13 +45,13 @@ fn writes_until_it_is_killed() {
         let answer = Told(to.clone(), seq * 2);
         mailbox
             .shared
-            .push([append(seq)].into_iter().collect(), Some(answer));
+            .push(0, [append(seq)].into_iter().collect(), Some(answer));
         if seq >= first + LAG && seq % 3 == 0 {
             let old = seq - LAG;
             let answer = Told(to.clone(), old * 2 + 1);
             mailbox
                 .shared
-                .push([Write::Remove(old)].into_iter().collect(), Some(answer));
+                .push(0, [Write::Remove(old)].into_iter().collect(), Some(answer));
         }
         if seq % 50 == 0 {
             thread::sleep(Duration::from_millis(1));

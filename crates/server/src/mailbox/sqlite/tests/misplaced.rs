@@ -110,7 +110,7 @@ fn a_deleted_lock_is_made_again() {
     fs::remove_file(&lock).unwrap();
     wait_until(|| lock.exists());
     thread::sleep(PURGE_INTERVAL); // it is made, and then it is locked
-    assert!(matches!(open(setting.path()), Err(OpenError::InUse(_))));
+    assert!(matches!(open(setting.path()), Err(OpenError::InUse { .. })));
     setting.holds(&[1, 2]);
 
     // Somebody was faster.

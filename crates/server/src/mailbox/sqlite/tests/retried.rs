@@ -1,4 +1,4 @@
-//! Any calls, with commits that fail, against the maps of [`super::model`]. A commit that failed may have reached the file
+//! Any calls, with commits that fail, against the maps of `mailbox::tests::model`. A commit that failed may have reached the file
 //! all the same, and calls come while it is on its way.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,13 +9,14 @@ use jam_core::store::{Completion, Write, is_refusable};
 use proptest::prelude::*;
 use rusqlite::Connection;
 
-use super::model::{Model, Numbers, write};
-use super::setting::{Outcome, Setting, Told};
-use crate::mailbox::shared::{Found, Shared};
+use super::setting::{Setting, Told};
+use crate::mailbox::shared::{MailboxShared, Whereabouts};
 use crate::mailbox::sqlite::apply::{Applier, Purge};
 use crate::mailbox::sqlite::records;
-use crate::mailbox::sqlite::schema::Files;
+use crate::mailbox::sqlite::schema::MailboxFiles;
 use crate::mailbox::sqlite::{Opened, open_files};
+use crate::mailbox::tests::model::{Model, Numbers, write};
+use crate::mailbox::tests::setting::Outcome;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Commit {
@@ -34,7 +35,7 @@ enum Step {
 
 /// The mailbox's writer, a step at a time.
 struct Stepped {
-    shared: Shared<Told>,
+    shared: MailboxShared<Told>,
     connection: Connection,
     applier: Applier,
     numbers: Numbers,
@@ -48,7 +49,7 @@ struct Stepped {
 
 impl Stepped {
     fn new(setting: &Setting) -> Self {
-        let files = Files::of(setting.path());
+        let files = MailboxFiles::of(setting.path());
         let Opened {
             connection, found, ..
         } = open_files(&files).unwrap();
@@ -61,7 +62,7 @@ impl Stepped {
             .unwrap();
         let (to, answers) = sync_channel(1 << 10);
         Self {
-            shared: Shared::new(found.kept),
+            shared: MailboxShared::new(found.kept),
             connection,
             applier: Applier::new(found.reserved, found.position),
             numbers: Numbers::default(),
@@ -88,7 +89,7 @@ impl Stepped {
         let number = self.calls.len() as u64 + 1;
         let answer = Told(self.to.clone(), number);
         self.shared
-            .push(call.iter().cloned().collect(), Some(answer));
+            .push(0, call.iter().cloned().collect(), Some(answer));
         self.calls.insert(number, call);
     }
 
@@ -122,12 +123,7 @@ impl Stepped {
 
     fn commit(&mut self, commit: Commit, meanwhile: Vec<Vec<Write>>) {
         let mut batch = self.shared.take();
-        std::mem::take(&mut batch.refused)
-            .into_iter()
-            .for_each(Told::rejected);
-        std::mem::take(&mut batch.early)
-            .into_iter()
-            .for_each(Told::committed);
+        batch.answer_unwritten();
         self.hear();
         meanwhile.into_iter().for_each(|call| self.write(call));
         self.look();
@@ -182,9 +178,9 @@ impl Stepped {
         let seqs: Vec<_> = appended.filter(|seq| !refused.contains(seq)).collect();
         for (seq, found) in self.shared.in_memory(&seqs) {
             let is_there = match found {
-                Found::Here(_) => true,
-                Found::Gone => false,
-                Found::InFile => self.is_in_file(seq),
+                Whereabouts::Here(_) => true,
+                Whereabouts::Gone => false,
+                Whereabouts::InFile => self.is_in_file(seq),
             };
             assert_eq!(is_there, model.messages.contains_key(&seq), "{seq}");
         }

@@ -230,7 +230,7 @@ fn fills_a_small_file_system() {
     let mut ask = |write: Write| {
         last += 1;
         let writes = [write].into_iter().collect();
-        mailbox.shared.push(writes, Some(Told(to.clone(), last)));
+        mailbox.shared.push(0, writes, Some(Told(to.clone(), last)));
         let (number, outcome) = answers.recv_timeout(PATIENCE).unwrap();
         assert_eq!(number, last);
         outcome
@@ -312,7 +312,9 @@ fn starts_on_a_full_file_system() {
         let (to, answers) = sync_channel(1000);
         let ask = |mailbox: &Mailbox, number: u64, write: Write| {
             let answer = Some(Told(to.clone(), number));
-            mailbox.shared.push([write].into_iter().collect(), answer);
+            mailbox
+                .shared
+                .push(0, [write].into_iter().collect(), answer);
             let (answered, outcome) = answers.recv_timeout(PATIENCE).unwrap();
             assert_eq!(answered, number);
             outcome
@@ -334,7 +336,7 @@ fn starts_on_a_full_file_system() {
         let (mailbox, found) = loop {
             match open(dir) {
                 // The one that is forgotten makes its lock again when it finds it gone.
-                Err(OpenError::InUse(_)) if was_killed => {
+                Err(OpenError::InUse { .. }) if was_killed => {
                     drop(fs::remove_file(dir.join("mailbox.lock")));
                 }
                 opened => break opened.unwrap(),
@@ -431,7 +433,7 @@ fn writes_until_files_may_not_grow() {
     let ask = |seq| {
         let answer = Told(to.clone(), seq);
         let writes = [append_of(seq, "1", vec![0; LARGE])].into_iter().collect();
-        mailbox.shared.push(writes, Some(answer));
+        mailbox.shared.push(0, writes, Some(answer));
         answers.recv_timeout(PATIENCE).unwrap()
     };
     let (called, calls) = sync_channel(9);
@@ -446,7 +448,7 @@ fn writes_until_files_may_not_grow() {
     let answer = Told(keeping, 0);
     mailbox
         .shared
-        .push([Write::Remove(1)].into_iter().collect(), Some(answer));
+        .push(0, [Write::Remove(1)].into_iter().collect(), Some(answer));
     let lifted = Command::new("prlimit")
         .args([
             "--fsize=unlimited:",

@@ -9,16 +9,20 @@ use jam_core::ids::UserId;
 use jam_core::store::{Append, OutboundState, OwnerRecord, PushRecord, Subscription, Write};
 use jam_core::time::Time;
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 
-use super::setting::{Found, Setting, append_of, record, retain_of, subscription, user, will};
+use super::setting::{
+    Found, Kind, Setting, append_of, record, retain_of, subscription, user, will,
+};
 
 /// A time that is to come, as it comes back from the file.
 fn up_to_millis(time: Time) -> Time {
     Time::from_millis(time.as_millis_up())
 }
 
+/// What is done to a mailbox.
 #[derive(Debug, Clone)]
-enum Step {
+pub(in crate::mailbox) enum Step {
     Write(Vec<Write>),
     Flush,
     Reopen,
@@ -26,21 +30,21 @@ enum Step {
 
 /// What the file should hold.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Model {
-    pub(super) messages: BTreeMap<u64, (u32, bool)>,
+pub(in crate::mailbox) struct Model {
+    pub(in crate::mailbox) messages: BTreeMap<u64, (u32, bool)>,
     sessions: BTreeMap<u64, u8>,
     subscriptions: BTreeMap<(u64, String), Option<u32>>,
-    pub(super) received: BTreeMap<(u64, u16), ()>,
+    pub(in crate::mailbox) received: BTreeMap<(u64, u16), ()>,
     flights: Vec<(u64, u16, OutboundState)>,
     retained: BTreeMap<u64, String>,
     claims: BTreeSet<(u64, u64)>,
-    pub(super) wills: BTreeMap<u64, String>,
+    pub(in crate::mailbox) wills: BTreeMap<u64, String>,
     pushes: BTreeMap<(UserId, UserId), PushRecord>,
     owners: BTreeMap<UserId, OwnerRecord>,
 }
 
 impl Model {
-    pub(super) fn apply(&mut self, write: &Write) {
+    pub(in crate::mailbox) fn apply(&mut self, write: &Write) {
         match write {
             Write::Append(append) => {
                 self.messages.insert(append.seq, (append.waits_for, false));
@@ -110,7 +114,7 @@ impl Model {
         }
     }
 
-    pub(super) fn of(recovered: &Found) -> Self {
+    pub(in crate::mailbox) fn of(recovered: &Found) -> Self {
         let mut model = Self::default();
         for entry in &recovered.entries {
             model
@@ -154,7 +158,7 @@ impl Model {
     }
 
     /// Makes of a write one that the router could ask for. What it would ask for before.
-    pub(super) fn fit(&self, write: &mut Write) -> Vec<Write> {
+    pub(in crate::mailbox) fn fit(&self, write: &mut Write) -> Vec<Write> {
         // A message is no longer retained when it leaves, and only what is retained is claimed.
         match write {
             Write::Remove(seq) if self.retained.contains_key(seq) => {
@@ -185,13 +189,13 @@ impl Model {
     }
 
     /// OutboundStates are in order within a session.
-    pub(super) fn sorted(mut self) -> Self {
+    pub(in crate::mailbox) fn sorted(mut self) -> Self {
         self.flights.sort_by_key(|(session, ..)| *session);
         self
     }
 }
 
-pub(super) fn write() -> impl Strategy<Value = Write> {
+pub(in crate::mailbox) fn write() -> impl Strategy<Value = Write> {
     let ids = || {
         (
             1_u64..4,
@@ -223,7 +227,7 @@ pub(super) fn write() -> impl Strategy<Value = Write> {
         1 => (1_u64..4, 0_u8..3).prop_map(|(session, topic)| {
             Write::Unsubscribe(session, format!("/1/{topic}").into())
         }),
-        2 => ids().prop_map(|(session, id)| Write::Received(user("7"), session, id)),
+        2 => ids().prop_map(|(session, id)| Write::Received(user("1"), session, id)),
         2 => ids().prop_map(|(session, id)| Write::Released(session, id)),
         4 => (ids(), flight).prop_map(|((session, id), flight)| Write::InFlight(session, id, flight)),
         3 => ids().prop_map(|(session, id)| Write::EndInFlight(session, id)),
@@ -271,13 +275,13 @@ fn step() -> impl Strategy<Value = Step> {
 /// Numbers of messages go up; those that steps speak of are counted back from the last one. Sessions
 /// that have ended get a new number.
 #[derive(Default)]
-pub(super) struct Numbers {
+pub(in crate::mailbox) struct Numbers {
     last: u64,
     sessions: BTreeMap<u64, u64>,
 }
 
 impl Numbers {
-    pub(super) fn assign(&mut self, write: &mut Write) {
+    pub(in crate::mailbox) fn assign(&mut self, write: &mut Write) {
         match write {
             Write::Append(append) | Write::Retain(append) => {
                 self.last += 1;
@@ -322,55 +326,63 @@ impl Numbers {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_file_is_what_the_calls_say(steps in prop::collection::vec(step(), 1..60)) {
-        let mut setting = Setting::new();
-        let mut model = Model::default();
-        let mut numbers = Numbers::default();
-        let mut asked = 0;
-        let mut highest = 0;
-        for step in steps.into_iter().chain([Step::Reopen]) {
-            match step {
-                Step::Write(mut writes) => {
-                    for write in &mut writes {
-                        numbers.assign(write);
-                        for before in model.fit(write) {
-                            model.apply(&before);
-                            setting.write([before]);
-                        }
-                        model.apply(write);
-                        match write {
-                            Write::Append(Append { seq: number, .. })
-                            | Write::Retain(Append { seq: number, .. }) => highest = highest.max(*number),
-                            Write::Will(due) => highest = highest.max(due.id),
-                            _ => {}
-                        }
+/// Any calls, also with a mailbox that is closed and opened in between, give what the maps say.
+pub(in crate::mailbox) fn what_is_kept_is_what_the_calls_say<K: Kind>(
+    steps: Vec<Step>,
+) -> Result<(), TestCaseError> {
+    let mut setting = Setting::<K>::new();
+    let mut model = Model::default();
+    let mut numbers = Numbers::default();
+    let mut asked = 0;
+    let mut highest = 0;
+    for step in steps.into_iter().chain([Step::Reopen]) {
+        match step {
+            Step::Write(mut writes) => {
+                for write in &mut writes {
+                    numbers.assign(write);
+                    for before in model.fit(write) {
+                        model.apply(&before);
+                        setting.write([before]);
                     }
-                    asked += 1;
-                    setting.ask(asked, writes);
+                    model.apply(write);
+                    match write {
+                        Write::Append(Append { seq: number, .. })
+                        | Write::Retain(Append { seq: number, .. }) => {
+                            highest = highest.max(*number);
+                        }
+                        Write::Will(due) => highest = highest.max(due.id),
+                        _ => {}
+                    }
                 }
-                Step::Flush => setting.flush(),
-                Step::Reopen => {
-                    let recovered = setting.reopen();
-                    prop_assert!(recovered.last_seq >= highest);
-                    prop_assert_eq!(Model::of(&recovered), std::mem::take(&mut model).sorted());
-                    model = Model::of(&recovered);
-                    let seqs: Vec<u64> = model.messages.keys().copied().collect();
-                    let loaded: Vec<u64> = setting.load(&seqs).iter().map(|(seq, _)| *seq).collect();
-                    prop_assert_eq!(loaded, seqs);
-                }
+                asked += 1;
+                setting.ask(asked, writes);
+            }
+            Step::Flush => setting.flush(),
+            Step::Reopen => {
+                let recovered = setting.reopen();
+                prop_assert!(recovered.last_seq >= highest);
+                prop_assert_eq!(Model::of(&recovered), std::mem::take(&mut model).sorted());
+                model = Model::of(&recovered);
+                let seqs: Vec<u64> = model.messages.keys().copied().collect();
+                let loaded: Vec<u64> = setting.load(&seqs).iter().map(|(seq, _)| *seq).collect();
+                prop_assert_eq!(loaded, seqs);
             }
         }
-        let mut answered: Vec<u64> = Vec::new();
-        while answered.len() < usize::try_from(asked).unwrap() {
-            let (number, outcome) = setting.answers.recv_timeout(Duration::from_secs(5)).unwrap();
-            prop_assert_eq!(outcome, Ok(()));
-            answered.push(number);
-        }
-        answered.sort_unstable();
-        prop_assert_eq!(answered, (1..=asked).collect::<Vec<_>>());
     }
+    let mut answered: Vec<u64> = Vec::new();
+    while answered.len() < usize::try_from(asked).unwrap() {
+        let (number, outcome) = setting
+            .answers
+            .recv_timeout(Duration::from_secs(5))
+            .unwrap();
+        prop_assert_eq!(outcome, Ok(()));
+        answered.push(number);
+    }
+    answered.sort_unstable();
+    prop_assert_eq!(answered, (1..=asked).collect::<Vec<_>>());
+    Ok(())
+}
+
+pub(in crate::mailbox) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..60)
 }

@@ -14,7 +14,7 @@ fn push(kept: &Kept, calls: Vec<Vec<Write>>) -> (Vec<String>, Vec<u64>, Vec<u64>
     let mut pending = Pending::default();
     for (call, number) in calls.into_iter().zip(1..) {
         let answer = Told(to.clone(), number);
-        pending.push(kept, call.into_iter().collect(), Some(answer));
+        pending.push(kept, 0, call.into_iter().collect(), Some(answer));
     }
     let left: Vec<String> = pending
         .ops
@@ -111,7 +111,7 @@ fn a_packet_id_that_is_free_again_needs_no_write_unless_it_is_in_the_file() {
     assert!(push(&kept, vec![flight(), ended()]).0.is_empty());
     assert!(push(&kept, vec![ended()]).0.is_empty());
     let mut written = Pending::<Told>::default();
-    written.push(&kept, flight().into_iter().collect(), None);
+    written.push(&kept, 0, flight().into_iter().collect(), None);
     written.note(&mut kept);
     assert_eq!(
         push(&kept, vec![flight(), ended()]).0,
@@ -170,6 +170,7 @@ fn a_refused_call_takes_nothing_of_earlier_calls_with_it() {
     for (call, number) in calls.into_iter().zip(1..) {
         pending.push(
             &kept,
+            0,
             call.into_iter().collect(),
             Some(Told(to.clone(), number)),
         );
@@ -218,15 +219,15 @@ fn what_a_failed_commit_was_to_delete_is_deleted_when_it_is_tried_again() {
         Write::Session(record(8)),
     ];
     let mut failed = Pending::<Told>::default();
-    failed.push(&kept, ends().into_iter().collect(), None);
+    failed.push(&kept, 0, ends().into_iter().collect(), None);
     let calls = failed.take_calls();
     failed.note(&mut kept);
     let (mut again, _) = failed.retry(calls, &mut kept);
     let mut later = Pending::<Told>::default();
-    later.push(&kept, begins.into_iter().collect(), None);
+    later.push(&kept, 0, begins.into_iter().collect(), None);
     again.absorb(&kept, later);
     let mut last = Pending::<Told>::default();
-    last.push(&kept, ends().into_iter().collect(), None);
+    last.push(&kept, 0, ends().into_iter().collect(), None);
     again.absorb(&kept, last);
     let mut left: Vec<_> = again
         .ops
@@ -253,15 +254,15 @@ fn what_a_failed_commit_may_have_added_is_deleted_when_it_goes() {
     due.id = 7;
     let mut failed = Pending::<Told>::default();
     let call = [Write::Unretain(3), append(6)];
-    failed.push(&kept, call.into_iter().collect(), None);
+    failed.push(&kept, 0, call.into_iter().collect(), None);
     let call = [Write::Will(Box::new(due))];
-    failed.push(&kept, call.into_iter().collect(), None);
+    failed.push(&kept, 0, call.into_iter().collect(), None);
     let calls = failed.take_calls();
     failed.note(&mut kept);
     let (mut again, _) = failed.retry(calls, &mut kept);
     let mut later = Pending::<Told>::default();
     let call = [Write::Remove(6), Write::EndWill(user("1"), 7)];
-    later.push(&kept, call.into_iter().collect(), None);
+    later.push(&kept, 0, call.into_iter().collect(), None);
     again.absorb(&kept, later);
     let left = again.ops.iter().filter_map(|op| op.write.as_ref());
     let left: Vec<_> = left.map(name).collect();
@@ -282,7 +283,7 @@ fn a_packet_id_that_came_while_a_commit_failed_is_kept_with_its_new_session() {
         Write::Received(user("7"), 9, id(4)),
         Write::Session(record(9)),
     ] {
-        later.push(&kept, [write].into_iter().collect(), None);
+        later.push(&kept, 0, [write].into_iter().collect(), None);
     }
     let mut again = Pending::default();
     again.absorb(&kept, later);
@@ -305,12 +306,12 @@ fn a_call_that_changes_what_is_retained_is_tried_again_as_a_whole() {
         retain_of(5, "/1/x", "new"),
         append(6),
     ];
-    pending.push(&kept, call.into_iter().collect(), Some(Told(to, 1)));
+    pending.push(&kept, 0, call.into_iter().collect(), Some(Told(to, 1)));
     let acknowledged = Write::Acknowledged {
         seq: 6,
         waits_for: 4,
     };
-    pending.push(&kept, [acknowledged].into_iter().collect(), None);
+    pending.push(&kept, 0, [acknowledged].into_iter().collect(), None);
     // It came while another commit failed, and then its own does, twice.
     let mut again = Pending::default();
     again.absorb(&kept, pending);
@@ -352,11 +353,11 @@ fn a_will_is_still_due_when_what_it_became_is_refused() {
         let mut due = will("/1/inbox");
         due.id = 7;
         let call = [Write::Will(Box::new(due))];
-        pending.push(&kept, call.into_iter().collect(), None);
+        pending.push(&kept, 0, call.into_iter().collect(), None);
         let (to, from) = sync_channel(1);
         let becomes = [Write::EndWill(user("1"), 7), append(8)];
         let answer = is_asked.then_some(Told(to, 1));
-        pending.push(&kept, becomes.into_iter().collect(), answer);
+        pending.push(&kept, 0, becomes.into_iter().collect(), answer);
         let calls = pending.take_calls();
         let (again, rejected) = pending.retry(calls, &mut kept);
         let left = again.ops.iter().filter_map(|op| op.write.as_ref());
@@ -372,14 +373,14 @@ fn a_will_is_still_due_when_what_it_became_is_refused() {
 fn the_number_of_what_was_refused_is_used_up() {
     let mut kept = Kept::default();
     let mut pending = Pending::<Told>::default();
-    pending.push(&kept, [append(8)].into_iter().collect(), None);
+    pending.push(&kept, 0, [append(8)].into_iter().collect(), None);
     let calls = pending.take_calls();
     let (mut again, _) = pending.retry(calls, &mut kept);
     assert!(again.is_idle());
     assert_eq!(again.highest(), 8);
     let mut later = Pending::default();
-    later.push(&kept, [append(9)].into_iter().collect(), None);
-    later.push(&kept, [Write::Remove(9)].into_iter().collect(), None);
+    later.push(&kept, 0, [append(9)].into_iter().collect(), None);
+    later.push(&kept, 0, [Write::Remove(9)].into_iter().collect(), None);
     again.absorb(&kept, later);
     assert_eq!(again.highest(), 9);
 }
