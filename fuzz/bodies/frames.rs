@@ -1,14 +1,14 @@
 //! Any bytes as the frames of a WebSocket: however they are split, the payload, the last ping and the end are
 //! those that a reader finds that has all of it before it.
 
-use super::frames::{CloseCode, End, Frames, MAX_CONTROL};
+use super::frames::{CloseCode, Frames, MAX_CONTROL, StreamEnd};
 
 /// What a stream of frames says.
 #[derive(Debug, Default, PartialEq)]
 struct Said {
     payload: Vec<u8>,
     ping: Option<Vec<u8>>,
-    end: Option<End>,
+    end: Option<StreamEnd>,
 }
 
 /// The first byte is the size of the pieces; the rest is what arrives.
@@ -59,7 +59,7 @@ fn expected(mut bytes: &[u8]) -> Said {
             } else {
                 CloseCode::PROTOCOL_ERROR
             };
-            said.end = Some(End::Failed(code));
+            said.end = Some(StreamEnd::Failed(code));
             break;
         }
         let wide = [0, 2, 8][usize::from(short > 125) + usize::from(short > 126)];
@@ -73,7 +73,7 @@ fn expected(mut bytes: &[u8]) -> Said {
                 .fold(0, |len, byte| len * 256 + u64::from(*byte)),
         };
         if len >= 1 << 63 {
-            said.end = Some(End::Failed(CloseCode::PROTOCOL_ERROR));
+            said.end = Some(StreamEnd::Failed(CloseCode::PROTOCOL_ERROR));
             break;
         }
         let mask = &bytes[2 + wide..2 + wide + 4];
@@ -104,17 +104,17 @@ fn expected(mut bytes: &[u8]) -> Said {
 
 fn control(opcode: u8, payload: Vec<u8>, said: &mut Said) {
     match opcode {
-        8 if payload.is_empty() => said.end = Some(End::Closed(None)),
-        8 if payload.len() == 1 => said.end = Some(End::Failed(CloseCode::PROTOCOL_ERROR)),
+        8 if payload.is_empty() => said.end = Some(StreamEnd::Closed(None)),
+        8 if payload.len() == 1 => said.end = Some(StreamEnd::Failed(CloseCode::PROTOCOL_ERROR)),
         8 => {
             let code = u16::from(payload[0]) * 256 + u16::from(payload[1]);
             let is_known = (1000..1015).contains(&code) && !(1004..1007).contains(&code);
             said.end = Some(if !is_known && !(3000..5000).contains(&code) {
-                End::Failed(CloseCode::PROTOCOL_ERROR)
+                StreamEnd::Failed(CloseCode::PROTOCOL_ERROR)
             } else if String::from_utf8(payload[2..].to_vec()).is_err() {
-                End::Failed(CloseCode::INVALID_PAYLOAD)
+                StreamEnd::Failed(CloseCode::INVALID_PAYLOAD)
             } else {
-                End::Closed(Some(CloseCode(code)))
+                StreamEnd::Closed(Some(CloseCode(code)))
             });
         }
         9 => said.ping = Some(payload),
