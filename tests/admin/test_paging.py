@@ -4,21 +4,25 @@ import threading
 
 from harness.office import Office
 
-FILL = """
-    WITH RECURSIVE ids (id) AS (SELECT ?1 UNION ALL SELECT id + ?2 FROM ids WHERE id + ?2 < 12000)
-    INSERT INTO accounts (user_id, user_api_token) SELECT id, 't' FROM ids"""
+
+
+def fill(first, step):
+    """SQL that makes accounts of every so many ids."""
+    return f"""
+        WITH RECURSIVE ids (id) AS (SELECT {first} UNION ALL SELECT id + {step} FROM ids WHERE id + {step} < 12000)
+        INSERT INTO accounts (user_id, user_api_token) SELECT id, 't' FROM ids"""
 
 
 def test_users_are_paged_while_others_come_and_go(start):
     server = start(admin=True)
     office, directory = Office(server), server.directory
-    directory.execute(FILL, 10_000, 2)
+    directory.execute(fill(10_000, 2))
     stay = {str(id) for id in range(10_000, 12_000, 2)}
     stop = threading.Event()
 
     def others():
         while not stop.is_set():
-            directory.execute(FILL, 10_001, 20)
+            directory.execute(fill(10_001, 20))
             directory.execute("DELETE FROM accounts WHERE user_id % 2 = 1 AND user_id > 10000")
 
     thread = threading.Thread(target=others)

@@ -1,11 +1,12 @@
 """`check` finds what would keep the server from starting, or from working soon; docs/operations.md, commands."""
 
 import json
+import os
 import subprocess
 from socket import socket
 
 import pytest
-from harness import run_cli
+from harness import Server, run_cli
 from harness.process import BINARY, environment
 
 NO_ADDRESSES = ["--mqtt", "127.0.0.1:0", "--http", "", "--admin", ""]
@@ -128,3 +129,78 @@ def test_a_file_without_an_end_is_found_out(tmp_path, certificate, named):
     )  # fmt: skip
     assert done.returncode in (1, 2), done
     assert "more than 1 MiB" in done.stderr and (named in done.stderr or "cannot read /dev/zero" in done.stderr), done
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe"])
+@pytest.mark.parametrize(
+    "named",
+    ["tls.cert", "tls.key", "tls.chain", "tls.client_ca", "push.fcm_key", "--config", "--env-file", "admin-token", "mailbox.db", "jam.db"],
+)
+def test_what_is_no_file_is_told_by_what_it_is(tmp_path, certificate, named, kind):
+    """Nobody waits for what may come out of a pipe."""
+    data = tmp_path / "data"
+    path = data / {"mailbox.db": "mailbox/mailbox.db"}.get(named, named)
+    path.parent.mkdir(parents=True)
+    path.mkdir() if kind == "directory" else os.mkfifo(path)
+    settings = {"listen.admin": "127.0.0.1:0"}
+    if named.startswith("tls."):
+        settings |= {"tls.cert": certificate / "server.pem", "tls.key": certificate / "server.key"}
+    if named.startswith(("tls.", "push.")):
+        settings[named] = path
+    flags = [named, path] if named.startswith("--") else []
+    for command in ("check", "serve"):
+        done = run_cli(command, "--data", data, "--mqtt", "127.0.0.1:0", "--http", "", *flags, settings=settings)
+        assert done.returncode not in (0, None), done
+        assert f"it is a {kind}, not a file" in done.stderr and str(path) in done.stderr, done
+
+
+def test_a_file_in_the_place_of_the_mailbox_s_folder(tmp_path):
+    (tmp_path / "mailbox").write_text("")
+    found = check(tmp_path, status=1)["mailbox"]
+    assert "mailbox is no mailbox: it is a file, not a directory; move it away" in found["found"]
+
+
+# Root may write everywhere unless it is kept from that.
+WITHIN_PERMISSIONS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"] if os.geteuid() == 0 else []
+
+
+@pytest.mark.parametrize(
+    "name, mode, said",
+    [
+        ("", 0o500, ("cannot be written by this user; run this as the user of the server", "whether this user may write to")),
+        ("mailbox", 0o500, ("cannot be written by this user; run this as the user of the server", "look at the disk and at the permissions")),
+        ("mailbox/mailbox.db", 0o400, ("run this as the user of the server, or chmod u+w",) * 2),
+        ("mailbox/mailbox.lock", 0o400, ("run this as the user of the server, or chmod u+w",) * 2),
+        ("mailbox/mailbox.db", 0o000, ("look at the disk and at the permissions",) * 2),
+        ("jam.db", 0o000, ("whether this user may write to it and its folder",) * 2),
+    ],
+)
+def test_what_may_not_be_written_is_found_and_keeps_the_server_from_starting(tmp_path, name, mode, said):
+    data = tmp_path / "data"
+    assert run_cli("user", "add", "1", "--data", data).returncode == 0
+    with Server(tmp_path):
+        pass
+    before = (data / name).stat().st_mode
+    (data / name).chmod(mode)
+    try:
+        for command, words in zip(("check", "serve"), said, strict=True):
+            done = subprocess.run(
+                [*WITHIN_PERMISSIONS, BINARY, command, "--data", data, *NO_ADDRESSES],
+                env=environment({}), capture_output=True, text=True, timeout=30,
+            )  # fmt: skip
+            assert done.returncode == (1 if command == "check" else 69), done
+            assert words in done.stderr and str(data / name) in done.stderr, done
+    finally:
+        (data / name).chmod(before)
+
+
+def test_accounts_that_may_be_read_only_are_served_and_not_changed(tmp_path):
+    data = tmp_path / "data"
+    assert run_cli("user", "add", "1", "--data", data).returncode == 0
+    (data / "jam.db").chmod(0o400)
+    done = subprocess.run(
+        [*WITHIN_PERMISSIONS, BINARY, "user", "add", "2", "--data", data],
+        env=environment({}), capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 1 and "whether this user may write to it" in done.stderr, done
+    assert check(data)["accounts"]["ok"]

@@ -3,6 +3,7 @@
 import json
 
 from harness import run_cli
+from harness.office import Office
 
 HERE, THERE = "127.0.0.5", "127.0.0.6"
 
@@ -48,3 +49,36 @@ def test_what_keeps_the_server_from_being_asked_is_said(start, tmp_path):
     assert unknown.returncode == 2
     no_token = run_cli("lockout", "list", "--data", tmp_path / "none", settings={"listen.admin": "127.0.0.1:1"})
     assert no_token.returncode == 1 and "admin-token" in no_token.stderr
+
+
+def test_the_file_of_the_token_changes_while_the_server_runs(start):
+    """docs/operations.md, the admin address: the server keeps the token until it stops."""
+    server = start(admin=True)
+    file, office = server.folder / "data" / "admin-token", Office(server)
+    kept = file.read_text()
+
+    def failed(what):
+        done = lockout(server, "list")
+        assert done.returncode == 1 and what in done.stderr and str(file) in done.stderr, done
+        assert kept.strip() not in done.stderr
+        assert office.ask("GET", "lockouts")[0] == 200
+
+    def check():
+        settings = {"listen.mqtt": "127.0.0.1:0", "listen.http": "", "listen.admin": "127.0.0.1:0"}
+        done = run_cli("check", "--json", "--data", server.folder / "data", settings=settings)
+        [found] = (it for it in json.loads(done.stdout)["findings"] if it["what"] == "admin.token")
+        return found["ok"], found["found"]
+
+    assert lockout(server, "list").returncode == 0 and check() == (True, f"in {file}")
+    file.write_text("another-token-than-that-of-the-server\n")
+    failed("restart the server")
+    file.chmod(0o644)
+    failed("chmod 600")
+    ok, found = check()
+    assert not ok and "chmod 600" in found
+    file.unlink()
+    failed("restart the server")
+    assert check() == (True, f"{file} would be created")
+    server.stop()
+    server.start()
+    assert file.read_text() != kept and lockout(server, "list").returncode == 0

@@ -153,7 +153,7 @@ def on_the_copy(folder, tmp_path):
     home = tmp_path / "started"
     home.mkdir()
     folder.rename(home / "data")
-    return Server(home, directory=SimpleNamespace(path=home / "data/jam.db"))
+    return Server(home, directory=SimpleNamespace(url=f"sqlite:{home / 'data/jam.db'}"))
 
 
 @pytest.mark.parametrize("state", ["running", "stopped", "killed"])

@@ -18,6 +18,7 @@ class Own:
     def __init__(self, folder):
         self.folder = folder
         self.path = folder / "data" / "jam.db"
+        self.url = f"sqlite:{self.path}"
 
     def __call__(self, *arguments):
         done = run_cli(*arguments, "--data", self.folder / "data")

@@ -173,8 +173,8 @@ def test_a_manager_that_does_not_listen_holds_nothing_up(tmp_path, kind):
             time.sleep(5)
         with server.connect(server.user()) as client:
             client.ping()
-        assert "the service manager cannot be told" in server.log()
-        assert server.log().count("the service manager cannot be told") == 1
+        assert "the service manager cannot be notified" in server.log()
+        assert server.log().count("the service manager cannot be notified") == 1
         began = time.monotonic()
         server.process.send_signal(signal.SIGHUP)
         server.stop()

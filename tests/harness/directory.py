@@ -32,6 +32,7 @@ class User:
 class Directory:
     def __init__(self, path, journal_mode="wal", schema=SCHEMA):
         self.path = Path(path)
+        self.url = f"sqlite:{self.path}"
         self.journal_mode = journal_mode
         with closing(self.open()) as db:
             db.executescript(schema)
@@ -48,6 +49,11 @@ class Directory:
     def execute(self, sql, *values):
         with closing(self.open()) as db:
             return db.execute(sql, values).fetchall()
+
+    def tables(self):
+        """Their names."""
+        sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        return [name for (name,) in self.execute(sql)]
 
     @contextmanager
     def write_lock(self, kind="IMMEDIATE"):

@@ -1,7 +1,8 @@
-"""A client of the admin API."""
+"""What an operator asks a server: the admin API, and `/metrics`."""
 
 import http.client
 import json
+import urllib.request
 
 
 class Office:
@@ -34,3 +35,9 @@ class Office:
             if page["next"] is None:
                 return
             after = f"&after={page['next']}"
+
+
+def scrape(server):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.admin}/metrics", timeout=10) as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        return answer.read().decode()

@@ -45,6 +45,27 @@ def run_cli(*arguments, settings=None, stdin=None, timeout=30, cwd=None, env=Non
     )
 
 
+def in_postgres(*others):
+    """A jam database in PostgreSQL, with the tables that the command makes; `others`: settings of what else is to be there."""
+    from .postgres import PostgresDirectory  # only the tests that need it need PostgreSQL
+
+    def make(url):
+        made = run_cli("cluster", "init", "--directory", url, settings={name: url for name in others})
+        assert made.returncode == 0, made.stderr
+
+    return PostgresDirectory(make)
+
+
+def new_stores(folder):
+    """What a server runs on that no test has chosen: the accounts, and settings of the mailbox. JAM_TEST_STORES=postgres has
+    both of all of these in PostgreSQL.
+    """
+    if os.environ.get("JAM_TEST_STORES") == "postgres":
+        directory = in_postgres("mailbox.url")
+        return directory, {"mailbox.url": directory.url}
+    return Directory(folder / "directory.db"), {}
+
+
 def ports(log):
     """{"mqtt": 1883, ...}: where a server listens that was told port 0, as it logged."""
     said = re.findall(r'"serving (\w+)","address":"[^"]*:(\d+)"', log)
@@ -68,7 +89,8 @@ class Server:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.certificate = certificate
-        self.settings = self.DEFAULTS | (settings or {})
+        self.directory, stores = (directory, {}) if directory else new_stores(self.folder)
+        self.settings = self.DEFAULTS | stores | (settings or {})
         if certificate:
             self.settings |= {
                 "tls.cert": certificate / "server.pem",
@@ -77,7 +99,6 @@ class Server:
         self.arguments = list(arguments)
         self.threads = threads
         self.serves_admin = admin
-        self.directory = directory or Directory(self.folder / "directory.db")
         self.listen_mqtt = ANY_PORT
         self.log_path = self.folder / "server.log"
         self.process = None
@@ -86,7 +107,7 @@ class Server:
         """Starts the process and waits for nothing. Where its log begins."""
         command = [BINARY, "serve", "--data", self.folder / "data"]
         command += ["--mqtt", self.listen_mqtt, "--mqtts", ANY_PORT if self.certificate else ""]
-        command += ["--http", ANY_PORT, "--admin", ANY_PORT if self.serves_admin else "", "--directory", f"sqlite:{self.directory.path}"]
+        command += ["--http", ANY_PORT, "--admin", ANY_PORT if self.serves_admin else "", "--directory", self.directory.url]
         threads = self.threads or os.environ.get("JAM_TEST_THREADS") or next(self.THREADS)
         before = len(self.log()) if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:

@@ -1,33 +1,34 @@
-"""A server whose data lie on a small file system, which a test fills."""
+"""A server, or a PostgreSQL, whose data lie on a small file system, which a test fills."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 from . import streams
+from .postgres import PostgresServer
 from .process import BINARY, Server, environment
 
 
-class Small(Server):
-    """Its data directory is a file system of 100 MiB, in a name space that outlives the server."""
+class SmallDisk:
+    """A file system of so many MiB over a folder, in a name space that outlives the processes in it."""
 
-    def __init__(self, folder, **options):
-        super().__init__(folder, **options)
-        self.data = self.folder / "data"
-        self.data.mkdir()
-        own = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
-        mount = 'mount -t tmpfs -o size=100m none "$0" && echo && exec sleep 600'
-        self.holder = subprocess.Popen(
-            ["unshare", "--mount", *own, "bash", "-c", mount, self.data], stdout=subprocess.PIPE
-        )
+    def __init__(self, folder, mib, as_root):
+        """`as_root`: who is not root outside is so inside."""
+        self.folder, self.user = folder, []
+        if os.getuid() != 0:
+            self.user = ["--map-root-user"] if as_root else ["--map-current-user", "--keep-caps"]
+        own = ["--user", *self.user] if self.user else []
+        mount = f'mount -t tmpfs -o size={mib}m,mode=777 none "$0" && echo && exec sleep 600'
+        self.holder = subprocess.Popen(["unshare", "--mount", *own, "bash", "-c", mount, folder], stdout=subprocess.PIPE)
         assert self.holder.stdout.readline() == b"\n"
 
     def within(self):
-        own = [] if os.getuid() == 0 else ["--user", "--preserve-credentials"]
+        own = ["--user", "--preserve-credentials"] if self.user else []
         return ["nsenter", "--target", str(self.holder.pid), "--mount", *own]
 
     def inside(self, name):
-        return Path(f"/proc/{self.holder.pid}/root{self.data}") / name
+        return Path(f"/proc/{self.holder.pid}/root{self.folder}") / name
 
     def fill(self):
         """Until there is no byte left."""
@@ -39,13 +40,57 @@ class Small(Server):
                 except OSError:
                     size //= 2
 
+    def empty(self):
+        self.inside("filler").unlink()
+
     def unmount(self):
         self.holder.kill()
         self.holder.wait()
         self.holder.stdout.close()
 
-    def empty(self):
-        self.inside("filler").unlink()
+
+class SmallPostgres(PostgresServer):
+    """Its folder `small` is a file system of its own: of tables, or, if it is `whole`, with the log of changes and all else."""
+
+    def __init__(self, *settings, whole):
+        self.whole = whole
+        super().__init__(*settings)
+
+    def prepare(self):
+        small = self.folder / "small"
+        small.mkdir()
+        self.disk = SmallDisk(small, 160 if self.whole else 24, as_root=False)
+        if self.whole:
+            self.data = small / "data"
+
+    def within(self):
+        return self.disk.within()
+
+    def tables(self):
+        """A folder for tables there."""
+        folder = self.disk.inside("tables")
+        folder.mkdir()
+        if os.getuid() == 0:
+            shutil.chown(folder, "postgres", "postgres")
+        return self.disk.folder / "tables"
+
+    def close(self):
+        super().close()
+        self.disk.unmount()
+
+
+class Small(Server):
+    """Its data directory is a file system of 100 MiB."""
+
+    def __init__(self, folder, **options):
+        super().__init__(folder, **options)
+        self.data = self.folder / "data"
+        self.data.mkdir()
+        self.disk = SmallDisk(self.data, 100, as_root=True)
+        self.fill, self.empty, self.unmount = self.disk.fill, self.disk.empty, self.disk.unmount
+
+    def within(self):
+        return self.disk.within()
 
     def run(self, *command):
         return subprocess.run(

@@ -128,6 +128,26 @@ def test_stamps_follow_the_clock_and_nobody_is_cut(clocked, seconds):
             writer.ping()
 
 
+@pytest.mark.parametrize("seconds", [-400 * DAY, -5000, 5000, 400 * DAY])
+def test_a_step_within_the_grace_of_messages(clocked, seconds):
+    """The receiver acknowledges one after the next, and leaves the last: whatever the clock says, each is answered."""
+    clocked.start_at(0)
+    me, friend = clocked.friends()
+    texts = [str(number) for number in range(200)]
+    with clocked.listener(friend, 5, **SESSION) as reader, clocked.connect(me, 5) as writer:
+        for number, text in enumerate(texts):
+            clocked.set(seconds if number % 8 < 4 else 0)
+            writer.publish(friend.inbox, me.message(text), 1, 1, props={"message_expiry": 600})
+            reader.message(payload=me.message(text), ack=text != texts[-1])
+            writer.await_reply(PUBACK, 1)
+    clocked.kill()
+    clocked.start_at(0)
+    with clocked.connect(friend, 5, **SESSION) as reader:
+        assert reader.connack.session_present
+        reader.message(payload=me.message(texts[-1]))
+        reader.quiet()
+
+
 def test_what_has_passed_while_nobody_looked_counts(clocked):
     """A day at most: the machine was off, or a virtual one was paused."""
     clocked.start_at(0)

@@ -163,8 +163,8 @@ def test_five_thousand_friends(start, version):
     with closing(server.directory.open()) as db:
         db.execute("BEGIN")
         db.executemany("INSERT INTO accounts (user_id, username) VALUES (?, ?)", [(n, f"user{n}") for n in range(10, 5010)])
-        db.executemany("INSERT INTO user_friends VALUES (?, ?, 0, 0)", [(int(me.id), n) for n in range(10, 5010)])
-        db.executemany("INSERT INTO user_friends VALUES (?, ?, 0, 0)", [(n, int(me.id)) for n in range(10, 5010)])
+        db.executemany("INSERT INTO user_friends VALUES (?, ?, FALSE, FALSE)", [(int(me.id), n) for n in range(10, 5010)])
+        db.executemany("INSERT INTO user_friends VALUES (?, ?, FALSE, FALSE)", [(n, int(me.id)) for n in range(10, 5010)])
         db.execute("COMMIT")
     with server.connect(me, version) as client:
         client.subscribe(friends(me))
@@ -289,8 +289,8 @@ def test_a_client_that_does_not_read_holds_up_nobody(start):
         key = "k" * 500
         numbers = range(100, 4100)
         db.executemany("INSERT INTO accounts (user_id, public_key) VALUES (?, ?)", [(n, key) for n in numbers])
-        db.executemany("INSERT INTO user_friends VALUES (?, ?, 0, 0)", [(int(me.id), n) for n in numbers])
-        db.executemany("INSERT INTO user_friends VALUES (?, ?, 0, 0)", [(n, int(me.id)) for n in numbers])
+        db.executemany("INSERT INTO user_friends VALUES (?, ?, FALSE, FALSE)", [(int(me.id), n) for n in numbers])
+        db.executemany("INSERT INTO user_friends VALUES (?, ?, FALSE, FALSE)", [(n, int(me.id)) for n in numbers])
         db.execute("COMMIT")
     with server.connect(me) as hostile, watcher(server, friend) as calm, server.listener(other) as reader:
         over = threading.Event()

@@ -1,6 +1,7 @@
 """Memory while clients do their worst stays within what docs/limits.md says."""
 
 import re
+import socket
 import threading
 import time
 from pathlib import Path
@@ -82,3 +83,28 @@ def test_properties_take_the_memory_of_their_bytes(server):
         grown = peak.most - before
         reader.quiet()
     assert grown <= bound("one connection", "memory") + SLACK, f"{grown / MIB:.0f} MiB"
+
+
+def test_one_address_holds_so_much_before_anybody_has_logged_in(start):
+    """A CONNECT of nearly 64 KiB, all but its last byte, on each connection that one address may have."""
+    server = start(settings={"limits.connect_timeout": "5m"})
+    connections = 1000
+    size = 65_000  # with three bytes for the length
+    begun = b"\x10" + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14]) + b"\0\4MQTT\4\x02\0\x3c"
+    begun += (size - 12).to_bytes(2, "big") + b"x" * (size - 13)
+    before = memory(server)
+    streams = []
+    with Peak(server) as peak:
+        for _ in range(connections):
+            stream = socket.create_connection(("127.0.0.1", server.mqtt), timeout=60)
+            stream.sendall(begun)
+            streams.append(stream)
+        held = 0
+        while peak.most > held:
+            held = peak.most
+            time.sleep(2)
+    grown = peak.most - before
+    for stream in streams:
+        stream.close()
+    assert grown <= bound("one address", "memory before anybody") + SLACK, f"{grown / MIB:.0f} MiB"
+    assert grown > connections * size / 2, "they are held"

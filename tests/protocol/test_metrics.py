@@ -3,21 +3,15 @@ row; docs/metrics.md."""
 
 import subprocess
 import time
-import urllib.request
 
 import pytest
 from harness import Directory, error
 from harness.directory import SCHEMA
+from harness.office import scrape
 from harness.packets import PUBACK, PUBLISH
 from harness.push import PushService
 from harness.raw import LOGOUT
 from harness.small_disk import Small
-
-
-def scrape(server):
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.admin}/metrics", timeout=10) as answer:
-        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-        return answer.read().decode()
 
 
 def value(text, series):

@@ -37,7 +37,7 @@ def test_nobody_else_is_told(server, version):
     third, witness = server.users(2)
     server.directory.befriend(friend, witness)
     # A friendship has two rows.
-    server.directory.execute("INSERT INTO user_friends VALUES (?, ?, 0, 0)", third.id, friend.id)
+    server.directory.execute("INSERT INTO user_friends VALUES (?, ?, FALSE, FALSE)", third.id, friend.id)
     with (
         server.listener(me, version) as silent,
         watcher(server, third, version) as stranger,

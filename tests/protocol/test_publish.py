@@ -124,7 +124,7 @@ def test_the_receivers_row_decides(server, version, column):
     """A message from s to r is allowed when row (r, s) has neither mark."""
     me, friend = server.friends()
     server.directory.execute(
-        f"UPDATE user_friends SET {column} = 1 WHERE user_id = ? AND friend_id = ?",
+        f"UPDATE user_friends SET {column} = TRUE WHERE user_id = ? AND friend_id = ?",
         friend.id,
         me.id,
     )

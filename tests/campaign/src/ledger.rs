@@ -6,11 +6,12 @@
 //!
 //! What is checked at each arrival: it was allowed, it was for this user, nothing twice on one connection
 //! unless its sender repeated it, QoS 2 once, DUP on what the session had been sent, first deliveries in
-//! order. At [`Ledger::settle`]: nothing that was acknowledged is missing.
+//! order. At [`Ledger::settle`]: nothing that was acknowledged is missing. While the database is away, and no longer, what is
+//! allowed may be refused; what is sent again then has no order, for its refusal may not have been heard.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jam_wire::packet::QoS;
 
@@ -19,6 +20,15 @@ pub type Number = u64;
 
 /// Broken promises after which there is no point in going on.
 const ENOUGH: usize = 20;
+
+/// Why what is allowed is refused while the database is away.
+const WITHOUT_DATABASE: &[&str] = &[
+    "the server cannot keep messages at the moment",
+    "fatal database error",
+];
+
+/// The database is back for so long, and nothing is refused any more.
+const RECOVERED: Duration = Duration::from_secs(10);
 
 /// Something that a client did or was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +79,9 @@ struct Message {
     delivered: u32,
     /// The sender sent it again at QoS 1, or lost its session: there may be several of it.
     repeated: bool,
+    /// It was sent again after it may have been refused: the server did not know that it would come.
+    unordered: bool,
+    at: Instant,
     arrivals: Vec<Arrival>,
     history: Vec<(Instant, Step)>,
 }
@@ -81,7 +94,8 @@ pub struct Ledger {
     next: Number,
     /// Everything below has been settled.
     settled: Number,
-    crashes: Vec<Instant>,
+    events: Vec<(Instant, String)>,
+    away: Away,
     /// The last first delivery, by sender and receiver.
     last: HashMap<(u16, u16), Number>,
     /// The last redelivery, by connection and sender.
@@ -89,6 +103,19 @@ pub struct Ledger {
     violations: Vec<String>,
     /// For the summary.
     pub counts: Counts,
+}
+
+/// The database, as far as clients may notice.
+#[derive(Debug, Default, Clone, Copy)]
+enum Away {
+    /// It has always been there.
+    #[default]
+    Never,
+    Now,
+    /// It is back since then.
+    Since(Instant),
+    /// The same, and a message that was published after that has been acknowledged.
+    Noticed(Instant),
 }
 
 /// How much happened.
@@ -104,8 +131,12 @@ pub struct Counts {
     pub redelivered: u64,
     /// Connections made.
     pub connections: u64,
-    /// Kills.
+    /// Kills of the server.
     pub kills: u64,
+    /// Faults of the database.
+    pub faults: u64,
+    /// Messages that were refused because of them.
+    pub refused: u64,
 }
 
 impl fmt::Display for Counts {
@@ -119,7 +150,15 @@ impl fmt::Display for Counts {
             self.acknowledged,
             self.delivered,
             self.redelivered
-        )
+        )?;
+        if self.faults > 0 {
+            write!(
+                f,
+                ", {} faults of the database, {} refused meanwhile",
+                self.faults, self.refused
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -130,7 +169,8 @@ impl Default for Ledger {
             messages: BTreeMap::new(),
             next: 1,
             settled: 1,
-            crashes: Vec::new(),
+            events: Vec::new(),
+            away: Away::default(),
             last: HashMap::new(),
             last_again: HashMap::new(),
             violations: Vec::new(),
@@ -152,6 +192,8 @@ impl Ledger {
             acknowledged: false,
             delivered: 0,
             repeated: false,
+            unordered: false,
+            at: Instant::now(),
             arrivals: Vec::new(),
             history: Vec::new(),
         };
@@ -173,31 +215,87 @@ impl Ledger {
         }
     }
 
+    /// Its sender sends it again, on another connection.
+    pub fn sent_again(&mut self, number: Number) {
+        let away = self.away;
+        if let Some(message) = self.messages.get_mut(&number) {
+            message.unordered |= match away {
+                Away::Never => false,
+                Away::Now => true,
+                Away::Since(at) | Away::Noticed(at) => message.at < at + RECOVERED,
+            };
+        }
+    }
+
     /// The sender was told that the server has it.
-    pub fn acknowledged(&mut self, number: Number, success: bool) {
-        self.step(
-            number,
-            if success {
-                Step::Acknowledged
-            } else {
-                Step::Refused
-            },
-        );
+    pub fn acknowledged(&mut self, number: Number) {
+        self.step(number, Step::Acknowledged);
+        let away = self.away;
         let Some(message) = self.messages.get_mut(&number) else {
             return;
         };
-        if !success && message.allowed {
-            self.violation(number, "an allowed message was refused");
-        } else if !message.acknowledged {
+        if !message.acknowledged {
             message.acknowledged = true;
             self.counts.acknowledged += 1;
+        }
+        if let Away::Since(back) = away
+            && message.allowed
+            && message.at > back
+        {
+            self.away = Away::Noticed(back);
+        }
+    }
+
+    /// The sender was told that it is not kept, and why.
+    pub fn refused(&mut self, number: Number, why: &str) {
+        self.step(number, Step::Refused);
+        let is_allowed = self.messages.get(&number).is_none_or(|it| it.allowed);
+        if !is_allowed {
+            return;
+        }
+        self.counts.refused += 1;
+        if !self.may_fail() {
+            self.violation(number, &format!("is allowed and was refused: {why}"));
+        } else if !WITHOUT_DATABASE.iter().any(|text| why.contains(text)) {
+            self.violation(number, &format!("was refused as {why}"));
+        }
+    }
+
+    /// Something befalls the database.
+    pub fn database_is_away(&mut self, how: &str) {
+        self.counts.faults += 1;
+        self.events.push((Instant::now(), how.to_owned()));
+        self.away = Away::Now;
+    }
+
+    /// It is as before.
+    pub fn database_is_back(&mut self) {
+        let now = Instant::now();
+        self.events.push((now, "the database is back".to_owned()));
+        self.away = Away::Since(now);
+    }
+
+    /// Whether a message was acknowledged that had been published after that.
+    #[must_use]
+    pub fn is_taken_again(&self) -> bool {
+        matches!(self.away, Away::Never | Away::Noticed(_))
+    }
+
+    /// Whether the database is away, or was a moment ago.
+    #[must_use]
+    pub fn may_fail(&self) -> bool {
+        match self.away {
+            Away::Never => false,
+            Away::Now => true,
+            Away::Since(at) | Away::Noticed(at) => at.elapsed() < RECOVERED,
         }
     }
 
     /// The server was killed.
     pub fn crash(&mut self) {
         self.counts.kills += 1;
-        self.crashes.push(Instant::now());
+        let what = "the server was killed".to_owned();
+        self.events.push((Instant::now(), what));
     }
 
     /// A PUBLISH in an inbox.
@@ -218,15 +316,17 @@ impl Ledger {
             message.delivered += 1;
         }
         let (sender, repeated, first) = (message.sender, message.repeated, message.delivered == 1);
+        let ordered = !message.unordered;
         self.counts.redelivered += u64::from(it.dup);
         if first && !it.again {
             self.counts.delivered += 1;
-            let last = self.last.insert((sender, it.user), number);
-            if last.is_some_and(|last| last > number) {
-                wrong.push(format!("was delivered after message {}", last.unwrap_or(0)));
+            let last = self.last.entry((sender, it.user)).or_default();
+            if *last > number && ordered {
+                wrong.push(format!("was delivered after message {last}"));
             }
+            *last = number.max(*last);
         }
-        if it.dup && !repeated {
+        if it.dup && !repeated && ordered {
             let last = self.last_again.insert((it.connection, sender), number);
             if last.is_some_and(|last| last > number) {
                 wrong.push(format!(
@@ -266,7 +366,7 @@ impl Ledger {
         }
         let mut text = format!("message {number} {what}");
         if let Some(message) = self.messages.get(&number) {
-            text.push_str(&message.tell(self.began, &self.crashes));
+            text.push_str(&message.tell(self.began, &self.events));
         }
         self.violations.push(text);
     }
@@ -321,17 +421,17 @@ impl Message {
         wrong
     }
 
-    /// The message's history, with the crashes that fell into it.
-    fn tell(&self, began: Instant, crashes: &[Instant]) -> String {
+    /// The message's history, with what fell into it.
+    fn tell(&self, began: Instant, events: &[(Instant, String)]) -> String {
         let mut lines: Vec<(Instant, String)> = Vec::new();
         for (at, step) in &self.history {
             lines.push((*at, format!("{step:?}")));
         }
         let first = lines.first().map(|(at, _)| *at);
-        let crashes = crashes
+        let events = events
             .iter()
-            .filter(|at| first.is_some_and(|first| **at >= first));
-        lines.extend(crashes.map(|at| (*at, "the server was killed".to_owned())));
+            .filter(|(at, _)| first.is_some_and(|first| *at >= first));
+        lines.extend(events.cloned());
         lines.sort_by_key(|(at, _)| *at);
         let mut text = format!(
             " (from {} to {}, allowed: {}, repeated: {})",

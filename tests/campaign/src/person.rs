@@ -101,6 +101,8 @@ struct Session {
     /// QoS 2 ids received and not released.
     received: HashMap<u16, Number>,
     last_id: u16,
+    /// What errors on the device channel have said of packet ids that are not acknowledged yet.
+    errors: HashMap<u16, String>,
 }
 
 #[derive(Debug)]
@@ -310,9 +312,13 @@ impl Person {
 
     fn accepted(&mut self, conn_ack: &ConnAck, world: &mut World) {
         if u8::from(conn_ack.code) != 0 {
-            world
-                .ledger
-                .trouble(format!("user {} was not let in: {conn_ack:?}", self.user));
+            // Nobody is told that the token is wrong because it cannot be looked up.
+            if !world.ledger.may_fail() || wire::is_about_login(conn_ack) {
+                world
+                    .ledger
+                    .trouble(format!("user {} was not let in: {conn_ack:?}", self.user));
+            }
+            self.lose(world, 200);
             return;
         }
         let present = conn_ack.session_present;
@@ -341,6 +347,7 @@ impl Person {
                 continue;
             }
             outgoing.publish.dup = true;
+            world.ledger.sent_again(outgoing.number);
             if outgoing.publish.qos == QoS::AtLeastOnce {
                 world.ledger.repeated(outgoing.number);
             }

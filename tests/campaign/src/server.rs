@@ -1,4 +1,4 @@
-//! The release binary as a process on a data directory of its own, and the jam database it runs on.
+//! The release binary as a process on a data directory of its own, and the databases it runs on: files, or PostgreSQL.
 //!
 //! A [`House`] stays when the server is killed; a [`Server`] dies with its handle.
 
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+
+use crate::database::Database;
 
 /// How long a server may take to start.
 /// The disk of a busy machine may stand still for longer than half a minute.
@@ -28,48 +30,84 @@ pub fn token(user: u16) -> String {
     format!("token-{user}")
 }
 
+/// Where accounts and mailbox are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// In files.
+    Sqlite,
+    /// In a database.
+    Postgres,
+}
+
+impl Store {
+    /// By its name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "sqlite" => Some(Self::Sqlite),
+            "postgres" => Some(Self::Postgres),
+            _ => None,
+        }
+    }
+}
+
 /// A data directory, a jam database, and how the server is started on them.
 #[derive(Debug)]
 pub struct House {
+    /// PostgreSQL, if that has accounts and mailbox.
+    pub database: Option<Database>,
     folder: TempDir,
     settings: Vec<(String, String)>,
     starts: AtomicU32,
 }
 
 impl House {
-    /// With accounts for users `1..=users`, friends of each other but for the pairs in `strangers`.
+    /// With accounts for users `1..=users`, friends of each other but for the pairs in `strangers`, in files.
     ///
     /// # Panics
     /// If files cannot be written.
     #[must_use]
     pub fn new(users: u16, strangers: &[(u16, u16)], settings: &[(&str, &str)]) -> Self {
+        Self::on(Store::Sqlite, users, strangers, settings)
+    }
+
+    /// The same on a store of this kind.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn on(
+        store: Store,
+        users: u16,
+        strangers: &[(u16, u16)],
+        settings: &[(&str, &str)],
+    ) -> Self {
         let folder = TempDir::with_prefix("jam-campaign-").expect("a temporary directory");
-        let directory = Connection::open(folder.path().join("directory.db")).expect("a database");
-        directory
-            .pragma_update(None, "journal_mode", "WAL")
-            .expect("a journal");
-        directory.execute_batch(SCHEMA).expect("the schema");
-        for user in 1..=users {
-            let account =
-                "INSERT INTO accounts (user_id, username, user_api_token) VALUES (?1, ?2, ?3)";
-            directory
-                .execute(account, (user, format!("user {user}"), token(user)))
-                .expect("an account");
-            for friend in 1..=users {
-                let apart =
-                    strangers.contains(&(user, friend)) || strangers.contains(&(friend, user));
-                if friend != user && !apart {
-                    let row = "INSERT INTO user_friends (user_id, friend_id, blocked, been_blocked) VALUES (?1, ?2, 0, 0)";
-                    directory
-                        .execute(row, (user, friend))
-                        .expect("a friendship");
-                }
+        let sql = accounts(users, strangers);
+        let database = match store {
+            Store::Sqlite => {
+                let directory = folder.path().join("directory.db");
+                let directory = Connection::open(directory).expect("a database");
+                directory
+                    .pragma_update(None, "journal_mode", "WAL")
+                    .expect("a journal");
+                directory.execute_batch(SCHEMA).expect("the schema");
+                directory.execute_batch(&sql).expect("the accounts");
+                None
             }
-        }
-        let base = [("LIMITS__PUBLISH_RATE", "0"), ("PUSH__ENABLED", "false")];
+            Store::Postgres => Some(Database::new(&sql)),
+        };
+        let url = database.as_ref().map(Database::url).unwrap_or_default();
+        let base = [
+            ("LIMITS__PUBLISH_RATE", "0"),
+            ("PUSH__ENABLED", "false"),
+            ("MAILBOX__URL", &url),
+        ];
         let settings = base.iter().chain(settings);
+        let settings = settings.filter(|(_, value)| !value.is_empty());
         let settings = settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Self {
+            database,
             folder,
             settings: settings.collect(),
             starts: AtomicU32::new(HOUSES.fetch_add(1, Ordering::Relaxed)),
@@ -108,7 +146,7 @@ impl House {
                 .open(self.log_path());
             Stdio::from(file.expect("a log file"))
         };
-        let mut command = Command::new(binary());
+        let mut command = command();
         command.arg("serve").arg("--data").arg(self.data());
         command.args([
             "--mqtt",
@@ -120,12 +158,14 @@ impl House {
             "--admin",
             "",
         ]);
-        let directory = self.folder.path().join("directory.db");
-        command.args(["--directory", &format!("sqlite:{}", directory.display())]);
-        command.env_clear();
-        for name in ["PATH", "HOME"] {
-            command.envs(std::env::var(name).map(|value| (name, value)));
-        }
+        let file = || {
+            format!(
+                "sqlite:{}",
+                self.folder.path().join("directory.db").display()
+            )
+        };
+        let directory = self.database.as_ref().map_or_else(file, Database::url);
+        command.args(["--directory", &directory]);
         for (name, value) in &self.settings {
             command.env(format!("JAM_MQTT_{name}"), value);
         }
@@ -239,6 +279,37 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Accounts, and friendships.
+fn accounts(users: u16, strangers: &[(u16, u16)]) -> String {
+    let mut sql = String::new();
+    for user in 1..=users {
+        let token = token(user);
+        sql += &format!(
+            "INSERT INTO accounts (user_id, username, user_api_token) VALUES ({user}, 'user {user}', '{token}');\n"
+        );
+        for friend in 1..=users {
+            let apart = strangers.contains(&(user, friend)) || strangers.contains(&(friend, user));
+            if friend != user && !apart {
+                sql += &format!(
+                    "INSERT INTO user_friends (user_id, friend_id, blocked, been_blocked)
+                        VALUES ({user}, {friend}, false, false);\n"
+                );
+            }
+        }
+    }
+    sql
+}
+
+/// The binary, which inherits nothing.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(binary());
+    command.env_clear();
+    for name in ["PATH", "HOME"] {
+        command.envs(std::env::var(name).map(|value| (name, value)));
+    }
+    command
 }
 
 fn binary() -> PathBuf {

@@ -286,6 +286,21 @@ pub fn number(payload: &[u8]) -> Option<u64> {
     rest.split('"').next()?.parse().ok()
 }
 
+/// What an error on the device channel says, and the packet id that it is about.
+#[must_use]
+pub fn error(payload: &[u8]) -> Option<(u16, String)> {
+    let text = std::str::from_utf8(payload).ok()?;
+    let (said, id) = text.split_once(r#","messageId":"#)?;
+    let (_, said) = said.split_once(r#""category":"#)?;
+    Some((id.strip_suffix('}')?.parse().ok()?, said.to_owned()))
+}
+
+/// Whether a CONNACK says that somebody is not who they say.
+#[must_use]
+pub fn is_about_login(conn_ack: &ConnAck) -> bool {
+    matches!(u8::from(conn_ack.code), 4 | 5 | 0x85..=0x87 | 0x9F)
+}
+
 /// A packet id.
 ///
 /// # Panics

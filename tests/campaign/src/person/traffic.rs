@@ -72,7 +72,13 @@ impl Person {
                 .ledger
                 .violation(it.number, &format!("was acknowledged as {qos:?}"));
         }
-        world.ledger.acknowledged(it.number, wire::is_success(ack));
+        match self.session.errors.remove(&ack.packet_id.get()) {
+            Some(why) => world.ledger.refused(it.number, &why),
+            None if wire::is_success(ack) => world.ledger.acknowledged(it.number),
+            None => world
+                .ledger
+                .violation(it.number, &format!("was refused without a word: {ack:?}")),
+        }
         if qos == QoS::ExactlyOnce && !ack.reason.is_error() {
             it.received = true;
             connection
@@ -150,7 +156,8 @@ impl Person {
             return;
         };
         if publish.topic != wire::inbox(self.user) {
-            return; // An error on the device channel.
+            self.session.errors.extend(wire::error(&publish.payload));
+            return;
         }
         let (Some(number), Some(id)) = (wire::number(&publish.payload), publish.packet_id) else {
             world
