@@ -10,7 +10,7 @@ from functools import partial
 
 import psycopg
 import pytest
-from harness import readiness, run_cli
+from harness import packets, readiness, run_cli
 from harness.directory import Directory
 from harness.packets import PUBACK, PUBREC
 from harness.postgres import PostgresServer
@@ -175,9 +175,20 @@ def test_a_database_without_room(whole, tmp_path, start):
             while time.monotonic() - watched < 3:
                 assert readyz(server)[0] == 503
                 refused(writer, friend.inbox, large, 2)
-            with server.listener(friend, 5, **SESSION) as reader:
-                for number in range(5):
-                    reader.message(payload=me.message(f"{number}"))
+            with server.connect(friend, 5, **SESSION) as reader:
+                # What cannot be kept may hold up SUBACK until the messages are acknowledged, and nothing is to be kept.
+                reader.send(packets.subscribe(1, [(friend.inbox, 1)], 5))
+                suback, numbers = None, []
+                while suback is None or len(numbers) < 5:
+                    got = reader.receive()
+                    if got.kind == packets.SUBACK:
+                        suback = got
+                    else:
+                        assert (got.kind, got.qos) == (packets.PUBLISH, 1)
+                        reader.acknowledge(got)
+                        numbers.append(got.payload)
+                assert suback.codes == [1]
+                assert numbers == [me.message(f"{number}") for number in range(5)]
                 assert "make room on the database server's disk" in server.log()
                 postgres.disk.empty()
                 taken_again(server, writer, friend.inbox, large)
