@@ -301,7 +301,7 @@ test('everything can be reached with the keyboard', async () => {
 
 if (process.env.UPDATE_DOCS) test('pictures for the documentation', async () => {
   mkdirSync(pictures, { recursive: true })
-  const looks = [1280, 320].flatMap((width) => ['light', 'dark'].map((scheme) => [width, scheme]))
+  const looks = [1280, 768, 320].flatMap((width) => ['light', 'dark'].map((scheme) => [width, scheme]))
   const take = async (page, name) => {
     for (const [width, colorScheme] of looks) {
       await page.setViewportSize({ width, height: 800 })
