@@ -199,6 +199,10 @@ fn loss_json(lost: u64) -> String {
 pub(crate) struct LogPace(Mutex<Option<Instant>>);
 
 impl LogPace {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
     pub(crate) fn is_due(&self) -> bool {
         let now = Instant::now();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,7 +12,8 @@ use rustix::fs::Mode;
 
 use crate::folders;
 use crate::mailbox;
-use crate::settings::Settings;
+use crate::postgres::Address;
+use crate::settings::{DirectorySettings, Settings};
 
 /// The mode bit "others may read".
 const READABLE_BY_OTHERS: u32 = 0o004;
@@ -34,6 +35,16 @@ pub(crate) fn exposed_secrets(settings: &Settings) -> Vec<String> {
         let what = "the service account's key (push.fcm_key)".to_owned();
         secrets.push((key.clone(), what));
     }
+    let accounts = match &settings.directory {
+        DirectorySettings::Postgres(address) => Some(&**address),
+        DirectorySettings::Sqlite(_) => None,
+    };
+    let databases = accounts.into_iter().chain(&settings.mailbox.database);
+    let keys = databases.filter_map(Address::key_file);
+    secrets.extend(keys.map(|key| {
+        let what = "the private key for PostgreSQL (sslkey)".to_owned();
+        (key.to_owned(), what)
+    }));
     let in_files = settings.secrets_in_files();
     secrets.extend(in_files.map(|(key, file)| (file.to_owned(), format!("the file with {key},"))));
     if let Some(accounts) = settings.directory.file() {
@@ -63,7 +74,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::settings::DirectorySettings;
 
     fn set_mode(path: &Path, mode: u32) {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -99,6 +109,26 @@ mod tests {
         let lines = exposed_secrets(&settings);
         assert_eq!(lines.len(), 1);
         assert!(lines[0].contains("accounts database") && lines[0].contains("chmod o-rwx"));
+    }
+
+    #[test]
+    fn the_key_for_a_database_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        set_mode(dir.path(), 0o755);
+        let key = dir.path().join("key.pem");
+        std::fs::write(&key, "").unwrap();
+        let url = format!("postgres://u@h/d?sslcert=cert&sslkey={}", key.display());
+        let mut settings = Settings::default();
+        settings.data = dir.path().to_owned();
+        let address = Address::parse(&url).unwrap();
+        settings.directory = DirectorySettings::Postgres(Box::new(address.clone()));
+        settings.mailbox.database = Some(address);
+        for (mode, lines) in [(0o600, 0), (0o644, 2)] {
+            set_mode(&key, mode);
+            let exposed = exposed_secrets(&settings);
+            let named = exposed.iter().filter(|line| line.contains("sslkey"));
+            assert_eq!(named.count(), lines, "{exposed:?}");
+        }
     }
 
     #[test]

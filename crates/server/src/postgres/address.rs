@@ -9,6 +9,8 @@ use std::env;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -57,6 +59,10 @@ pub struct Address {
     pub(super) config: Config,
     pub(super) tls: Protection,
     pub(super) connect_timeout: Duration,
+    /// Where the password is that the URL and the variables do not have.
+    password_file: Option<PathBuf>,
+    /// Which of the targets was taken last. All clones know.
+    taken: Arc<AtomicUsize>,
 }
 
 /// One server that may be it.
@@ -66,7 +72,6 @@ pub(super) struct Target {
     /// Where the host's name does not have to be looked up.
     address: Option<IpAddr>,
     port: u16,
-    password: Option<Vec<u8>>,
 }
 
 type Options = BTreeMap<String, String>;
@@ -106,38 +111,51 @@ impl Address {
         let password_file = options.remove("passfile").map(PathBuf::from);
         let password_file = password_file.or_else(|| Some(home?.join(".pgpass")));
         let user = user(&mut options, variable)?;
-        options
-            .entry("dbname".to_owned())
-            .or_insert_with(|| user.clone());
+        options.entry("dbname".to_owned()).or_insert(user);
         let targets = targets(&mut options)?;
-        let config = config_of(&options)?;
+        let mut config = config_of(&options)?;
         let connect_timeout = config.get_connect_timeout().copied();
-        let mut address = Self {
+        if let Some(password) = &password {
+            config.password(password);
+        }
+        Ok(Self {
             targets,
             config,
             tls,
             connect_timeout: connect_timeout.unwrap_or(CONNECT_TIMEOUT),
-        };
-        match (password, password_file) {
-            (Some(password), _) => {
-                address.config.password(password);
-            }
-            (None, Some(file)) => address.find_passwords(&file, &user),
-            (None, None) => {}
-        }
-        Ok(address)
+            password_file: password_file.filter(|_| password.is_none()),
+            taken: Arc::default(),
+        })
     }
 
-    fn find_passwords(&mut self, file: &Path, user: &str) {
-        let database = self.config.get_dbname().unwrap_or_default().to_owned();
-        let Some(entries) = password_file::read(file) else {
-            return;
-        };
-        for target in &mut self.targets {
-            let (host, port) = (target.name_in_files(), target.port.to_string());
-            let found = password_file::find(&entries, [&host, &port, &database, user]);
-            target.password = found.map(String::into_bytes);
-        }
+    /// The private key by which the database knows the server.
+    pub(crate) fn key_file(&self) -> Option<&Path> {
+        self.tls.key_file()
+    }
+
+    /// The targets, by their numbers: the one that was taken last, then the others from the first on.
+    pub(super) fn order(&self) -> impl Iterator<Item = usize> + use<> {
+        let taken = self.taken.load(Ordering::Relaxed);
+        let others = (0..self.targets.len()).filter(move |&index| index != taken);
+        std::iter::once(taken).chain(others)
+    }
+
+    /// A connection to this target can be used.
+    pub(super) fn took(&self, index: usize) {
+        self.taken.store(index, Ordering::Relaxed);
+    }
+
+    /// What is in the file of passwords now, if it is needed.
+    pub(super) fn passwords(&self) -> Option<String> {
+        self.password_file.as_deref().and_then(password_file::read)
+    }
+
+    /// What such a file has for a target.
+    pub(super) fn password_of(&self, target: &Target, passwords: &str) -> Option<String> {
+        let (host, port) = (target.name_in_files(), target.port.to_string());
+        let database = self.config.get_dbname().unwrap_or_default();
+        let user = self.config.get_user().unwrap_or_default();
+        password_file::find(passwords, [&host, &port, database, user])
     }
 }
 
@@ -153,9 +171,6 @@ impl Target {
         };
         if let Some(address) = self.address {
             config.hostaddr(address);
-        }
-        if let Some(password) = &self.password {
-            config.password(password);
         }
         config.port(self.port);
     }
@@ -323,7 +338,6 @@ fn targets(options: &mut Options) -> Result<Vec<Target>, InvalidAddress> {
             host: host.clone(),
             address: addresses.get(index).copied(),
             port,
-            password: None,
         })
     };
     hosts.iter().enumerate().map(target).collect()

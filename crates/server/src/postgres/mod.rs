@@ -8,6 +8,9 @@
 //! - [`error`]: [`PostgresError`], what went wrong, in words that say what to do.
 //! - `testing`: real servers for tests.
 //!
+//! Of several hosts the one that was taken last is tried first, so that connections of one address lead to one server, and hosts that
+//! do not answer are waited for once.
+//!
 //! Invariants: no password is in a `Debug`, a `Display` or an error (`tests`); nothing waits longer for a host than
 //! the `connect_timeout` of its [`Address`]; parameters of statements are not logged (`logging`, which mutes the driver's own log).
 
@@ -53,16 +56,22 @@ pub async fn connect(
     address: &Address,
     application_name: &str,
 ) -> Result<(Client, Connection), PostgresError> {
-    let tls = address.tls.clone();
-    // Certificates are read from the disk.
-    let tls = tokio::task::spawn_blocking(move || tls.connector());
-    let tls = tls.await.expect("reading certificates does not panic")?;
+    // Read from the disk each time: certificates and passwords are changed while the server runs.
+    let of_address = address.clone();
+    let read =
+        tokio::task::spawn_blocking(move || (of_address.tls.connector(), of_address.passwords()));
+    let (tls, passwords) = read.await.expect("reading these files does not panic");
+    let tls = tls?;
     let mut failures = Vec::new();
-    for target in &address.targets {
-        let config = config_for(address, target, application_name);
+    for index in address.order() {
+        let target = &address.targets[index];
+        let config = config_for(address, target, passwords.as_deref(), application_name);
         let connected = timeout(address.connect_timeout, config.connect(tls.clone())).await;
         let failure = match connected {
-            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Ok(connected)) => {
+                address.took(index);
+                return Ok(connected);
+            }
             Ok(Err(error)) => PostgresError::from(error),
             Err(_) => PostgresError::no_answer(address.connect_timeout),
         };
@@ -95,9 +104,17 @@ pub async fn require_fsync(client: &Client) -> Result<(), PostgresError> {
     Err(PostgresError::new(FailureKind::Other, why))
 }
 
-fn config_for(address: &Address, target: &Target, application_name: &str) -> Config {
+fn config_for(
+    address: &Address,
+    target: &Target,
+    passwords: Option<&str>,
+    application_name: &str,
+) -> Config {
     let mut config = address.config.clone();
     target.add_to(&mut config);
+    if let Some(password) = passwords.and_then(|it| address.password_of(target, it)) {
+        config.password(password);
+    }
     config
         .ssl_mode(address.tls.mode_for(target.is_local()))
         .application_name(application_name)

@@ -3,6 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::logging::LogPace;
+
 /// Fields before the password.
 const NAMES: usize = 4;
 
@@ -16,6 +18,10 @@ pub(super) fn read(path: &Path) -> Option<String> {
         return None;
     }
     if metadata.mode() & 0o077 != 0 {
+        static WARNED: LogPace = LogPace::new();
+        if !WARNED.is_due() {
+            return None;
+        }
         let path = path.display();
         tracing::warn!(
             "the password file {path} is not used, since others have access to it: chmod 0600 {path}"

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use super::testing::{HasAddress as _, TestServer, database};
+use super::testing::{HasAddress as _, TestServer, behind_silent_hosts, database};
 use super::*;
 
 fn parse_with(url: &str, variables: &[(&str, &str)]) -> Result<Address, InvalidAddress> {
@@ -16,7 +16,7 @@ fn parse_with(url: &str, variables: &[(&str, &str)]) -> Result<Address, InvalidA
 }
 
 fn config_of(address: &Address) -> Vec<Config> {
-    let config = |target| config_for(address, target, "test");
+    let config = |target| config_for(address, target, address.passwords().as_deref(), "test");
     address.targets.iter().map(config).collect()
 }
 
@@ -236,6 +236,71 @@ async fn a_host_that_does_not_answer_is_not_waited_for() {
     let error = open(&address, "jam-test").await.unwrap_err();
     assert_eq!(error.kind(), FailureKind::Unreachable);
     assert!(began.elapsed() < address.connect_timeout * 2, "{error}");
+}
+
+#[tokio::test]
+async fn hosts_that_do_not_answer_are_waited_for_once() {
+    let server = TestServer::start();
+    let (_hosts, address) = behind_silent_hosts(&server.database(), 2);
+    let began = Instant::now();
+    open(&address, "jam-test").await.unwrap();
+    assert!(began.elapsed() >= address.connect_timeout * 2);
+    let began = Instant::now();
+    open(&address.clone(), "jam-test").await.unwrap();
+    assert!(began.elapsed() < address.connect_timeout);
+}
+
+#[tokio::test]
+async fn a_password_that_was_changed_is_read_at_the_next_connection() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut server = TestServer::start();
+    let database = server.database();
+    database.run("CREATE ROLE app LOGIN PASSWORD 'first'");
+    server.stop();
+    // The first line that fits counts.
+    server.replace(
+        "pg_hba.conf",
+        b"host all app all scram-sha-256\nhost all all all trust\nlocal all all trust\n",
+    );
+    server.restart();
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join(".pgpass");
+    let write = |password: &str| {
+        std::fs::write(&file, format!("*:*:*:app:{password}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("first");
+    let url = database.url().replace("postgres@", "app@");
+    let address = parse_with(&url, &[("HOME", home.path().to_str().unwrap())]).unwrap();
+    open(&address, "jam-test").await.unwrap();
+    database.run("ALTER ROLE app PASSWORD 'second'");
+    let error = open(&address, "jam-test").await.unwrap_err();
+    assert_eq!(error.kind(), FailureKind::LoginRefused);
+    write("second");
+    open(&address, "jam-test").await.unwrap();
+}
+
+#[test]
+fn what_is_no_file_is_told_and_nobody_waits_for_it() {
+    for (option, others) in [
+        ("sslrootcert", ""),
+        ("sslkey", "&sslcert=/dev/null"),
+        ("sslcert", "&sslkey=/dev/null"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for path in [&*pipe, std::path::Path::new("/dev/zero")] {
+            let url = format!(
+                "postgres://u@h/d?sslmode=verify-full&{option}={}{others}",
+                path.display()
+            );
+            let address = parse_with(&url, &[]).unwrap();
+            let error = address.tls.connector().err().unwrap().to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::{InvalidAddress, PostgresError};
+use crate::named_file;
 
 /// How a connection is protected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +108,11 @@ impl Protection {
         })
     }
 
+    /// Where the key is by which the server knows us.
+    pub(super) fn key_file(&self) -> Option<&Path> {
+        self.identity.as_ref().map(|(_, key)| key.as_path())
+    }
+
     /// A socket of this machine needs no TLS, and PostgreSQL has none there.
     pub(super) fn mode_for(&self, is_local: bool) -> SslMode {
         if is_local {
@@ -133,7 +139,7 @@ impl Protection {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
                 let chain = certificates(cert, "sslcert")?;
-                let private_key = PrivateKeyDer::from_pem_file(key)
+                let private_key = PrivateKeyDer::from_pem_slice(&pem(key, "sslkey")?)
                     .map_err(|error| PostgresError::file("sslkey", key, &error))?;
                 builder
                     .with_client_auth_cert(chain, private_key)
@@ -167,8 +173,13 @@ impl Protection {
 }
 
 fn certificates(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>, PostgresError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let pem = pem(path, option)?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     read.map_err(|error| PostgresError::file(option, path, &error))
+}
+
+fn pem(path: &Path, option: &str) -> Result<Vec<u8>, PostgresError> {
+    named_file::read(path).map_err(|error| PostgresError::file(option, path, &error))
 }
 
 /// Believes every certificate: what is read on the way is protected, and who reads at the other end is not known.

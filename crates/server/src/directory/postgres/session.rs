@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage};
 
 use super::super::cache::Cache;
@@ -26,6 +27,9 @@ const ALL: &str = "*";
 
 /// How long a statement may take on the server: nobody waits for its answer much longer.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long what they begin with may take in all, once they are connected.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections to one server.
 pub(super) struct ServerSession {
@@ -74,18 +78,31 @@ impl ServerSession {
     ) -> Result<Self, PostgresError> {
         let (listener, connection) = connect(address, "jam-mqtt directory listener").await?;
         drivers.spawn(listen(connection, Arc::clone(cache)));
-        let mut clients = Vec::new();
-        for name in ["jam-mqtt directory questions", "jam-mqtt directory lists"] {
-            let (client, connection) = connect(address, name).await?;
-            drivers.spawn(drive(connection));
+        let (questions, connection) = connect(address, "jam-mqtt directory questions").await?;
+        drivers.spawn(drive(connection));
+        let (lists, connection) = connect(address, "jam-mqtt directory lists").await?;
+        drivers.spawn(drive(connection));
+        match timeout(BEGIN_TIMEOUT, Self::begin_on(listener, questions, lists)).await {
+            Ok(begun) => begun,
+            Err(_) => Err(PostgresError::new(
+                FailureKind::Unreachable,
+                "what connections begin with takes too long",
+            )),
+        }
+    }
+
+    async fn begin_on(
+        listener: Client,
+        questions: Client,
+        lists: Client,
+    ) -> Result<Self, PostgresError> {
+        for client in [&questions, &lists] {
             let timeout = STATEMENT_TIMEOUT.as_millis();
             let set = format!(
                 "SET statement_timeout = {timeout}; SET plan_cache_mode = force_generic_plan; SET idle_session_timeout = 0"
             );
             client.batch_execute(&set).await?;
-            clients.push(client);
         }
-        let [questions, lists] = <[Client; 2]>::try_from(clients).expect("there are two");
         refuse_poolers(&listener, &questions).await?;
         schema::check(&questions).await?;
         listener.batch_execute(&format!("LISTEN {CHANNEL}")).await?;

@@ -32,9 +32,6 @@ const BEAT: Duration = Duration::from_millis(250);
 /// How long it may take to answer before the connections are given up.
 const BEAT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long connecting may take in all, once a host has answered.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Between two tries to connect.
 const REST: Duration = Duration::from_millis(250);
 
@@ -87,12 +84,9 @@ async fn keep_connected(
     let mut last: Option<DatabaseIdentity> = None;
     loop {
         let mut drivers = JoinSet::new();
-        let beginning = timeout(
-            BEGIN_TIMEOUT,
-            ServerSession::begin(&address, &shared.cache, &mut drivers),
-        );
+        let beginning = ServerSession::begin(&address, &shared.cache, &mut drivers);
         let ended = match beginning.await {
-            Ok(Ok(session)) => {
+            Ok(session) => {
                 let session = Arc::new(session);
                 note_identity(&shared, &mut last, &session.identity);
                 // What was read before is not believed: changes may have been missed.
@@ -108,8 +102,7 @@ async fn keep_connected(
                 shared.doubt();
                 ended
             }
-            Ok(Err(error)) => error,
-            Err(_) => PostgresError::new(FailureKind::Unreachable, "connecting takes too long"),
+            Err(error) => error,
         };
         drivers.abort_all();
         let error = DirectoryError::from(ended);
@@ -287,7 +280,7 @@ async fn perform<T>(
                 }
                 Err(error) if error.kind() == FailureKind::Unreachable => failed = Some(session),
                 Err(error) => {
-                    if may_be_stale(error.kind()) {
+                    if may_be_stale(&error) {
                         shared.stale.notify_one();
                     }
                     return Err(DirectoryError::from(error));
@@ -315,12 +308,16 @@ async fn next_session(
     Arc::clone(found.as_ref().expect("it was waited for"))
 }
 
-/// Whether the tables may be others than those that the statements were prepared for.
-fn may_be_stale(kind: FailureKind) -> bool {
-    matches!(
-        kind,
-        FailureKind::SchemaMissing | FailureKind::NotPermitted | FailureKind::Other
-    )
+/// Whether the tables may be others than those that the statements were prepared for. What is wrong with one row is not that.
+pub(super) fn may_be_stale(error: &PostgresError) -> bool {
+    match error.kind() {
+        FailureKind::SchemaMissing | FailureKind::NotPermitted => true,
+        // "cached plan must not change result type", wrong types and names; what the driver itself cannot read has no code.
+        FailureKind::Other => error
+            .sqlstate()
+            .is_none_or(|code| code == "0A000" || code.starts_with("42")),
+        _ => false,
+    }
 }
 
 fn busy() -> DirectoryError {

@@ -37,8 +37,9 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a look may take: then PostgreSQL counts as down.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long one of these may take; it is given up, and nothing else follows.
-const GAUGE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one of these may take; it is given up, and nothing else follows. With a new connection it is still shorter than what
+/// others wait for a beat (`fence`).
+const GAUGE_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(super) struct Watch<C> {
     station: Arc<Station<C>>,
@@ -92,7 +93,13 @@ impl<C: Completion> Watch<C> {
     }
 
     async fn try_to_look(&mut self) -> Result<(), PostgresError> {
-        let looked = match timeout(LOOK_TIMEOUT, self.beat_and_look()).await {
+        // What is kept is in the database before it is said here.
+        let kept = self.station.kept.load(Ordering::Acquire);
+        let is_new = self.database.is_none();
+        if is_new {
+            self.database = Some(self.connect().await?);
+        }
+        let looked = match timeout(LOOK_TIMEOUT, self.beat_and_look(is_new, kept)).await {
             Ok(looked) => looked,
             Err(_) => Err(no_answer(LOOK_TIMEOUT)),
         };
@@ -104,19 +111,26 @@ impl<C: Completion> Watch<C> {
         looked
     }
 
-    async fn beat_and_look(&mut self) -> Result<(), PostgresError> {
+    /// As many hosts as there are may each take their time; that the beat is missing is told meanwhile.
+    async fn connect(&self) -> Result<Database, PostgresError> {
         let station = &self.station;
-        // What is kept is in the database before it is said here.
-        let kept = station.kept.load(Ordering::Acquire);
-        let (is_new, database) = match self.database.take() {
-            Some(database) => (false, database),
-            None => {
-                let name = name(station.incarnation, Purpose::Watch);
-                let database = Database::connect(&station.address, &name, Purpose::Watch);
-                (true, database.await?)
+        let name = name(station.incarnation, Purpose::Watch);
+        let mut connecting =
+            std::pin::pin!(Database::connect(&station.address, &name, Purpose::Watch));
+        match timeout(LOOK_TIMEOUT, &mut connecting).await {
+            Ok(connected) => connected,
+            Err(_) => {
+                station.heard(Err(no_answer(LOOK_TIMEOUT)));
+                connecting.await
             }
+        }
+    }
+
+    async fn beat_and_look(&mut self, is_new: bool, kept: i64) -> Result<(), PostgresError> {
+        let station = &self.station;
+        let Some(database) = &self.database else {
+            return Ok(());
         };
-        let database = self.database.insert(database);
         let is_beat = self.looks.is_multiple_of(LOOKS_PER_BEAT);
         let is_gone = is_beat && !beat(database, station.incarnation).await?;
         if is_new || is_gone {

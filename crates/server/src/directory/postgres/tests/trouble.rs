@@ -3,6 +3,8 @@
 use std::process::Command;
 
 use super::*;
+use crate::directory::postgres::thread::may_be_stale;
+use crate::postgres::testing::behind_silent_hosts;
 
 /// After trouble everything is as it was within so long.
 const BACK: Duration = Duration::from_secs(2);
@@ -254,4 +256,34 @@ async fn what_operators_do_is_given_up_in_time() {
     assert!(began.elapsed() < Duration::from_secs(10));
     other.batch_execute("COMMIT").await.unwrap();
     assert_eq!(accounts.remove_user(&id("1")).await, Ok(true));
+}
+
+#[tokio::test]
+async fn hosts_that_say_nothing_do_not_keep_it_from_beginning() {
+    let server = TestServer::start();
+    let made = with_users(server.database());
+    let (_hosts, address) = behind_silent_hosts(&made, 2);
+    let directory = PostgresDirectory::open(&address).unwrap();
+    assert!(are_friends(&directory, "1", "2").await);
+    // The connections are made anew, and lead to the host that had answered.
+    made.run(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'jam-mqtt%'",
+    );
+    until_it_answers(&directory, BACK + SLACK).await;
+}
+
+#[tokio::test]
+async fn one_bad_row_is_no_reason_to_connect_anew() {
+    let client = open(&database().address(), "jam-test").await.unwrap();
+    let of = async |code: &str| {
+        let raise = format!("DO $$ BEGIN RAISE 'x' USING ERRCODE = '{code}'; END $$");
+        let error = client.batch_execute(&raise).await.unwrap_err();
+        may_be_stale(&error.into())
+    };
+    for code in ["0A000", "42804", "42P01", "42501"] {
+        assert!(of(code).await, "{code}");
+    }
+    for code in ["XX001", "53200", "54000", "22P02", "57014"] {
+        assert!(!of(code).await, "{code}");
+    }
 }

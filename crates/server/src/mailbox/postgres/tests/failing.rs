@@ -13,7 +13,7 @@ use crate::mailbox::lost_batches;
 use crate::mailbox::postgres::tenure::Ended;
 use crate::mailbox::postgres::writer::ROOM_INTERVAL;
 use crate::mailbox::tests::setting::Hooks;
-use crate::postgres::testing::{HasAddress as _, TestServer, database};
+use crate::postgres::testing::{HasAddress as _, TestServer, behind_silent_hosts, database};
 
 /// How soon messages are taken again when the database is back. Two seconds are promised, and held to by
 /// `tests/protocol/test_database_away.py`, with PostgreSQL in memory: here a busy disk keeps one fsync waiting.
@@ -254,4 +254,23 @@ fn a_server_stops_although_nothing_can_be_written() {
         setting.reopen();
         setting.answers.try_iter().for_each(drop);
     }
+}
+
+#[test]
+fn it_is_taken_up_again_behind_hosts_that_say_nothing() {
+    let server = TestServer::start();
+    let database = server.database();
+    let (_hosts, address) = behind_silent_hosts(&database, 2);
+    let setting = Setting::in_database(&database, Some(address));
+    setting.ask(1, [append(1)]);
+    assert_eq!(setting.answer(), (1, Ok(())));
+    // All connections end, the beat's too.
+    database.run(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'jam-%'",
+    );
+    // Longer than the beat may be missing.
+    thread::sleep(BACK);
+    assert!(setting.mailbox().accepts());
+    setting.ask(2, [append(2)]);
+    assert_eq!(setting.answer(), (2, Ok(())));
 }
