@@ -25,7 +25,10 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 
 /// What an operation costs in memory besides its message.
 const OP_BYTES: usize = 256;
-/// A buffer that has grown beyond this many operations is not kept for the next batch.
+/// What a call costs in memory.
+const CALL_BYTES: usize = 256;
+/// A buffer that has grown beyond this many operations is not kept for the next batch, and not left with more obsolete ones than
+/// others.
 const KEEP_OPS: usize = 65_536;
 
 /// One call that somebody waits for, or that must be rejected as a whole.
@@ -134,6 +137,15 @@ impl<C> Pending<C> {
             }
             self.put(kept, write, Source { call, part });
         }
+        if self.ops.len() > KEEP_OPS && self.ops.len() > self.live * 2 {
+            self.forget_obsolete(kept);
+        }
+    }
+
+    /// Frees the places of what later calls have made superfluous: a batch that waits for long stays as small as what it changes.
+    pub(super) fn forget_obsolete(&mut self, kept: &Kept) {
+        let all = std::mem::take(self);
+        self.absorb(kept, all);
     }
 
     /// Whether there is nothing to write and nothing to complete.
@@ -153,7 +165,7 @@ impl<C> Pending<C> {
 
     /// Bytes of memory, about.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes + self.ops.len() * OP_BYTES
+        self.bytes + self.ops.len() * OP_BYTES + self.calls.len() * CALL_BYTES
     }
 
     /// The highest number of a message or session ever pushed.
@@ -296,7 +308,7 @@ impl<C> Pending<C> {
                 NO_CALL => NO_CALL,
                 call => call + offset,
             };
-            let acknowledged = op.acknowledged;
+            let (acknowledged, again) = (op.acknowledged, op.again);
             self.put(
                 kept,
                 write,
@@ -305,8 +317,10 @@ impl<C> Pending<C> {
                     part: op.part,
                 },
             );
-            if acknowledged && let Some(op) = self.ops.last_mut() {
-                op.acknowledged = true;
+            if (acknowledged || again)
+                && let Some(op) = self.ops.last_mut()
+            {
+                (op.acknowledged, op.again) = (acknowledged, again);
             }
         }
     }

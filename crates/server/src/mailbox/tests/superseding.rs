@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use jam_core::store::{Completion, OutboundState, Write};
 
-use super::setting::{Outcome, Told, append, id, record, retain_of, user, will};
+use super::setting::{Outcome, Told, append, id, record, retain_of, subscription, user, will};
 use crate::mailbox::kept::{Kept, PacketKey};
 use crate::mailbox::pending::Pending;
 
@@ -249,6 +249,12 @@ fn what_a_failed_commit_was_to_delete_is_deleted_when_it_is_tried_again() {
 /// The same of what it was to add: a message that was not refused, and a will.
 #[test]
 fn what_a_failed_commit_may_have_added_is_deleted_when_it_goes() {
+    for forgets in [false, true] {
+        what_it_may_have_added_is_deleted(forgets);
+    }
+}
+
+fn what_it_may_have_added_is_deleted(forgets: bool) {
     let mut kept = Kept::default();
     let mut due = will("/1/inbox");
     due.id = 7;
@@ -260,6 +266,9 @@ fn what_a_failed_commit_may_have_added_is_deleted_when_it_goes() {
     let calls = failed.take_calls();
     failed.note(&mut kept);
     let (mut again, _) = failed.retry(calls, &mut kept);
+    if forgets {
+        again.forget_obsolete(&kept);
+    }
     let mut later = Pending::<Told>::default();
     let call = [Write::Remove(6), Write::EndWill(user("1"), 7)];
     later.push(&kept, 0, call.into_iter().collect(), None);
@@ -271,6 +280,54 @@ fn what_a_failed_commit_may_have_added_is_deleted_when_it_goes() {
     assert!(left[2].starts_with("EndWill("), "{left:?}");
     // The message is not found meanwhile.
     assert!(again.removes(6));
+}
+
+/// A store that holds for hours while a device subscribes and unsubscribes.
+#[test]
+fn a_batch_that_waits_stays_as_small_as_what_it_changes() {
+    let mut kept = Kept::default();
+    kept.session(9);
+    let mut pending = Pending::<Told>::default();
+    let mut most = 0;
+    let one = |write| [write].into_iter().collect();
+    pending.push(&kept, 0, one(append(1)), None);
+    let first = Write::Acknowledged {
+        seq: 1,
+        waits_for: 2,
+    };
+    pending.push(&kept, 0, one(first), None);
+    for number in 0..300_000 {
+        let it = subscription(["/1/inbox", "/1/receipts"][number % 2]);
+        let write = if number % 3 == 0 {
+            Write::Unsubscribe(9, it.topic)
+        } else {
+            Write::Subscribe(9, it.into())
+        };
+        pending.push(&kept, 0, one(write), None);
+        most = most.max(pending.bytes());
+    }
+    assert!(most < 32 << 20, "{most}");
+    pending.forget_obsolete(&kept);
+    assert!(pending.ops[0].acknowledged);
+    let left = pending.ops.iter().filter_map(|op| op.write.as_ref());
+    let left: Vec<_> = left.map(name).collect();
+    assert_eq!((left.len(), &*left[0]), (3, "append 1 for 2"));
+    assert!(
+        left[1].contains("/1/inbox") && left[2].contains("/1/receipts"),
+        "{left:?}"
+    );
+}
+
+/// They hold their connections.
+#[test]
+fn calls_that_wait_count() {
+    let (to, _from) = sync_channel(100);
+    let mut pending = Pending::default();
+    for number in 0..100 {
+        let write = [Write::Session(record(8))].into_iter().collect();
+        pending.push(&Kept::default(), 0, write, Some(Told(to.clone(), number)));
+    }
+    assert!(pending.bytes() > 100 * 2 * 256);
 }
 
 /// The session is new, and its record was written again after the packet id.
