@@ -22,6 +22,8 @@ pub const PART_BYTES: usize = 64 * 1024;
 pub const MAX_PARTS: usize = MAX_EPHEMERAL / 2;
 /// Bytes of a list; it leaves room for what else is on its way at QoS 0. Friends beyond are left out.
 pub const MAX_LIST_BYTES: usize = 6 * 1024 * 1024;
+/// Bytes of names and keys after which an accounts database goes on at the next reading.
+pub const PAGE_BYTES: usize = 1024 * 1024;
 const _: () = assert!((MAX_LIST_BYTES as u64) < MAX_EPHEMERAL_BYTES);
 /// Rows that a database looks at for a list. Friends in later ones are left out.
 pub const MAX_ROWS: usize = 65_536;

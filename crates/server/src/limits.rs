@@ -7,7 +7,9 @@
 
 use jam_core::attempts::MAX_SOURCES;
 use jam_core::connection::{MAX_ALIASES, MAX_CONNECT, OUTPUT_ENOUGH, TURN_WORK};
-use jam_core::friends::{MAX_LIST_BYTES, MAX_PARTS, MAX_ROWS, PART_BYTES, PART_FRIENDS};
+use jam_core::friends::{
+    MAX_LIST_BYTES, MAX_PARTS, MAX_ROWS, PAGE_BYTES, PART_BYTES, PART_FRIENDS,
+};
 use jam_core::ids::{ClientId, UserId};
 use jam_core::loads::LOADED_BYTES;
 use jam_core::message::ENTRY_BYTES;
@@ -22,6 +24,7 @@ use jam_wire::decode::MAX_FILTERS;
 use crate::admin_bounds;
 use crate::connection::{HELD_BYTES, READ_BYTES};
 use crate::deferred_acks;
+use crate::directory::FACTS_BYTES;
 use crate::events::{self, RINGS_BYTES, USER_EVENTS};
 use crate::friends::LISTS_AT_ONCE;
 use crate::logging::{LAST_WORDS_BYTES, QUEUE_BYTES};
@@ -101,7 +104,7 @@ fn held_bytes() -> u64 {
 /// Memory that all users share, whatever they do.
 #[must_use]
 pub fn shared_bytes() -> u64 {
-    GRACE_BYTES + MAX_PENDING_BYTES as u64 + LOADED_BYTES + MAX_DUE_WILL_BYTES
+    GRACE_BYTES + 2 * MAX_PENDING_BYTES as u64 + LOADED_BYTES + MAX_DUE_WILL_BYTES
 }
 
 /// Memory that a connection takes at its worst before its client has authenticated.
@@ -374,9 +377,9 @@ fn of_server(settings: &Settings) -> Vec<Bound> {
         ),
         bytes(
             OF,
-            "memory of what waits to be written",
-            "`MAX_PENDING_BYTES`",
-            MAX_PENDING_BYTES as u64,
+            "memory of what waits to be written, and of what is being written",
+            "2 × `MAX_PENDING_BYTES`",
+            2 * MAX_PENDING_BYTES as u64,
         ),
         bytes(
             OF,
@@ -399,14 +402,20 @@ fn of_server(settings: &Settings) -> Vec<Bound> {
         bytes(
             OF,
             "memory that all users share",
-            "`GRACE_BYTES` + `MAX_PENDING_BYTES` + `LOADED_BYTES` + `MAX_DUE_WILL_BYTES`",
+            "`GRACE_BYTES` + 2 × `MAX_PENDING_BYTES` + `LOADED_BYTES` + `MAX_DUE_WILL_BYTES`",
             shared_bytes(),
         ),
         bytes(
             OF,
             "memory of the lists of friends that are being read and written",
-            "(`LISTS_AT_ONCE` + 1) × `MAX_LIST_BYTES`",
-            (LISTS_AT_ONCE as u64 + 1) * MAX_LIST_BYTES as u64,
+            "(`LISTS_AT_ONCE` + 1) × (`MAX_LIST_BYTES` + `PAGE_BYTES`)",
+            (LISTS_AT_ONCE as u64 + 1) * (MAX_LIST_BYTES + PAGE_BYTES) as u64,
+        ),
+        bytes(
+            OF,
+            "memory of facts of the accounts database, the tokens in them apart",
+            "`FACTS_BYTES`",
+            FACTS_BYTES as u64,
         ),
         bytes(
             OF,

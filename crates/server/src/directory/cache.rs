@@ -23,6 +23,9 @@ const SHARDS: usize = 64;
 /// Facts of one shard. A full shard forgets everything: what is needed is loaded again.
 const SHARD_FACTS: usize = 16_384;
 
+/// Memory of the facts, what they hold apart: a map has up to twice the room of what is in it.
+pub(crate) const FACTS_BYTES: usize = SHARDS * SHARD_FACTS * 2 * size_of::<(Key, Dated<Fact>)>();
+
 /// Users whose last change is remembered. One more invalidates all facts.
 const MAX_CHANGED: usize = 65_536;
 

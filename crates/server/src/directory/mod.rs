@@ -39,6 +39,7 @@ use crate::settings::{DirectoryFile, DirectorySettings};
 pub use administration::{
     Administration, AdministrationError, Friend, NewToken, Page, PageRequest, User, random_token,
 };
+pub(crate) use cache::FACTS_BYTES;
 pub use copy::HeldAccounts;
 pub(crate) use sqlite::leave_reading_to_the_loader;
 pub use sqlite::{backup, check_backup, create, restore};

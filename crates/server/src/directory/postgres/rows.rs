@@ -1,8 +1,11 @@
 //! Statements that a running server reads with, prepared on one connection, and what their rows mean.
 
+use std::pin::pin;
+
+use futures_util::TryStreamExt as _;
 use futures_util::future::try_join_all;
 use jam_core::directory::{Account, Fact, Friendship, Life, NotificationToken};
-use jam_core::friends::PART_BYTES;
+use jam_core::friends::{PAGE_BYTES, PART_BYTES};
 use jam_core::ids::UserId;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::types::ToSql;
@@ -223,18 +226,25 @@ impl Statements {
         let most = i64::try_from(AT_ONCE).expect("it fits");
         let longest = i32::try_from(PART_BYTES + 1).expect("it fits");
         let parameters: [Parameter<'_>; 4] = [&user, &after, &most, &longest];
-        let rows = self.client.query(&self.shown, &parameters).await?;
-        let shown = |row: &Row| -> Result<FriendShown, PostgresError> {
-            Ok(FriendShown {
+        // Row by row: a page of them may be many megabytes.
+        let rows = self.client.query_raw(&self.shown, parameters).await?;
+        let mut rows = pin!(rows);
+        let (mut friends, mut bytes) = (Vec::new(), 0);
+        while bytes < PAGE_BYTES
+            && let Some(row) = rows.try_next().await?
+        {
+            let friend = FriendShown {
                 id: row.try_get(0)?,
                 name: row.try_get(1)?,
                 blocked: row.try_get(2)?,
                 public_key: row.try_get(3)?,
-            })
-        };
-        let friends = rows.iter().map(shown).collect::<Result<Vec<_>, _>>()?;
+            };
+            let texts = [&friend.name, &friend.public_key];
+            bytes += texts.into_iter().flatten().map(String::len).sum::<usize>();
+            friends.push(friend);
+        }
         let next = friends.last().map(|friend| friend.id);
-        let next = next.filter(|_| friends.len() >= AT_ONCE);
+        let next = next.filter(|_| bytes >= PAGE_BYTES || friends.len() >= AT_ONCE);
         Ok(ListRead { friends, next })
     }
 }

@@ -4,7 +4,7 @@
 //! (`tests::shown`). As for messages, all rows about two users are heard, and a friend is said once, however their id is
 //! written.
 
-use jam_core::friends::PART_BYTES;
+use jam_core::friends::{PAGE_BYTES, PART_BYTES};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -30,6 +30,14 @@ pub(super) struct ShownFriend {
     pub(super) name: Option<String>,
     pub(super) blocked: bool,
     pub(super) public_key: Option<String>,
+}
+
+impl ShownFriend {
+    /// Of name and key.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.name, &self.public_key];
+        texts.into_iter().flatten().map(String::len).sum()
+    }
 }
 
 /// A place in a user's rows.
@@ -85,11 +93,14 @@ pub(super) fn read(
     let mut statement = connection.prepare_cached(ROWS)?;
     let mut rows = statement.query(params![id, form, place.after, AT_ONCE])?;
     let mut shown = Shown::default();
-    let mut last = None;
-    while let Some(row) = rows.next()? {
+    let (mut last, mut bytes) = (None, 0);
+    while bytes < PAGE_BYTES
+        && let Some(row) = rows.next()?
+    {
         shown.rows += 1;
         let value: Value = row.get(0)?;
         let friend = friend(connection, user, place.in_texts, texts, &value, row)?;
+        bytes += friend.as_ref().map_or(0, ShownFriend::bytes);
         shown.friends.extend(friend);
         last = Some(value);
     }
@@ -99,7 +110,9 @@ pub(super) fn read(
         texts: Some(texts),
     };
     shown.next = match last {
-        Some(last) if shown.rows >= AT_ONCE as usize => Some(after(place.in_texts, last)),
+        Some(last) if bytes >= PAGE_BYTES || shown.rows >= AT_ONCE as usize => {
+            Some(after(place.in_texts, last))
+        }
         _ if texts.of_user && !place.in_texts => Some(after(true, ShownCursor::START.after)),
         _ => None,
     };

@@ -1,7 +1,9 @@
 //! What others write into the tables, and what is read of it.
 
+use jam_core::friends::{PAGE_BYTES, PART_BYTES};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::rows::Statements;
 use super::*;
 use crate::directory::random_token;
 
@@ -225,6 +227,30 @@ async fn a_long_list_is_shown_whole() {
         INSERT INTO user_friends (user_id, friend_id) SELECT i, 1 FROM generate_series(5, 304) i;",
     );
     assert_eq!(shown(&directory, "1").await.len(), 301);
+}
+
+#[tokio::test]
+async fn large_names_and_keys_are_read_a_few_at_a_time() {
+    let made = with_users(database());
+    made.run(
+        "INSERT INTO accounts (user_id, public_key) SELECT i, repeat('k', 60000) FROM generate_series(11, 90) i;
+        INSERT INTO user_friends (user_id, friend_id) SELECT 1, i FROM generate_series(11, 90) i;
+        INSERT INTO user_friends (user_id, friend_id) SELECT i, 1 FROM generate_series(11, 90) i;",
+    );
+    let directory = open_on(&made);
+    let friends = shown(&directory, "1").await;
+    assert_eq!(friends.iter().filter(|it| it.len() > 60_000).count(), 80);
+    let statements = Statements::prepare(open(&made.address(), "jam-test").await.unwrap());
+    let first = statements.await.unwrap().shown(1, 2).await.unwrap();
+    let keys = first
+        .friends
+        .iter()
+        .filter_map(|friend| friend.public_key.as_ref());
+    let bytes: usize = keys.map(String::len).sum();
+    assert!(
+        (PAGE_BYTES..PAGE_BYTES + 2 * PART_BYTES).contains(&bytes),
+        "{bytes}"
+    );
 }
 
 #[tokio::test]

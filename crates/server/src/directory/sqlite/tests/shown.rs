@@ -1,9 +1,9 @@
 //! Which friends a user is shown.
 
-use jam_core::friends::PART_BYTES;
+use jam_core::friends::{PAGE_BYTES, PART_BYTES};
 
 use super::*;
-use crate::directory::sqlite::shown::{ShownCursor, read};
+use crate::directory::sqlite::shown::{ShownCursor, ShownFriend, read};
 
 /// The list of a user, friend by friend.
 async fn list(directory: &SqliteDirectory, user: &str) -> Vec<String> {
@@ -231,6 +231,33 @@ async fn many_friends_come_by_number_and_hold_up_nobody() {
             place = shown.next;
         }
     }
+}
+
+#[tokio::test]
+async fn large_names_and_keys_are_read_a_few_at_a_time() {
+    let jam = Jam::new("wal");
+    jam.run(
+        "WITH RECURSIVE n(i) AS (SELECT 11 UNION ALL SELECT i + 1 FROM n WHERE i < 90)
+            INSERT INTO accounts (user_id, public_key) SELECT i, printf('%.*c', 60000, 'k') FROM n;
+         INSERT INTO user_friends SELECT 1, user_id, 0, 0 FROM accounts WHERE user_id > 10;
+         INSERT INTO user_friends SELECT user_id, 1, 0, 0 FROM accounts WHERE user_id > 10;",
+    );
+    let directory = jam.open();
+    assert_eq!(
+        list(&directory, "1")
+            .await
+            .iter()
+            .filter(|it| it.len() > 60_000)
+            .count(),
+        80
+    );
+    let connection = Connection::open(jam.path()).unwrap();
+    let first = read(&connection, 1, &ShownCursor::START).unwrap();
+    let bytes: usize = first.friends.iter().map(ShownFriend::bytes).sum();
+    assert!(
+        (PAGE_BYTES..PAGE_BYTES + 2 * PART_BYTES).contains(&bytes),
+        "{bytes}"
+    );
 }
 
 #[tokio::test]
