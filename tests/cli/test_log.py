@@ -11,7 +11,8 @@ import time
 from socket import create_connection, socket
 
 import pytest
-from harness import Directory, Server, run_cli
+from harness import Directory, Server, readiness, run_cli
+from harness.office import scrape
 from harness.process import BINARY, STOP_SECONDS, environment
 
 PIPE_BYTES = 4096
@@ -54,13 +55,13 @@ class LoggingTo(Server):
         self.stderr = stderr
 
     def start(self):
-        with socket() as one, socket() as two:
-            one.bind(("127.0.0.1", 0))
-            two.bind(("127.0.0.1", 0))
-            self.mqtt, self.http = one.getsockname()[1], two.getsockname()[1]
+        with socket() as one, socket() as two, socket() as three:
+            for free in (one, two, three):
+                free.bind(("127.0.0.1", 0))
+            self.mqtt, self.http, self.admin = (free.getsockname()[1] for free in (one, two, three))
         self.folder.mkdir(exist_ok=True)
         command = [BINARY, "serve", "--data", self.folder / "data", "--mqtt", f"127.0.0.1:{self.mqtt}"]
-        command += ["--http", f"127.0.0.1:{self.http}", "--admin", ""]
+        command += ["--http", f"127.0.0.1:{self.http}", "--admin", f"127.0.0.1:{self.admin}"]
         command += ["--directory", f"sqlite:{self.directory.path}"]
         self.process = subprocess.Popen(
             [*map(str, command), *self.arguments],
@@ -115,6 +116,11 @@ def serves(server, sender, receiver):
         client.leave()
 
 
+def lost_lines(server):
+    lines = scrape(server).splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("jam_log_lines_lost_total "))
+
+
 def replace_directory(server):
     """Makes the server log a line."""
     new = server.directory.path.with_suffix(".new")
@@ -139,8 +145,10 @@ def test_the_device_is_full(logging_to):
     with open("/dev/full", "w") as full:
         server = logging_to(full)
         sender, receiver = server.friends()
+        before = lost_lines(server)
+        assert before > 0
         replace_directory(server)
-        time.sleep(1)
+        readiness.until("it is counted", lambda: lost_lines(server) > before, patience=10)
         serves(server, sender, receiver)
         server.stop()
 

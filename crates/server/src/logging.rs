@@ -181,6 +181,11 @@ pub fn finish() {
     }
 }
 
+/// Lines that were lost since the start.
+pub(crate) fn lost_lines() -> u64 {
+    QUEUE.get().map_or(0, |queue| queue.lost())
+}
+
 fn loss_text(lost: u64) -> String {
     let now = humantime::format_rfc3339_micros(SystemTime::now());
     format!("{now}  WARN jam_mqtt::logging: log lines were lost lines={lost}\n")

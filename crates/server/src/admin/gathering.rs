@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::connection::Shared;
 use crate::health::Health;
+use crate::logging;
 use crate::metrics::{Gauge, Gauges, ServerMetrics, Snapshot, process};
 use crate::permits::ConnectionPermits;
 use crate::ticks::{next, ticks};
@@ -133,6 +134,7 @@ impl Gatherer {
         let certificate_ends = (self.tls.each_ref())
             .map(|tls| tls.as_ref().map_or(0.0, |tls| number(ends(tls).as_secs())));
         gauges.set(Gauge::CertificateExpiry, &certificate_ends);
+        gauges.set(Gauge::LogLinesLost, &[number(logging::lost_lines())]);
         process::gather(&mut gauges);
         Snapshot::new(router.metrics(), &self.metrics, &gauges)
     }

@@ -9,6 +9,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) struct Queue {
     filled: Condvar,
     /// Everything has been written, or given up.
     settled: Condvar,
+    /// Lines that were lost since the start.
+    lost: AtomicU64,
 }
 
 #[derive(Default)]
@@ -67,6 +70,7 @@ impl Queue {
             state: Mutex::default(),
             filled: Condvar::new(),
             settled: Condvar::new(),
+            lost: AtomicU64::new(0),
         });
         let writer = LogWriter {
             queue: queue.clone(),
@@ -92,6 +96,11 @@ impl Queue {
         if mem::take(&mut state.idle) {
             self.filled.notify_one();
         }
+    }
+
+    /// Lines that were lost since the start: those that found no room, when what was being written then is done with.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed) + self.lock().lost
     }
 
     /// From now on there is room for a few more lines.
@@ -164,7 +173,9 @@ impl<W: Write> LogWriter<W> {
             self.tell_lost();
             let written = self.write(&lines);
             lost += self.queue.lost_at_the_end();
-            self.untold += line_feeds(&lines[written..]) + lost;
+            lost += line_feeds(&lines[written..]);
+            self.queue.lost.fetch_add(lost, Ordering::Relaxed);
+            self.untold += lost;
             if written == lines.len() {
                 self.tell_lost();
             }

@@ -245,6 +245,7 @@ pub(crate) enum Gauge {
     PushesOwed,
     Lockouts,
     CertificateExpiry,
+    LogLinesLost,
     ProcessCpu,
     ProcessOpenFds,
     ProcessMaxFds,
@@ -255,7 +256,7 @@ pub(crate) enum Gauge {
 }
 
 /// What is gathered, in the order of [`Gauge`].
-pub(super) static GATHERED: [Family; 22] = [
+pub(super) static GATHERED: [Family; 23] = [
     Family {
         name: "jam_build_info",
         kind: MetricType::Gauge,
@@ -362,6 +363,13 @@ pub(super) static GATHERED: [Family; 22] = [
         series: Series::Product(&[&["mqtts", "http"]]),
     },
     Family {
+        name: "jam_log_lines_lost_total",
+        kind: MetricType::Counter,
+        help: "Lines of the log that could not be written, or for which there was no room while a reader was slow.",
+        labels: &[],
+        series: Series::One,
+    },
+    Family {
         name: "process_cpu_seconds_total",
         kind: MetricType::Counter,
         help: "Seconds of CPU time, user and system.",
@@ -442,7 +450,7 @@ impl ValueSource {
 }
 
 /// All metrics, in the order in which they are shown.
-pub(crate) static ALL: [ValueSource; 52] = [
+pub(crate) static ALL: [ValueSource; 53] = [
     ValueSource::Gathered(Gauge::BuildInfo),
     ValueSource::Gathered(Gauge::Ready),
     ValueSource::Counted(Index::Connections),
@@ -488,6 +496,7 @@ pub(crate) static ALL: [ValueSource; 52] = [
     ValueSource::Gathered(Gauge::Lockouts),
     ValueSource::Gathered(Gauge::CertificateExpiry),
     ValueSource::Counted(Index::HttpRequests),
+    ValueSource::Gathered(Gauge::LogLinesLost),
     ValueSource::Gathered(Gauge::ProcessCpu),
     ValueSource::Gathered(Gauge::ProcessOpenFds),
     ValueSource::Gathered(Gauge::ProcessMaxFds),

@@ -59,6 +59,7 @@ const TABLE: &[(&str, &str, &str, usize)] = &[
     ("jam_presence_total", "counter", "", 1),
     ("jam_friends_lists_total", "counter", "", 1),
     ("jam_lockouts", "gauge", "", 1),
+    ("jam_log_lines_lost_total", "counter", "", 1),
     (
         "jam_tls_certificate_expiry_timestamp_seconds",
         "gauge",
