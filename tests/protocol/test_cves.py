@@ -442,7 +442,7 @@ def test_mosquitto_2018_12546_retained_after_revocation(server, version, change)
     server.directory.remove(me)
     time.sleep(1.5)
     server.directory.execute(
-        "INSERT INTO accounts (user_id, username, user_api_token, inactive) VALUES (?, ?, ?, 0)",
+        "INSERT INTO accounts (user_id, username, user_api_token, inactive) VALUES (?, ?, ?, FALSE)",
         me.id, f"new-{me.id}", "new-owner",
     )
     me = User(me.id, "new-owner")
