@@ -33,3 +33,15 @@ def test_writes_are_logged_without_tokens(tmp_path):
         ]
         for secret in (SECRET, made["token"], office.token):
             assert secret not in server.log()
+
+
+def test_a_wrong_token_is_logged_with_its_address_and_never_itself(tmp_path):
+    with Server(tmp_path, admin=True) as server:
+        office, guesser = Office(server), Office(server)
+        guesser.token = "a-guess-0123456789"
+        for _ in range(100):
+            assert guesser.ask("GET", "stats")[0] == 401
+        found = [line for line in server.log().splitlines() if "wrong token for the admin API" in line]
+        assert 1 <= len(found) <= 10 and all("127.0.0.1" in line for line in found), found
+        assert guesser.token not in server.log()
+        assert office.ask("GET", "stats")[0] == 200

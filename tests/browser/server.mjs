@@ -13,7 +13,7 @@ const anyPort = '127.0.0.1:0'
 const startMs = 60_000
 
 export const token = 'may-everything-1234'
-export const readToken = 'may-look-1234'
+export const readToken = 'may-look-1234567'
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms))
 

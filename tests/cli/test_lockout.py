@@ -38,7 +38,7 @@ def test_addresses_are_listed_and_let_in_again(start):
 
 def test_what_keeps_the_server_from_being_asked_is_said(start, tmp_path):
     server = start(admin=True)
-    settings = server.settings | {"admin.token": "another"}
+    settings = server.settings | {"admin.token": "another-0123456789"}
     refused = run_cli("lockout", "list", settings=settings | {"listen.admin": f"127.0.0.1:{server.admin}"})
     assert refused.returncode == 1 and "admin.token" in refused.stderr and "another" not in refused.stderr
     gone = run_cli("lockout", "list", settings=settings | {"listen.admin": "127.0.0.1:1"})

@@ -77,7 +77,7 @@ def test_the_later_wins(tmp_path):
 
 
 def test_secrets_are_masked(tmp_path):
-    done = run_cli("serve", "--print-config", settings={"admin.token": "s3cret"}, cwd=tmp_path)
+    done = run_cli("serve", "--print-config", settings={"admin.token": "s3cret-0123456789"}, cwd=tmp_path)
     assert done.returncode == 0
     assert "s3cret" not in done.stdout + done.stderr
 

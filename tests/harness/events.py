@@ -9,7 +9,7 @@ import json
 import socket
 import time
 
-TOKEN = "for-the-test"
+TOKEN = "for-the-test-alone"
 PATIENCE = 10
 
 

@@ -96,6 +96,13 @@ impl ClientLog {
         }
     }
 
+    /// A request on the admin address had a token that is none.
+    pub(crate) fn wrong_admin_token(&self, address: IpAddr) {
+        if self.may_say(Level::WARN, address) {
+            tracing::warn!(target: "jam_mqtt::clients", %address, "wrong token for the admin API");
+        }
+    }
+
     /// A connection has ended.
     pub(crate) fn ended(&self, ended: &Ended, address: IpAddr) {
         let Ended { client, why, .. } = ended;

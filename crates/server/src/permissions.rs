@@ -137,7 +137,10 @@ mod tests {
         set_mode(dir.path(), 0o755);
         let file = dir.path().join("jam-mqtt.toml");
         let data = dir.path().display();
-        for (text, exposed) in [("", false), ("[admin]\ntoken = \"s3cret\"", true)] {
+        for (text, exposed) in [
+            ("", false),
+            ("[admin]\ntoken = \"s3cret-0123456789\"", true),
+        ] {
             std::fs::write(&file, format!("data = \"{data}\"\n{text}")).unwrap();
             set_mode(&file, 0o644);
             let sources = crate::settings::Sources {

@@ -3,6 +3,10 @@
 //! `admin.token` may everything; `admin.read_token` may look, and change nothing. Without `admin.token` there is a random
 //! one in `<data>/admin-token`, which only the server's own user may read.
 //!
+//! Whoever has the right token is let in, whatever others have tried: on a loopback address everybody of the machine comes
+//! from one source, and could lock the operator out. What makes guessing hopeless is a token's length, which the settings
+//! ask for. A wrong one is in the log, with its address.
+//!
 //! Invariant: a token is compared in constant time, and is in no log, no error and no answer.
 
 use std::fmt;
@@ -10,6 +14,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
@@ -21,6 +26,7 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
 use super::Served;
+use super::listener::AdminPlace;
 use super::problem::Problem;
 use crate::named_file;
 use crate::settings::Settings;
@@ -191,7 +197,14 @@ pub(super) async fn require(
     request: Request,
     next: Next,
 ) -> Response {
-    let allows = bearer(request.headers()).and_then(|token| served.access.allows(token));
+    let offered = bearer(request.headers());
+    let allows = offered.and_then(|token| served.access.allows(token));
+    let place = request.extensions().get::<Arc<AdminPlace>>();
+    match (place, allows, offered) {
+        (Some(place), Some(_), _) => place.keep(),
+        (Some(place), None, Some(_)) => served.client_log.wrong_admin_token(place.address()),
+        _ => {}
+    }
     match allows {
         Some(Allows::Everything) => next.run(request).await,
         Some(Allows::Reading) if [Method::GET, Method::HEAD].contains(request.method()) => {

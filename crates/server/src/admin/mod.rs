@@ -35,6 +35,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::admin_bounds::MAX_BODY_BYTES;
+use crate::client_log::ClientLog;
 use crate::{http, metrics};
 use access::Access;
 pub(crate) use api::{Administered, Api};
@@ -45,6 +46,7 @@ use problem::Problem;
 #[derive(Clone)]
 pub(crate) struct Served {
     access: Arc<Access>,
+    client_log: Arc<ClientLog>,
     gatherer: Arc<Gatherer>,
 }
 
@@ -58,6 +60,7 @@ pub(crate) fn router(
     let metrics = gatherer.metrics.clone();
     let served = Served {
         access: Arc::new(access),
+        client_log: gatherer.shared.client_log.clone(),
         gatherer: gatherer.clone(),
     };
     let shown = get(show_metrics);

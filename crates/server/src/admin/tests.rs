@@ -239,3 +239,34 @@ async fn a_stop_waits_for_no_admin_connection() {
     }
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test]
+async fn silent_connections_make_way() {
+    let house = House::open(|settings, _| with_tokens(settings)).await;
+    let address = house.running.admin.unwrap();
+    let token = bearer(TOKEN);
+    let line = "GET /api/v1/stats";
+    let mut kept = TcpStream::connect(address).await.unwrap();
+    let request = format!("{line} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\n");
+    kept.write_all(request.as_bytes()).await.unwrap();
+    let mut byte = [0];
+    soon(kept.read_exact(&mut byte)).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..crate::admin_bounds::MAX_CONNECTIONS + 5 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let headers = [("Authorization", token.as_str())];
+    let asked = ask(address, line, &headers, b"");
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(2), asked).await;
+    assert_eq!(asked.expect("a place in time").status, 200);
+    assert_eq!(soon(silent[0].read(&mut byte)).await.unwrap_or(0), 0);
+    // Its token was right, so that it stays, though it is the oldest.
+    kept.write_all(request.as_bytes()).await.unwrap();
+    let mut answers = Vec::new();
+    while answers.windows(9).filter(|it| it == b"HTTP/1.1 ").count() < 1 {
+        let mut some = [0; 4096];
+        let read = soon(kept.read(&mut some)).await.unwrap();
+        assert_ne!(read, 0, "it had to make way");
+        answers.extend_from_slice(&some[..read]);
+    }
+}

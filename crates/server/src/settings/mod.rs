@@ -35,6 +35,9 @@ pub use layers::{DEFAULT_FILE, Flag, Sources};
 use read::Reader;
 pub use service_url::ServiceUrl;
 
+/// Bytes of a token of the admin address: guesses there are not bounded in number.
+const MIN_TOKEN_BYTES: usize = 16;
+
 /// In the place of a secret.
 pub(crate) const HIDDEN: &str = "(set, not shown)";
 
@@ -426,6 +429,17 @@ impl Settings {
             return Err(v.error("sessions.expiry", "expected less than 4294967295 seconds"));
         }
         let tokens = [&self.admin.token, &self.admin.read_token];
+        for (key, token) in ["admin.token", "admin.read_token"].into_iter().zip(tokens) {
+            if token
+                .as_ref()
+                .is_some_and(|it| it.expose_secret().len() < MIN_TOKEN_BYTES)
+            {
+                let why = format!(
+                    "expected at least {MIN_TOKEN_BYTES} characters: make one with openssl rand -hex 32"
+                );
+                return Err(v.error(key, &why));
+            }
+        }
         if let [Some(token), Some(read)] =
             tokens.map(|it| it.as_ref().map(ExposeSecret::expose_secret))
             && token == read

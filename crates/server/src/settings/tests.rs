@@ -124,7 +124,7 @@ fn values_of_all_kinds() {
     let s = from_file(
         "data = \"/srv/jam\"\nlog = \"jam_mqtt=debug\"\n[mailbox]\nmax_bytes = 100_000_000\n\
          max_messages = 5\n[sessions]\ndevices = \"many\"\nexpiry = \"0s\"\n[push]\nenabled = false\n\
-         [limits]\npublish_rate = 0\npacket = \"1MB\"\n[admin]\ntoken = \"x\"\n\
+         [limits]\npublish_rate = 0\npacket = \"1MB\"\n[admin]\ntoken = \"0123456789abcdef\"\n\
          [directory]\nurl = \"sqlite:/srv/x.db\"\n[listen]\nmqtt = \"[::1]:0\"\nhttp = \"localhost:80\"",
     )
     .unwrap();
@@ -136,7 +136,10 @@ fn values_of_all_kinds() {
     assert!(!s.push.enabled);
     assert_eq!(s.limits.publish_rate, None);
     assert_eq!(s.limits.packet, 1_000_000);
-    assert_eq!(s.admin.token.as_ref().unwrap().expose_secret(), "x");
+    assert_eq!(
+        s.admin.token.as_ref().unwrap().expose_secret(),
+        "0123456789abcdef"
+    );
     assert_eq!(s.directory.file().unwrap().path, Path::new("/srv/x.db"));
     assert_eq!(s.listen.mqtt.unwrap().host(), "::1");
 }
@@ -349,9 +352,13 @@ token = {token:?}
 read_token = {read:?}"
         ))
     };
-    fails_with(tokens("x", "x"), &["admin.read_token", "admin.token"]);
-    let admin = tokens("x", "y").unwrap().admin;
-    assert_eq!(admin.read_token.unwrap().expose_secret(), "y");
+    let (all, look) = ("0123456789abcdef", "fedcba9876543210");
+    fails_with(tokens(all, all), &["admin.read_token", "admin.token"]);
+    let admin = tokens(all, look).unwrap().admin;
+    assert_eq!(admin.read_token.unwrap().expose_secret(), look);
+    let expected = "expected at least 16 characters";
+    fails_with(tokens(&all[1..], ""), &["admin.token", expected]);
+    fails_with(tokens(all, &look[1..]), &["admin.read_token", expected]);
     assert!(tokens("", "").unwrap().admin.read_token.is_none());
 }
 
@@ -399,7 +406,7 @@ fn what_is_printed_reads_back() {
     let (_keep, config) =
         file("data = \"/a \\\"b\\\" ü\"\n[limits]\ninflight = 3\n[tls]\ncert = \"c\"\nkey = \"k\"");
     let mut sources = env(&[
-        ("JAM_MQTT_ADMIN__TOKEN", "hunter2"),
+        ("JAM_MQTT_ADMIN__TOKEN", "hunter2-0123456789"),
         ("JAM_MQTT_PUSH__ENABLED", "false"),
     ]);
     sources.config = Some(config);
@@ -435,7 +442,7 @@ fn what_is_printed_reads_back() {
 
 #[test]
 fn debug_shows_no_secret() {
-    let text = "[admin]\ntoken = \"hunter2\"\n\
+    let text = "[admin]\ntoken = \"hunter2-0123456789\"\n\
         [push]\nwebhook_url = \"http://u:hunter4@x/hunter5?k=hunter6\"\nwebhook_secret = \"hunter3\"\n\
         fcm_url = \"https://hunter7@x\"";
     let s = from_file(text).unwrap();
