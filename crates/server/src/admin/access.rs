@@ -4,8 +4,8 @@
 //! one in `<data>/admin-token`, which only the server's own user may read.
 //!
 //! Whoever has the right token is let in, whatever others have tried: on a loopback address everybody of the machine comes
-//! from one source, and could lock the operator out. What makes guessing hopeless is a token's length, which the settings
-//! ask for. A wrong one is in the log, with its address.
+//! from one source, and could lock the operator out. What makes guessing hopeless is a token's length: a short one
+//! is warned of ([`Settings::short_tokens`]). A wrong one is in the log, with its address.
 //!
 //! Invariant: a token is compared in constant time, and is in no log, no error and no answer.
 

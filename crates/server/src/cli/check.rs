@@ -77,6 +77,8 @@ pub(super) fn run(settings: &Settings, json: bool, output: &Output) -> Result<()
     findings.extend(listeners(&settings.listen, served));
     if settings.listen.admin.is_some() {
         findings.push(Finding::of("admin.token", admin_token(settings)));
+        let short = settings.short_tokens().into_iter();
+        findings.extend(short.map(|short| Finding::warning("admin tokens", short)));
     }
     for exposed in permissions::exposed_secrets(settings) {
         findings.push(Finding::warning("permissions", exposed));

@@ -66,6 +66,11 @@ impl Stores {
         for exposed in permissions::exposed_secrets(settings) {
             tracing::warn!("{exposed}");
         }
+        if is_administered {
+            for short in settings.short_tokens() {
+                tracing::warn!("{short}");
+            }
+        }
         Ok(Self {
             tls,
             notifier,

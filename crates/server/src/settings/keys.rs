@@ -299,13 +299,13 @@ pub(super) const KEYS: &[Key] = &[
         "admin.token",
         "",
         Kind::Secret,
-        r#"lets you into the admin API, at least 16 characters; "" = a random one in <data>/admin-token"#,
+        r#"lets you into the admin API, a long one; "" = a random one in <data>/admin-token"#,
     ),
     key(
         "admin.read_token",
         "",
         Kind::Secret,
-        r#"lets you look at what the admin API has, and change nothing, at least 16 characters; "" = none"#,
+        r#"lets you look at what the admin API has, and change nothing, a long one; "" = none"#,
     ),
     key(
         "admin.metrics_open",
