@@ -4,12 +4,14 @@ with a mailbox in PostgreSQL, for what is shown of that alone."""
 import time
 from contextlib import closing
 
+import pytest
 from harness.channels import friends, presence, receipts
 from harness.directory import Directory
 from harness.office import Office, scrape
-from harness.packets import Will
+from harness.packets import Will, disconnect
 from harness.process import in_postgres
 from harness.push import PushService, answer
+from harness.raw import Closed
 
 PATIENCE = 75  # what stands in PostgreSQL is looked at each 30 s
 AWAY = {"clean": False, "props": {"session_expiry": 600}}
@@ -88,7 +90,10 @@ def test_each_metric_moves(start, tmp_path, certificate):
             reader.message()
             seen.look()
         # What is on its way to a device does not expire: the server has seen that it is gone.
-        reader.leave()
+        reader.send(disconnect(5))
+        with pytest.raises(Closed):
+            while True:
+                reader.receive()
 
         writer.deliver(friend.inbox, me.message("expires"), props={"message_expiry": 1})
         seen.wait("jam_expired_total")
