@@ -238,7 +238,7 @@ impl Link {
         });
     }
 
-    /// Takes what was signals.
+    /// Takes what was signalled.
     pub(crate) fn take_signals(&self) -> Signals {
         std::mem::take(&mut self.lock())
     }
