@@ -19,6 +19,7 @@ def test_writes_are_logged_without_tokens(tmp_path):
         office.ask("PUT", "users/7", {"token": SECRET})
         office.ask("PUT", "users/7/token", {"token": SECRET + "2"})
         office.ask("PUT", "users/7/token", {"tokn": SECRET})
+        office.ask("PUT", f"users/7/token?token={SECRET}", {})
         _, made = office.ask("PUT", "users/7/token")
         office.ask("GET", "users/7")
         office.ask("DELETE", "users/7/devices/7%3Aa%0Ab?session=end")
@@ -26,6 +27,7 @@ def test_writes_are_logged_without_tokens(tmp_path):
         assert lines(server) == [
             ("PUT", "/api/v1/users/{id}", "/api/v1/users/7", 201),
             ("PUT", "/api/v1/users/{id}/token", "/api/v1/users/7/token", 200),
+            ("PUT", "/api/v1/users/{id}/token", "/api/v1/users/7/token", 422),
             ("PUT", "/api/v1/users/{id}/token", "/api/v1/users/7/token", 422),
             ("PUT", "/api/v1/users/{id}/token", "/api/v1/users/7/token", 200),
             ("DELETE", "/api/v1/users/{id}/devices/{device}", "/api/v1/users/7/devices/7%3Aa%0Ab?session=end", 200),

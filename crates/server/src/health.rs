@@ -44,6 +44,11 @@ impl Health {
         self.directory_fails.load(Ordering::Relaxed)
     }
 
+    /// Whether one of its threads hangs.
+    pub(crate) fn hangs(&self) -> bool {
+        self.threads.troubles().next().is_some()
+    }
+
     /// All reasons why the server is not ready; none: it is. What may follow from another comes after it.
     pub(crate) fn troubles(&self) -> Vec<&'static str> {
         let directory_fails = self.directory_fails();
@@ -67,7 +72,7 @@ mod tests {
         let permits = ConnectionPermits::new(1, 1);
         let disk = Arc::new(FaultyStore::default());
         let threads = Arc::new(Threads::start(1, 50, || ()).unwrap());
-        let health = Health::new(permits.clone(), disk.clone(), threads);
+        let health = Health::new(permits.clone(), disk.clone(), Arc::clone(&threads));
         assert!(health.troubles().is_empty());
         assert!(health.set_directory_fails(true));
         assert!(!health.set_directory_fails(true));
@@ -84,5 +89,10 @@ mod tests {
         assert_eq!(health.troubles(), [all[0], all[2]]);
         disk.trouble(false);
         assert_eq!(health.troubles(), ["stopping"]);
+        assert!(!health.hangs());
+        threads.hang_for_test(false);
+        assert!(health.hangs());
+        let hangs = "a thread that serves connections hangs";
+        assert_eq!(health.troubles(), ["stopping", hangs]);
     }
 }

@@ -22,8 +22,12 @@ pub(super) async fn log_writes(
     if [Method::GET, Method::HEAD, Method::OPTIONS].contains(&method) {
         return response;
     }
-    // A URI is ASCII without control characters; what is not was percent-encoded by whoever sent it.
-    let target = uri.path_and_query().map_or("", |it| it.as_str());
+    // A URI is ASCII without control characters; what is not was percent-encoded by whoever sent it. In a query that no route has
+    // there may be anything, a token also.
+    let target = match uri.path_and_query() {
+        Some(known) if !response.status().is_client_error() => known.as_str(),
+        _ => uri.path(),
+    };
     let target = &target[..target.len().min(SHOWN_BYTES)];
     let route = route.as_ref().map_or("", |route| route.as_str());
     let status = response.status().as_u16();

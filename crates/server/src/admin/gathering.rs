@@ -107,7 +107,7 @@ impl Gatherer {
             &[
                 is(!self.health.directory_fails()),
                 is(self.mailbox.accepts()),
-                is(!self.permits.stopping()),
+                is(!self.permits.stopping() && !self.health.hangs()),
             ],
         );
         gauges.set(Gauge::ConnectionsMax, &[self.permits.most().into()]);

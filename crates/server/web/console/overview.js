@@ -74,7 +74,11 @@ const tiles = [
     return oldest ? seconds(Math.max(0, Math.round(point.at / 1000 - oldest))) : '–'
   }],
   ['Commit, p99', 'jam_commit_seconds', (point) => seconds(quantile(ago(60) ?? history[0], point, 'jam_commit_seconds', 0.99)), () => 'in the last minute'],
-  ['Disk free', 'jam_disk_available_bytes', (point) => bytes(Math.min(...seriesOf(point, 'jam_disk_available_bytes').map(({ value }) => value)))]
+  ['Disk free', 'jam_disk_available_bytes', (point) => {
+    // A database elsewhere has none to tell.
+    const known = seriesOf(point, 'jam_disk_available_bytes').map(({ value }) => value).filter((value) => value > 0)
+    return known.length ? bytes(Math.min(...known)) : '–'
+  }]
 ]
 
 export function overview (place) {
