@@ -19,7 +19,7 @@ def test_writes_are_logged_without_tokens(tmp_path):
         office.ask("PUT", "users/7", {"token": SECRET})
         office.ask("PUT", "users/7/token", {"token": SECRET + "2"})
         office.ask("PUT", "users/7/token", {"tokn": SECRET})
-        office.ask("PUT", f"users/7/token?token={SECRET}", {})
+        Office(server).ask("PUT", f"users/7/token?token={SECRET}")  # a connection whose body is not read may end
         _, made = office.ask("PUT", "users/7/token")
         office.ask("GET", "users/7")
         office.ask("DELETE", "users/7/devices/7%3Aa%0Ab?session=end")
