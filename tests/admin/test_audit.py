@@ -2,7 +2,7 @@
 
 import json
 
-from harness import Server
+from harness import Server, readiness
 from harness.office import Office
 
 SECRET = "a-token-that-nobody-logs"
@@ -24,6 +24,7 @@ def test_writes_are_logged_without_tokens(tmp_path):
         office.ask("GET", "users/7")
         office.ask("DELETE", "users/7/devices/7%3Aa%0Ab?session=end")
         office.ask("DELETE", "nothing/7")
+        readiness.until("all is in the log", lambda: len(lines(server)) >= 7, patience=10)
         assert lines(server) == [
             ("PUT", "/api/v1/users/{id}", "/api/v1/users/7", 201),
             ("PUT", "/api/v1/users/{id}/token", "/api/v1/users/7/token", 200),
