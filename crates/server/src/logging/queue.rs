@@ -90,6 +90,7 @@ impl Queue {
         let limit = QUEUE_BYTES + if state.ending { LAST_WORDS_BYTES } else { 0 };
         if state.waiting.len() + state.writing + line.len() > limit {
             state.lost += 1;
+            self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
         state.waiting.extend_from_slice(line);
@@ -98,9 +99,9 @@ impl Queue {
         }
     }
 
-    /// Lines that were lost since the start: those that found no room, when what was being written then is done with.
+    /// Lines that were lost since the start, each once: when it found no room, or could not be written.
     pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed) + self.lock().lost
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// From now on there is room for a few more lines.
@@ -173,9 +174,9 @@ impl<W: Write> LogWriter<W> {
             self.tell_lost();
             let written = self.write(&lines);
             lost += self.queue.lost_at_the_end();
-            lost += line_feeds(&lines[written..]);
-            self.queue.lost.fetch_add(lost, Ordering::Relaxed);
-            self.untold += lost;
+            let unwritten = line_feeds(&lines[written..]);
+            self.queue.lost.fetch_add(unwritten, Ordering::Relaxed);
+            self.untold += unwritten + lost;
             if written == lines.len() {
                 self.tell_lost();
             }

@@ -101,6 +101,15 @@ fn a_stalled_reader_holds_nobody_up() {
     assert!(!queue.settle(Duration::from_millis(50)));
     assert!(began.elapsed() < PATIENCE);
 
+    let lost = queue.lost();
+    assert!(lost > 0);
+    // What waits is taken, and being written.
+    reader.next(Ok(usize::MAX));
+    while queue.lock().lost > 0 {
+        thread::yield_now();
+    }
+    assert_eq!(queue.lost(), lost, "a counter does not go back");
+
     reader.answer_with(Ok(usize::MAX));
     assert!(queue.settle(PATIENCE));
     let text = reader.text();
@@ -109,6 +118,7 @@ fn a_stalled_reader_holds_nobody_up() {
     assert_eq!(written, room);
     // After those that were in time.
     assert!(text.ends_with(&format!("x\nlost {}\n", 2000 - room)));
+    assert_eq!(queue.lost(), 2000 - room as u64);
 }
 
 #[test]
